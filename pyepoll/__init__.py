@@ -1,0 +1,65 @@
+"""pyepoll: epoll for Python.
+
+    import pyepoll
+    from pyepoll import Event
+
+    with pyepoll.Epoll() as ep:
+        ep.register(sock, Event.IN, data=connection)
+        for connection, events in ep:
+            ...
+
+``pyepoll.Epoll`` takes everything that ``select.epoll`` takes; ``import pyepoll as select`` serves
+a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
+"""
+
+from ._epoll import (
+    EPOLL_CLOEXEC,
+    EPOLLERR,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLMSG,
+    EPOLLONESHOT,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDBAND,
+    EPOLLRDHUP,
+    EPOLLRDNORM,
+    EPOLLWAKEUP,
+    EPOLLWRBAND,
+    EPOLLWRNORM,
+    Waker,
+)
+from .epoll import BusyPoll, Epoll, Registrations
+from .events import Event
+
+__all__ = [
+    "EPOLLERR",
+    "EPOLLET",
+    "EPOLLEXCLUSIVE",
+    "EPOLLHUP",
+    "EPOLLIN",
+    "EPOLLMSG",
+    "EPOLLONESHOT",
+    "EPOLLOUT",
+    "EPOLLPRI",
+    "EPOLLRDBAND",
+    "EPOLLRDHUP",
+    "EPOLLRDNORM",
+    "EPOLLWAKEUP",
+    "EPOLLWRBAND",
+    "EPOLLWRNORM",
+    "EPOLL_CLOEXEC",
+    "BusyPoll",
+    "Epoll",
+    "Event",
+    "Registrations",
+    "Waker",
+    "epoll",
+]
+
+__version__ = "0.1.0"
+
+epoll = Epoll
+"""The name under which ``select`` has it."""

@@ -1,0 +1,92 @@
+"""The Epoll class: the core and what needs no C."""
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import NamedTuple, NoReturn, Self, TypeVar
+
+from . import _epoll
+from .events import Event
+
+__all__ = ["BusyPoll", "Epoll", "Registrations"]
+
+T = TypeVar("T")
+
+
+class BusyPoll(NamedTuple):
+    """How an epoll polls the network cards before it sleeps (Linux 6.9, EPIOCSPARAMS)."""
+
+    usecs: int
+    """How long to poll, in microseconds, 0 to 2**31-1; 0 is off."""
+    budget: int = 8
+    """How many packets each attempt takes, 0 to 65535; above 64 needs CAP_NET_ADMIN."""
+    prefer: bool = False
+    """Whether to poll instead of taking interrupts."""
+
+
+class Registrations(Mapping[int, tuple[Event, T]]):
+    """A live, read-only view of an Epoll's interest list: fd to ``(events, data)``."""
+
+    __slots__ = ("_epoll",)
+
+    def __init__(self, epoll: _epoll.Epoll[T]) -> None:
+        self._epoll = epoll
+
+    def __getitem__(self, fd: int) -> tuple[Event, T]:
+        registration = self._epoll._registration(fd)
+        if registration is None:
+            raise KeyError(fd)
+        return registration
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._epoll._fds())
+
+    def __len__(self) -> int:
+        return len(self._epoll)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self)!r})"
+
+
+class Epoll(_epoll.Epoll[T]):
+    __doc__ = _epoll.Epoll.__doc__
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Return the object itself; ValueError if it is closed."""
+        self.fileno()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close the object."""
+        self.close()
+
+    def __repr__(self) -> str:
+        name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
+        if self.closed:
+            return f"<{name} closed>"
+        return f"<{name} fd={self.fileno()} registered={len(self)}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse copy and pickle: the object stands for a file of the kernel's."""
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object")
+
+    @property
+    def registrations(self) -> Registrations[T]:
+        """A live, read-only mapping of fd to ``(events, data)``: what this object believes is watched."""
+        return Registrations(self)
+
+    @property
+    def busy_poll(self) -> BusyPoll:
+        """How the epoll busy-polls network cards, as a :class:`BusyPoll`; assign to change it.
+
+        Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
+        CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for a
+        value out of range. See ``struct epoll_params`` in linux/eventpoll.h.
+        """
+        return BusyPoll(*_epoll.get_params(self.fileno()))
+
+    @busy_poll.setter
+    def busy_poll(self, params: BusyPoll | tuple[int, int, bool]) -> None:
+        _epoll.set_params(self.fileno(), *params)
