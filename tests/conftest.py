@@ -1,0 +1,206 @@
+"""What every test shares: fds that close themselves, the kernel as the oracle, and two guards.
+
+Plain helpers are imported (``from conftest import fdinfo, until``); what must be undone is a fixture.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import pytest
+
+import pyepoll
+
+HANG = 60
+"""Seconds after which a test counts as hung: the process ends with every thread's traceback."""
+
+IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
+"""What the kernel adds to every mask."""
+
+# epoll_wait, epoll_pwait, epoll_pwait2 on x86-64; epoll_pwait on aarch64, where 441 is the same.
+_WAITS = {b"232", b"281", b"441"} if os.uname().machine == "x86_64" else {b"22", b"441"}
+
+
+class HasFileno(Protocol):
+    def fileno(self, /) -> int: ...
+
+
+class Pipe:
+    """Both ends of a non-blocking pipe, as ints; an end may be closed early."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._open = [self.read, self.write]
+
+    def close(self, *fds: int) -> None:
+        for fd in fds or tuple(self._open):
+            self._open.remove(fd)
+            os.close(fd)
+
+    def fill(self) -> int:
+        """Write until there is no room; return how many bytes that took."""
+        written = 0
+        try:
+            while True:
+                written += os.write(self.write, bytes(65536))
+        except BlockingIOError:
+            return written
+
+
+def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
+    """What the kernel watches for an epoll, as (fd, events, data word).
+
+    A number can be there twice: a ghost (its fd closed, its file open elsewhere) and a live one.
+    """
+    with open(f"/proc/self/fdinfo/{ep if isinstance(ep, int) else ep.fileno()}") as file:
+        fields = [line.split() for line in file if line.startswith("tfd:")]
+    return [(int(f[1]), int(f[3], 16), int(f[5], 16)) for f in fields]
+
+
+def fdinfo(ep: int | HasFileno) -> dict[int, tuple[int, int]]:
+    """What the kernel watches for an epoll: fd to (events with ERR and HUP added, data word)."""
+    return {fd: (events, data) for fd, events, data in fdinfo_lines(ep)}
+
+
+def agree(ep: pyepoll.Epoll[Any]) -> bool:
+    """Whether the object believes what the kernel knows; not for a spent one-shot, which shows no bits."""
+    believed = {fd: events | IMPLIED for fd, (events, _) in ep.registrations.items()}
+    return believed == {fd: events for fd, (events, _) in fdinfo(ep).items()}
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return when the condition holds; fail when it does not within the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.001)
+
+
+def waiters() -> int:
+    """How many threads of this process sleep in an epoll wait."""
+    count = 0
+    for task in os.listdir("/proc/self/task"):
+        # The thread may have ended meanwhile.
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),
+            open(f"/proc/self/task/{task}/syscall", "rb") as file,
+        ):
+            count += file.read().split()[0] in _WAITS
+    return count
+
+
+def open_fds() -> dict[int, str]:
+    """The fds of this process and what they are."""
+    fds = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # The one that listed the directory.
+            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return fds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # While tests run, fd 2 is pytest's capture file, which dies with the process.
+    faulthandler.enable()
+    config.stash[_stderr] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    # What a process makes once only is made here, so that no test is charged with it.
+    with pyepoll.Epoll[int]() as ep:
+        ep.poll(0)
+
+
+_stderr = pytest.StashKey[int]()
+
+
+@pytest.fixture(autouse=True)
+def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
+    faulthandler.dump_traceback_later(HANG, exit=True, file=request.config.stash[_stderr])
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_fd(no_hang: None) -> Iterator[None]:
+    gc.collect()
+    before = open_fds()
+    yield
+    gc.collect()
+    leaked = {fd: what for fd, what in open_fds().items() if fd not in before}
+    assert not leaked, f"fds left open: {leaked}"
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for calls that block; the end of the test waits for them."""
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+@pytest.fixture
+def ep(pool: ThreadPoolExecutor) -> Iterator[pyepoll.Epoll[Any]]:
+    # Closed before the pool is, which ends the waits that a failed test leaves in its threads.
+    with pyepoll.Epoll[Any]() as ep:
+        yield ep
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture
+def make_pipe() -> Iterator[Callable[[], Pipe]]:
+    pipes: list[Pipe] = []
+
+    def make() -> Pipe:
+        pipes.append(Pipe())
+        return pipes[-1]
+
+    yield make
+    for pipe in pipes:
+        pipe.close()
+
+
+@pytest.fixture
+def socketpair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connected pair of TCP sockets on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        a = socket.create_connection(server.getsockname())
+        b, _ = server.accept()
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def eventfd() -> Iterator[Callable[..., int]]:
+    """Make non-blocking eventfds, closed at the end (a test that closes one early makes its own).
+
+    ``eventfd(1)`` is ready to read from the start; every eventfd is ready to write.
+    """
+    made: list[int] = []
+
+    def make(count: int = 0) -> int:
+        made.append(os.eventfd(count, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        return made[-1]
+
+    yield make
+    for fd in made:
+        os.close(fd)
