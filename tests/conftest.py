@@ -4,11 +4,15 @@ Plain helpers are imported (``from conftest import fdinfo, until``); what must b
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import os
 import socket
+import struct
+import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +28,18 @@ HANG = 60
 IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
 """What the kernel adds to every mask."""
 
-# epoll_wait, epoll_pwait, epoll_pwait2 on x86-64; epoll_pwait on aarch64, where 441 is the same.
-_WAITS = {b"232", b"281", b"441"} if os.uname().machine == "x86_64" else {b"22", b"441"}
+SYSCALLS = {
+    "x86_64": {
+        "epoll_create": 213,
+        "epoll_create1": 291,
+        "epoll_ctl": 233,
+        "epoll_wait": 232,
+        "epoll_pwait": 281,
+        "epoll_pwait2": 441,
+    },
+    "aarch64": {"epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "epoll_pwait2": 441},
+}[os.uname().machine]
+"""The numbers of epoll's system calls; aarch64 has but the newer ones."""
 
 
 class HasFileno(Protocol):
@@ -85,6 +99,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def waiters() -> int:
     """How many threads of this process sleep in an epoll wait."""
+    waits = [str(number).encode() for name, number in SYSCALLS.items() if "wait" in name]
     count = 0
     for task in os.listdir("/proc/self/task"):
         # The thread may have ended meanwhile.
@@ -92,7 +107,7 @@ def waiters() -> int:
             contextlib.suppress(FileNotFoundError, ProcessLookupError),
             open(f"/proc/self/task/{task}/syscall", "rb") as file,
         ):
-            count += file.read().split()[0] in _WAITS
+            count += file.read().split()[0] in waits
     return count
 
 
@@ -103,6 +118,45 @@ def open_fds() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # The one that listed the directory.
             fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return fds
+
+
+def run(program: str) -> str:
+    """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=HANG / 2,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def deny(syscall: str, error: int) -> None:
+    """From now on let a system call fail in this process: for programs that ``run`` runs.
+
+    A seccomp filter, so it needs no privilege and touches nothing outside the process.
+    """
+
+    def operation(code: int, k: int, skip_unless: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, 0, skip_unless, k)
+
+    load, jump_if_equal, ret = 0x20, 0x15, 0x06
+    program = b"".join(
+        [
+            operation(load, 0),
+            operation(jump_if_equal, SYSCALLS[syscall], skip_unless=1),
+            operation(ret, 0x0005_0000 | error),  # SECCOMP_RET_ERRNO
+            operation(ret, 0x7FFF_0000),  # SECCOMP_RET_ALLOW
+        ]
+    )
+    code = ctypes.create_string_buffer(program, len(program))
+    filters = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    zero = ctypes.c_ulong(0)
+    assert libc.prctl(38, ctypes.c_ulong(1), zero, zero, zero) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, ctypes.c_ulong(2), filters, zero, zero) == 0  # PR_SET_SECCOMP, a filter
 
 
 def pytest_configure(config: pytest.Config) -> None:
