@@ -6,6 +6,7 @@ Plain helpers are imported (``from conftest import fdinfo, until``); what must b
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import gc
 import os
 import socket
@@ -123,7 +124,7 @@ def open_fds() -> dict[int, str]:
 def run(program: str) -> str:
     """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(program)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
@@ -186,6 +187,14 @@ def no_leaked_fd(no_hang: None) -> Iterator[None]:
     gc.collect()
     leaked = {fd: what for fd, what in open_fds().items() if fd not in before}
     assert not leaked, f"fds left open: {leaked}"
+
+
+@pytest.fixture
+def closed_fd() -> int:
+    """A number that no file has, and that the next ones opened do not get."""
+    fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 700)
+    os.close(fd)
+    return fd
 
 
 @pytest.fixture
