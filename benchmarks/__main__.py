@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import ctl, echo, flags, idle, memory, wait
-from .machine import describe
+from .machine import Unfit, describe
 from .report import table, write_json
 
 PARTS = {
@@ -45,7 +45,10 @@ def main() -> None:
     for part in PARTS:
         if part in given.parts or not given.parts:
             print(f"measuring {part} ...", file=sys.stderr)
-            figures += PARTS[part](rounds)
+            try:
+                figures += PARTS[part](rounds)
+            except Unfit as reason:
+                print(f"skipped {part}: {reason}", file=sys.stderr)
     for key, value in machine.items():
         print(f"{key}: {value}")
     print(f"rounds: {rounds}\n\n{table(figures)}")

@@ -1,6 +1,7 @@
 """Compile the C that the figures are multiples of."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -17,5 +18,13 @@ def compiled(source: str, *flags: str) -> Path:
     target = _BUILD / path.stem
     if not target.exists() or target.stat().st_mtime <= path.stat().st_mtime:
         _BUILD.mkdir(exist_ok=True)
-        subprocess.run([os.environ.get("CC", "cc"), *_FLAGS, *flags, "-o", target, path], check=True)
+        command: list[str | Path] = [
+            *shlex.split(os.environ.get("CC", "cc")),
+            *_FLAGS,
+            *flags,
+            "-o",
+            target,
+            path,
+        ]
+        subprocess.run(command, check=True)
     return target

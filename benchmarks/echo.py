@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import perf_counter_ns
 from typing import NamedTuple
 
 from .compiler import compiled
 from .machine import allow_fds, server_and_load_cores
-from .measure import Spread, ratio, spread
+from .measure import Spread, in_turns, ratio, spread
 from .report import Bar, Figure
 
 __all__ = ["measure"]
@@ -32,7 +33,7 @@ class Turn(NamedTuple):
     rate: float
     """Round trips per second."""
     busy: float
-    """The share of the time that the server had its core."""
+    """The share of the time that the server had its core: well below 1, the load was the limit."""
 
 
 @contextmanager
@@ -65,10 +66,11 @@ def cpu_ns(process: Process) -> int:
 
 
 def turn(server: Process, load: Process, milliseconds: int) -> Turn:
-    start = cpu_ns(server)
+    start, cpu_start = perf_counter_ns(), cpu_ns(server)
     say(load, str(milliseconds))
     trips, nanoseconds = map(int, hear(load).split())
-    return Turn(trips * 1e9 / nanoseconds, (cpu_ns(server) - start) / nanoseconds)
+    busy = (cpu_ns(server) - cpu_start) / (perf_counter_ns() - start)
+    return Turn(trips * 1e9 / nanoseconds, busy)
 
 
 def turns(size: int, rounds: int, milliseconds: int) -> dict[str, list[Turn]]:
@@ -94,9 +96,8 @@ def turns(size: int, rounds: int, milliseconds: int) -> dict[str, list[Turn]]:
         for server, load in pairs.values():
             turn(server, load, milliseconds)
         results: dict[str, list[Turn]] = {name: [] for name in pairs}
-        for _ in range(rounds):
-            for name, (server, load) in pairs.items():
-                results[name].append(turn(server, load, milliseconds))
+        for name in in_turns(pairs, rounds):
+            results[name].append(turn(*pairs[name], milliseconds))
     return results
 
 

@@ -3,7 +3,6 @@
 import os
 import platform
 import resource
-import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,11 @@ from pathlib import Path
 
 import pyepoll
 
-__all__ = ["allow_fds", "describe", "eventfds", "pinned", "server_and_load_cores"]
+__all__ = ["Unfit", "allow_fds", "describe", "eventfds", "pinned", "server_and_load_cores"]
+
+
+class Unfit(Exception):
+    """This machine cannot run a measurement; the text says what it lacks."""
 
 
 def describe() -> dict[str, str]:
@@ -25,16 +28,16 @@ def describe() -> dict[str, str]:
         "libc": " ".join(platform.libc_ver()) or "unknown",
         "python": f"{platform.python_implementation()} {platform.python_version()}, {build}",
         "pyepoll": pyepoll.__version__,
-        "compiler": platform.python_compiler(),
+        "built with": platform.python_compiler(),
         "load": " ".join(f"{average:.2f}" for average in os.getloadavg()),
     }
 
 
 def server_and_load_cores() -> tuple[int, int]:
-    """Return the two cores that a server and its load get; SystemExit if there is only one."""
+    """Return the two cores that a server and its load get; Unfit if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        sys.exit("benchmarks: the echo server needs two cores, one for the load")
+        raise Unfit("a server and its load need a core each")
     return cores[0], cores[1]
 
 
@@ -50,11 +53,11 @@ def pinned() -> Iterator[None]:
 
 
 def allow_fds(count: int) -> None:
-    """Raise the soft limit on open files to ``count`` and some for the interpreter."""
+    """Raise the soft limit on open files to ``count`` and some for the interpreter, or raise Unfit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + 100
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        sys.exit(f"benchmarks: {wanted} open files are needed, the hard limit (ulimit -Hn) is {hard}")
+        raise Unfit(f"{wanted} open files are needed, and the hard limit (ulimit -Hn) is {hard}")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 

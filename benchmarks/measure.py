@@ -7,12 +7,12 @@ free of what befell a single one. The garbage collector stays on, as programs ha
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from time import perf_counter_ns
 from typing import NamedTuple
 
-__all__ = ["BLOCK_NS", "Spread", "count_for", "interleave", "ratio", "spread"]
+__all__ = ["BLOCK_NS", "Spread", "count_for", "in_turns", "interleave", "ratio", "spread"]
 
 BLOCK_NS = 1_000_000
 """How long the quickest contender's block should take: far above the clock's cost, far below a tick."""
@@ -56,18 +56,23 @@ def count_for(work: Callable[[int], object]) -> int:
     return count
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[int]]:
-    """Time each contender once in every round; return the nanoseconds of each, in order of rounds.
+def in_turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Name everyone once in every round.
 
-    The order is drawn anew for each round: nobody always inherits the same neighbour's cache.
+    The order is drawn anew for each: nobody always inherits the same neighbour's cache.
     """
-    for block in contenders.values():
-        block()
-    order = list(contenders)
+    order = list(names)
     draw = random.Random(0)
-    times: dict[str, list[int]] = {name: [] for name in contenders}
     for _ in range(rounds):
         draw.shuffle(order)
-        for name in order:
-            times[name].append(elapsed(contenders[name]))
+        yield from order
+
+
+def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[int]]:
+    """Time each contender once in every round; return the nanoseconds of each, in order of rounds."""
+    for block in contenders.values():
+        block()
+    times: dict[str, list[int]] = {name: [] for name in contenders}
+    for name in in_turns(contenders, rounds):
+        times[name].append(elapsed(contenders[name]))
     return times

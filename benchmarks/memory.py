@@ -16,12 +16,13 @@ import os
 import subprocess
 import sys
 from array import array
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import pyepoll
 
-from .machine import eventfds
+from .machine import allow_fds, eventfds
 from .measure import spread
 from .report import Bar, Figure
 
@@ -38,7 +39,7 @@ def real_memory() -> int:
     return sum(int(row[1]) * 1024 for row in rows if row[0] in ("Rss:", "Swap:"))
 
 
-def register_and_report(ep: pyepoll.Epoll[int], fds: array[int], batch: int) -> None:
+def register_and_report(ep: pyepoll.Epoll[int], fds: Sequence[int], batch: int) -> None:
     for fd in fds:
         ep.register(fd, pyepoll.Event.IN)
     for first in range(0, len(fds), batch):
@@ -64,10 +65,11 @@ def bytes_per_registration(size: int, batch: int) -> float:
 
 def in_fresh_process(size: int, batch: int) -> float:
     child = [sys.executable, "-m", __name__, str(size), str(batch)]
-    return float(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measure(rounds: int) -> list[Figure]:
+    allow_fds(max(SIZES))
     processes = 5 if rounds >= 50 else 3
     figures = []
     for size in SIZES:
