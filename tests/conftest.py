@@ -172,6 +172,12 @@ def pytest_configure(config: pytest.Config) -> None:
 _stderr = pytest.StashKey[int]()
 
 
+def pytest_collection_finish() -> None:
+    # The check for leaks collects garbage twice a test: let it pass over what pytest itself holds.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     faulthandler.dump_traceback_later(HANG, exit=True, file=request.config.stash[_stderr])
@@ -267,3 +273,12 @@ def eventfd() -> Iterator[Callable[..., int]]:
     yield make
     for fd in made:
         os.close(fd)
+
+
+@pytest.fixture
+def no_switches() -> Iterator[None]:
+    """The GIL changes hands only when it is let go: no thread asks another for it."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    yield
+    sys.setswitchinterval(interval)

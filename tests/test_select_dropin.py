@@ -1,0 +1,314 @@
+"""pyepoll.Epoll does what select.epoll does: each step is run on both, and the outcomes are compared."""
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Pipe, fdinfo, run
+
+import pyepoll
+
+IN, OUT, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
+
+
+class File:
+    """What has a fileno()."""
+
+    def __init__(self, fd: Any) -> None:
+        self.fd = fd
+
+    def fileno(self) -> Any:
+        if isinstance(self.fd, Exception):
+            raise self.fd
+        return self.fd
+
+
+class Index:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+def closed_socket() -> socket.socket:
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
+def outcome(step: Callable[[], object]) -> object:
+    """The result of a call, or its exception's type and errno."""
+    try:
+        result = step()
+    except Exception as error:
+        return type(error), getattr(error, "errno", None)
+    return result
+
+
+@pytest.fixture(params=[select.epoll, pyepoll.Epoll, pyepoll.epoll], ids=["select", "Epoll", "epoll"])
+def cls(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+# The constructor.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda cls: cls(),
+        lambda cls: cls(-1),
+        lambda cls: cls(1),
+        lambda cls: cls(2**31 - 1),
+        lambda cls: cls(True),
+        lambda cls: cls(Index(5)),
+        lambda cls: cls(sizehint=7),
+        lambda cls: cls(-1, 0),
+        lambda cls: cls(1, select.EPOLL_CLOEXEC),
+        lambda cls: cls(flags=select.EPOLL_CLOEXEC),
+        lambda cls: cls(flags=0, sizehint=-1),
+        lambda cls: cls(0),
+        lambda cls: cls(-2),
+        lambda cls: cls(2**31),
+        lambda cls: cls(-(2**31) - 1),
+        lambda cls: cls(1.0),
+        lambda cls: cls("1"),
+        lambda cls: cls(None),
+        lambda cls: cls(-1, 1),
+        lambda cls: cls(-1, -1),
+        lambda cls: cls(-1, select.EPOLL_CLOEXEC | 1),
+        lambda cls: cls(-1, 2**31),
+        lambda cls: cls(-1, "0"),
+        lambda cls: cls(-1, 0, 0),
+        lambda cls: cls(size=1),
+        lambda cls: cls(0, 1),
+    ],
+)
+def test_constructor(make: Callable[[Any], Any]) -> None:
+    def step(cls: Any) -> object:
+        with make(cls) as ep:
+            return type(ep) is cls, os.get_inheritable(ep.fileno()), ep.closed, fdinfo(ep)
+
+    assert outcome(lambda: step(pyepoll.Epoll)) == outcome(lambda: step(select.epoll))
+
+
+# Every step below is handed an epoll, a pipe with data in it and room for more, and a closed fd.
+
+STEPS: dict[str, Callable[[Any, Pipe, int], object]] = {
+    # register
+    "register": lambda ep, pipe, bad: ep.register(pipe.read),
+    "register, positional": lambda ep, pipe, bad: ep.register(pipe.read, IN),
+    "register, named": lambda ep, pipe, bad: ep.register(fd=pipe.read, eventmask=IN),
+    "register, mask named": lambda ep, pipe, bad: ep.register(pipe.read, eventmask=OUT),
+    "register, mask 0": lambda ep, pipe, bad: ep.register(pipe.read, 0),
+    "register, mask of all": lambda ep, pipe, bad: ep.register(pipe.read, IN | ET | select.EPOLLONESHOT),
+    "register, mask with __index__": lambda ep, pipe, bad: ep.register(pipe.read, Index(IN)),
+    "register, mask bool": lambda ep, pipe, bad: ep.register(pipe.read, True),
+    "register, object": lambda ep, pipe, bad: ep.register(File(pipe.read), IN),
+    "register, twice": lambda ep, pipe, bad: (ep.register(pipe.read), ep.register(pipe.read)),
+    "register, twice by object": lambda ep, pipe, bad: (ep.register(pipe.read), ep.register(File(pipe.read))),
+    "register, nothing": lambda ep, pipe, bad: ep.register(),
+    "register, too much": lambda ep, pipe, bad: ep.register(pipe.read, IN, None, None),
+    "register, odd name": lambda ep, pipe, bad: ep.register(pipe.read, mask=IN),
+    "register, closed fd": lambda ep, pipe, bad: ep.register(bad),
+    "register, itself": lambda ep, pipe, bad: ep.register(ep),
+    "register, its number": lambda ep, pipe, bad: ep.register(ep.fileno()),
+    "register, negative": lambda ep, pipe, bad: ep.register(-1),
+    "register, too large": lambda ep, pipe, bad: ep.register(2**31),
+    "register, far too large": lambda ep, pipe, bad: ep.register(2**100),
+    "register, str": lambda ep, pipe, bad: ep.register("1"),
+    "register, float": lambda ep, pipe, bad: ep.register(1.0),
+    "register, None": lambda ep, pipe, bad: ep.register(None),
+    "register, __index__": lambda ep, pipe, bad: ep.register(Index(pipe.read)),
+    "register, object()": lambda ep, pipe, bad: ep.register(object()),
+    "register, fileno str": lambda ep, pipe, bad: ep.register(File("1")),
+    "register, fileno negative": lambda ep, pipe, bad: ep.register(File(-1)),
+    "register, fileno too large": lambda ep, pipe, bad: ep.register(File(2**40)),
+    "register, fileno fails": lambda ep, pipe, bad: ep.register(File(KeyError("odd"))),
+    "register, closed file": lambda ep, pipe, bad: ep.register(closed_socket()),
+    "register, mask str": lambda ep, pipe, bad: ep.register(pipe.read, "1"),
+    "register, mask float": lambda ep, pipe, bad: ep.register(pipe.read, 1.0),
+    "register, mask None": lambda ep, pipe, bad: ep.register(pipe.read, None),
+    # modify
+    "modify": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(pipe.read, OUT)),
+    "modify, named": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(fd=pipe.read, eventmask=0)),
+    "modify, object": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(File(pipe.read), OUT)),
+    "modify, no mask": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(pipe.read)),
+    "modify, mask None": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(pipe.read, None)),
+    "modify, mask str": lambda ep, pipe, bad: (ep.register(pipe.read), ep.modify(pipe.read, "1")),
+    "modify, not registered": lambda ep, pipe, bad: ep.modify(pipe.read, IN),
+    "modify, closed fd": lambda ep, pipe, bad: ep.modify(bad, IN),
+    "modify, negative": lambda ep, pipe, bad: ep.modify(-1, IN),
+    "modify, str": lambda ep, pipe, bad: ep.modify("1", IN),
+    # unregister
+    "unregister": lambda ep, pipe, bad: (ep.register(pipe.read), ep.unregister(pipe.read)),
+    "unregister, named": lambda ep, pipe, bad: (ep.register(pipe.read), ep.unregister(fd=pipe.read)),
+    "unregister, object": lambda ep, pipe, bad: (ep.register(pipe.read), ep.unregister(File(pipe.read))),
+    "unregister, twice": lambda ep, pipe, bad: [
+        outcome(step)
+        for step in (
+            lambda: ep.register(pipe.read),
+            lambda: ep.unregister(pipe.read),
+            lambda: ep.unregister(pipe.read),
+        )
+    ],
+    "unregister, not registered": lambda ep, pipe, bad: ep.unregister(pipe.read),
+    "unregister, closed fd": lambda ep, pipe, bad: ep.unregister(bad),
+    "unregister, negative": lambda ep, pipe, bad: ep.unregister(-1),
+    "unregister, str": lambda ep, pipe, bad: ep.unregister("1"),
+    "unregister, nothing": lambda ep, pipe, bad: ep.unregister(),
+    # poll
+    "poll": lambda ep, pipe, bad: ep.poll(0),
+    "poll, positional": lambda ep, pipe, bad: ep.poll(0, 1),
+    "poll, named": lambda ep, pipe, bad: ep.poll(timeout=0, maxevents=1),
+    "poll, float": lambda ep, pipe, bad: ep.poll(0.001, -1),
+    "poll, __index__": lambda ep, pipe, bad: ep.poll(Index(0), Index(5)),
+    "poll, bool": lambda ep, pipe, bad: ep.poll(False, True),
+    "poll, timeout str": lambda ep, pipe, bad: ep.poll("0"),
+    "poll, timeout nan": lambda ep, pipe, bad: ep.poll(float("nan")),
+    "poll, maxevents 0": lambda ep, pipe, bad: ep.poll(0, 0),
+    "poll, maxevents -2": lambda ep, pipe, bad: ep.poll(0, -2),
+    "poll, maxevents str": lambda ep, pipe, bad: ep.poll(0, "1"),
+    "poll, maxevents float": lambda ep, pipe, bad: ep.poll(0, 1.0),
+    "poll, maxevents None": lambda ep, pipe, bad: ep.poll(0, None),
+    "poll, too much": lambda ep, pipe, bad: ep.poll(0, 1, None),
+    "poll, odd name": lambda ep, pipe, bad: ep.poll(0, max=1),
+    "poll, ready": lambda ep, pipe, bad: (ep.register(pipe.read, IN), ep.poll(), ep.poll(-1), ep.poll(0)),
+    "poll, two ready": lambda ep, pipe, bad: (ep.register(pipe.read), ep.register(pipe.write), ep.poll(0)),
+    "poll, edge": lambda ep, pipe, bad: (ep.register(pipe.read, IN | ET), ep.poll(0), ep.poll(0)),
+    "poll, by object": lambda ep, pipe, bad: (ep.register(File(pipe.read)), ep.poll(0)),
+    "poll, types": lambda ep, pipe, bad: (
+        ep.register(pipe.read),
+        type(ep.poll(0)),
+        [type(event) for event in ep.poll(0)],
+        [isinstance(part, int) for event in ep.poll(0) for part in event],
+    ),
+    # the object
+    "closed": lambda ep, pipe, bad: (ep.closed, ep.close(), ep.closed, ep.close(), ep.closed),
+    "closed is read-only": lambda ep, pipe, bad: setattr(ep, "closed", True),
+    "bool": lambda ep, pipe, bad: (bool(ep), ep.close(), bool(ep)),
+    "fileno": lambda ep, pipe, bad: os.readlink(f"/proc/self/fd/{ep.fileno()}"),
+    "with": lambda ep, pipe, bad: (ep.__enter__() is ep, ep.__exit__(None, None, None), ep.closed),
+    "with, no arguments": lambda ep, pipe, bad: (ep.__exit__(), ep.closed),
+    "with, an error": lambda ep, pipe, bad: (ep.__exit__(KeyError, KeyError(), None), ep.closed),
+    "with, too much": lambda ep, pipe, bad: ep.__exit__(None, None, None, None),
+    "equal to itself alone": lambda ep, pipe, bad: (ep == ep, ep == 1, hash(ep) == hash(ep)),
+    "no attributes": lambda ep, pipe, bad: setattr(ep, "name", 1),
+    # closed
+    "closed: fileno": lambda ep, pipe, bad: (ep.close(), ep.fileno()),
+    "closed: register": lambda ep, pipe, bad: (ep.close(), ep.register(pipe.read)),
+    "closed: modify": lambda ep, pipe, bad: (ep.close(), ep.modify(pipe.read, IN)),
+    "closed: unregister": lambda ep, pipe, bad: (ep.close(), ep.unregister(pipe.read)),
+    "closed: poll": lambda ep, pipe, bad: (ep.close(), ep.poll(0)),
+    "closed: with": lambda ep, pipe, bad: (ep.close(), ep.__enter__()),
+    "closed: exit": lambda ep, pipe, bad: (ep.close(), ep.__exit__(None, None, None)),
+    # fromfd
+    "fromfd": lambda ep, pipe, bad: shared(ep, pipe),
+    "fromfd, str": lambda ep, pipe, bad: type(ep).fromfd("1"),
+    "fromfd, float": lambda ep, pipe, bad: type(ep).fromfd(1.0),
+    "fromfd, nothing": lambda ep, pipe, bad: type(ep).fromfd(),
+    "fromfd, too large": lambda ep, pipe, bad: type(ep).fromfd(2**31),
+    "fromfd, named": lambda ep, pipe, bad: type(ep).fromfd(fd=ep.fileno()),
+}
+
+
+def shared(ep: Any, pipe: Pipe) -> object:
+    """Two objects of one number see the same registrations; the first to close it closes it for both."""
+    other = type(ep).fromfd(ep.fileno())
+    ep.register(pipe.read, IN)
+    seen = [type(other) is type(ep), other is ep, other.fileno() == ep.fileno(), other.poll(0), ep.poll(0)]
+    other.modify(pipe.read, IN | ET)
+    seen += [ep.poll(0), other.poll(0)]
+    other.unregister(pipe.read)
+    other.register(pipe.write, OUT)
+    seen += [ep.poll(0), outcome(lambda: ep.modify(pipe.read, IN))]
+    number = ep.fileno()
+    other.close()
+    seen += [other.closed, ep.closed, outcome(other.fileno), ep.fileno() == number]
+    seen += [outcome(lambda: ep.register(pipe.read)), outcome(lambda: ep.poll(0)), ep.close(), ep.closed]
+    return seen
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_step(closed_fd: int, step: str) -> None:
+    outcomes = []
+    both: tuple[Any, Any] = (select.epoll, pyepoll.Epoll)
+    for cls in both:
+        pipe = Pipe()
+        os.write(pipe.write, b"x")
+        with cls() as ep:
+            result = outcome(lambda: STEPS[step](ep, pipe, closed_fd))  # noqa: B023
+            watched = None if ep.closed else {fd: events for fd, (events, _) in fdinfo(ep).items()}
+            outcomes.append((result, watched))
+        pipe.close()
+    stock, ours = outcomes
+    assert ours == stock
+
+
+def test_with_lets_an_error_through(cls: Any) -> None:
+    with pytest.raises(KeyError), cls() as ep:
+        raise KeyError
+    assert ep.closed
+
+
+def test_collection_closes(cls: Any) -> None:
+    ep = cls()
+    fd = ep.fileno()
+    del ep
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+# Programs.
+
+PROGRAM = """
+import socket
+{imports}
+
+with socket.create_server(("127.0.0.1", 0)) as server, select.epoll() as ep:
+    server.setblocking(False)
+    ep.register(server.fileno(), select.EPOLLIN)
+    client = socket.create_connection(server.getsockname())
+    connections = {{}}
+    client.sendall(b"hello")
+    log = []
+    while len(log) < 5:
+        for fd, event in ep.poll(10, maxevents=16):
+            if fd == server.fileno():
+                connection, _ = server.accept()
+                connection.setblocking(False)
+                ep.register(connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
+                connections[connection.fileno()] = connection
+                log.append("accepted")
+            elif event & select.EPOLLIN and (data := connections[fd].recv(1024)):
+                connections[fd].sendall(data.upper())
+                ep.modify(fd, select.EPOLLOUT)
+                log.append(f"in {{data!r}}")
+            elif event & select.EPOLLOUT:
+                ep.modify(fd, select.EPOLLIN | select.EPOLLRDHUP)
+                log.append(f"out {{client.recv(1024)!r}}")
+                client.shutdown(socket.SHUT_WR)
+            elif event & select.EPOLLRDHUP:
+                log.append(f"end {{event:#x}}")
+                ep.unregister(fd)
+                connections.pop(fd).close()
+                log.append(f"left {{ep.poll(0)}}")
+    client.close()
+    print(log, ep.closed)
+print(ep.closed, sorted(name for name in dir(select) if name in {names!r}))
+"""
+
+
+def test_import_as_select() -> None:
+    names = [name for name in dir(select) if name.startswith(("EPOLL", "epoll"))]
+    stock, ours = (
+        run(PROGRAM.format(imports=imports, names=names))
+        for imports in ("import select", "import pyepoll as select")
+    )
+    assert "accepted" in stock
+    assert "left []" in stock
+    assert ours == stock
