@@ -11,6 +11,7 @@ setup(
             "pyepoll._epoll",
             sources=sorted(glob.glob("csrc/*.c")),
             depends=sorted(glob.glob("csrc/*.h")),
+            define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=[
                 "-std=c11",
                 "-fvisibility=hidden",

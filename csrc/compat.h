@@ -1,0 +1,38 @@
+/* What older CPythons lack; each shim says when it can go. */
+#ifndef PYEPOLL_COMPAT_H
+#define PYEPOLL_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+/* With CPython 3.12: nothing takes its GIL away from a build that has one. */
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+
+/* 1 and a new reference, 0 and NULL where the key is missing, -1 with an exception. */
+static inline int
+PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value)
+{
+    *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+}
+
+/* 1 and a new reference, 0 and NULL where the object is gone, -1 with an exception. */
+static inline int
+PyWeakref_GetRef(PyObject *reference, PyObject **object)
+{
+    *object = PyWeakref_GetObject(reference);
+    if (*object == NULL) {
+        return -1;
+    }
+    if (*object == Py_None) {
+        *object = NULL;
+        return 0;
+    }
+    Py_INCREF(*object);
+    return 1;
+}
+#endif
+
+#endif

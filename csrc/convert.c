@@ -1,0 +1,232 @@
+#include "convert.h"
+
+#include "flags.h"
+
+#include <limits.h>
+#include <math.h>
+
+static const int64_t second = 1000000000;
+
+/* The index among the signature's names of keyword `name`, or -1 with an exception. */
+static int
+find_keyword(const Signature *signature, PyObject *name)
+{
+    for (int i = 0; signature->names[i] != NULL; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, signature->names[i]) == 0) {
+            return i;
+        }
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", signature->function, name);
+    return -1;
+}
+
+int
+convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  PyObject *values[ARGUMENTS])
+{
+    int total = 0;
+    for (; signature->names[total] != NULL; total++) {
+        values[total] = total < nargs ? args[total] : NULL;
+    }
+    if (nargs > total) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments (%zd given)", signature->function,
+                     total, nargs);
+        return -1;
+    }
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; i < keywords; i++) {
+        int found = find_keyword(signature, PyTuple_GET_ITEM(kwnames, i));
+        if (found < 0) {
+            return -1;
+        }
+        if (values[found] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'", signature->function,
+                         signature->names[found]);
+            return -1;
+        }
+        values[found] = args[nargs + i];
+    }
+    for (int i = 0; i < signature->required; i++) {
+        if (values[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)",
+                         signature->function, signature->names[i], i + 1);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+convert_fd(PyObject *object, int *fd)
+{
+    *fd = PyObject_AsFileDescriptor(object);
+    return *fd < 0 ? -1 : 0;
+}
+
+/* The value of an int or an object with __index__; `*overflow` is its sign where it does not fit. */
+static int
+convert_index(PyObject *object, const char *what, long long *value, int *overflow)
+{
+    PyObject *index = PyNumber_Index(object);
+    if (index == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError) && !PyIndex_Check(object)) {
+            PyErr_Format(PyExc_TypeError, "%s, not %.200s", what, Py_TYPE(object)->tp_name);
+        }
+        return -1;
+    }
+    *value = PyLong_AsLongLongAndOverflow(index, overflow);
+    Py_DECREF(index);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+convert_int(PyObject *object, int *value)
+{
+    long long number;
+    int overflow;
+    if (convert_index(object, "an int is required", &number, &overflow) < 0) {
+        return -1;
+    }
+    if (overflow != 0 || number < INT_MIN || number > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "int does not fit into the 32 bits of a C int");
+        return -1;
+    }
+    *value = (int)number;
+    return 0;
+}
+
+int
+convert_word(PyObject *object, uint64_t *word)
+{
+    PyObject *index = PyNumber_Index(object);
+    if (index == NULL) {
+        return -1;
+    }
+    *word = PyLong_AsUnsignedLongLong(index);
+    Py_DECREF(index);
+    return *word == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+convert_mask(PyObject *object, uint32_t *mask)
+{
+    long long number;
+    int overflow;
+    if (convert_index(object, "an event mask is an int", &number, &overflow) < 0) {
+        return -1;
+    }
+    if (overflow != 0 || number < 0 || number > UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "event mask %R is outside the 32 bits that it has: 0 to 0xffffffff",
+                     object);
+        return -1;
+    }
+    *mask = (uint32_t)number;
+    return 0;
+}
+
+int
+convert_eventmask(PyObject *object, uint32_t *mask)
+{
+    if (convert_mask(object, mask) < 0) {
+        return -1;
+    }
+    if ((*mask & ~flags_known) != 0) {
+        PyErr_Format(PyExc_ValueError, "event mask 0x%x has unknown bits 0x%x", *mask, *mask & ~flags_known);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+convert_float_timeout(double seconds, int64_t *timeout)
+{
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError, "timeout must be a number of seconds, not nan");
+        return -1;
+    }
+    double nanoseconds = ceil(seconds * (double)second);
+    if (seconds == -1.0 || nanoseconds >= (double)INT64_MAX) {
+        *timeout = FOREVER;
+    }
+    else {
+        *timeout = seconds > 0 ? (int64_t)nanoseconds : 0;
+    }
+    return 0;
+}
+
+int
+convert_timeout(PyObject *object, int64_t *timeout)
+{
+    if (object == NULL || object == Py_None) {
+        *timeout = FOREVER;
+        return 0;
+    }
+    if (PyFloat_Check(object)) {
+        return convert_float_timeout(PyFloat_AS_DOUBLE(object), timeout);
+    }
+    long long seconds;
+    int overflow;
+    if (convert_index(object, "timeout must be a number of seconds or None", &seconds, &overflow) < 0) {
+        return -1;
+    }
+    if (overflow > 0 || seconds > INT64_MAX / second || (overflow == 0 && seconds == -1)) {
+        *timeout = FOREVER;
+    }
+    else {
+        *timeout = overflow == 0 && seconds > 0 ? seconds * second : 0;
+    }
+    return 0;
+}
+
+int
+convert_maxevents(PyObject *object, int *maxevents)
+{
+    long long number = -1;
+    int overflow = 0;
+    if (object != NULL && convert_index(object, "maxevents must be an int", &number, &overflow) < 0) {
+        return -1;
+    }
+    if (overflow < 0 || (overflow == 0 && number < 1 && number != -1)) {
+        PyErr_Format(PyExc_ValueError, "maxevents must be greater than 0, or -1 for no limit, got %R", object);
+        return -1;
+    }
+    *maxevents = overflow > 0 || number > INT_MAX || number == -1 ? INT_MAX : (int)number;
+    return 0;
+}
+
+static int
+add_signal(PyObject *object, sigset_t *set)
+{
+    int number;
+    if (convert_int(object, &number) < 0) {
+        return -1;
+    }
+    /* The C library keeps two numbers for itself and refuses them here. */
+    if (number < 1 || sigaddset(set, number) < 0) {
+        PyErr_Format(PyExc_ValueError, "signal number %d is not one of signal.valid_signals()", number);
+        return -1;
+    }
+    return 0;
+}
+
+int
+convert_sigmask(PyObject *object, sigset_t *set, bool *given)
+{
+    *given = object != NULL && object != Py_None;
+    if (!*given) {
+        return 0;
+    }
+    sigemptyset(set);
+    PyObject *iterator = PyObject_GetIter(object);
+    if (iterator == NULL) {
+        return -1;
+    }
+    PyObject *item;
+    int status = 0;
+    while (status == 0 && (item = PyIter_Next(iterator)) != NULL) {
+        status = add_signal(item, set);
+        Py_DECREF(item);
+    }
+    Py_DECREF(iterator);
+    return status < 0 || PyErr_Occurred() ? -1 : 0;
+}

@@ -1,0 +1,49 @@
+/* Arguments from Python to C. Every range error lives here. Each returns 0, or -1 with an exception. */
+#ifndef PYEPOLL_CONVERT_H
+#define PYEPOLL_CONVERT_H
+
+#include "compat.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { ARGUMENTS = 5 };
+
+typedef struct {
+    const char *function;
+    int required;
+    const char *names[ARGUMENTS + 1];
+} Signature;
+
+/* Put positional and keyword arguments in the order of the signature's names into `values`;
+ * borrowed, and NULL for those not given. */
+int convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames, PyObject *values[ARGUMENTS]);
+
+/* A fd number or an object with fileno(), whose Python code then runs. */
+int convert_fd(PyObject *object, int *fd);
+
+int convert_int(PyObject *object, int *value);
+
+/* A data word of 64 bits. */
+int convert_word(PyObject *object, uint64_t *word);
+
+/* An event mask of 32 bits. */
+int convert_mask(PyObject *object, uint32_t *mask);
+
+/* An event mask of bits that a registration may ask for. */
+int convert_eventmask(PyObject *object, uint32_t *mask);
+
+/* Seconds to nanoseconds, rounded up; FOREVER for None, -1 and what is longer than 292 years;
+ * 0 for any other negative, which is a deadline that has passed. */
+enum { FOREVER = -1 };
+int convert_timeout(PyObject *object, int64_t *timeout);
+
+/* INT_MAX for -1 and for what is larger. */
+int convert_maxevents(PyObject *object, int *maxevents);
+
+/* An iterable of signal numbers; `*given` is false for None and NULL. */
+int convert_sigmask(PyObject *object, sigset_t *set, bool *given);
+
+#endif

@@ -1,0 +1,303 @@
+#include "ctl.h"
+
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* epoll_ctl without the GIL. 0 or an errno. */
+static int
+kernel_ctl(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+{
+    struct epoll_event event = {.events = mask, .data.u64 = interest_word(fd, generation)};
+    int epfd = self->epfd;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+/* A number that is not open gets no slot, however large it is. 0, an errno, or -1 for no memory. */
+static int
+reserve(Instance *self, int fd)
+{
+    if (interest_slot(&self->list, fd) != NULL) {
+        return 0;
+    }
+    if (fcntl(fd, F_GETFD) < 0) {
+        return errno;
+    }
+    STATE_LOCK(self);
+    int status = interest_reserve(&self->list, fd);
+    STATE_UNLOCK(self);
+    return status;
+}
+
+static uint32_t
+next_generation(Instance *self)
+{
+    self->generation++;
+    return self->generation != 0 ? self->generation : ++self->generation;
+}
+
+/* Put `now` in the place of `fd` before the kernel hears of it. What was there is the caller's. */
+static Registration
+install(Instance *self, int fd, Registration now)
+{
+    STATE_LOCK(self);
+    now.changed = ++self->changes;
+    Registration before = interest_put(&self->list, fd, now);
+    STATE_UNLOCK(self);
+    return before;
+}
+
+/* The kernel refused: put `before` back and return what stood in its place, the caller's again. */
+static Registration
+undo(Instance *self, int fd, Registration before)
+{
+    STATE_LOCK(self);
+    Registration refused = interest_put(&self->list, fd, before);
+    STATE_UNLOCK(self);
+    return refused;
+}
+
+/* Empty the slot of `fd`. What was there is the caller's. */
+static Registration
+removed(Instance *self, int fd)
+{
+    Registration before = {0};
+    STATE_LOCK(self);
+    self->removals++;
+    if (interest_slot(&self->list, fd) != NULL) {
+        before = interest_put(&self->list, fd, (Registration){0});
+    }
+    STATE_UNLOCK(self);
+    return before;
+}
+
+/* A removal has ended; what may have left a ghost makes a suspect. */
+static void
+removal_ended(Instance *self, bool suspect)
+{
+    STATE_LOCK(self);
+    self->removals++;
+    self->suspects += suspect;
+    STATE_UNLOCK(self);
+}
+
+/* Whether a refusal means that the registered file is not the one under this number any more. */
+static bool
+is_gone(int error, int fd)
+{
+    return error == ENOENT || error == EPERM || (error == EBADF && fcntl(fd, F_GETFD) < 0);
+}
+
+static int
+begin(Instance *self)
+{
+    int status = instance_enter(self);
+    if (status == 0) {
+        instance_lock(self);
+    }
+    return status;
+}
+
+static void
+end(Instance *self)
+{
+    instance_unlock(self);
+    instance_leave(self);
+}
+
+static int
+fail(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
+{
+    if (error < 0) {
+        PyErr_NoMemory();
+    }
+    else {
+        ctl_error(error, op, action, epfd, fd, mask);
+    }
+    return -1;
+}
+
+int
+ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration old = {0};
+    int epfd = self->epfd;
+    int error = reserve(self, fd);
+    if (error == 0) {
+        uint32_t generation = next_generation(self);
+        old = install(self, fd, registration_new(generation, mask, data));
+        error = kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation);
+        if (error != 0) {
+            old = undo(self, fd, old);
+        }
+        else if (old.generation != 0) {
+            /* The kernel knew nothing under this number: the file registered before was closed. */
+            removal_ended(self, true);
+        }
+    }
+    end(self);
+    registration_release(&old);
+    return error != 0 ? fail(error, EPOLL_CTL_ADD, "register", epfd, fd, mask) : 0;
+}
+
+/* What a registration becomes: the same one with another mask, and perhaps other data. One that
+ * only the kernel knows (made by others) starts out here. */
+static Registration
+modified(Instance *self, int fd, uint32_t mask, PyObject *data, PyObject *number)
+{
+    Registration *present = interest_get(&self->list, fd);
+    if (present == NULL) {
+        return registration_new(next_generation(self), mask, data != NULL ? data : number);
+    }
+    STATE_LOCK(self);
+    Registration now = *present;
+    now.mask = mask;
+    now.disarmed = false;
+    Py_INCREF(data != NULL ? data : now.data);
+    if (data != NULL) {
+        now.data = data;
+        now.pair = NULL;
+        now.reported = 0;
+    }
+    Py_XINCREF(now.pair);
+    STATE_UNLOCK(self);
+    return now;
+}
+
+int
+ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data)
+{
+    PyObject *number = PyLong_FromLong(fd);
+    if (number == NULL) {
+        return -1;
+    }
+    int status = begin(self);
+    if (status != 0) {
+        Py_DECREF(number);
+        return status;
+    }
+    Registration old = {0}, lost = {0};
+    int epfd = self->epfd;
+    int error = reserve(self, fd);
+    if (error == 0) {
+        Registration now = modified(self, fd, mask, data, number);
+        old = install(self, fd, now);
+        error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, now.generation);
+        if (error != 0) {
+            old = undo(self, fd, old);
+        }
+        if (is_gone(error, fd)) {
+            lost = removed(self, fd);
+            removal_ended(self, lost.generation != 0);
+        }
+    }
+    end(self);
+    registration_release(&old);
+    registration_release(&lost);
+    Py_DECREF(number);
+    return error != 0 ? fail(error, EPOLL_CTL_MOD, "modify", epfd, fd, mask) : 0;
+}
+
+int
+ctl_rearm(Instance *self, int fd)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration lost = {0};
+    uint32_t mask = 0;
+    int epfd = self->epfd;
+    int error = ENOENT;
+    STATE_LOCK(self);
+    Registration *present = interest_get(&self->list, fd);
+    uint32_t generation = present != NULL ? present->generation : 0;
+    if (present != NULL) {
+        mask = present->mask;
+        present->changed = ++self->changes;
+        present->disarmed = false;
+    }
+    STATE_UNLOCK(self);
+    if (generation != 0) {
+        error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+        if (is_gone(error, fd)) {
+            lost = removed(self, fd);
+            removal_ended(self, true);
+        }
+    }
+    else if (fcntl(fd, F_GETFD) < 0) {
+        error = EBADF;
+    }
+    end(self);
+    registration_release(&lost);
+    return error != 0 ? fail(error, EPOLL_CTL_MOD, "rearm", epfd, fd, mask) : 0;
+}
+
+int
+ctl_unregister(Instance *self, int fd)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    int epfd = self->epfd;
+    Registration old = removed(self, fd);
+    int error = kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0);
+    removal_ended(self, error != 0 && old.generation != 0);
+    end(self);
+    registration_release(&old);
+    return error != 0 ? fail(error, EPOLL_CTL_DEL, "unregister", epfd, fd, 0) : 0;
+}
+
+Registration
+ctl_forget(Instance *self, uint64_t word)
+{
+    int fd = interest_word_fd(word);
+    Registration lost = {0};
+    if (interest_find(&self->list, word) != NULL && fcntl(fd, F_GETFD) < 0) {
+        lost = removed(self, fd);
+        removal_ended(self, true);
+    }
+    return lost;
+}
+
+/* An exclusive registration cannot be modified, but it can be made anew under the same word. */
+static void
+tell_again(Instance *self, int fd, uint32_t mask, uint32_t generation)
+{
+    if ((mask & EPOLLEXCLUSIVE) == 0) {
+        kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+    }
+    else if (kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0) == 0) {
+        kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation);
+    }
+}
+
+void
+ctl_report_again(Instance *self, uint64_t word, uint32_t changes)
+{
+    STATE_LOCK(self);
+    bool open = self->standing == OPEN;
+    STATE_UNLOCK(self);
+    if (!open || begin(self) != 0) {
+        return; /* no exception: an open one can only have been closed meanwhile */
+    }
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    uint32_t mask = present != NULL ? present->mask : 0;
+    bool told_since = present != NULL && (int32_t)(present->changed - changes) > 0;
+    STATE_UNLOCK(self);
+    if ((mask & (EPOLLET | EPOLLONESHOT)) != 0 && !told_since) {
+        tell_again(self, interest_word_fd(word), mask, (uint32_t)(word >> 32));
+    }
+    end(self);
+}

@@ -1,0 +1,28 @@
+/* Changes to what is watched: the kernel's list and ours in one step, or neither.
+ *
+ * Each returns 0; IS_CLOSED; or -1 with an exception, after which the two lists agree again. */
+#ifndef PYEPOLL_CTL_H
+#define PYEPOLL_CTL_H
+
+#include "instance.h"
+
+int ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data);
+
+/* `data` may be NULL: it stays as it is. */
+int ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data);
+
+/* Tell the kernel the mask that the registration has, once more. */
+int ctl_rearm(Instance *self, int fd);
+
+/* What was registered is forgotten even when the kernel refuses. */
+int ctl_unregister(Instance *self, int fd);
+
+/* Drop the registration that `word` was made for, whose fd was found closed: a ghost from now on.
+ * The caller has the ctl lock and releases what comes back. */
+Registration ctl_forget(Instance *self, uint64_t word);
+
+/* An event that was fetched at `changes` will not be handed out: tell the kernel to report an edge
+ * or a one-shot again, unless it was told anything about the registration since. Best effort. */
+void ctl_report_again(Instance *self, uint64_t word, uint32_t changes);
+
+#endif

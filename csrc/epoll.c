@@ -1,0 +1,497 @@
+/* The Epoll type: parse, delegate, return. */
+#include "convert.h"
+#include "ctl.h"
+#include "errors.h"
+#include "fdinfo.h"
+#include "flags.h"
+#include "ready.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <structmember.h>
+
+typedef struct {
+    PyObject_HEAD
+    Instance *instance;
+    PyObject *weakrefs;
+    bool closed;
+} Epoll;
+
+/* The error of a call on a closed object; or, where another handle has closed the instance, of one
+ * on a closed fd. NULL. */
+static PyObject *
+refuse_closed(const Epoll *self)
+{
+    if (self->closed) {
+        PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
+        return NULL;
+    }
+    return os_error(EBADF, "epoll fd %d was closed through another object", self->instance->epfd);
+}
+
+/* None for 0; else the error that the status of a call on the instance stands for. */
+static PyObject *
+none_or_error(const Epoll *self, int status)
+{
+    if (status == 0) {
+        Py_RETURN_NONE;
+    }
+    return status == IS_CLOSED ? refuse_closed(self) : NULL;
+}
+
+static PyObject *
+epoll_from(PyTypeObject *type, Instance *instance)
+{
+    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
+    if (self == NULL) {
+        Py_XDECREF(instance);
+        return NULL;
+    }
+    self->instance = instance;
+    return (PyObject *)self;
+}
+
+static PyObject *
+epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"sizehint", "flags", NULL};
+    PyObject *given[2] = {NULL, NULL};
+    int sizehint = -1, flags = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:epoll", names, &given[0], &given[1]) ||
+        (given[0] != NULL && convert_int(given[0], &sizehint) < 0) ||
+        (given[1] != NULL && convert_int(given[1], &flags) < 0)) {
+        return NULL;
+    }
+    if (sizehint != -1 && sizehint <= 0) {
+        PyErr_SetString(PyExc_ValueError, "sizehint must be positive or -1");
+        return NULL;
+    }
+    if ((flags & ~EPOLL_CLOEXEC) != 0) {
+        return os_error(EINVAL, "epoll flags 0x%x: only EPOLL_CLOEXEC is known", (unsigned)flags);
+    }
+    int epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0) {
+        return os_error(errno, "epoll_create1(CLOEXEC)");
+    }
+    return epoll_from(type, instance_new(module_state_of(type), epfd, false));
+}
+
+PyDoc_STRVAR(fromfd_doc,
+"fromfd($type, fd, /)\n--\n\n"
+"Return an Epoll on the epoll that is already open under the number fd.\n\n"
+"Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
+"of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
+"Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll.");
+
+static PyObject *
+epoll_fromfd(PyTypeObject *type, PyObject *object)
+{
+    int fd;
+    ModuleState *module = module_state_of(type);
+    if (convert_int(object, &fd) < 0) {
+        return NULL;
+    }
+    if (fcntl(fd, F_GETFD) < 0) {
+        return os_error(errno, "fromfd(%d)", fd);
+    }
+    if (!fdinfo_is_epoll(fd)) {
+        return os_error(EINVAL, "fromfd(%d): not an epoll", fd);
+    }
+    Instance *instance = instance_find(module, fd);
+    if (instance == NULL && !PyErr_Occurred()) {
+        instance = instance_new(module, fd, true);
+    }
+    return epoll_from(type, instance);
+}
+
+static int
+epoll_traverse(Epoll *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->instance);
+    return 0;
+}
+
+static void
+epoll_dealloc(Epoll *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    Py_XDECREF(self->instance);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Close the epoll and release all data; a second close does nothing.\n\n"
+"Waits in other threads end: wait() and poll() raise ValueError, an endless iteration stops. This call\n"
+"does not wait for them; the last of them to leave closes the fd.\n\n"
+"Raises OSError: EBADF when somebody else has closed the fd number. See close(2).");
+
+static PyObject *
+epoll_close(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->closed) {
+        Py_RETURN_NONE;
+    }
+    int epfd = self->instance->epfd;
+    self->closed = true;
+    int error = instance_close(self->instance);
+    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close epoll fd %d", epfd);
+}
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\n"
+"Return the fd number of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
+"Raises ValueError when the object is closed.");
+
+static PyObject *
+epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->closed) {
+        return refuse_closed(self);
+    }
+    int status = instance_enter(self->instance);
+    if (status < 0) {
+        return NULL;
+    }
+    if (status == 0) {
+        instance_leave(self->instance);
+    }
+    return PyLong_FromLong(self->instance->epfd);
+}
+
+PyDoc_STRVAR(register_doc,
+"register($self, /, fd, eventmask=7, data=...)\n--\n\n"
+"Watch fd, an fd number or an object with fileno(), for the events of eventmask.\n\n"
+"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. data\n"
+"is any object, by default the fd number: it comes back with each event. A number whose file was closed\n"
+"and which has been reused since is registered anew.\n\n"
+"Raises ValueError for unknown bits, a negative fd or a closed object; TypeError for a wrong type;\n"
+"OSError: EEXIST when fd is registered, EBADF when it is not open, EPERM when its file cannot be polled,\n"
+"EINVAL for the epoll itself or for EXCLUSIVE with a flag that it does not go with, ELOOP for epolls in a\n"
+"circle, ENOSPC at the limit of /proc/sys/fs/epoll/max_user_watches, ENOMEM. See epoll_ctl(2).");
+
+static PyObject *
+epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"register", 1, {"fd", "eventmask", "data"}};
+    PyObject *given[ARGUMENTS];
+    uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
+    int fd;
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
+        (given[1] != NULL && convert_eventmask(given[1], &mask) < 0)) {
+        return NULL;
+    }
+    if (self->closed) {
+        return refuse_closed(self);
+    }
+    PyObject *data = given[2] != NULL              ? Py_NewRef(given[2])
+                     : PyLong_CheckExact(given[0]) ? Py_NewRef(given[0])
+                                                   : PyLong_FromLong(fd);
+    if (data == NULL) {
+        return NULL;
+    }
+    int status = ctl_register(self->instance, fd, mask, data);
+    Py_DECREF(data);
+    return none_or_error(self, status);
+}
+
+PyDoc_STRVAR(modify_doc,
+"modify($self, /, fd, eventmask, data=...)\n--\n\n"
+"Change what the registered fd is watched for, and its data if any is given.\n\n"
+"The kernel looks at the file anew: an edge is reported again, and a spent one-shot is armed.\n\n"
+"Raises what register raises, but ENOENT when fd is not registered instead of EEXIST, and EINVAL for a\n"
+"registration with EXCLUSIVE. After EBADF or ENOENT the number is no longer registered.\n"
+"See epoll_ctl(2), EPOLL_CTL_MOD.");
+
+static PyObject *
+epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"modify", 2, {"fd", "eventmask", "data"}};
+    PyObject *given[ARGUMENTS];
+    uint32_t mask;
+    int fd;
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
+        convert_eventmask(given[1], &mask) < 0) {
+        return NULL;
+    }
+    return self->closed ? refuse_closed(self)
+                        : none_or_error(self, ctl_modify(self->instance, fd, mask, given[2]));
+}
+
+/* unregister and rearm. */
+static PyObject *
+on_registration(Epoll *self, const Signature *signature, int (*action)(Instance *, int),
+                PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *given[ARGUMENTS];
+    int fd;
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0) {
+        return NULL;
+    }
+    return self->closed ? refuse_closed(self) : none_or_error(self, action(self->instance, fd));
+}
+
+PyDoc_STRVAR(unregister_doc,
+"unregister($self, /, fd)\n--\n\n"
+"Stop to watch fd. After this call none of its events comes out of any iterator.\n\n"
+"Raises OSError: ENOENT when fd is not registered, EBADF when it is not open; ValueError and TypeError as\n"
+"register. Even then the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
+
+static PyObject *
+epoll_unregister(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"unregister", 1, {"fd"}};
+    return on_registration(self, &signature, ctl_unregister, args, nargs, kwnames);
+}
+
+PyDoc_STRVAR(rearm_doc,
+"rearm($self, /, fd)\n--\n\n"
+"Apply the mask that fd is registered with once more: arm a spent one-shot, report an edge again.\n\n"
+"Raises what modify raises.");
+
+static PyObject *
+epoll_rearm(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"rearm", 1, {"fd"}};
+    return on_registration(self, &signature, ctl_rearm, args, nargs, kwnames);
+}
+
+/* Convert the arguments of poll or wait, and wait; `result` makes what is returned. */
+static PyObject *
+poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instance *, const WaitFor *),
+             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *given[ARGUMENTS] = {NULL};
+    WaitFor wait;
+    if (self->closed) {
+        return refuse_closed(self);
+    }
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        convert_timeout(given[0], &wait.timeout) < 0 || convert_maxevents(given[1], &wait.maxevents) < 0 ||
+        convert_sigmask(given[2], &wait.set, &wait.masked) < 0) {
+        return NULL;
+    }
+    PyObject *events = result(self->instance, &wait);
+    return events != NULL || PyErr_Occurred() ? events : refuse_closed(self);
+}
+
+PyDoc_STRVAR(poll_doc,
+"poll($self, /, timeout=None, maxevents=-1)\n--\n\n"
+"Wait for events and return them as a list of (data, events), as true as when the call returned.\n\n"
+"timeout is in seconds, an int or a float, kept to the nanosecond where the kernel can and never\n"
+"early: None or -1 waits for ever, 0 polls, any other negative is a deadline that has passed and polls.\n"
+"maxevents is how many events to return at most; -1 sets no limit.\n\n"
+"A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
+"Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"
+"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, and where a\n"
+"seccomp profile forbids the call, epoll_wait(2) with milliseconds, rounded up.");
+
+static PyObject *
+epoll_poll(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"poll", 0, {"timeout", "maxevents"}};
+    return poll_or_wait(self, &signature, ready_list, args, nargs, kwnames);
+}
+
+PyDoc_STRVAR(wait_doc,
+"wait($self, /, timeout=None, maxevents=-1, sigmask=None)\n--\n\n"
+"Wait for events and return an iterator that hands them out as (data, events), one batch.\n\n"
+"Each event is checked when it is handed out: one whose registration was removed or replaced meanwhile\n"
+"is passed over. When the iterator is dropped before its end, edges and one-shots that it did not hand\n"
+"out are armed again.\n\n"
+"timeout and maxevents are as in poll. sigmask is an iterable of the signal numbers to block for the\n"
+"time of the wait, set and taken back atomically with it (epoll_pwait), or None.\n\n"
+"Raises what poll raises, and ValueError for an invalid signal number.");
+
+static PyObject *
+epoll_wait_method(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"wait", 0, {"timeout", "maxevents", "sigmask"}};
+    return poll_or_wait(self, &signature, ready_batch, args, nargs, kwnames);
+}
+
+static PyObject *
+epoll_iter(Epoll *self)
+{
+    return self->closed ? refuse_closed(self) : ready_endless(self->instance);
+}
+
+PyDoc_STRVAR(stats_doc,
+"stats($self, /)\n--\n\n"
+"Return a dict of what the epoll has done since it was made.\n\n"
+"waits: calls of epoll_wait; events: what they returned; stale: events dropped because their registration\n"
+"had gone; cures: ghosts removed, which made such events without end; dropped: registrations given up\n"
+"because their fd was found closed; pwait2: 1 if timeouts are kept to the nanosecond.");
+
+static PyObject *
+epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    Instance *instance = self->instance;
+    STATE_LOCK(instance);
+    unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale;
+    unsigned long long cures = instance->cures, dropped = instance->dropped;
+    STATE_UNLOCK(instance);
+    return Py_BuildValue("{sKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures", cures,
+                         "dropped", dropped, "pwait2", (int)wait_uses_pwait2());
+}
+
+static Py_ssize_t
+epoll_length(Epoll *self)
+{
+    STATE_LOCK(self->instance);
+    int count = self->instance->list.count;
+    STATE_UNLOCK(self->instance);
+    return count;
+}
+
+static int
+epoll_bool(Epoll *Py_UNUSED(self))
+{
+    return 1;
+}
+
+static int
+epoll_contains(Epoll *self, PyObject *object)
+{
+    int fd;
+    if (convert_fd(object, &fd) < 0) {
+        return -1;
+    }
+    STATE_LOCK(self->instance);
+    bool found = interest_get(&self->instance->list, fd) != NULL;
+    STATE_UNLOCK(self->instance);
+    return found;
+}
+
+PyDoc_STRVAR(fds_doc,
+"_fds($self, /)\n--\n\n"
+"Return the registered fd numbers as a list, in ascending order.");
+
+static PyObject *
+epoll_fds(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    for (int fd = 0; list != NULL; fd++) {
+        STATE_LOCK(self->instance);
+        fd = interest_next(&self->instance->list, fd);
+        STATE_UNLOCK(self->instance);
+        if (fd < 0) {
+            break;
+        }
+        PyObject *number = PyLong_FromLong(fd);
+        if (number == NULL || PyList_Append(list, number) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(number);
+    }
+    return list;
+}
+
+PyDoc_STRVAR(registration_doc,
+"_registration($self, fd, /)\n--\n\n"
+"Return (events, data) of the registered fd, or None.");
+
+static PyObject *
+epoll_registration(Epoll *self, PyObject *object)
+{
+    int fd;
+    uint32_t mask = 0;
+    PyObject *data = NULL;
+    if (!PyLong_Check(object) || PyLong_AsLong(object) < 0) {
+        PyErr_Clear(); /* no such number, as for any other key that a mapping does not have */
+        Py_RETURN_NONE;
+    }
+    if (convert_int(object, &fd) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    STATE_LOCK(self->instance);
+    Registration *present = interest_get(&self->instance->list, fd);
+    if (present != NULL) {
+        mask = present->mask;
+        data = Py_NewRef(present->data);
+    }
+    STATE_UNLOCK(self->instance);
+    if (data == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *events = ready_event(self->instance->module, mask);
+    if (events == NULL) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    return Py_BuildValue("(NN)", events, data);
+}
+
+static PyObject *
+epoll_closed(Epoll *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->closed);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef epoll_methods[] = {
+    {"fromfd", (PyCFunction)epoll_fromfd, METH_O | METH_CLASS, fromfd_doc},
+    {"close", (PyCFunction)epoll_close, METH_NOARGS, close_doc},
+    {"fileno", (PyCFunction)epoll_fileno, METH_NOARGS, fileno_doc},
+    {"register", FAST(epoll_register), register_doc},
+    {"modify", FAST(epoll_modify), modify_doc},
+    {"unregister", FAST(epoll_unregister), unregister_doc},
+    {"rearm", FAST(epoll_rearm), rearm_doc},
+    {"poll", FAST(epoll_poll), poll_doc},
+    {"wait", FAST(epoll_wait_method), wait_doc},
+    {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
+    {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},
+    {"_registration", (PyCFunction)epoll_registration, METH_O, registration_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef epoll_getset[] = {
+    {"closed", (getter)epoll_closed, NULL, "True once close() has been called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef epoll_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Epoll, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(epoll_doc,
+"Epoll(sizehint=-1, flags=0)\n--\n\n"
+"An epoll: watches fds and hands out their events with the data they were registered with.\n\n"
+"A drop-in for select.epoll that adds data, iteration, rearm and a mapping of what is registered.\n"
+"sizehint is a positive int or -1, and ignored; flags is 0 or EPOLL_CLOEXEC, which is always set.\n\n"
+"Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"
+"fork the object is a copy with registrations of its own.\n\n"
+"Raises OSError: EMFILE or ENFILE when no fd is left, EINVAL for other flags; ValueError for a sizehint\n"
+"out of range. See epoll(7), Linux 4.5.");
+
+static PyType_Slot epoll_slots[] = {
+    {Py_tp_doc, (void *)epoll_doc},
+    {Py_tp_new, epoll_new},
+    {Py_tp_dealloc, epoll_dealloc},
+    {Py_tp_traverse, epoll_traverse},
+    {Py_tp_iter, epoll_iter},
+    {Py_tp_methods, epoll_methods},
+    {Py_tp_getset, epoll_getset},
+    {Py_tp_members, epoll_members},
+    {Py_nb_bool, epoll_bool},
+    {Py_sq_length, epoll_length},
+    {Py_sq_contains, epoll_contains},
+    {0, NULL},
+};
+
+PyType_Spec epoll_spec = {
+    .name = "pyepoll._epoll.Epoll",
+    .basicsize = sizeof(Epoll),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = epoll_slots,
+};

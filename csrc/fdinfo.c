@@ -1,0 +1,81 @@
+#include "fdinfo.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static FILE *
+fdinfo_open(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+    return fopen(path, "re");
+}
+
+/* "tfd: %8d events: %8x data: %16llx …", the numbers behind their labels. */
+static bool
+parse(const char *line, Watched *watched)
+{
+    if (strncmp(line, "tfd:", 4) != 0) {
+        return false;
+    }
+    char *end;
+    watched->fd = (int)strtol(line + 4, &end, 10);
+    const char *events = strstr(end, "events:");
+    const char *data = strstr(end, "data:");
+    if (events == NULL || data == NULL) {
+        return false;
+    }
+    watched->events = (uint32_t)strtoul(events + 7, NULL, 16);
+    watched->word = strtoull(data + 5, NULL, 16);
+    return true;
+}
+
+int
+fdinfo_each(int epfd, bool (*see)(const Watched *, void *), void *arg)
+{
+    char line[256];
+    Watched watched;
+    bool more = true;
+    FILE *file = fdinfo_open(epfd);
+    if (file == NULL) {
+        return errno;
+    }
+    while (more && fgets(line, sizeof(line), file) != NULL) {
+        more = !parse(line, &watched) || see(&watched, arg);
+    }
+    int error = ferror(file) ? EIO : 0;
+    fclose(file);
+    return error;
+}
+
+bool
+fdinfo_is_epoll(int fd)
+{
+    static const char epoll[] = "anon_inode:[eventpoll]";
+    char path[64];
+    char target[sizeof(epoll)];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, target, sizeof(target));
+    return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0;
+}
+
+int64_t
+fdinfo_eventfd_count(int fd)
+{
+    char line[256];
+    int64_t count = -1;
+    FILE *file = fdinfo_open(fd);
+    if (file == NULL) {
+        return -1;
+    }
+    while (count < 0 && fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, "eventfd-count:", 14) == 0) {
+            count = (int64_t)strtoull(line + 14, NULL, 16);
+        }
+    }
+    fclose(file);
+    return count;
+}

@@ -1,0 +1,25 @@
+/* What /proc/self/fdinfo tells of an fd: the kernel's own view. Plain C, for use without the GIL. */
+#ifndef PYEPOLL_FDINFO_H
+#define PYEPOLL_FDINFO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One entry of an epoll's list. A spent one-shot shows none but its private bits in `events`. */
+typedef struct {
+    int fd;
+    uint32_t events;
+    uint64_t word;
+} Watched;
+
+/* Call `see` for each entry of the epoll `epfd` until it returns false. 0, or an errno where the
+ * file cannot be read; a file that is no epoll has no entries. */
+int fdinfo_each(int epfd, bool (*see)(const Watched *watched, void *arg), void *arg);
+
+/* Whether `fd` is an epoll, as /proc/self/fd names it. */
+bool fdinfo_is_epoll(int fd);
+
+/* The count of the eventfd `fd`; -1 if it is none or cannot be read. */
+int64_t fdinfo_eventfd_count(int fd);
+
+#endif

@@ -1,0 +1,13 @@
+/* How many forks lie between this process and the one that first imported pyepoll: what an object
+ * compares to learn that it is a copy in a child. Cheaper than getpid, and never fooled by a reused
+ * process id. */
+#ifndef PYEPOLL_FORK_H
+#define PYEPOLL_FORK_H
+
+/* Written only by a child while it has one thread, so it needs no lock. */
+extern unsigned fork_count;
+
+/* Start to count; once in a process, however many interpreters import the module. 0, or an errno. */
+int fork_count_start(void);
+
+#endif

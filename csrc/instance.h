@@ -1,0 +1,117 @@
+/*
+ * One kernel epoll instance and all that this process knows about it: the fd, the interest list, and
+ * who is using it. An Epoll is a handle on an Instance; fromfd makes a second handle on the same.
+ *
+ * Two locks.
+ * - The state lock guards every field. It is held for a few instructions, never over a system call
+ *   or Python code. On a build with a GIL it is the GIL.
+ * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system
+ *   calls, with the GIL released, so whoever waits for it lets go of the GIL too. What the kernel
+ *   may report is in our list before it is told; a refusal is taken back before the ctl lock is let
+ *   go. Hence an event that fits no registration is believed to be stale only under the ctl lock.
+ *
+ * Users. Whoever is about to use the fd enters, and leaves when done; no Python code runs between the
+ * two. close() marks the instance and wakes the waiters; whoever leaves last closes the fd. So close
+ * waits for nobody, and the number cannot pass to a stranger's file under somebody's system call.
+ * References to Python objects are dropped outside both locks, and outside enter and leave.
+ */
+#ifndef PYEPOLL_INSTANCE_H
+#define PYEPOLL_INSTANCE_H
+
+#include "interest.h"
+#include "module.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/epoll.h>
+
+/* An array for one wait, kept for the next. */
+typedef struct {
+    int capacity;
+    struct epoll_event events[];
+} Array;
+
+typedef enum {
+    OPEN,
+    ORPHAN,    /* a fork's copy that has no kernel instance of its own yet */
+    ESTRANGED, /* a fork's copy whose fd number belongs to another file by now */
+    CLOSED,
+} Standing;
+
+typedef struct {
+    PyObject_HEAD
+    ModuleState *module; /* outlives the types, and so every object */
+    PyObject *weakrefs;
+    int epfd;
+    Standing standing;
+    bool foreign;   /* others register here: their events are delivered, and it is never rebuilt */
+    bool haunted;   /* a ghost reports */
+    bool moving;    /* it is being rebuilt: nobody may begin to wait */
+    bool draining;  /* the last waiter to leave posts `drained` */
+    unsigned forks; /* the fork count of the process that this copy belongs to */
+    int users;      /* threads between enter and leave */
+    int waiters;    /* of these, the ones that wait */
+    InterestList list;
+    uint32_t generation; /* the last one given out */
+    uint32_t first;      /* the one before the first; random, so that no stranger's words look like ours */
+    uint32_t changes;    /* times that the kernel was told of a registration */
+    uint32_t removals;   /* starts and ends of removals */
+    uint32_t suspects;   /* registrations that left a ghost, perhaps */
+    uint32_t doubts;     /* stale events since, of which it is not known whether a ghost sent them */
+    uint64_t ghost;      /* the word of the last stale event */
+    int hint;            /* a foreign instance: how many events a wait should have room for */
+    Array *spare;
+    pthread_mutex_t ctl;
+    sem_t drained;
+#ifdef Py_GIL_DISABLED
+    PyMutex state;
+#endif
+    /* What stats() tells. */
+    unsigned long long waits, events, stale, cures, dropped;
+} Instance;
+
+#ifdef Py_GIL_DISABLED
+#define STATE_LOCK(self) PyMutex_Lock(&(self)->state)
+#define STATE_UNLOCK(self) PyMutex_Unlock(&(self)->state)
+#else
+#define STATE_LOCK(self) ((void)(self))
+#define STATE_UNLOCK(self) ((void)(self))
+#endif
+
+/* What enter says besides 0 and, with an exception, -1. */
+enum { IS_CLOSED = 1 };
+
+/* A new reference; takes over `epfd`, and closes it when that fails. */
+Instance *instance_new(ModuleState *module, int epfd, bool foreign);
+
+/* The Instance that this interpreter has under `epfd`: a new reference; NULL without an exception
+ * where there is none, with one on failure. */
+Instance *instance_find(ModuleState *module, int epfd);
+
+/* Become a user. 0, IS_CLOSED, or -1 with an exception (a fork's copy that could not be rebuilt). */
+int instance_enter(Instance *self);
+void instance_leave(Instance *self);
+
+/* The same for a wait, and what the instance had seen when it began. */
+typedef struct {
+    uint32_t changes;
+    uint32_t removals;
+    int count; /* registrations */
+} Seen;
+int instance_enter_wait(Instance *self, Seen *seen);
+void instance_leave_wait(Instance *self);
+
+/* For users only. */
+void instance_lock(Instance *self);
+void instance_unlock(Instance *self);
+
+/* Close. 0, or the errno of close(2) if this call made it and it failed. */
+int instance_close(Instance *self);
+
+/* An eventfd that is ready for good, or -1 and errno. Kept on hand, so that closing works at EMFILE. */
+int ready_eventfd(void);
+
+/* Make the waiters' calls return: put the ready eventfd into the kernel's list. 0 or an errno. */
+int instance_wake(Instance *self);
+
+#endif

@@ -1,0 +1,168 @@
+/* The extension module: tables, and what an interpreter's copy is made of. */
+#include "module.h"
+
+#include "flags.h"
+#include "fork.h"
+#include "instance.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static ModuleState *
+state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+PyDoc_STRVAR(use_events_doc,
+"_use_events($module, event, /)\n--\n\n"
+"Let event(mask) make what a wait yields for the events; until then they are ints.");
+
+static PyObject *
+use_events(PyObject *module, PyObject *event_class)
+{
+    ModuleState *state = state_of(module);
+    PyDict_Clear(state->events);
+    Py_XSETREF(state->event_class, Py_NewRef(event_class));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_pwait2_doc,
+"_use_pwait2($module, use, /)\n--\n\n"
+"Use epoll_pwait2, or do as if this kernel had none, and return what was in force. For tests.");
+
+static PyObject *
+use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
+{
+    int use = PyObject_IsTrue(object);
+    return use < 0 ? NULL : PyBool_FromLong(wait_use_pwait2(use));
+}
+
+static PyMethodDef module_methods[] = {
+    {"_use_events", use_events, METH_O, use_events_doc},
+    {"_use_pwait2", use_pwait2, METH_O, use_pwait2_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+add_types(PyObject *module, ModuleState *state)
+{
+    const struct {
+        PyType_Spec *spec;
+        PyTypeObject **type;
+        bool public;
+    } types[] = {
+        {&epoll_spec, &state->epoll_type, true},    {&buffer_spec, &state->buffer_type, true},
+        {&waker_spec, &state->waker_type, true},    {&instance_spec, &state->instance_type, false},
+        {&ready_spec, &state->ready_type, false},
+    };
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (*types[i].type == NULL || (types[i].public && PyModule_AddType(module, *types[i].type) < 0)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    ModuleState *state = state_of(module);
+    state->ready_fd = ready_eventfd();
+    if (state->ready_fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    errno = fork_count_start();
+    if (errno != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    state->events = PyDict_New();
+    state->instances = PyDict_New();
+    if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||
+        PyModule_AddFunctions(module, raw_methods) < 0) {
+        return -1;
+    }
+    return flags_add_constants(module);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ModuleState *state = state_of(module);
+    Py_VISIT(state->epoll_type);
+    Py_VISIT(state->instance_type);
+    Py_VISIT(state->ready_type);
+    Py_VISIT(state->buffer_type);
+    Py_VISIT(state->waker_type);
+    Py_VISIT(state->event_class);
+    Py_VISIT(state->events);
+    Py_VISIT(state->instances);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    ModuleState *state = state_of(module);
+    Py_CLEAR(state->epoll_type);
+    Py_CLEAR(state->instance_type);
+    Py_CLEAR(state->ready_type);
+    Py_CLEAR(state->buffer_type);
+    Py_CLEAR(state->waker_type);
+    Py_CLEAR(state->event_class);
+    Py_CLEAR(state->events);
+    Py_CLEAR(state->instances);
+    return 0;
+}
+
+static void
+module_free(void *object)
+{
+    PyObject *module = object;
+    ModuleState *state = state_of(module);
+    module_clear(module);
+    /* Zeroed before exec; 0 is then no number of ours. */
+    if (state->ready_fd > 0) {
+        close(state->ready_fd);
+    }
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyepoll._epoll",
+    .m_doc = "The core of pyepoll: the system calls and the Epoll type. Import pyepoll instead.",
+    .m_size = sizeof(ModuleState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+ModuleState *
+module_state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &module_def);
+    return module != NULL ? state_of(module) : NULL;
+}
+
+PyMODINIT_FUNC
+PyInit__epoll(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

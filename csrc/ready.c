@@ -1,0 +1,298 @@
+#include "ready.h"
+
+#include "convert.h"
+#include "ctl.h"
+#include "fork.h"
+#include "stale.h"
+
+#include <limits.h>
+
+PyObject *
+ready_event(ModuleState *module, uint32_t mask)
+{
+    PyObject *number = PyLong_FromUnsignedLong(mask);
+    if (number == NULL || module->event_class == NULL) {
+        return number;
+    }
+    PyObject *event;
+    if (PyDict_GetItemRef(module->events, number, &event) == 0) {
+        event = PyObject_CallOneArg(module->event_class, number);
+        if (event != NULL && PyDict_SetItem(module->events, number, event) < 0) {
+            Py_CLEAR(event);
+        }
+    }
+    Py_DECREF(number);
+    return event;
+}
+
+/* What an event is handed out as, after the first or one with other events than the last: make the
+ * pair, and keep it with its registration. `*again` is set when the registration was modified
+ * meanwhile. A new reference; NULL without an exception where the registration has gone. */
+static PyObject *
+new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *again)
+{
+    PyObject *event = ready_event(self->module, events);
+    PyObject *pair = event != NULL ? PyTuple_Pack(2, data, event) : NULL;
+    Py_XDECREF(event);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *old = NULL;
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    bool kept = present != NULL && present->data == data;
+    *again = present != NULL && !kept;
+    if (kept) {
+        old = present->pair;
+        present->pair = Py_NewRef(pair);
+        present->reported = events;
+    }
+    STATE_UNLOCK(self);
+    Py_XDECREF(old);
+    if (!kept) {
+        Py_CLEAR(pair);
+    }
+    return pair;
+}
+
+/* An event that others registered: the kernel's own word is its data. */
+static PyObject *
+foreign_pair(Instance *self, uint64_t word, uint32_t events)
+{
+    PyObject *event = ready_event(self->module, events);
+    PyObject *data = PyLong_FromUnsignedLongLong(word);
+    PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
+    Py_XDECREF(data);
+    Py_XDECREF(event);
+    return pair;
+}
+
+/* How far one look at the registration has come. */
+typedef struct {
+    PyObject *data; /* owned; NULL if there is none */
+    bool check;     /* it is time to see whether the fd is open */
+    bool ended;     /* nothing is to be handed out */
+} Look;
+
+static Look
+look_up(Instance *self, uint64_t word)
+{
+    enum { LONGEST_CHECK = 1024 };
+    Look look = {0};
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    look.ended = self->standing == CLOSED || (present != NULL && present->disarmed);
+    if (present != NULL && !look.ended) {
+        look.data = Py_NewRef(present->data);
+        look.check = present->countdown == 0 || --present->countdown == 0;
+        if (look.check) {
+            /* Events 8, 16, 32, …, 1024, and every 1024th after that. */
+            uint16_t seen = present->interval;
+            present->countdown = seen;
+            present->interval = (uint16_t)Py_MIN(seen * 2, LONGEST_CHECK);
+        }
+    }
+    STATE_UNLOCK(self);
+    return look;
+}
+
+/* What one event is handed out as, without the short cut. A new reference; NULL without an exception
+ * where nothing is. */
+static PyObject *
+deliver(Instance *self, const Batch *batch, uint64_t word, uint32_t events)
+{
+    PyObject *pair = NULL;
+    for (bool again = true; again;) {
+        again = false;
+        Look look = look_up(self, word);
+        if (look.data != NULL) {
+            if (!look.check || stale_check_open(self, word)) {
+                pair = new_pair(self, word, events, look.data, &again);
+            }
+            Py_DECREF(look.data);
+        }
+        else if (!look.ended && self->foreign) {
+            pair = foreign_pair(self, word, events);
+        }
+        else if (!look.ended) {
+            again = stale_judge(self, &batch->seen, word);
+        }
+    }
+    return pair;
+}
+
+/* The next event of the batch. A new reference; NULL without an exception when it is used up. */
+static PyObject *
+batch_next(Instance *self, Batch *batch)
+{
+    while (batch->next < batch->count) {
+        uint64_t word = batch->array->events[batch->next].data.u64;
+        uint32_t events = batch->array->events[batch->next].events;
+        PyObject *pair = NULL;
+        batch->next++;
+        STATE_LOCK(self);
+        Registration *present = interest_find(&self->list, word);
+        if (present != NULL && present->reported == events && present->countdown > 1 &&
+            self->standing != CLOSED) {
+            present->countdown--;
+            pair = Py_NewRef(present->pair);
+        }
+        STATE_UNLOCK(self);
+        if (pair == NULL) {
+            pair = deliver(self, batch, word, events);
+        }
+        if (pair != NULL || PyErr_Occurred()) {
+            return pair;
+        }
+    }
+    return NULL;
+}
+
+/* Give back what was fetched and not handed out, and the array. */
+static void
+batch_drop(Instance *self, Batch *batch)
+{
+    for (; batch->next < batch->count && self->forks == fork_count; batch->next++) {
+        ctl_report_again(self, batch->array->events[batch->next].data.u64, batch->seen.changes);
+    }
+    Array *array = batch->array;
+    batch->array = NULL;
+    STATE_LOCK(self);
+    if (self->spare == NULL) {
+        self->spare = array;
+        array = NULL;
+    }
+    STATE_UNLOCK(self);
+    PyMem_Free(array);
+}
+
+PyObject *
+ready_list(Instance *self, const WaitFor *wait)
+{
+    Batch batch = {0};
+    PyObject *list = NULL;
+    if (wait_batch(self, wait, &batch) == 0) {
+        list = PyList_New(batch.count);
+        PyObject *pair;
+        Py_ssize_t length = 0;
+        while (list != NULL && (pair = batch_next(self, &batch)) != NULL) {
+            PyList_SET_ITEM(list, length++, pair);
+        }
+        if (PyErr_Occurred() || (length < batch.count && PyList_SetSlice(list, length, batch.count, NULL) < 0)) {
+            Py_CLEAR(list);
+            batch.next = 0;
+        }
+    }
+    batch_drop(self, &batch);
+    return list;
+}
+
+typedef struct {
+    PyObject_HEAD
+    Instance *instance;
+    Batch batch;
+    bool endless;
+    unsigned waiter; /* 0, or 1 + the fork count of the process in which a thread waits for the next batch */
+} Ready;
+
+static Ready *
+ready_new(Instance *instance, bool endless)
+{
+    PyTypeObject *type = instance->module->ready_type;
+    Ready *self = PyObject_GC_New(Ready, type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->instance = (Instance *)Py_NewRef(instance);
+    self->batch = (Batch){0};
+    self->endless = endless;
+    self->waiter = 0;
+    PyObject_GC_Track(self);
+    return self;
+}
+
+PyObject *
+ready_endless(Instance *instance)
+{
+    return (PyObject *)ready_new(instance, true);
+}
+
+PyObject *
+ready_batch(Instance *instance, const WaitFor *wait)
+{
+    Ready *self = ready_new(instance, false);
+    if (self != NULL && wait_batch(instance, wait, &self->batch) != 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+/* The next batch of an endless iteration. 0; 1 when it has ended; -1 with an exception. */
+static int
+ready_refill(Ready *self)
+{
+    const WaitFor wait = {.timeout = FOREVER, .maxevents = INT_MAX};
+    self->waiter = fork_count + 1;
+    int status = wait_batch(self->instance, &wait, &self->batch);
+    self->waiter = 0;
+    return status;
+}
+
+static PyObject *
+ready_next(Ready *self)
+{
+    PyObject *pair = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->waiter == fork_count + 1) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this iterator is waiting in another thread: give each thread one of its own");
+    }
+    else {
+        do {
+            pair = batch_next(self->instance, &self->batch);
+        } while (pair == NULL && self->endless && !PyErr_Occurred() && ready_refill(self) == 0);
+    }
+    Py_END_CRITICAL_SECTION();
+    return pair;
+}
+
+static int
+ready_traverse(Ready *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->instance);
+    return 0;
+}
+
+static void
+ready_dealloc(Ready *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    batch_drop(self->instance, &self->batch);
+    Py_DECREF(self->instance);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(ready_doc,
+"Ready events, as (data, events) pairs; made by Epoll.wait() and iter(Epoll).\n\n"
+"Each event is checked when it is handed out: one whose registration has gone is passed over. What\n"
+"an iterator has fetched and not handed out when it is dropped is reported again.");
+
+static PyType_Slot ready_slots[] = {
+    {Py_tp_doc, (void *)ready_doc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, ready_next},
+    {Py_tp_traverse, ready_traverse},
+    {Py_tp_dealloc, ready_dealloc},
+    {0, NULL},
+};
+
+PyType_Spec ready_spec = {
+    .name = "pyepoll._epoll.Ready",
+    .basicsize = sizeof(Ready),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = ready_slots,
+};

@@ -1,0 +1,19 @@
+/* Ready events as Python objects: the iterator that hands them out lazily, and the list. */
+#ifndef PYEPOLL_READY_H
+#define PYEPOLL_READY_H
+
+#include "wait.h"
+
+/* An iterator over the batches of `self`, one after another without end. */
+PyObject *ready_endless(Instance *self);
+
+/* Wait; then an iterator over the batch. NULL with an exception; NULL without one if `self` is closed. */
+PyObject *ready_batch(Instance *self, const WaitFor *wait);
+
+/* The same as a list. */
+PyObject *ready_list(Instance *self, const WaitFor *wait);
+
+/* The Event member for a mask; an int where the package has given no class. */
+PyObject *ready_event(ModuleState *module, uint32_t mask);
+
+#endif

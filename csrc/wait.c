@@ -1,0 +1,187 @@
+#include "wait.h"
+
+#include "convert.h"
+#include "errors.h"
+#include "stale.h"
+#include "syscalls.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <time.h>
+
+/* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
+static atomic_bool use_pwait2 = true;
+
+bool
+wait_use_pwait2(bool use)
+{
+    return atomic_exchange(&use_pwait2, use);
+}
+
+bool
+wait_uses_pwait2(void)
+{
+    return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
+}
+
+static int64_t
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* For epoll_wait: rounded up, and as much as fits; what is left is waited after that. */
+static int
+milliseconds(int64_t nanoseconds)
+{
+    if (nanoseconds <= 0) {
+        return (int)nanoseconds; /* 0, or -1 for ever */
+    }
+    int64_t rounded = (nanoseconds - 1) / 1000000 + 1;
+    return rounded < INT_MAX ? (int)rounded : INT_MAX;
+}
+
+/* One system call, without the GIL. The number of events, or -1 and errno. */
+static int
+wait_once(int epfd, Array *array, int maxevents, int64_t timeout, const sigset_t *set)
+{
+    if (timeout > 0 && wait_uses_pwait2()) {
+        int count = sys_epoll_pwait2(epfd, array->events, maxevents, timeout, set);
+        /* Before Linux 5.11, or under a seccomp profile older than the call. */
+        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
+            return count;
+        }
+        atomic_store(&use_pwait2, false);
+    }
+    return set != NULL ? epoll_pwait(epfd, array->events, maxevents, milliseconds(timeout), set)
+                       : epoll_wait(epfd, array->events, maxevents, milliseconds(timeout));
+}
+
+/* How many events a wait should have room for. The kernel cannot report more than are registered,
+ * and pages that it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
+static int
+room_for(const Instance *self, const Seen *seen, int maxevents)
+{
+    int capacity = 64;
+    while (capacity < seen->count || (self->foreign && capacity < self->hint)) {
+        capacity *= 2;
+    }
+    return Py_MIN(capacity, maxevents);
+}
+
+/* Give the batch an array of `capacity`: the one it has, the one on hand, or a new one. 0 or -1. */
+static int
+reserve(Instance *self, Batch *batch, int capacity)
+{
+    if (batch->array == NULL) {
+        STATE_LOCK(self);
+        batch->array = self->spare;
+        self->spare = NULL;
+        STATE_UNLOCK(self);
+    }
+    if (batch->array != NULL && batch->array->capacity >= capacity) {
+        return 0;
+    }
+    PyMem_Free(batch->array);
+    batch->array = PyMem_Malloc(sizeof(Array) + (size_t)capacity * sizeof(struct epoll_event));
+    if (batch->array == NULL) {
+        return -1;
+    }
+    batch->array->capacity = capacity;
+    return 0;
+}
+
+/* Fetch what is ready. 0, IS_CLOSED, or -1 with an exception; `*error` is what epoll_wait said. */
+static int
+fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *error)
+{
+    int status = instance_enter_wait(self, &batch->seen);
+    if (status != 0) {
+        return status;
+    }
+    int capacity = room_for(self, &batch->seen, wait->maxevents);
+    int epfd = self->epfd;
+    int count = 0;
+    *error = 0;
+    if (reserve(self, batch, capacity) < 0) {
+        PyErr_NoMemory();
+        status = -1;
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        count = wait_once(epfd, batch->array, capacity, timeout, wait->masked ? &wait->set : NULL);
+        *error = count < 0 ? errno : 0;
+        Py_END_ALLOW_THREADS
+    }
+    batch->next = 0;
+    batch->count = Py_MAX(count, 0);
+    STATE_LOCK(self);
+    self->events += (unsigned)batch->count;
+    if (self->foreign && count == capacity) {
+        self->hint = Py_MIN(capacity, INT_MAX / 4) * 2;
+    }
+    STATE_UNLOCK(self);
+    instance_leave_wait(self);
+    return status;
+}
+
+/* Whether one of the events is of a live registration, of an instance that is not closed. */
+static bool
+is_live(Instance *self, const Batch *batch)
+{
+    STATE_LOCK(self);
+    bool closed = self->standing == CLOSED;
+    bool live = self->foreign && !closed;
+    for (int i = 0; i < batch->count && !live && !closed; i++) {
+        live = interest_find(&self->list, batch->array->events[i].data.u64) != NULL;
+    }
+    STATE_UNLOCK(self);
+    for (int i = 0; i < batch->count && !live && !closed; i++) {
+        live = stale_judge(self, &batch->seen, batch->array->events[i].data.u64);
+    }
+    return live;
+}
+
+int
+wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
+{
+    /* With a timeout of 0, so often may nothing but stale events come before it counts as nothing. */
+    enum { MOST_POLLS = 16 };
+    int64_t left = wait->timeout;
+    int64_t start = left > 0 ? now() : 0;
+    int error = 0;
+    if (PyErr_CheckSignals() < 0) {
+        return -1;
+    }
+    for (int polls = 0; polls < MOST_POLLS; polls += left == 0) {
+        int status = fetch(self, wait, left, batch, &error);
+        if (status != 0) {
+            return status;
+        }
+        if (error == EINTR ? PyErr_CheckSignals() < 0 : error != 0) {
+            if (error != EINTR) {
+                os_error(error, "epoll_wait(epfd %d)", self->epfd);
+            }
+            return -1;
+        }
+        if (batch->count > 0) {
+            if (is_live(self, batch)) {
+                return 0;
+            }
+            batch->count = 0;
+        }
+        else if (left == 0 && error == 0) {
+            return 0;
+        }
+        if (left > 0) {
+            left = wait->timeout - (now() - start);
+            if (left <= 0) {
+                return 0;
+            }
+        }
+    }
+    return 0;
+}

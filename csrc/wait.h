@@ -1,0 +1,32 @@
+/* One blocking wait: deadline, signals, signal mask, nanoseconds and the fallback to milliseconds. */
+#ifndef PYEPOLL_WAIT_H
+#define PYEPOLL_WAIT_H
+
+#include "instance.h"
+
+#include <signal.h>
+
+typedef struct {
+    int64_t timeout; /* nanoseconds, or FOREVER */
+    int maxevents;
+    bool masked;
+    sigset_t set; /* blocked for the time of the wait, if `masked` */
+} WaitFor;
+
+/* What one wait has fetched and is still to be handed out. */
+typedef struct {
+    Array *array; /* owned, or NULL */
+    int next;
+    int count;
+    Seen seen;
+} Batch;
+
+/* Wait until there is an event of a live registration, or to the deadline; `batch` must be used up.
+ * 0, and the batch may be empty; IS_CLOSED; or -1 with an exception. */
+int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
+
+/* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */
+bool wait_use_pwait2(bool use);
+bool wait_uses_pwait2(void);
+
+#endif

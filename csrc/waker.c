@@ -1,0 +1,214 @@
+/* Waker: an eventfd that wakes whoever watches it. In C, because between reading the fd number and
+ * writing to it no other Python code may run: close() in a signal handler or a thread would give the
+ * number away, and the write would hit a stranger's file. An eventfd in non-blocking mode never makes
+ * a caller wait, so all of it happens with the GIL held (on a free-threaded build, the object's lock). */
+#include "errors.h"
+#include "module.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1 once closed */
+} Waker;
+
+static PyObject *
+waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":Waker", names)) {
+        return NULL;
+    }
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) {
+        return os_error(errno, "eventfd(CLOEXEC | NONBLOCK)");
+    }
+    Waker *self = (Waker *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        close(fd);
+        return NULL;
+    }
+    self->fd = fd;
+    return (PyObject *)self;
+}
+
+static void
+waker_dealloc(Waker *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (self->fd >= 0) {
+        close(self->fd);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+refuse_closed(void)
+{
+    PyErr_SetString(PyExc_ValueError, "I/O operation on closed waker");
+    return NULL;
+}
+
+PyDoc_STRVAR(wake_doc,
+"wake($self, /)\n--\n\n"
+"Make the waker readable: whoever watches it wakes. From any thread, and from a signal handler.\n\n"
+"Wakes that nobody has seen yet are one. Never blocks; does nothing once the waker is closed.\n\n"
+"Raises OSError: EBADF when somebody else has closed the fd number. See eventfd(2).");
+
+static PyObject *
+waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
+{
+    int error = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    /* EAGAIN: the counter is full, so it is readable as it is. */
+    if (self->fd >= 0 && eventfd_write(self->fd, 1) < 0 && errno != EAGAIN) {
+        error = errno;
+    }
+    Py_END_CRITICAL_SECTION();
+    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", self->fd);
+}
+
+PyDoc_STRVAR(clear_doc,
+"clear($self, /)\n--\n\n"
+"Make the waker unreadable again, and return whether it was readable.\n\n"
+"Needed when it is watched level-triggered; with Event.ET each wake is reported without it. Clear\n"
+"before looking for what the wake was for, so that none is missed.\n\n"
+"Raises ValueError when the waker is closed; OSError: EBADF as wake. See eventfd(2).");
+
+static PyObject *
+waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
+{
+    eventfd_t count;
+    int error = 0;
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    closed = self->fd < 0;
+    if (!closed && eventfd_read(self->fd, &count) < 0) {
+        error = errno;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (closed) {
+        return refuse_closed();
+    }
+    return error == 0 || error == EAGAIN ? PyBool_FromLong(error == 0)
+                                         : os_error(error, "clear: eventfd %d", self->fd);
+}
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\n"
+"Return the fd number of the eventfd. Raises ValueError when the waker is closed.");
+
+static PyObject *
+waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
+{
+    int fd;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    fd = self->fd;
+    Py_END_CRITICAL_SECTION();
+    return fd >= 0 ? PyLong_FromLong(fd) : refuse_closed();
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Close the eventfd; a second close does nothing. Unregister the waker first: see epoll(7), question 6.\n\n"
+"Raises OSError: EBADF when somebody else has closed the fd number.");
+
+static PyObject *
+waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
+{
+    int fd, error = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    fd = self->fd;
+    self->fd = -1;
+    if (fd >= 0 && close(fd) < 0) {
+        error = errno;
+    }
+    Py_END_CRITICAL_SECTION();
+    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close eventfd %d", fd);
+}
+
+static PyObject *
+waker_closed(Waker *self, void *Py_UNUSED(closure))
+{
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    closed = self->fd < 0;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(closed);
+}
+
+PyDoc_STRVAR(enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Return the object itself. Raises ValueError when the waker is closed.");
+
+static PyObject *
+waker_enter(Waker *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *fd = waker_fileno(self, NULL);
+    if (fd == NULL) {
+        return NULL;
+    }
+    Py_DECREF(fd);
+    return Py_NewRef(self);
+}
+
+PyDoc_STRVAR(exit_doc,
+"__exit__($self, kind, error, trace, /)\n--\n\n"
+"Close the waker.");
+
+static PyObject *
+waker_exit(Waker *self, PyObject *Py_UNUSED(args))
+{
+    return waker_close(self, NULL);
+}
+
+static PyObject *
+waker_repr(Waker *self)
+{
+    return self->fd >= 0 ? PyUnicode_FromFormat("<pyepoll.Waker fd=%d>", self->fd)
+                         : PyUnicode_FromString("<pyepoll.Waker closed>");
+}
+
+static PyMethodDef waker_methods[] = {
+    {"wake", (PyCFunction)waker_wake, METH_NOARGS, wake_doc},
+    {"clear", (PyCFunction)waker_clear, METH_NOARGS, clear_doc},
+    {"fileno", (PyCFunction)waker_fileno, METH_NOARGS, fileno_doc},
+    {"close", (PyCFunction)waker_close, METH_NOARGS, close_doc},
+    {"__enter__", (PyCFunction)waker_enter, METH_NOARGS, enter_doc},
+    {"__exit__", (PyCFunction)waker_exit, METH_VARARGS, exit_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef waker_getset[] = {
+    {"closed", (getter)waker_closed, NULL, "True once close() has been called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(waker_doc,
+"Waker()\n--\n\n"
+"Wakes a wait from any thread or signal handler: an eventfd, registered like any other fd.\n\n"
+"    ep.register(waker, Event.IN | Event.ET, data=waker)\n\n"
+"A wake is never lost, and wakes that nobody has seen yet are one. A fork shares the waker with the\n"
+"child, as it shares every fd.\n\n"
+"Raises OSError: EMFILE or ENFILE when no fd is left. See eventfd(2).");
+
+static PyType_Slot waker_slots[] = {
+    {Py_tp_doc, (void *)waker_doc},
+    {Py_tp_new, waker_new},
+    {Py_tp_dealloc, waker_dealloc},
+    {Py_tp_repr, waker_repr},
+    {Py_tp_methods, waker_methods},
+    {Py_tp_getset, waker_getset},
+    {0, NULL},
+};
+
+PyType_Spec waker_spec = {
+    .name = "pyepoll.Waker",
+    .basicsize = sizeof(Waker),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = waker_slots,
+};
