@@ -1,0 +1,145 @@
+"""An echo server: a listening socket, its connections and a pipe on stdin in one loop.
+
+    $ python echo_server.py --port 7000
+    listening on 127.0.0.1:7000
+
+Talk to it with ``nc 127.0.0.1 7000``. A line ``quit`` or the end of the input (^D) stops it, and so do
+SIGINT and SIGTERM. What it shows:
+
+- ``data=`` carries the connection itself through the kernel, so no table from fd to object is needed.
+- Each connection waits for one thing at a time: IN, or OUT while the peer has yet to take what it sent.
+  A peer that does not read is not read from, and costs at most one chunk of memory.
+- When accept(2) runs out of file descriptors the listener rests until a connection has ended. A
+  level-triggered listener left as it is would be reported again at once, for ever.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+import pyepoll
+from pyepoll import Event
+
+CHUNK = 65536
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    sock: socket.socket
+    pending: bytes = b""
+    """What was received and is still to be sent."""
+
+
+@dataclass(eq=False, slots=True)
+class Stdin:
+    line: bytes = b""
+    """The last line, as far as it has come."""
+
+
+Source = Connection | socket.socket | Stdin | pyepoll.Waker
+
+
+def accept(ep: pyepoll.Epoll[Source], listener: socket.socket, connections: set[Connection]) -> None:
+    """Accept one connection; if there are more, the kernel reports the listener again."""
+    try:
+        sock, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return  # the client has gone again
+    except OSError as error:
+        if error.errno not in SHORTAGES:
+            raise
+        if connections:
+            ep.modify(listener, 0)  # until a connection has ended
+        else:
+            time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+        return
+    sock.setblocking(False)
+    conn = Connection(sock)
+    connections.add(conn)
+    ep.register(sock, Event.IN, data=conn)
+
+
+def echo(ep: pyepoll.Epoll[Source], conn: Connection) -> bool:
+    """Receive if nothing is pending, then send what the socket takes; False when the connection is over."""
+    sending = bool(conn.pending)
+    try:
+        if not sending:
+            conn.pending = conn.sock.recv(CHUNK)
+            if not conn.pending:
+                return False  # the peer has shut down its side, and has been sent all that came before
+        with contextlib.suppress(BlockingIOError):
+            conn.pending = conn.pending[conn.sock.send(conn.pending) :]
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # reset, timed out, unreachable: there is nobody left to tell
+    if sending != bool(conn.pending):
+        ep.modify(conn.sock, Event.OUT if conn.pending else Event.IN)
+    return True
+
+
+def quits(stdin: Stdin) -> bool:
+    """Read what has come on stdin; True if that is its end or a line ``quit``."""
+    # Not sys.stdin.readline(): lines that it had read ahead would be invisible to epoll.
+    data = os.read(0, 4096)
+    *lines, rest = (stdin.line + data).split(b"\n")
+    stdin.line = rest[:CHUNK]
+    return not data or b"quit" in lines
+
+
+def serve(listener: socket.socket, stop: pyepoll.Waker) -> None:
+    """Echo until stdin ends, says ``quit``, or ``stop`` is woken."""
+    connections: set[Connection] = set()
+    with pyepoll.Epoll[Source]() as ep:
+        ep.register(stop, Event.IN, data=stop)
+        ep.register(listener, Event.IN, data=listener)
+        if sys.stdin:
+            # A regular file or /dev/null is always ready, and epoll refuses it.
+            with contextlib.suppress(PermissionError):
+                ep.register(sys.stdin, Event.IN, data=Stdin())
+        try:
+            for conn, _events in ep:
+                if isinstance(conn, Connection):
+                    if not echo(ep, conn):
+                        # First unregister: closing does not end a registration while a duplicate is open.
+                        ep.unregister(conn.sock)
+                        conn.sock.close()
+                        connections.discard(conn)
+                        ep.modify(listener, Event.IN)  # there is a file descriptor for the next
+                elif isinstance(conn, socket.socket):
+                    accept(ep, conn, connections)
+                elif isinstance(conn, Stdin):
+                    if quits(conn):
+                        return
+                else:
+                    return
+        finally:
+            for conn in connections:
+                conn.sock.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Echo what each client sends.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    args = parser.parse_args()
+
+    # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
+    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+        listener.setblocking(False)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: stop.wake())
+        host, port = listener.getsockname()[:2]
+        print(f"listening on {host}:{port}", flush=True)
+        serve(listener, stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Worker processes on one listening socket, each with its own Epoll: an echo server for all cores.
+
+    $ python prefork.py --port 7000 --workers 4
+    listening on 127.0.0.1:7000
+
+``nc 127.0.0.1 7000`` is told which worker it got. The end of the input (^D), SIGINT and SIGTERM stop the
+server. What it shows:
+
+- EXCLUSIVE: a new connection wakes one worker (or few), not all of them. The kernel wakes whoever waits,
+  so a busy worker is passed over; it does not deal connections out evenly.
+- EXCLUSIVE cannot be modified, so a worker without file descriptors unregisters the listener, and the
+  others go on; it registers it again when one of its connections has ended.
+- The parent watches its workers through pidfds (Linux 5.3): one that was killed is replaced.
+- All workers watch the read end of a pipe whose write end only the parent has. It reports HUP when the
+  parent closes it or dies, by whatever cause: no worker is left behind.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TextIO
+
+import pyepoll
+from pyepoll import Event
+
+CHUNK = 65536
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    sock: socket.socket
+    pending: bytes
+    """What is still to be sent."""
+
+
+# A worker: the int is the parent's pipe.
+WorkerEpoll = pyepoll.Epoll[Connection | socket.socket | int]
+
+
+def accept(ep: WorkerEpoll, listener: socket.socket, connections: set[Connection]) -> None:
+    """Accept one connection and leave the next to whoever is free."""
+    try:
+        sock, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return  # another worker was faster, or the client has gone again
+    except OSError as error:
+        if error.errno not in SHORTAGES:
+            raise
+        if connections:
+            ep.unregister(listener)  # until one of them has ended
+        else:
+            time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+        return
+    sock.setblocking(False)
+    conn = Connection(sock, b"worker %d\n" % os.getpid())
+    connections.add(conn)
+    ep.register(sock, Event.OUT, data=conn)
+
+
+def echo(ep: WorkerEpoll, conn: Connection) -> bool:
+    """Receive if nothing is pending, then send what the socket takes; False when the connection is over."""
+    sending = bool(conn.pending)
+    try:
+        if not sending:
+            conn.pending = conn.sock.recv(CHUNK)
+            if not conn.pending:
+                return False  # the peer has shut down its side, and has been sent all that came before
+        with contextlib.suppress(BlockingIOError):
+            conn.pending = conn.pending[conn.sock.send(conn.pending) :]
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # reset, timed out, unreachable: there is nobody left to tell
+    if sending != bool(conn.pending):
+        ep.modify(conn.sock, Event.OUT if conn.pending else Event.IN)
+    return True
+
+
+def work(listener: socket.socket, lifeline: int) -> None:
+    """Serve until the parent lets go of its end of ``lifeline``."""
+    connections: set[Connection] = set()
+    with WorkerEpoll() as ep:
+        ep.register(lifeline, 0, data=lifeline)  # HUP is reported unasked
+        ep.register(listener, Event.IN | Event.EXCLUSIVE, data=listener)
+        try:
+            for source, _events in ep:
+                if isinstance(source, Connection):
+                    if not echo(ep, source):
+                        # First unregister: closing does not end a registration while a duplicate is open.
+                        ep.unregister(source.sock)
+                        source.sock.close()
+                        connections.discard(source)
+                        if listener not in ep:
+                            ep.register(listener, Event.IN | Event.EXCLUSIVE, data=listener)
+                elif isinstance(source, socket.socket):
+                    accept(ep, source, connections)
+                else:
+                    return
+        finally:
+            for conn in connections:
+                conn.sock.close()
+
+
+def start_worker(listener: socket.socket, lifeline: tuple[int, int]) -> int:
+    """Fork a worker; return its pidfd."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return os.pidfd_open(pid)
+    status = 1
+    try:
+        # The parent's handlers would wake the parent. ^C goes to all processes of the terminal: the parent
+        # decides what it means.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.close(lifeline[1])
+        work(listener, lifeline[0])
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # not back into the parent's code
+
+
+def reap(pidfd: int) -> bool:
+    """Wait for a worker to end; return False if it failed of itself."""
+    end = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)
+    return end is None or end.si_code != os.CLD_EXITED or end.si_status == 0
+
+
+def supervise(listener: socket.socket, stop: pyepoll.Waker, workers: int) -> None:
+    """Keep the workers running until stdin ends or ``stop`` is woken."""
+    lifeline = os.pipe()
+    pidfds: set[int] = set()
+    with pyepoll.Epoll[int | TextIO | pyepoll.Waker]() as ep:
+        ep.register(stop, Event.IN, data=stop)
+        if sys.stdin:
+            # A regular file or /dev/null is always ready, and epoll refuses it.
+            with contextlib.suppress(PermissionError):
+                ep.register(sys.stdin, Event.IN, data=sys.stdin)
+        try:
+            while True:
+                while len(pidfds) < workers:
+                    pidfd = start_worker(listener, lifeline)
+                    pidfds.add(pidfd)
+                    ep.register(pidfd, Event.IN, data=pidfd)  # ready when the worker has ended
+                for source, _events in ep.wait():
+                    if isinstance(source, int):
+                        ep.unregister(source)
+                        pidfds.discard(source)
+                        if not reap(source):
+                            sys.exit("a worker has failed")  # and its successor would, likewise
+                    elif source is stop or not os.read(0, 4096):
+                        return
+        finally:
+            os.close(lifeline[1])
+            for pidfd in pidfds:
+                reap(pidfd)
+            os.close(lifeline[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Echo what each client sends, with several processes.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+
+    # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
+    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+        listener.setblocking(False)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: stop.wake())
+        host, port = listener.getsockname()[:2]
+        print(f"listening on {host}:{port}", flush=True)
+        supervise(listener, stop, args.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""A pool of threads on one Epoll: each takes the next event that is ready, whosever it is.
+
+    $ python thread_pool.py --port 7000
+    listening on 127.0.0.1:7000
+
+Each line that a client sends is answered with its PBKDF2 digest, slow on purpose: try it with
+``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. What it shows:
+
+- ONESHOT gives a connection to one thread at a time: after its event it is disarmed, and the thread that
+  got the event owns it until ``rearm`` (or ``modify``, when it waits for something else). So
+  connections need no lock.
+- ``wait(maxevents=1)``: a thread that took a batch would keep the others from the rest of it.
+- A level-triggered Waker that nobody clears is seen by every thread: it says stop to all of them.
+- When accept(2) runs out of file descriptors the listener stays disarmed until a connection has ended.
+
+``wake_from_thread.py`` is the same service with one loop, and threads for the slow work only.
+"""
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TextIO
+
+import pyepoll
+from pyepoll import Event
+
+MAX_LINE = 4096
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    sock: socket.socket
+    mask: int
+    """What it is registered for."""
+    inbox: bytes = b""
+    """Lines that are still to be answered; the last as far as it has come."""
+    outbox: bytes = b""
+    """What is left of the answer that is being sent."""
+
+
+Source = Connection | socket.socket | TextIO | pyepoll.Waker
+
+
+def digest(line: bytes, rounds: int) -> bytes:
+    """Return the answer to a line."""
+    return hashlib.pbkdf2_hmac("sha256", line, b"pyepoll", rounds).hex().encode() + b"\n"
+
+
+class Server:
+    """What the threads share. The Epoll and the set may be used by all of them at once."""
+
+    def __init__(self, listener: socket.socket, stop: pyepoll.Waker, rounds: int) -> None:
+        self.listener = listener
+        self.stop = stop
+        self.rounds = rounds
+        self.connections: set[Connection] = set()
+        self.ep: pyepoll.Epoll[Source] = pyepoll.Epoll()
+
+    def run(self, threads: int) -> None:
+        """Serve until stdin ends or ``stop`` is woken."""
+        with self.ep as ep, ThreadPoolExecutor(threads) as pool:
+            ep.register(self.stop, Event.IN, data=self.stop)
+            ep.register(self.listener, Event.IN | Event.ONESHOT, data=self.listener)
+            if sys.stdin:
+                # A regular file or /dev/null is always ready, and epoll refuses it.
+                with contextlib.suppress(PermissionError):
+                    ep.register(sys.stdin, Event.IN | Event.ONESHOT, data=sys.stdin)
+            workers = [pool.submit(self.work) for _ in range(threads)]
+            try:
+                wait(workers, return_when=FIRST_EXCEPTION)
+            finally:
+                self.stop.wake()  # if one thread has failed, the others end too
+                wait(workers)
+                for conn in self.connections:
+                    conn.sock.close()
+            for worker in workers:
+                worker.result()  # the exception of the one that failed
+
+    def work(self) -> None:
+        """Handle one event after another; what each thread does."""
+        while True:
+            for source, _events in self.ep.wait(maxevents=1):
+                if isinstance(source, Connection):
+                    self.serve(source)
+                elif source is self.listener:
+                    self.accept()
+                elif source is self.stop:
+                    return
+                elif os.read(0, 4096):
+                    self.ep.rearm(sys.stdin)
+                else:
+                    self.stop.wake()
+
+    def accept(self) -> None:
+        """Accept one connection, and arm the listener for the next."""
+        try:
+            sock, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            self.ep.rearm(self.listener)  # the client has gone again
+            return
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            # hang_up() will arm the listener; it does so after close(), so there is no moment to miss.
+            if not self.connections:
+                time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+                self.ep.rearm(self.listener)
+            return
+        self.ep.rearm(self.listener)
+        sock.setblocking(False)
+        conn = Connection(sock, Event.IN | Event.ONESHOT)
+        self.connections.add(conn)
+        self.ep.register(sock, conn.mask, data=conn)  # the last line: now another thread may have it
+
+    def serve(self, conn: Connection) -> None:
+        """Receive, answer one line, send what the socket takes, and arm the connection again."""
+        try:
+            if not conn.outbox:
+                if b"\n" not in conn.inbox:
+                    data = conn.sock.recv(MAX_LINE)
+                    if not data or len(conn.inbox) > MAX_LINE:
+                        self.hang_up(conn)  # the client has shut down its side, or talks nonsense
+                        return
+                    conn.inbox += data
+                line, newline, rest = conn.inbox.partition(b"\n")
+                if newline:
+                    conn.inbox = rest
+                    conn.outbox = digest(line, self.rounds)
+            if conn.outbox:
+                conn.outbox = conn.outbox[conn.sock.send(conn.outbox) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.hang_up(conn)  # reset, timed out, unreachable: there is nobody left to tell
+            return
+        # With more lines to answer it waits for room to send: it has that, but the others get their turn.
+        mask = (Event.OUT if conn.outbox or b"\n" in conn.inbox else Event.IN) | Event.ONESHOT
+        if mask == conn.mask:
+            self.ep.rearm(conn.sock)
+        else:
+            conn.mask = mask
+            self.ep.modify(conn.sock, mask)
+
+    def hang_up(self, conn: Connection) -> None:
+        """Close a connection, which leaves a file descriptor for the next."""
+        # First unregister: closing does not end a registration while a duplicate is open.
+        self.ep.unregister(conn.sock)
+        conn.sock.close()
+        self.connections.discard(conn)
+        self.ep.rearm(self.listener)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answer each line with its PBKDF2 digest.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=100_000, help="how slow a digest is")
+    args = parser.parse_args()
+
+    # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
+    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+        listener.setblocking(False)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: stop.wake())
+        host, port = listener.getsockname()[:2]
+        print(f"listening on {host}:{port}", flush=True)
+        Server(listener, stop, args.rounds).run(args.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Slow work in threads, sockets in one loop: the threads wake the loop when they have something for it.
+
+    $ python wake_from_thread.py --port 7000
+    listening on 127.0.0.1:7000
+
+Each line that a client sends is answered with its PBKDF2 digest, slow on purpose: try it with
+``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. What it shows:
+
+- Only the loop touches sockets and connections, so nothing needs a lock. A thread puts its result in a
+  queue and calls ``Waker.wake()``, which makes the waker's descriptor ready.
+- The waker is registered with ET: each ``wake()`` is an edge, and nothing has to be cleared.
+- The mask says what a connection waits for: IN for the next line, nothing while a thread works for it,
+  OUT while its answer is being sent. HUP and ERR come in any case, so a client that has gone is noticed.
+
+``thread_pool.py`` is the same service with the threads waiting on the Epoll themselves.
+"""
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import os
+import queue
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TextIO
+
+import pyepoll
+from pyepoll import Event
+
+MAX_LINE = 4096
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    sock: socket.socket
+    inbox: bytes = b""
+    """Lines that are still to be answered; the last as far as it has come."""
+    outbox: bytes = b""
+    """What is left of the answer that is being sent."""
+
+
+Source = Connection | socket.socket | TextIO | pyepoll.Waker
+
+
+def digest(line: bytes, rounds: int) -> bytes:
+    """Return the answer to a line; runs in a thread, with the GIL released for most of it."""
+    return hashlib.pbkdf2_hmac("sha256", line, b"pyepoll", rounds).hex().encode() + b"\n"
+
+
+class Server:
+    """The loop's side: all of it runs in one thread but ``finished``."""
+
+    def __init__(
+        self, listener: socket.socket, stop: pyepoll.Waker, pool: ThreadPoolExecutor, rounds: int
+    ) -> None:
+        self.listener = listener
+        self.stop = stop
+        self.pool = pool
+        self.rounds = rounds
+        self.results: queue.SimpleQueue[tuple[Connection, Future[bytes]]] = queue.SimpleQueue()
+        self.connections: set[Connection] = set()
+        self.ep: pyepoll.Epoll[Source] = pyepoll.Epoll()
+        self.waker = pyepoll.Waker()
+
+    def run(self) -> None:
+        """Serve until stdin ends or ``stop`` is woken."""
+        with self.ep as ep, self.waker:
+            ep.register(self.stop, Event.IN, data=self.stop)
+            ep.register(self.waker, Event.IN | Event.ET, data=self.waker)
+            ep.register(self.listener, Event.IN, data=self.listener)
+            if sys.stdin:
+                # A regular file or /dev/null is always ready, and epoll refuses it.
+                with contextlib.suppress(PermissionError):
+                    ep.register(sys.stdin, Event.IN, data=sys.stdin)
+            try:
+                for source, events in ep:
+                    if isinstance(source, Connection):
+                        self.serve(source, events)
+                    elif source is self.waker:
+                        self.take_results()
+                    elif source is self.listener:
+                        self.accept()
+                    elif source is self.stop or not os.read(0, 4096):
+                        return
+            finally:
+                for conn in self.connections:
+                    conn.sock.close()
+
+    def accept(self) -> None:
+        """Accept one connection; if there are more, the kernel reports the listener again."""
+        try:
+            sock, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client has gone again
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            if self.connections:
+                self.ep.modify(self.listener, 0)  # until one of them has ended
+            else:
+                time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+            return
+        sock.setblocking(False)
+        conn = Connection(sock)
+        self.connections.add(conn)
+        self.ep.register(sock, Event.IN, data=conn)
+
+    def serve(self, conn: Connection, events: Event) -> None:
+        """Do what the connection waits for, or notice that it is over."""
+        try:
+            if conn.outbox:
+                conn.outbox = conn.outbox[conn.sock.send(conn.outbox) :]
+                if not conn.outbox:
+                    self.next_line(conn)
+            elif events & Event.IN:
+                data = conn.sock.recv(MAX_LINE)
+                if not data or len(conn.inbox) > MAX_LINE:
+                    self.hang_up(conn)  # the client has shut down its side, or talks nonsense
+                    return
+                conn.inbox += data
+                self.next_line(conn)
+            else:
+                self.hang_up(conn)  # HUP or ERR while a thread works for it: nobody waits for the answer
+        except BlockingIOError:
+            return
+        except OSError:
+            self.hang_up(conn)
+
+    def next_line(self, conn: Connection) -> None:
+        """Hand the next line to a thread; without one, wait for it."""
+        line, newline, rest = conn.inbox.partition(b"\n")
+        if newline:
+            conn.inbox = rest
+            self.ep.modify(conn.sock, 0)  # one line at a time: who sends faster is not read from meanwhile
+            future = self.pool.submit(digest, line, self.rounds)
+            future.add_done_callback(lambda future: self.finished(conn, future))
+        else:
+            self.ep.modify(conn.sock, Event.IN)
+
+    def finished(self, conn: Connection, future: Future[bytes]) -> None:
+        """Pass a result to the loop; runs in a thread, even after ``waker`` was closed."""
+        self.results.put((conn, future))  # before wake(): the loop looks into the queue once it is awake
+        self.waker.wake()
+
+    def take_results(self) -> None:
+        """Send the answers that have come: several wake-ups may be reported as one event."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                conn, future = self.results.get_nowait()
+                if conn in self.connections:
+                    conn.outbox = future.result()
+                    self.ep.modify(conn.sock, Event.OUT)
+
+    def hang_up(self, conn: Connection) -> None:
+        """Close a connection, which leaves a file descriptor for the next."""
+        # First unregister: closing does not end a registration while a duplicate is open.
+        self.ep.unregister(conn.sock)
+        conn.sock.close()
+        self.connections.discard(conn)
+        self.ep.modify(self.listener, Event.IN)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answer each line with its PBKDF2 digest.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=100_000, help="how slow a digest is")
+    args = parser.parse_args()
+
+    # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
+    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+        listener.setblocking(False)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: stop.wake())
+        host, port = listener.getsockname()[:2]
+        print(f"listening on {host}:{port}", flush=True)
+        with ThreadPoolExecutor(args.threads) as pool:
+            Server(listener, stop, pool, args.rounds).run()
+            pool.shutdown(cancel_futures=True)
+
+
+if __name__ == "__main__":
+    main()
