@@ -1,0 +1,379 @@
+"""An error says what was tried on which fd and why it fails, and leaves object and kernel agreed."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Pipe, agree, fdinfo, fdinfo_lines, run
+
+import pyepoll
+from pyepoll import Event, raw
+
+CLOSED = re.escape("I/O operation on closed epoll object")
+
+Epoll = pyepoll.Epoll[Any]
+Step = Callable[[Epoll, int], object]
+
+
+@pytest.fixture
+def busy(ep: Epoll, make_pipe: Callable[[], Pipe]) -> Iterator[Epoll]:
+    """An epoll with an edge, a one-shot and an exclusive ready, none of which an error may change or eat."""
+    masks = (Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Event.EXCLUSIVE)
+    for mask in masks:
+        pipe = make_pipe()
+        os.write(pipe.write, b"x")
+        ep.register(pipe.read, mask, data=mask)
+    kernel, believed = fdinfo_lines(ep), dict(ep.registrations)
+    yield ep
+    assert fdinfo_lines(ep) == kernel
+    assert dict(ep.registrations) == believed
+    assert sorted(ep.poll(0)) == sorted((mask, Event.IN) for mask in masks)
+
+
+def fails(step: Callable[[], object], error: int, *words: str) -> None:
+    """Check the exception's class and number, and that its text has these words."""
+    with pytest.raises(OSError) as caught:
+        step()
+    assert caught.value.errno == error
+    assert type(caught.value) is type(OSError(error, ""))
+    assert caught.value.strerror
+    for word in (*words, os.strerror(error)):
+        assert re.search(rf"(?<![\w|]){re.escape(word)}(?![\w|])", caught.value.strerror), caught.value
+
+
+# What epoll_ctl refuses.
+
+
+def test_eexist(busy: Epoll, pipe: Pipe) -> None:
+    busy.register(pipe.write, Event.OUT, data="first")
+    fails(
+        lambda: busy.register(pipe.write, Event.IN | Event.ET, data="second"),
+        errno.EEXIST,
+        *("register", f"fd {pipe.write}", "IN|ET", "already"),
+    )
+    assert busy.registrations[pipe.write] == (Event.OUT, "first")
+    assert agree(busy)
+    busy.unregister(pipe.write)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("modify", lambda ep, fd: ep.modify(fd, Event.OUT)),
+        ("unregister", lambda ep, fd: ep.unregister(fd)),
+        ("rearm", lambda ep, fd: ep.rearm(fd)),
+    ],
+)
+def test_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
+    fails(lambda: step(busy, pipe.write), errno.ENOENT, name, f"fd {pipe.write}", "not registered")
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("register", lambda ep, fd: ep.register(fd, Event.IN)),
+        ("modify", lambda ep, fd: ep.modify(fd, Event.IN)),
+        ("unregister", lambda ep, fd: ep.unregister(fd)),
+        ("rearm", lambda ep, fd: ep.rearm(fd)),
+    ],
+)
+@pytest.mark.parametrize("number", [None, 2**31 - 1])
+def test_ebadf(busy: Epoll, closed_fd: int, name: str, step: Step, number: int | None) -> None:
+    fd = closed_fd if number is None else number
+    fails(lambda: step(busy, fd), errno.EBADF, name, f"fd {fd}", "not open")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [(__file__, "regular file"), ("/", "directory"), (os.devnull, "/dev/null")]
+)
+def test_eperm(busy: Epoll, path: str, kind: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    fails(
+        lambda: busy.register(fd, Event.IN | Event.OUT),
+        errno.EPERM,
+        *("register", f"fd {fd}", "IN|OUT", kind, "always ready", "cannot be polled"),
+    )
+    fails(lambda: busy.modify(fd, Event.IN), errno.EPERM, "modify", f"fd {fd}", kind)
+    fails(lambda: busy.unregister(fd), errno.EPERM, "unregister", f"fd {fd}", kind)
+    os.close(fd)
+
+
+def test_eloop_of_a_circle(busy: Epoll) -> None:
+    with pyepoll.Epoll[int]() as outer:
+        outer.register(busy, Event.IN)
+        fd = outer.fileno()
+        fails(lambda: busy.register(outer, Event.IN), errno.ELOOP, "register", f"fd {fd}", "IN", "circle")
+        assert agree(outer)
+        assert len(outer) == 1
+
+
+def test_eloop_of_depth(busy: Epoll) -> None:
+    chain: list[Epoll] = [busy]
+    while len(chain) < 6:
+        chain.append(pyepoll.Epoll())
+        try:
+            chain[-1].register(chain[-2], Event.IN)
+        except OSError as error:
+            assert error.errno == errno.ELOOP
+            assert "5" in str(error)
+            break
+    else:
+        pytest.fail("the kernel took six epolls inside each other")
+    assert len(chain[-1]) == 0
+    assert agree(chain[-1])
+    for ep in chain[1:]:
+        ep.close()
+
+
+def test_einval_of_itself(busy: Epoll) -> None:
+    fd = busy.fileno()
+    for itself in (busy, fd):
+        fails(lambda: busy.register(itself, Event.IN), errno.EINVAL, "register", f"fd {fd}", "itself")  # noqa: B023
+    fails(lambda: busy.modify(fd, Event.IN), errno.EINVAL, "modify", f"fd {fd}", "itself")
+    fails(lambda: busy.unregister(fd), errno.EINVAL, "unregister", f"fd {fd}", "itself")
+
+
+@pytest.mark.parametrize(
+    "other", [Event.ONESHOT, Event.RDHUP, Event.PRI, Event.RDNORM, Event.PRI | Event.ONESHOT], ids=str
+)
+def test_exclusive_with_what_it_cannot_be_combined(busy: Epoll, pipe: Pipe, other: Event) -> None:
+    fails(
+        lambda: busy.register(pipe.read, Event.IN | Event.EXCLUSIVE | other),
+        errno.EINVAL,
+        *("register", f"fd {pipe.read}", "EXCLUSIVE cannot be combined with", str(other)),
+    )
+
+
+def test_exclusive_on_an_epoll(busy: Epoll) -> None:
+    with pyepoll.Epoll[int]() as inner:
+        fails(
+            lambda: busy.register(inner, Event.IN | Event.EXCLUSIVE),
+            errno.EINVAL,
+            *("register", f"fd {inner.fileno()}", "IN|EXCLUSIVE", "epoll"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("modify", lambda ep, fd: ep.modify(fd, Event.IN | Event.ET)),
+        ("modify", lambda ep, fd: ep.modify(fd, Event.IN | Event.EXCLUSIVE)),
+        ("modify", lambda ep, fd: ep.modify(fd, Event.IN, data="new")),
+        ("rearm", lambda ep, fd: ep.rearm(fd)),
+    ],
+)
+def test_exclusive_cannot_be_modified(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
+    fd = pipe.write
+    busy.register(fd, Event.OUT | Event.EXCLUSIVE, data="old")
+    fails(lambda: step(busy, fd), errno.EINVAL, name, f"fd {fd}", "EXCLUSIVE", "cannot be modified")
+    assert busy.registrations[fd] == (Event.OUT | Event.EXCLUSIVE, "old")
+    assert agree(busy)
+    busy.unregister(fd)
+
+
+def test_exclusive_cannot_be_modified_to(busy: Epoll, pipe: Pipe) -> None:
+    fd = pipe.write
+    busy.register(fd, Event.OUT, data="old")
+    fails(
+        lambda: busy.modify(fd, Event.OUT | Event.EXCLUSIVE, data="new"),
+        errno.EINVAL,
+        *("modify", f"fd {fd}", "OUT|EXCLUSIVE", "cannot be modified"),
+    )
+    assert busy.registrations[fd] == (Event.OUT, "old")
+    assert agree(busy)
+    busy.unregister(fd)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [("ENOSPC", ["register", "IN", "{limit}", "max_user_watches"]), ("ENOMEM", ["register", "IN"])],
+)
+def test_short_of_watches_or_memory(error: str, words: list[str]) -> None:
+    printed = run(
+        f"""
+        import errno, gc, os, sys
+        from conftest import deny, fdinfo
+        import pyepoll
+        ep, fd, data = pyepoll.Epoll(), os.eventfd(0), object()
+        count = sys.getrefcount(data)
+        deny("epoll_ctl", errno.{error})
+        try:
+            ep.register(fd, pyepoll.Event.IN, data=data)
+        except OSError as error:
+            assert error.errno == errno.{error}
+            print(error)
+        assert len(ep) == 0 and fd not in ep and fdinfo(ep) == {{}}
+        gc.collect()
+        assert sys.getrefcount(data) == count
+        """
+    )
+    with open("/proc/sys/fs/epoll/max_user_watches") as file:
+        limit = file.read().strip()
+    for word in words:
+        assert word.format(limit=limit) in printed
+
+
+def test_create_emfile() -> None:
+    printed = run(
+        """
+        import errno, os, resource
+        import pyepoll
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        kept = []
+        try:
+            while True:
+                kept.append(pyepoll.Epoll())
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            print(error)
+        """
+    )
+    assert "epoll_create1" in printed
+    assert os.strerror(errno.EMFILE) in printed
+
+
+# Files that were closed.
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda ep, fd: ep.modify(fd, Event.IN),
+        lambda ep, fd: ep.unregister(fd),
+        lambda ep, fd: ep.rearm(fd),
+    ],
+    ids=["modify", "unregister", "rearm"],
+)
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_closed_fd_is_forgotten_when_it_is_touched(busy: Epoll, step: Step, reused: bool) -> None:
+    pipe, other = Pipe(), Pipe()
+    fd = pipe.read
+    busy.register(fd, Event.IN)
+    pipe.close(fd)
+    assert fd in busy
+    if reused:
+        os.dup2(other.read, fd)
+    fails(lambda: step(busy, fd), errno.ENOENT if reused else errno.EBADF, f"fd {fd}")
+    assert fd not in busy
+    assert agree(busy)
+    if reused:
+        os.close(fd)
+    pipe.close()
+    other.close()
+
+
+def test_a_reused_number_is_registered_anew(ep: Epoll) -> None:
+    pipe, other = Pipe(), Pipe()
+    fd = pipe.read
+    ep.register(fd, Event.IN, data="old")
+    pipe.close(fd)
+    os.dup2(other.read, fd)
+    ep.register(fd, Event.IN | Event.ET, data="new")
+    assert ep.registrations[fd] == (Event.IN | Event.ET, "new")
+    assert agree(ep)
+    os.write(other.write, b"x")
+    assert ep.poll(0) == [("new", Event.IN)]
+    os.close(fd)
+    pipe.close()
+    other.close()
+
+
+# Masks.
+
+
+@pytest.mark.parametrize(
+    ("mask", "named"),
+    [
+        (1 << 11, "0x800"),
+        (1 << 11 | Event.IN, "0x800"),
+        (0x20, "0x20"),
+        (1 << 27, "0x8000000"),
+        (1 << 12 | 1 << 14, "0x5000"),
+        (~Event.IN, r"0x[0-9a-f]+"),
+        (1 << 32, "32 bits"),
+        (1 << 32 | Event.IN, "32 bits"),
+        (2**100, "32 bits"),
+        (-1, "32 bits"),
+        (-(2**63), "32 bits"),
+        (-(2**100), "32 bits"),
+    ],
+)
+def test_a_bad_mask_names_its_bits(busy: Epoll, pipe: Pipe, mask: int, named: str) -> None:
+    fd = pipe.write
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
+        busy.register(fd, mask)
+    assert fd not in busy
+    busy.register(fd, Event.OUT, data="old")
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
+        busy.modify(fd, mask, data="new")
+    assert busy.registrations[fd] == (Event.OUT, "old")
+    assert agree(busy)
+    busy.unregister(fd)
+
+
+# Closed objects.
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda ep, fd: ep.fileno(),
+        lambda ep, fd: ep.register(fd),
+        lambda ep, fd: ep.register(fd, Event.IN, data=1),
+        lambda ep, fd: ep.modify(fd, Event.IN),
+        lambda ep, fd: ep.unregister(fd),
+        lambda ep, fd: ep.rearm(fd),
+        lambda ep, fd: ep.poll(),
+        lambda ep, fd: ep.poll(0),
+        lambda ep, fd: ep.wait(),
+        lambda ep, fd: ep.wait(0, 1, []),
+        lambda ep, fd: iter(ep),
+        lambda ep, fd: ep.__enter__(),
+        lambda ep, fd: ep.busy_poll,
+        lambda ep, fd: setattr(ep, "busy_poll", (0, 8, False)),
+    ],
+)
+def test_a_closed_object_refuses(ep: Epoll, pipe: Pipe, step: Step) -> None:
+    ep.register(pipe.read, Event.IN)
+    ep.close()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=CLOSED):
+            step(ep, pipe.read)
+
+
+def test_a_closed_object_can_be_looked_at(ep: Epoll, pipe: Pipe) -> None:
+    ep.register(pipe.read, Event.IN)
+    ep.close()
+    assert ep.closed
+    assert len(ep) == 0
+    assert pipe.read not in ep
+    assert dict(ep.registrations) == {}
+    assert "closed" in repr(ep)
+    assert isinstance(ep.stats(), dict)
+    ep.close()
+
+
+# fromfd.
+
+
+def test_fromfd_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
+    fails(lambda: pyepoll.Epoll.fromfd(pipe.read), errno.EINVAL, "fromfd", "not an epoll")
+    fails(lambda: pyepoll.Epoll.fromfd(closed_fd), errno.EBADF, "fromfd")
+    with pytest.raises((OSError, ValueError)):
+        pyepoll.Epoll.fromfd(-1)
+    with pyepoll.Epoll[int]() as ep:
+        assert fdinfo(ep) == {}
+
+
+# Raw.
+
+
+def test_raw_errors_eat_no_event(busy: Epoll) -> None:
+    """Who looks for the cause of an EINVAL must not take an edge that nobody else will see."""
+    for op, events in ((raw.EPOLL_CTL_ADD, raw.EPOLLEXCLUSIVE | raw.EPOLLONESHOT), (99, raw.EPOLLIN)):
+        with pytest.raises(OSError) as caught:
+            raw.epoll_ctl(busy.fileno(), op, next(iter(busy.registrations)), events)
+        assert caught.value.errno == errno.EINVAL
