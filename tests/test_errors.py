@@ -247,22 +247,25 @@ def test_create_emfile() -> None:
     ],
     ids=["modify", "unregister", "rearm"],
 )
-@pytest.mark.parametrize("reused", [False, True])
-def test_a_closed_fd_is_forgotten_when_it_is_touched(busy: Epoll, step: Step, reused: bool) -> None:
-    pipe, other = Pipe(), Pipe()
+@pytest.mark.parametrize(
+    ("reused_by", "error"), [("", errno.EBADF), ("pipe", errno.ENOENT), (__file__, errno.EPERM)]
+)
+def test_a_closed_fd_is_forgotten_when_it_is_touched(
+    busy: Epoll, pipe: Pipe, step: Step, reused_by: str, error: int
+) -> None:
     fd = pipe.read
+    other = os.dup(pipe.write) if reused_by == "pipe" else os.open(reused_by or "/", os.O_RDONLY)
     busy.register(fd, Event.IN)
     pipe.close(fd)
     assert fd in busy
-    if reused:
-        os.dup2(other.read, fd)
-    fails(lambda: step(busy, fd), errno.ENOENT if reused else errno.EBADF, f"fd {fd}")
+    if reused_by:
+        os.dup2(other, fd, inheritable=False)
+    fails(lambda: step(busy, fd), error, f"fd {fd}")
     assert fd not in busy
     assert agree(busy)
-    if reused:
+    if reused_by:
         os.close(fd)
-    pipe.close()
-    other.close()
+    os.close(other)
 
 
 def test_a_reused_number_is_registered_anew(ep: Epoll) -> None:

@@ -426,7 +426,7 @@ def test_generic() -> None:
     assert isinstance(alias, types.GenericAlias)
     assert alias.__origin__ is pyepoll.Epoll
     assert alias.__args__ == (Data,)
-    with alias() as ep:
+    with pyepoll.Epoll[Data]() as ep:
         assert type(ep) is pyepoll.Epoll
 
     class Sub(pyepoll.Epoll[Data]):
