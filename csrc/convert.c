@@ -11,7 +11,7 @@ static const int64_t second = 1000000000;
 static int
 find_keyword(const Signature *signature, PyObject *name)
 {
-    for (int i = 0; signature->names[i] != NULL; i++) {
+    for (int i = 0; i < signature->total; i++) {
         if (PyUnicode_CompareWithASCIIString(name, signature->names[i]) == 0) {
             return i;
         }
@@ -21,16 +21,12 @@ find_keyword(const Signature *signature, PyObject *name)
 }
 
 int
-convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                  PyObject *values[ARGUMENTS])
+convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                 PyObject *values[ARGUMENTS])
 {
-    int total = 0;
-    for (; signature->names[total] != NULL; total++) {
-        values[total] = total < nargs ? args[total] : NULL;
-    }
-    if (nargs > total) {
+    if (nargs > signature->total) {
         PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments (%zd given)", signature->function,
-                     total, nargs);
+                     signature->total, nargs);
         return -1;
     }
     Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
@@ -67,6 +63,10 @@ convert_fd(PyObject *object, int *fd)
 static int
 convert_index(PyObject *object, const char *what, long long *value, int *overflow)
 {
+    if (PyLong_Check(object)) {
+        *value = PyLong_AsLongLongAndOverflow(object, overflow);
+        return 0;
+    }
     PyObject *index = PyNumber_Index(object);
     if (index == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError) && !PyIndex_Check(object)) {

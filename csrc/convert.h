@@ -13,13 +13,27 @@ enum { ARGUMENTS = 5 };
 typedef struct {
     const char *function;
     int required;
-    const char *names[ARGUMENTS + 1];
+    int total;
+    const char *names[ARGUMENTS];
 } Signature;
+
+/* Where there are keywords, or too few or too many arguments. */
+int convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames, PyObject *values[ARGUMENTS]);
 
 /* Put positional and keyword arguments in the order of the signature's names into `values`;
  * borrowed, and NULL for those not given. */
-int convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *kwnames, PyObject *values[ARGUMENTS]);
+static inline int
+convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames, PyObject *values[ARGUMENTS])
+{
+    for (int i = 0; i < signature->total; i++) {
+        values[i] = i < nargs ? args[i] : NULL;
+    }
+    return kwnames == NULL && nargs >= signature->required && nargs <= signature->total
+               ? 0
+               : convert_keywords(signature, args, nargs, kwnames, values);
+}
 
 /* A fd number or an object with fileno(), whose Python code then runs. */
 int convert_fd(PyObject *object, int *fd);

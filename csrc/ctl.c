@@ -122,6 +122,19 @@ fail(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
     return -1;
 }
 
+/* Put a registration that the kernel is to be told of by `op` in the place of `fd`, and take it back if
+ * the kernel refuses. 0 or an errno; in `old` what the caller is to release. */
+static int
+replace(Instance *self, int op, int fd, Registration now, Registration *old)
+{
+    *old = install(self, fd, now);
+    int error = kernel_ctl(self, op, fd, now.mask, now.generation);
+    if (error != 0) {
+        *old = undo(self, fd, *old);
+    }
+    return error;
+}
+
 int
 ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
 {
@@ -133,13 +146,9 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     int epfd = self->epfd;
     int error = reserve(self, fd);
     if (error == 0) {
-        uint32_t generation = next_generation(self);
-        old = install(self, fd, registration_new(generation, mask, data));
-        error = kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation);
-        if (error != 0) {
-            old = undo(self, fd, old);
-        }
-        else if (old.generation != 0) {
+        Registration now = registration_new(next_generation(self), mask, Py_NewRef(data));
+        error = replace(self, EPOLL_CTL_ADD, fd, now, &old);
+        if (error == 0 && old.generation != 0) {
             /* The kernel knew nothing under this number: the file registered before was closed. */
             removal_ended(self, true);
         }
@@ -149,97 +158,104 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     return error != 0 ? fail(error, EPOLL_CTL_ADD, "register", epfd, fd, mask) : 0;
 }
 
-/* What a registration becomes: the same one with another mask, and perhaps other data. One that
- * only the kernel knows (made by others) starts out here. */
-static Registration
-modified(Instance *self, int fd, uint32_t mask, PyObject *data, PyObject *number)
+/* Change a registration in its place, and back if the kernel refuses. `data` may be NULL: it stays. 0 or
+ * an errno; in `old` what the caller is to release. */
+static int
+change(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *data, Registration *old)
 {
-    Registration *present = interest_get(&self->list, fd);
-    if (present == NULL) {
-        return registration_new(next_generation(self), mask, data != NULL ? data : number);
-    }
     STATE_LOCK(self);
-    Registration now = *present;
-    now.mask = mask;
-    now.disarmed = false;
-    Py_INCREF(data != NULL ? data : now.data);
+    uint32_t generation = present->generation;
+    uint32_t mask_before = present->mask;
+    bool disarmed_before = present->disarmed;
+    present->mask = mask;
+    present->disarmed = false;
+    present->changed = ++self->changes;
     if (data != NULL) {
-        now.data = data;
-        now.pair = NULL;
-        now.reported = 0;
+        old->data = present->data;
+        old->pair = present->pair;
+        present->data = Py_NewRef(data);
+        present->pair = NULL;
+        present->reported = 0;
     }
-    Py_XINCREF(now.pair);
     STATE_UNLOCK(self);
-    return now;
+    int error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+    if (error != 0) {
+        STATE_LOCK(self);
+        present->mask = mask_before;
+        present->disarmed = disarmed_before;
+        if (data != NULL) {
+            PyObject *refused = present->data;
+            present->data = old->data;
+            old->data = refused;
+            /* The pair with the refused data goes too: the next event makes another. */
+            PyObject *pair = present->pair;
+            present->pair = old->pair;
+            present->reported = 0;
+            old->pair = pair;
+        }
+        STATE_UNLOCK(self);
+    }
+    return error;
 }
 
-int
-ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data)
+/* A registration that the kernel may know though we do not, because others made it. 0, -1 or an errno. */
+static int
+modify_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
-    PyObject *number = PyLong_FromLong(fd);
-    if (number == NULL) {
+    int error = reserve(self, fd);
+    if (error != 0) {
+        return error;
+    }
+    PyObject *own = data != NULL ? Py_NewRef(data) : PyLong_FromLong(fd);
+    if (own == NULL) {
+        PyErr_Clear();
         return -1;
     }
+    return replace(self, EPOLL_CTL_MOD, fd, registration_new(next_generation(self), mask, own), old);
+}
+
+/* modify and rearm. `mask` is NULL for the one that the registration has, `data` for the data it has. */
+static int
+modify(Instance *self, const char *action, int fd, const uint32_t *mask, PyObject *data)
+{
     int status = begin(self);
     if (status != 0) {
-        Py_DECREF(number);
         return status;
     }
     Registration old = {0}, lost = {0};
     int epfd = self->epfd;
-    int error = reserve(self, fd);
-    if (error == 0) {
-        Registration now = modified(self, fd, mask, data, number);
-        old = install(self, fd, now);
-        error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, now.generation);
-        if (error != 0) {
-            old = undo(self, fd, old);
-        }
-        if (is_gone(error, fd)) {
-            lost = removed(self, fd);
-            removal_ended(self, lost.generation != 0);
-        }
-    }
-    end(self);
-    registration_release(&old);
-    registration_release(&lost);
-    Py_DECREF(number);
-    return error != 0 ? fail(error, EPOLL_CTL_MOD, "modify", epfd, fd, mask) : 0;
-}
-
-int
-ctl_rearm(Instance *self, int fd)
-{
-    int status = begin(self);
-    if (status != 0) {
-        return status;
-    }
-    Registration lost = {0};
-    uint32_t mask = 0;
-    int epfd = self->epfd;
-    int error = ENOENT;
-    STATE_LOCK(self);
+    int error;
     Registration *present = interest_get(&self->list, fd);
-    uint32_t generation = present != NULL ? present->generation : 0;
+    uint32_t asked = mask != NULL ? *mask : present != NULL ? present->mask : 0;
     if (present != NULL) {
-        mask = present->mask;
-        present->changed = ++self->changes;
-        present->disarmed = false;
-    }
-    STATE_UNLOCK(self);
-    if (generation != 0) {
-        error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+        error = change(self, fd, present, asked, data, &old);
         if (is_gone(error, fd)) {
             lost = removed(self, fd);
             removal_ended(self, true);
         }
     }
-    else if (fcntl(fd, F_GETFD) < 0) {
-        error = EBADF;
+    else if (mask == NULL) {
+        error = fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
+    }
+    else {
+        error = modify_unknown(self, fd, asked, data, &old);
     }
     end(self);
+    registration_release(&old);
     registration_release(&lost);
-    return error != 0 ? fail(error, EPOLL_CTL_MOD, "rearm", epfd, fd, mask) : 0;
+    return error != 0 ? fail(error, EPOLL_CTL_MOD, action, epfd, fd, asked) : 0;
+}
+
+int
+ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data)
+{
+    return modify(self, "modify", fd, &mask, data);
+}
+
+int
+ctl_rearm(Instance *self, int fd)
+{
+    return modify(self, "rearm", fd, NULL, NULL);
 }
 
 int

@@ -179,7 +179,7 @@ PyDoc_STRVAR(register_doc,
 static PyObject *
 epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"register", 1, {"fd", "eventmask", "data"}};
+    static const Signature signature = {"register", 1, 3, {"fd", "eventmask", "data"}};
     PyObject *given[ARGUMENTS];
     uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
@@ -212,7 +212,7 @@ PyDoc_STRVAR(modify_doc,
 static PyObject *
 epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"modify", 2, {"fd", "eventmask", "data"}};
+    static const Signature signature = {"modify", 2, 3, {"fd", "eventmask", "data"}};
     PyObject *given[ARGUMENTS];
     uint32_t mask;
     int fd;
@@ -246,7 +246,7 @@ PyDoc_STRVAR(unregister_doc,
 static PyObject *
 epoll_unregister(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"unregister", 1, {"fd"}};
+    static const Signature signature = {"unregister", 1, 1, {"fd"}};
     return on_registration(self, &signature, ctl_unregister, args, nargs, kwnames);
 }
 
@@ -258,7 +258,7 @@ PyDoc_STRVAR(rearm_doc,
 static PyObject *
 epoll_rearm(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"rearm", 1, {"fd"}};
+    static const Signature signature = {"rearm", 1, 1, {"fd"}};
     return on_registration(self, &signature, ctl_rearm, args, nargs, kwnames);
 }
 
@@ -295,7 +295,7 @@ PyDoc_STRVAR(poll_doc,
 static PyObject *
 epoll_poll(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"poll", 0, {"timeout", "maxevents"}};
+    static const Signature signature = {"poll", 0, 2, {"timeout", "maxevents"}};
     return poll_or_wait(self, &signature, ready_list, args, nargs, kwnames);
 }
 
@@ -312,7 +312,7 @@ PyDoc_STRVAR(wait_doc,
 static PyObject *
 epoll_wait_method(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"wait", 0, {"timeout", "maxevents", "sigmask"}};
+    static const Signature signature = {"wait", 0, 3, {"timeout", "maxevents", "sigmask"}};
     return poll_or_wait(self, &signature, ready_batch, args, nargs, kwnames);
 }
 

@@ -13,15 +13,25 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+static void
+init_locks(Instance *self)
+{
+    sem_init(&self->drained, 0, 0);
+#ifdef Py_GIL_DISABLED
+    self->state = (PyMutex){0};
+    self->ctl = (PyMutex){0};
+#else
+    self->ctl_held = false;
+    self->ctl_waiting = 0;
+    sem_init(&self->ctl_free, 0, 0);
+#endif
+}
+
 /* In a child: the locks and marks of threads that it does not have mean nothing. */
 static void
 reset_after_fork(Instance *self)
 {
-    pthread_mutex_init(&self->ctl, NULL);
-    sem_init(&self->drained, 0, 0);
-#ifdef Py_GIL_DISABLED
-    self->state = (PyMutex){0};
-#endif
+    init_locks(self);
     self->users = self->waiters = 0;
     self->moving = self->draining = self->haunted = false;
     if (self->standing == OPEN) {
@@ -72,8 +82,7 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     self->epfd = epfd;
     self->foreign = foreign;
     self->forks = fork_count;
-    pthread_mutex_init(&self->ctl, NULL);
-    sem_init(&self->drained, 0, 0);
+    init_locks(self);
     if (getrandom(&self->first, sizeof(self->first), GRND_NONBLOCK) != sizeof(self->first)) {
         self->first = (uint32_t)(uintptr_t)self;
     }
@@ -159,12 +168,9 @@ int
 instance_enter_wait(Instance *self, Seen *seen)
 {
     for (;;) {
-        int status = instance_enter(self);
-        if (status != 0) {
-            return status;
-        }
         STATE_LOCK(self);
-        if (!self->moving && !self->haunted) {
+        if (self->standing == OPEN && is_ours(self) && !self->moving && !self->haunted) {
+            self->users++;
             self->waiters++;
             self->waits++;
             *seen = (Seen){self->changes, self->removals, self->list.count};
@@ -172,6 +178,10 @@ instance_enter_wait(Instance *self, Seen *seen)
             return 0;
         }
         STATE_UNLOCK(self);
+        int status = instance_enter(self);
+        if (status != 0) {
+            return status;
+        }
         instance_leave(self);
         rebuild_cure(self);
     }
@@ -182,30 +192,45 @@ instance_leave_wait(Instance *self)
 {
     STATE_LOCK(self);
     bool drained = --self->waiters == 0 && self->draining;
-    if (drained) {
-        self->draining = false;
-    }
+    self->draining = self->draining && !drained;
+    bool last = --self->users == 0 && self->standing == CLOSED;
     STATE_UNLOCK(self);
     if (drained) {
-        sem_post(&self->drained);
+        sem_post(&self->drained); /* the curer is a user, so `self` is not finished under it */
     }
-    instance_leave(self);
+    if (last) {
+        instance_finish(self);
+    }
 }
 
 void
 instance_lock(Instance *self)
 {
-    if (pthread_mutex_trylock(&self->ctl) != 0) {
+#ifdef Py_GIL_DISABLED
+    PyMutex_Lock(&self->ctl); /* lets go of the thread state while it waits */
+#else
+    while (self->ctl_held) {
+        self->ctl_waiting++;
         Py_BEGIN_ALLOW_THREADS
-        pthread_mutex_lock(&self->ctl);
+        sem_wait(&self->ctl_free);
         Py_END_ALLOW_THREADS
+        self->ctl_waiting--;
     }
+    self->ctl_held = true;
+#endif
 }
 
 void
 instance_unlock(Instance *self)
 {
-    pthread_mutex_unlock(&self->ctl);
+#ifdef Py_GIL_DISABLED
+    PyMutex_Unlock(&self->ctl);
+#else
+    self->ctl_held = false;
+    if (self->ctl_waiting > 0) {
+        sem_post(&self->ctl_free); /* one too many makes a waiter look once more, no worse */
+    }
+#endif
 }
 
 /* ENOSPC: the user may watch no more files. This instance is about to give its own up, so one of
@@ -306,7 +331,9 @@ instance_dealloc(Instance *self)
     }
     instance_close(self);
     PyMem_Free(self->spare);
-    pthread_mutex_destroy(&self->ctl);
+#ifndef Py_GIL_DISABLED
+    sem_destroy(&self->ctl_free);
+#endif
     sem_destroy(&self->drained);
     type->tp_free(self);
     Py_DECREF(type);

@@ -21,7 +21,6 @@
 #include "interest.h"
 #include "module.h"
 
-#include <pthread.h>
 #include <semaphore.h>
 #include <sys/epoll.h>
 
@@ -61,10 +60,14 @@ typedef struct {
     uint64_t ghost;      /* the word of the last stale event */
     int hint;            /* a foreign instance: how many events a wait should have room for */
     Array *spare;
-    pthread_mutex_t ctl;
     sem_t drained;
 #ifdef Py_GIL_DISABLED
     PyMutex state;
+    PyMutex ctl;
+#else
+    bool ctl_held; /* guarded by the GIL, which makes it cheaper than a mutex */
+    int ctl_waiting;
+    sem_t ctl_free;
 #endif
     /* What stats() tells. */
     unsigned long long waits, events, stale, cures, dropped;

@@ -34,7 +34,7 @@ registration_new(uint32_t generation, uint32_t mask, PyObject *data)
     return (Registration){
         .generation = generation,
         .mask = mask,
-        .data = Py_NewRef(data),
+        .data = data,
         .countdown = FIRST_CHECK,
         .interval = FIRST_CHECK,
     };

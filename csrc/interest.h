@@ -84,7 +84,7 @@ interest_get(const InterestList *list, int fd)
 /* Make a slot for `fd` >= 0. 0, or -1 (no exception set) when there is no memory. */
 int interest_reserve(InterestList *list, int fd);
 
-/* A registration as it starts out, with a reference of its own to `data`. */
+/* A registration as it starts out; it takes over the reference to `data`. */
 Registration registration_new(uint32_t generation, uint32_t mask, PyObject *data);
 
 /* Put `now` into the slot of `fd`, which must be reserved. What was there is the caller's. */

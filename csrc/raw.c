@@ -56,7 +56,7 @@ PyDoc_STRVAR(ctl_doc,
 static PyObject *
 raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_ctl", 3, {"epfd", "op", "fd", "events", "data"}};
+    static const Signature signature = {"epoll_ctl", 3, 5, {"epfd", "op", "fd", "events", "data"}};
     PyObject *given[ARGUMENTS];
     int epfd, op, fd;
     uint32_t events = 0;
@@ -159,14 +159,14 @@ wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const 
 static PyObject *
 raw_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_wait", 3, {"epfd", "buffer", "timeout_ms"}};
+    static const Signature signature = {"epoll_wait", 3, 3, {"epfd", "buffer", "timeout_ms"}};
     return wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
 static PyObject *
 raw_pwait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_pwait", 3, {"epfd", "buffer", "timeout_ms", "sigmask"}};
+    static const Signature signature = {"epoll_pwait", 3, 4, {"epfd", "buffer", "timeout_ms", "sigmask"}};
     return wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
@@ -179,7 +179,7 @@ PyDoc_STRVAR(pwait2_doc,
 static PyObject *
 raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_pwait2", 2, {"epfd", "buffer", "timeout_ns", "sigmask"}};
+    static const Signature signature = {"epoll_pwait2", 2, 4, {"epfd", "buffer", "timeout_ns", "sigmask"}};
     PyObject *given[ARGUMENTS];
     Wait wait;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
@@ -248,8 +248,7 @@ PyDoc_STRVAR(set_params_doc,
 static PyObject *
 raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {
-        "set_params", 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}};
+    static const Signature signature = {"set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}};
     PyObject *given[ARGUMENTS];
     int epfd, usecs, budget;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_int(given[0], &epfd) < 0 ||

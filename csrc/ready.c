@@ -121,31 +121,42 @@ deliver(Instance *self, const Batch *batch, uint64_t word, uint32_t events)
     return pair;
 }
 
-/* The next event of the batch. A new reference; NULL without an exception when it is used up. */
-static PyObject *
-batch_next(Instance *self, Batch *batch)
+/* The short cut: the pair that the registration yielded last, if the events are the same again. A new
+ * reference, or NULL. */
+static inline PyObject *
+shared_pair(Instance *self, uint64_t word, uint32_t events)
+{
+    PyObject *pair = NULL;
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    if (present != NULL && present->reported == events && present->countdown > 1 &&
+        self->standing != CLOSED) {
+        present->countdown--;
+        pair = Py_NewRef(present->pair);
+    }
+    STATE_UNLOCK(self);
+    return pair;
+}
+
+/* Hand out the next event of the batch. 1 and a new reference; 0 when it is used up; -1 with an
+ * exception. */
+static inline int
+batch_next(Instance *self, Batch *batch, PyObject **pair)
 {
     while (batch->next < batch->count) {
         uint64_t word = batch->array->events[batch->next].data.u64;
         uint32_t events = batch->array->events[batch->next].events;
-        PyObject *pair = NULL;
         batch->next++;
-        STATE_LOCK(self);
-        Registration *present = interest_find(&self->list, word);
-        if (present != NULL && present->reported == events && present->countdown > 1 &&
-            self->standing != CLOSED) {
-            present->countdown--;
-            pair = Py_NewRef(present->pair);
+        *pair = shared_pair(self, word, events);
+        if (*pair != NULL) {
+            return 1;
         }
-        STATE_UNLOCK(self);
-        if (pair == NULL) {
-            pair = deliver(self, batch, word, events);
-        }
-        if (pair != NULL || PyErr_Occurred()) {
-            return pair;
+        *pair = deliver(self, batch, word, events);
+        if (*pair != NULL || PyErr_Occurred()) {
+            return *pair != NULL ? 1 : -1;
         }
     }
-    return NULL;
+    return 0;
 }
 
 /* Give back what was fetched and not handed out, and the array. */
@@ -166,23 +177,29 @@ batch_drop(Instance *self, Batch *batch)
     PyMem_Free(array);
 }
 
+/* A list of what the batch hands out. */
+static PyObject *
+batch_list(Instance *self, Batch *batch)
+{
+    PyObject *list = PyList_New(batch->count);
+    PyObject *pair;
+    Py_ssize_t length = 0;
+    int status = list != NULL ? 0 : -1;
+    while (list != NULL && (status = batch_next(self, batch, &pair)) > 0) {
+        PyList_SET_ITEM(list, length++, pair);
+    }
+    if (status < 0 || (length < batch->count && PyList_SetSlice(list, length, batch->count, NULL) < 0)) {
+        Py_CLEAR(list);
+        batch->next = 0; /* nobody gets any of it */
+    }
+    return list;
+}
+
 PyObject *
 ready_list(Instance *self, const WaitFor *wait)
 {
     Batch batch = {0};
-    PyObject *list = NULL;
-    if (wait_batch(self, wait, &batch) == 0) {
-        list = PyList_New(batch.count);
-        PyObject *pair;
-        Py_ssize_t length = 0;
-        while (list != NULL && (pair = batch_next(self, &batch)) != NULL) {
-            PyList_SET_ITEM(list, length++, pair);
-        }
-        if (PyErr_Occurred() || (length < batch.count && PyList_SetSlice(list, length, batch.count, NULL) < 0)) {
-            Py_CLEAR(list);
-            batch.next = 0;
-        }
-    }
+    PyObject *list = wait_batch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
     batch_drop(self, &batch);
     return list;
 }
@@ -248,9 +265,9 @@ ready_next(Ready *self)
                         "this iterator is waiting in another thread: give each thread one of its own");
     }
     else {
-        do {
-            pair = batch_next(self->instance, &self->batch);
-        } while (pair == NULL && self->endless && !PyErr_Occurred() && ready_refill(self) == 0);
+        while (batch_next(self->instance, &self->batch, &pair) == 0 && self->endless &&
+               ready_refill(self) == 0) {
+        }
     }
     Py_END_CRITICAL_SECTION();
     return pair;
