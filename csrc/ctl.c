@@ -1,6 +1,7 @@
 #include "ctl.h"
 
 #include "errors.h"
+#include "fdinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,6 +123,33 @@ fail(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
     return -1;
 }
 
+typedef struct {
+    uint64_t word;
+    uint32_t events;
+} Kept;
+
+static bool
+find_kept(const Watched *watched, void *arg)
+{
+    Kept *kept = arg;
+    if (watched->word == kept->word) {
+        kept->events = watched->events;
+    }
+    return watched->word != kept->word;
+}
+
+/* The kernel drops WAKEUP in silence where the caller may not keep the system awake. Its own list tells,
+ * and ours is to say the same. */
+static void
+see_wakeup(Instance *self, int fd, Registration *present)
+{
+    Kept kept = {.word = interest_word(fd, present->generation), .events = EPOLLWAKEUP};
+    fdinfo_each(self->epfd, find_kept, &kept);
+    STATE_LOCK(self);
+    present->mask &= kept.events | ~(uint32_t)EPOLLWAKEUP;
+    STATE_UNLOCK(self);
+}
+
 /* Put a registration that the kernel is to be told of by `op` in the place of `fd`, and take it back if
  * the kernel refuses. 0 or an errno; in `old` what the caller is to release. */
 static int
@@ -131,6 +159,9 @@ replace(Instance *self, int op, int fd, Registration now, Registration *old)
     int error = kernel_ctl(self, op, fd, now.mask, now.generation);
     if (error != 0) {
         *old = undo(self, fd, *old);
+    }
+    else if ((now.mask & EPOLLWAKEUP) != 0) {
+        see_wakeup(self, fd, interest_slot(&self->list, fd));
     }
     return error;
 }
@@ -194,6 +225,9 @@ change(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *d
             old->pair = pair;
         }
         STATE_UNLOCK(self);
+    }
+    else if ((mask & EPOLLWAKEUP) != 0) {
+        see_wakeup(self, fd, present);
     }
     return error;
 }

@@ -1,5 +1,6 @@
 #include "errors.h"
 
+#include "fdinfo.h"
 #include "flags.h"
 
 #include <errno.h>
@@ -85,12 +86,11 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
 {
     const uint32_t beside_exclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET |
                                       EPOLLEXCLUSIVE;
-    struct epoll_event none;
     char refused[FLAGS_TEXT];
     if (fd == epfd) {
         snprintf(cause, size, "an epoll cannot watch itself");
     }
-    else if (epoll_wait(epfd, &none, 1, 0) < 0 && errno == EINVAL) {
+    else if (!fdinfo_is_epoll(epfd)) {
         snprintf(cause, size, "fd %d is not an epoll", epfd);
     }
     else if ((mask & EPOLLEXCLUSIVE) == 0) {

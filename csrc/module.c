@@ -39,7 +39,12 @@ use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
     return use < 0 ? NULL : PyBool_FromLong(wait_use_pwait2(use));
 }
 
+PyDoc_STRVAR(own_methods_doc,
+"_own_methods($module, type, /)\n--\n\n"
+"Give type, a subclass of Epoll, method objects of its own, which are faster to call, and return it.");
+
 static PyMethodDef module_methods[] = {
+    {"_own_methods", epoll_own_methods, METH_O, own_methods_doc},
     {"_use_events", use_events, METH_O, use_events_doc},
     {"_use_pwait2", use_pwait2, METH_O, use_pwait2_doc},
     {NULL, NULL, 0, NULL},

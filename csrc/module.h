@@ -23,6 +23,9 @@ extern PyType_Spec buffer_spec;   /* buffer.c */
 extern PyType_Spec waker_spec;    /* waker.c */
 extern PyMethodDef raw_methods[]; /* raw.c */
 
+/* Give a subclass of Epoll method objects of its own: epoll.c. A new reference to it. */
+PyObject *epoll_own_methods(PyObject *module, PyObject *type);
+
 /* The state of the module that defined `type` or the base of it that is ours. Borrowed. */
 ModuleState *module_state_of(PyTypeObject *type);
 

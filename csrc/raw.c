@@ -242,7 +242,8 @@ PyDoc_STRVAR(set_params_doc,
 "Set how the epoll epfd polls network cards before it sleeps: EPIOCSPARAMS.\n\n"
 "busy_poll_usecs is in microseconds, 0 to 2**31-1; busy_poll_budget is in packets, 0 to 65535, above\n"
 "64 with CAP_NET_ADMIN only; prefer_busy_poll is a bool.\n\n"
-"Raises OSError: as get_params, and EPERM for the budget; OverflowError for a number out of range.\n"
+"Raises OSError: as get_params, EINVAL for busy_poll_usecs above 2**31-1, and EPERM for the budget;\n"
+"OverflowError for a number that does not fit the kernel's struct.\n"
 "See ioctl_eventpoll(2).");
 
 static PyObject *
@@ -250,18 +251,19 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
 {
     static const Signature signature = {"set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}};
     PyObject *given[ARGUMENTS];
-    int epfd, usecs, budget;
+    int epfd;
+    uint64_t usecs, budget;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_int(given[0], &epfd) < 0 ||
-        convert_int(given[1], &usecs) < 0 || convert_int(given[2], &budget) < 0) {
+        convert_word(given[1], &usecs) < 0 || convert_word(given[2], &budget) < 0) {
         return NULL;
     }
     int prefer = PyObject_IsTrue(given[3]);
     if (prefer < 0) {
         return NULL;
     }
-    if (usecs < 0 || budget < 0 || budget > UINT16_MAX) {
+    if (usecs > UINT32_MAX || budget > UINT16_MAX) {
         PyErr_SetString(PyExc_OverflowError,
-                        "busy_poll_usecs is 0 to 2**31-1 and busy_poll_budget is 0 to 65535");
+                        "busy_poll_usecs has 32 bits and busy_poll_budget has 16");
         return NULL;
     }
     struct epoll_params params = {

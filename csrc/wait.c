@@ -153,8 +153,7 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
     int64_t left = wait->timeout;
     int64_t start = left > 0 ? now() : 0;
     int error = 0;
-    /* A poll need not look: a handler that is due runs as soon as it returns. */
-    if (left != 0 && PyErr_CheckSignals() < 0) {
+    if (PyErr_CheckSignals() < 0) {
         return -1;
     }
     for (int polls = 0; polls < MOST_POLLS; polls += left == 0) {

@@ -12,6 +12,7 @@
 a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
 """
 
+from . import raw
 from ._epoll import (
     EPOLL_CLOEXEC,
     EPOLLERR,
@@ -57,6 +58,7 @@ __all__ = [
     "Registrations",
     "Waker",
     "epoll",
+    "raw",
 ]
 
 __version__ = "0.1.0"

@@ -47,6 +47,7 @@ class Registrations(Mapping[int, tuple[Event, T]]):
         return f"{type(self).__name__}({dict(self)!r})"
 
 
+@_epoll._own_methods
 class Epoll(_epoll.Epoll[T]):
     __doc__ = _epoll.Epoll.__doc__
     __slots__ = ()
@@ -57,7 +58,11 @@ class Epoll(_epoll.Epoll[T]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+        /,
     ) -> None:
         """Close the object."""
         self.close()

@@ -88,7 +88,7 @@ class Event(enum.IntFlag):
 
     def __str__(self) -> str:
         """The names of the bits, joined by ``|``; ``0`` when there are none."""
-        return self.name or hex(self)
+        return self.name or f"{int(self):#x}" if self else "0"
 
     @property
     def readable(self) -> bool:
