@@ -59,13 +59,27 @@ convert_fd(PyObject *object, int *fd)
     return *fd < 0 ? -1 : 0;
 }
 
+/* The value of an int; `*overflow` is its sign where it does not fit. */
+static inline int
+convert_long(PyObject *object, long long *value, int *overflow)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        *value = PyUnstable_Long_CompactValue((PyLongObject *)object);
+        *overflow = 0;
+        return 0;
+    }
+#endif
+    *value = PyLong_AsLongLongAndOverflow(object, overflow);
+    return 0;
+}
+
 /* The value of an int or an object with __index__; `*overflow` is its sign where it does not fit. */
 static int
 convert_index(PyObject *object, const char *what, long long *value, int *overflow)
 {
     if (PyLong_Check(object)) {
-        *value = PyLong_AsLongLongAndOverflow(object, overflow);
-        return 0;
+        return convert_long(object, value, overflow);
     }
     PyObject *index = PyNumber_Index(object);
     if (index == NULL) {
@@ -157,7 +171,7 @@ convert_float_timeout(double seconds, int64_t *timeout)
 int
 convert_timeout(PyObject *object, int64_t *timeout)
 {
-    if (object == NULL || object == Py_None) {
+    if (object == Py_None) {
         *timeout = FOREVER;
         return 0;
     }
@@ -181,9 +195,9 @@ convert_timeout(PyObject *object, int64_t *timeout)
 int
 convert_maxevents(PyObject *object, int *maxevents)
 {
-    long long number = -1;
-    int overflow = 0;
-    if (object != NULL && convert_index(object, "maxevents must be an int", &number, &overflow) < 0) {
+    long long number;
+    int overflow;
+    if (convert_index(object, "maxevents must be an int", &number, &overflow) < 0) {
         return -1;
     }
     if (overflow < 0 || (overflow == 0 && number < 1 && number != -1)) {
@@ -212,7 +226,7 @@ add_signal(PyObject *object, sigset_t *set)
 int
 convert_sigmask(PyObject *object, sigset_t *set, bool *given)
 {
-    *given = object != NULL && object != Py_None;
+    *given = object != Py_None;
     if (!*given) {
         return 0;
     }

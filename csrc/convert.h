@@ -57,7 +57,7 @@ int convert_timeout(PyObject *object, int64_t *timeout);
 /* INT_MAX for -1 and for what is larger. */
 int convert_maxevents(PyObject *object, int *maxevents);
 
-/* An iterable of signal numbers; `*given` is false for None and NULL. */
+/* An iterable of signal numbers; `*given` is false for None. */
 int convert_sigmask(PyObject *object, sigset_t *set, bool *given);
 
 #endif

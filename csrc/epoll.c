@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <structmember.h>
 
 typedef struct {
@@ -269,12 +270,16 @@ poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instan
 {
     PyObject *given[ARGUMENTS] = {NULL};
     WaitFor wait;
+    wait.timeout = FOREVER;
+    wait.maxevents = INT_MAX;
+    wait.masked = false;
     if (self->closed) {
         return refuse_closed(self);
     }
     if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
-        convert_timeout(given[0], &wait.timeout) < 0 || convert_maxevents(given[1], &wait.maxevents) < 0 ||
-        convert_sigmask(given[2], &wait.set, &wait.masked) < 0) {
+        (given[0] != NULL && convert_timeout(given[0], &wait.timeout) < 0) ||
+        (given[1] != NULL && convert_maxevents(given[1], &wait.maxevents) < 0) ||
+        (given[2] != NULL && convert_sigmask(given[2], &wait.set, &wait.masked) < 0)) {
         return NULL;
     }
     PyObject *events = result(self->instance, &wait);

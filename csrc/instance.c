@@ -2,7 +2,6 @@
 
 #include "errors.h"
 #include "fdinfo.h"
-#include "fork.h"
 #include "rebuild.h"
 
 #include <errno.h>
@@ -114,7 +113,7 @@ instance_find(ModuleState *module, int epfd)
 }
 
 int
-instance_enter(Instance *self)
+instance_enter_slowly(Instance *self)
 {
     for (;;) {
         if (!is_ours(self)) {
@@ -153,45 +152,24 @@ instance_finish(Instance *self)
     return error;
 }
 
-void
-instance_leave(Instance *self)
-{
-    STATE_LOCK(self);
-    bool last = --self->users == 0 && self->standing == CLOSED;
-    STATE_UNLOCK(self);
-    if (last) {
-        instance_finish(self);
-    }
-}
-
 int
-instance_enter_wait(Instance *self, Seen *seen)
+instance_enter_wait_slowly(Instance *self, Seen *seen)
 {
-    for (;;) {
-        STATE_LOCK(self);
-        if (self->standing == OPEN && is_ours(self) && !self->moving && !self->haunted) {
-            self->users++;
-            self->waiters++;
-            self->waits++;
-            *seen = (Seen){self->changes, self->removals, self->list.count};
-            STATE_UNLOCK(self);
-            return 0;
-        }
-        STATE_UNLOCK(self);
-        int status = instance_enter(self);
-        if (status != 0) {
-            return status;
-        }
-        instance_leave(self);
-        rebuild_cure(self);
+    int status = instance_enter(self);
+    if (status != 0) {
+        return status;
     }
+    instance_leave(self);
+    rebuild_cure(self);
+    return instance_enter_wait(self, seen);
 }
 
 void
-instance_leave_wait(Instance *self)
+instance_leave_slowly(Instance *self, bool waiter)
 {
     STATE_LOCK(self);
-    bool drained = --self->waiters == 0 && self->draining;
+    self->waiters -= waiter;
+    bool drained = self->draining && self->waiters == 0;
     self->draining = self->draining && !drained;
     bool last = --self->users == 0 && self->standing == CLOSED;
     STATE_UNLOCK(self);
@@ -203,12 +181,10 @@ instance_leave_wait(Instance *self)
     }
 }
 
+#ifndef Py_GIL_DISABLED
 void
-instance_lock(Instance *self)
+instance_lock_slowly(Instance *self)
 {
-#ifdef Py_GIL_DISABLED
-    PyMutex_Lock(&self->ctl); /* lets go of the thread state while it waits */
-#else
     while (self->ctl_held) {
         self->ctl_waiting++;
         Py_BEGIN_ALLOW_THREADS
@@ -216,22 +192,8 @@ instance_lock(Instance *self)
         Py_END_ALLOW_THREADS
         self->ctl_waiting--;
     }
-    self->ctl_held = true;
-#endif
 }
-
-void
-instance_unlock(Instance *self)
-{
-#ifdef Py_GIL_DISABLED
-    PyMutex_Unlock(&self->ctl);
-#else
-    self->ctl_held = false;
-    if (self->ctl_waiting > 0) {
-        sem_post(&self->ctl_free); /* one too many makes a waiter look once more, no worse */
-    }
 #endif
-}
 
 /* ENOSPC: the user may watch no more files. This instance is about to give its own up, so one of
  * them makes room. */

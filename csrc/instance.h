@@ -18,6 +18,7 @@
 #ifndef PYEPOLL_INSTANCE_H
 #define PYEPOLL_INSTANCE_H
 
+#include "fork.h"
 #include "interest.h"
 #include "module.h"
 
@@ -92,8 +93,8 @@ Instance *instance_new(ModuleState *module, int epfd, bool foreign);
 Instance *instance_find(ModuleState *module, int epfd);
 
 /* Become a user. 0, IS_CLOSED, or -1 with an exception (a fork's copy that could not be rebuilt). */
-int instance_enter(Instance *self);
-void instance_leave(Instance *self);
+static inline int instance_enter(Instance *self);
+static inline void instance_leave(Instance *self);
 
 /* The same for a wait, and what the instance had seen when it began. */
 typedef struct {
@@ -101,12 +102,12 @@ typedef struct {
     uint32_t removals;
     int count; /* registrations */
 } Seen;
-int instance_enter_wait(Instance *self, Seen *seen);
-void instance_leave_wait(Instance *self);
+static inline int instance_enter_wait(Instance *self, Seen *seen);
+static inline void instance_leave_wait(Instance *self);
 
-/* For users only. */
-void instance_lock(Instance *self);
-void instance_unlock(Instance *self);
+/* The ctl lock, for users only. */
+static inline void instance_lock(Instance *self);
+static inline void instance_unlock(Instance *self);
 
 /* Close. 0, or the errno of close(2) if this call made it and it failed. */
 int instance_close(Instance *self);
@@ -116,5 +117,89 @@ int ready_eventfd(void);
 
 /* Make the waiters' calls return: put the ready eventfd into the kernel's list. 0 or an errno. */
 int instance_wake(Instance *self);
+
+/* What is left of the above when it is not plain sailing. */
+int instance_enter_slowly(Instance *self);
+int instance_enter_wait_slowly(Instance *self, Seen *seen);
+void instance_leave_slowly(Instance *self, bool waiter);
+void instance_lock_slowly(Instance *self);
+
+static inline int
+instance_enter(Instance *self)
+{
+    STATE_LOCK(self);
+    bool plain = self->standing == OPEN && self->forks == fork_count;
+    self->users += plain;
+    STATE_UNLOCK(self);
+    return plain ? 0 : instance_enter_slowly(self);
+}
+
+static inline void
+instance_leave(Instance *self)
+{
+    STATE_LOCK(self);
+    bool plain = self->standing == OPEN;
+    self->users -= plain;
+    STATE_UNLOCK(self);
+    if (!plain) {
+        instance_leave_slowly(self, false);
+    }
+}
+
+static inline int
+instance_enter_wait(Instance *self, Seen *seen)
+{
+    STATE_LOCK(self);
+    bool plain = self->standing == OPEN && self->forks == fork_count && !self->moving && !self->haunted;
+    if (plain) {
+        self->users++;
+        self->waiters++;
+        self->waits++;
+        *seen = (Seen){self->changes, self->removals, self->list.count};
+    }
+    STATE_UNLOCK(self);
+    return plain ? 0 : instance_enter_wait_slowly(self, seen);
+}
+
+static inline void
+instance_leave_wait(Instance *self)
+{
+    STATE_LOCK(self);
+    bool plain = self->standing == OPEN && !self->draining;
+    if (plain) {
+        self->users--;
+        self->waiters--;
+    }
+    STATE_UNLOCK(self);
+    if (!plain) {
+        instance_leave_slowly(self, true);
+    }
+}
+
+static inline void
+instance_lock(Instance *self)
+{
+#ifdef Py_GIL_DISABLED
+    PyMutex_Lock(&self->ctl); /* lets go of the thread state while it waits */
+#else
+    if (self->ctl_held) {
+        instance_lock_slowly(self);
+    }
+    self->ctl_held = true;
+#endif
+}
+
+static inline void
+instance_unlock(Instance *self)
+{
+#ifdef Py_GIL_DISABLED
+    PyMutex_Unlock(&self->ctl);
+#else
+    self->ctl_held = false;
+    if (self->ctl_waiting > 0) {
+        sem_post(&self->ctl_free); /* one too many makes a waiter look once more, no worse */
+    }
+#endif
+}
 
 #endif

@@ -104,7 +104,10 @@ begin_wait(PyObject *module, PyObject *epfd, PyObject *buffer, PyObject *sigmask
         return -1;
     }
     wait->buffer = (EventBuffer *)buffer;
-    return convert_sigmask(sigmask, &wait->set, &wait->masked) < 0 ? -1 : buffer_claim(wait->buffer);
+    wait->masked = false;
+    return sigmask != NULL && convert_sigmask(sigmask, &wait->set, &wait->masked) < 0
+               ? -1
+               : buffer_claim(wait->buffer);
 }
 
 static PyObject *

@@ -65,8 +65,10 @@ wait_once(int epfd, Array *array, int maxevents, int64_t timeout, const sigset_t
 static int
 room_for(const Instance *self, const Seen *seen, int maxevents)
 {
-    int capacity = 64;
-    while (capacity < seen->count || (self->foreign && capacity < self->hint)) {
+    enum { LEAST = 64 };
+    int wanted = self->foreign ? Py_MAX(seen->count, self->hint) : seen->count;
+    int capacity = LEAST;
+    while (capacity < wanted) {
         capacity *= 2;
     }
     return Py_MIN(capacity, maxevents);
@@ -132,17 +134,17 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
 static bool
 is_live(Instance *self, const Batch *batch)
 {
+    bool live = false;
     STATE_LOCK(self);
     bool closed = self->standing == CLOSED;
-    bool live = self->foreign && !closed;
-    for (int i = 0; i < batch->count && !live && !closed; i++) {
-        live = interest_find(&self->list, batch->array->events[i].data.u64) != NULL;
+    for (int i = 0; !live && i < batch->count; i++) {
+        live = self->foreign || interest_find(&self->list, batch->array->events[i].data.u64) != NULL;
     }
     STATE_UNLOCK(self);
-    for (int i = 0; i < batch->count && !live && !closed; i++) {
+    for (int i = 0; !live && !closed && i < batch->count; i++) {
         live = stale_judge(self, &batch->seen, batch->array->events[i].data.u64);
     }
-    return live;
+    return live && !closed;
 }
 
 int
