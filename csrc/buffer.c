@@ -122,12 +122,12 @@ PyDoc_STRVAR(buffer_doc,
 "See epoll_wait(2).");
 
 static PyType_Slot buffer_slots[] = {
-    {Py_tp_doc, (void *)buffer_doc},
-    {Py_tp_new, buffer_new},
-    {Py_tp_dealloc, buffer_dealloc},
-    {Py_sq_length, buffer_length},
-    {Py_sq_item, buffer_item},
-    {0, NULL},
+    {Py_tp_doc,     (void *)buffer_doc},
+    {Py_tp_new,     buffer_new        },
+    {Py_tp_dealloc, buffer_dealloc    },
+    {Py_sq_length,  buffer_length     },
+    {Py_sq_item,    buffer_item       },
+    {0,             NULL              },
 };
 
 PyType_Spec buffer_spec = {

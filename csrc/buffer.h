@@ -10,8 +10,8 @@ typedef struct {
     PyObject_HEAD
     struct epoll_event *events; /* owned */
     int capacity;
-    int count;         /* events of the last wait */
-    unsigned waiter;   /* 0, or 1 + the fork count of the process in which a wait fills the array */
+    int count;       /* events of the last wait */
+    unsigned waiter; /* 0, or 1 + the fork count of the process in which a wait fills the array */
 } EventBuffer;
 
 /* Claim the buffer for one wait. 0, or -1 and BufferError when another thread's wait has it. */

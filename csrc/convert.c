@@ -44,8 +44,8 @@ convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t n
     }
     for (int i = 0; i < signature->required; i++) {
         if (values[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)",
-                         signature->function, signature->names[i], i + 1);
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)", signature->function,
+                         signature->names[i], i + 1);
             return -1;
         }
     }
@@ -201,7 +201,8 @@ convert_maxevents(PyObject *object, int *maxevents)
         return -1;
     }
     if (overflow < 0 || (overflow == 0 && number < 1 && number != -1)) {
-        PyErr_Format(PyExc_ValueError, "maxevents must be greater than 0, or -1 for no limit, got %R", object);
+        PyErr_Format(PyExc_ValueError, "maxevents must be greater than 0, or -1 for no limit, got %R",
+                     object);
         return -1;
     }
     *maxevents = overflow > 0 || number > INT_MAX || number == -1 ? INT_MAX : (int)number;

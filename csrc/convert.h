@@ -18,14 +18,14 @@ typedef struct {
 } Signature;
 
 /* Where there are keywords, or too few or too many arguments. */
-int convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
-                     PyObject *kwnames, PyObject *values[ARGUMENTS]);
+int convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     PyObject *values[ARGUMENTS]);
 
 /* Put positional and keyword arguments in the order of the signature's names into `values`;
  * borrowed, and NULL for those not given. */
 static inline int
-convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
-                  PyObject *kwnames, PyObject *values[ARGUMENTS])
+convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  PyObject *values[ARGUMENTS])
 {
     for (int i = 0; i < signature->total; i++) {
         values[i] = i < nargs ? args[i] : NULL;

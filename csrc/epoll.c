@@ -180,7 +180,9 @@ PyDoc_STRVAR(register_doc,
 static PyObject *
 epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"register", 1, 3, {"fd", "eventmask", "data"}};
+    static const Signature signature = {
+        "register", 1, 3, {"fd", "eventmask", "data"}
+    };
     PyObject *given[ARGUMENTS];
     uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
@@ -213,7 +215,9 @@ PyDoc_STRVAR(modify_doc,
 static PyObject *
 epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"modify", 2, 3, {"fd", "eventmask", "data"}};
+    static const Signature signature = {
+        "modify", 2, 3, {"fd", "eventmask", "data"}
+    };
     PyObject *given[ARGUMENTS];
     uint32_t mask;
     int fd;
@@ -300,7 +304,9 @@ PyDoc_STRVAR(poll_doc,
 static PyObject *
 epoll_poll(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"poll", 0, 2, {"timeout", "maxevents"}};
+    static const Signature signature = {
+        "poll", 0, 2, {"timeout", "maxevents"}
+    };
     return poll_or_wait(self, &signature, ready_list, args, nargs, kwnames);
 }
 
@@ -317,7 +323,9 @@ PyDoc_STRVAR(wait_doc,
 static PyObject *
 epoll_wait_method(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"wait", 0, 3, {"timeout", "maxevents", "sigmask"}};
+    static const Signature signature = {
+        "wait", 0, 3, {"timeout", "maxevents", "sigmask"}
+    };
     return poll_or_wait(self, &signature, ready_batch, args, nargs, kwnames);
 }
 
@@ -483,7 +491,7 @@ epoll_own_methods(PyObject *module, PyObject *type)
 
 static PyGetSetDef epoll_getset[] = {
     {"closed", (getter)epoll_closed, NULL, "True once close() has been called.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    {NULL,     NULL,                 NULL, NULL,                                 NULL},
 };
 
 static PyMemberDef epoll_members[] = {
@@ -502,18 +510,18 @@ PyDoc_STRVAR(epoll_doc,
 "out of range. See epoll(7), Linux 4.5.");
 
 static PyType_Slot epoll_slots[] = {
-    {Py_tp_doc, (void *)epoll_doc},
-    {Py_tp_new, epoll_new},
-    {Py_tp_dealloc, epoll_dealloc},
-    {Py_tp_traverse, epoll_traverse},
-    {Py_tp_iter, epoll_iter},
-    {Py_tp_methods, epoll_methods},
-    {Py_tp_getset, epoll_getset},
-    {Py_tp_members, epoll_members},
-    {Py_nb_bool, epoll_bool},
-    {Py_sq_length, epoll_length},
-    {Py_sq_contains, epoll_contains},
-    {0, NULL},
+    {Py_tp_doc,      (void *)epoll_doc},
+    {Py_tp_new,      epoll_new        },
+    {Py_tp_dealloc,  epoll_dealloc    },
+    {Py_tp_traverse, epoll_traverse   },
+    {Py_tp_iter,     epoll_iter       },
+    {Py_tp_methods,  epoll_methods    },
+    {Py_tp_getset,   epoll_getset     },
+    {Py_tp_members,  epoll_members    },
+    {Py_nb_bool,     epoll_bool       },
+    {Py_sq_length,   epoll_length     },
+    {Py_sq_contains, epoll_contains   },
+    {0,              NULL             },
 };
 
 PyType_Spec epoll_spec = {

@@ -94,9 +94,9 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
         snprintf(cause, size, "fd %d is not an epoll", epfd);
     }
     else if ((mask & EPOLLEXCLUSIVE) == 0) {
-        snprintf(cause, size, op == EPOLL_CTL_MOD
-                                  ? "a registration with EXCLUSIVE cannot be modified or rearmed"
-                                  : "the kernel refuses this combination");
+        snprintf(cause, size,
+                 op == EPOLL_CTL_MOD ? "a registration with EXCLUSIVE cannot be modified or rearmed"
+                                     : "the kernel refuses this combination");
     }
     else if (op == EPOLL_CTL_MOD) {
         snprintf(cause, size, "EXCLUSIVE cannot be modified or rearmed: unregister, then register");
@@ -149,10 +149,9 @@ ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask
     char names[FLAGS_TEXT];
     explain(error, op, epfd, fd, mask, cause, sizeof(cause));
     flags_text(mask, names);
-    return raise_os_error(error, PyUnicode_FromFormat("%s fd %d%s%s%s: %s%s%s%s", action, fd,
-                                                      op != EPOLL_CTL_DEL ? " (" : "",
-                                                      op != EPOLL_CTL_DEL ? names : "",
-                                                      op != EPOLL_CTL_DEL ? ")" : "", strerror(error),
-                                                      cause[0] != '\0' ? " (" : "", cause,
-                                                      cause[0] != '\0' ? ")" : ""));
+    return raise_os_error(
+        error, PyUnicode_FromFormat("%s fd %d%s%s%s: %s%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
+                                    op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "",
+                                    strerror(error), cause[0] != '\0' ? " (" : "", cause,
+                                    cause[0] != '\0' ? ")" : ""));
 }

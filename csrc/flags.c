@@ -8,35 +8,35 @@ static const struct {
     uint32_t value;
     bool event; /* a bit that a registration may ask for */
 } table[] = {
-    {"EPOLLIN", EPOLLIN, true},
-    {"EPOLLPRI", EPOLLPRI, true},
-    {"EPOLLOUT", EPOLLOUT, true},
-    {"EPOLLERR", EPOLLERR, true},
-    {"EPOLLHUP", EPOLLHUP, true},
-    {"EPOLLRDNORM", EPOLLRDNORM, true},
-    {"EPOLLRDBAND", EPOLLRDBAND, true},
-    {"EPOLLWRNORM", EPOLLWRNORM, true},
-    {"EPOLLWRBAND", EPOLLWRBAND, true},
-    {"EPOLLMSG", EPOLLMSG, true},
-    {"EPOLLRDHUP", EPOLLRDHUP, true},
-    {"EPOLLEXCLUSIVE", EPOLLEXCLUSIVE, true},
-    {"EPOLLWAKEUP", EPOLLWAKEUP, true},
-    {"EPOLLONESHOT", EPOLLONESHOT, true},
-    {"EPOLLET", EPOLLET, true},
-    {"EPOLLNVAL", EPOLLNVAL, false},
+    {"EPOLLIN",          EPOLLIN,          true },
+    {"EPOLLPRI",         EPOLLPRI,         true },
+    {"EPOLLOUT",         EPOLLOUT,         true },
+    {"EPOLLERR",         EPOLLERR,         true },
+    {"EPOLLHUP",         EPOLLHUP,         true },
+    {"EPOLLRDNORM",      EPOLLRDNORM,      true },
+    {"EPOLLRDBAND",      EPOLLRDBAND,      true },
+    {"EPOLLWRNORM",      EPOLLWRNORM,      true },
+    {"EPOLLWRBAND",      EPOLLWRBAND,      true },
+    {"EPOLLMSG",         EPOLLMSG,         true },
+    {"EPOLLRDHUP",       EPOLLRDHUP,       true },
+    {"EPOLLEXCLUSIVE",   EPOLLEXCLUSIVE,   true },
+    {"EPOLLWAKEUP",      EPOLLWAKEUP,      true },
+    {"EPOLLONESHOT",     EPOLLONESHOT,     true },
+    {"EPOLLET",          EPOLLET,          true },
+    {"EPOLLNVAL",        EPOLLNVAL,        false},
     {"EPOLL_URING_WAKE", EPOLL_URING_WAKE, false},
-    {"EPOLL_CLOEXEC", EPOLL_CLOEXEC, false},
-    {"EPOLL_CTL_ADD", EPOLL_CTL_ADD, false},
-    {"EPOLL_CTL_DEL", EPOLL_CTL_DEL, false},
-    {"EPOLL_CTL_MOD", EPOLL_CTL_MOD, false},
-    {"EPIOCSPARAMS", EPIOCSPARAMS, false},
-    {"EPIOCGPARAMS", EPIOCGPARAMS, false},
+    {"EPOLL_CLOEXEC",    EPOLL_CLOEXEC,    false},
+    {"EPOLL_CTL_ADD",    EPOLL_CTL_ADD,    false},
+    {"EPOLL_CTL_DEL",    EPOLL_CTL_DEL,    false},
+    {"EPOLL_CTL_MOD",    EPOLL_CTL_MOD,    false},
+    {"EPIOCSPARAMS",     EPIOCSPARAMS,     false},
+    {"EPIOCGPARAMS",     EPIOCGPARAMS,     false},
 };
 enum { TABLE = sizeof(table) / sizeof(table[0]) };
 
-const uint32_t flags_known = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM |
-                             EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP |
-                             EPOLLEXCLUSIVE | EPOLLWAKEUP | EPOLLONESHOT | EPOLLET;
+const uint32_t flags_known = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | EPOLLRDBAND |
+                             EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP | EPOLLEXCLUSIVE |
+                             EPOLLWAKEUP | EPOLLONESHOT | EPOLLET;
 
 void
 flags_text(uint32_t mask, char text[FLAGS_TEXT])
@@ -46,8 +46,8 @@ flags_text(uint32_t mask, char text[FLAGS_TEXT])
     for (int i = 0; i < TABLE; i++) {
         if (table[i].event && (mask & table[i].value) != 0) {
             const char *name = table[i].name + sizeof("EPOLL") - 1;
-            length += snprintf(text + length, (size_t)(FLAGS_TEXT - length), "%s%s",
-                               length > 0 ? "|" : "", name);
+            length += snprintf(text + length, (size_t)(FLAGS_TEXT - length), "%s%s", length > 0 ? "|" : "",
+                               name);
             mask &= ~table[i].value;
         }
     }

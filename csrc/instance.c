@@ -61,9 +61,8 @@ instance_remember(Instance *self)
 {
     PyObject *key = PyLong_FromLong(self->epfd);
     PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
-    int status = key != NULL && reference != NULL
-                     ? PyDict_SetItem(self->module->instances, key, reference)
-                     : -1;
+    int status = key != NULL && reference != NULL ? PyDict_SetItem(self->module->instances, key, reference)
+                                                  : -1;
     Py_XDECREF(key);
     Py_XDECREF(reference);
     return status;
@@ -307,11 +306,11 @@ static PyMemberDef instance_members[] = {
 };
 
 static PyType_Slot instance_slots[] = {
-    {Py_tp_members, instance_members},
+    {Py_tp_members,  instance_members },
     {Py_tp_traverse, instance_traverse},
-    {Py_tp_clear, instance_clear},
-    {Py_tp_dealloc, instance_dealloc},
-    {0, NULL},
+    {Py_tp_clear,    instance_clear   },
+    {Py_tp_dealloc,  instance_dealloc },
+    {0,              NULL             },
 };
 
 PyType_Spec instance_spec = {

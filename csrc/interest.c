@@ -60,8 +60,7 @@ registration_release(Registration *registration)
 int
 interest_next(const InterestList *list, int from)
 {
-    for (int page = from / INTEREST_PAGE, i = from % INTEREST_PAGE; page < list->page_count;
-         page++, i = 0) {
+    for (int page = from / INTEREST_PAGE, i = from % INTEREST_PAGE; page < list->page_count; page++, i = 0) {
         for (; list->pages[page] != NULL && i < INTEREST_PAGE; i++) {
             if (list->pages[page][i].generation != 0) {
                 return page * INTEREST_PAGE + i;

@@ -68,9 +68,7 @@ static inline Registration *
 interest_find(const InterestList *list, uint64_t word)
 {
     Registration *slot = interest_slot(list, interest_word_fd(word));
-    return slot != NULL && slot->generation == (uint32_t)(word >> 32) && slot->generation != 0
-               ? slot
-               : NULL;
+    return slot != NULL && slot->generation == (uint32_t)(word >> 32) && slot->generation != 0 ? slot : NULL;
 }
 
 /* The registration of `fd`, or NULL. */

@@ -45,9 +45,9 @@ PyDoc_STRVAR(own_methods_doc,
 
 static PyMethodDef module_methods[] = {
     {"_own_methods", epoll_own_methods, METH_O, own_methods_doc},
-    {"_use_events", use_events, METH_O, use_events_doc},
-    {"_use_pwait2", use_pwait2, METH_O, use_pwait2_doc},
-    {NULL, NULL, 0, NULL},
+    {"_use_events",  use_events,        METH_O, use_events_doc },
+    {"_use_pwait2",  use_pwait2,        METH_O, use_pwait2_doc },
+    {NULL,           NULL,              0,      NULL           },
 };
 
 static int
@@ -58,9 +58,11 @@ add_types(PyObject *module, ModuleState *state)
         PyTypeObject **type;
         bool public;
     } types[] = {
-        {&epoll_spec, &state->epoll_type, true},    {&buffer_spec, &state->buffer_type, true},
-        {&waker_spec, &state->waker_type, true},    {&instance_spec, &state->instance_type, false},
-        {&ready_spec, &state->ready_type, false},
+        {&epoll_spec,    &state->epoll_type,    true },
+        {&buffer_spec,   &state->buffer_type,   true },
+        {&waker_spec,    &state->waker_type,    true },
+        {&instance_spec, &state->instance_type, false},
+        {&ready_spec,    &state->ready_type,    false},
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
@@ -137,14 +139,14 @@ module_free(void *object)
 }
 
 static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec, module_exec},
+    {Py_mod_exec,                  module_exec                         },
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
 #ifdef Py_mod_gil
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+    {Py_mod_gil,                   Py_MOD_GIL_NOT_USED                 },
 #endif
-    {0, NULL},
+    {0,                            NULL                                },
 };
 
 static PyModuleDef module_def = {

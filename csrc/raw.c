@@ -56,7 +56,9 @@ PyDoc_STRVAR(ctl_doc,
 static PyObject *
 raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_ctl", 3, 5, {"epfd", "op", "fd", "events", "data"}};
+    static const Signature signature = {
+        "epoll_ctl", 3, 5, {"epfd", "op", "fd", "events", "data"}
+    };
     PyObject *given[ARGUMENTS];
     int epfd, op, fd;
     uint32_t events = 0;
@@ -145,8 +147,8 @@ wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const 
     PyObject *given[ARGUMENTS] = {NULL};
     int timeout;
     Wait wait;
-    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 || convert_int(given[2], &timeout) < 0 ||
-        begin_wait(module, given[0], given[1], given[3], &wait) < 0) {
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        convert_int(given[2], &timeout) < 0 || begin_wait(module, given[0], given[1], given[3], &wait) < 0) {
         return NULL;
     }
     struct epoll_event *events = wait.buffer->events;
@@ -162,14 +164,18 @@ wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const 
 static PyObject *
 raw_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_wait", 3, 3, {"epfd", "buffer", "timeout_ms"}};
+    static const Signature signature = {
+        "epoll_wait", 3, 3, {"epfd", "buffer", "timeout_ms"}
+    };
     return wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
 static PyObject *
 raw_pwait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_pwait", 3, 4, {"epfd", "buffer", "timeout_ms", "sigmask"}};
+    static const Signature signature = {
+        "epoll_pwait", 3, 4, {"epfd", "buffer", "timeout_ms", "sigmask"}
+    };
     return wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
@@ -182,7 +188,9 @@ PyDoc_STRVAR(pwait2_doc,
 static PyObject *
 raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"epoll_pwait2", 2, 4, {"epfd", "buffer", "timeout_ns", "sigmask"}};
+    static const Signature signature = {
+        "epoll_pwait2", 2, 4, {"epfd", "buffer", "timeout_ns", "sigmask"}
+    };
     PyObject *given[ARGUMENTS];
     Wait wait;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
@@ -252,7 +260,9 @@ PyDoc_STRVAR(set_params_doc,
 static PyObject *
 raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const Signature signature = {"set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}};
+    static const Signature signature = {
+        "set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
+    };
     PyObject *given[ARGUMENTS];
     int epfd;
     uint64_t usecs, budget;
@@ -265,8 +275,7 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
         return NULL;
     }
     if (usecs > UINT32_MAX || budget > UINT16_MAX) {
-        PyErr_SetString(PyExc_OverflowError,
-                        "busy_poll_usecs has 32 bits and busy_poll_budget has 16");
+        PyErr_SetString(PyExc_OverflowError, "busy_poll_usecs has 32 bits and busy_poll_budget has 16");
         return NULL;
     }
     struct epoll_params params = {
@@ -283,13 +292,13 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
 #define FAST METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef raw_methods[] = {
-    {"epoll_create1", raw_create1, METH_O, create1_doc},
-    {"epoll_create", raw_create, METH_O, create_doc},
-    {"epoll_ctl", (PyCFunction)(void (*)(void))raw_ctl, FAST, ctl_doc},
-    {"epoll_wait", (PyCFunction)(void (*)(void))raw_wait, FAST, wait_doc},
-    {"epoll_pwait", (PyCFunction)(void (*)(void))raw_pwait, FAST, pwait_doc},
-    {"epoll_pwait2", (PyCFunction)(void (*)(void))raw_pwait2, FAST, pwait2_doc},
-    {"get_params", raw_get_params, METH_O, get_params_doc},
-    {"set_params", (PyCFunction)(void (*)(void))raw_set_params, FAST, set_params_doc},
-    {NULL, NULL, 0, NULL},
+    {"epoll_create1", raw_create1,                                 METH_O, create1_doc   },
+    {"epoll_create",  raw_create,                                  METH_O, create_doc    },
+    {"epoll_ctl",     (PyCFunction)(void (*)(void))raw_ctl,        FAST,   ctl_doc       },
+    {"epoll_wait",    (PyCFunction)(void (*)(void))raw_wait,       FAST,   wait_doc      },
+    {"epoll_pwait",   (PyCFunction)(void (*)(void))raw_pwait,      FAST,   pwait_doc     },
+    {"epoll_pwait2",  (PyCFunction)(void (*)(void))raw_pwait2,     FAST,   pwait2_doc    },
+    {"get_params",    raw_get_params,                              METH_O, get_params_doc},
+    {"set_params",    (PyCFunction)(void (*)(void))raw_set_params, FAST,   set_params_doc},
+    {NULL,            NULL,                                        0,      NULL          },
 };

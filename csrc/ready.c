@@ -298,12 +298,12 @@ PyDoc_STRVAR(ready_doc,
 "an iterator has fetched and not handed out when it is dropped is reported again.");
 
 static PyType_Slot ready_slots[] = {
-    {Py_tp_doc, (void *)ready_doc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, ready_next},
-    {Py_tp_traverse, ready_traverse},
-    {Py_tp_dealloc, ready_dealloc},
-    {0, NULL},
+    {Py_tp_doc,      (void *)ready_doc},
+    {Py_tp_iter,     PyObject_SelfIter},
+    {Py_tp_iternext, ready_next       },
+    {Py_tp_traverse, ready_traverse   },
+    {Py_tp_dealloc,  ready_dealloc    },
+    {0,              NULL             },
 };
 
 PyType_Spec ready_spec = {

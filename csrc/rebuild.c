@@ -55,9 +55,8 @@ see_watched(const Watched *watched, void *arg)
     Plan *plan = arg;
     Move key = {.fd = watched->fd};
     plan->strangers |= !is_our_word(plan->instance, watched);
-    Move *move = plan->count > 0
-                     ? bsearch(&key, plan->moves, (size_t)plan->count, sizeof(Move), compare_fd)
-                     : NULL;
+    Move *move = plan->count > 0 ? bsearch(&key, plan->moves, (size_t)plan->count, sizeof(Move), compare_fd)
+                                 : NULL;
     if (move != NULL && move->word == watched->word) {
         move->known = true;
         move->spent = (move->mask & EPOLLONESHOT) != 0 && (watched->events & ~private_bits) == 0;
@@ -69,8 +68,7 @@ bool
 rebuild_is_still_ours(Instance *self)
 {
     Plan plan = {.instance = self};
-    return fdinfo_is_epoll(self->epfd) && fdinfo_each(self->epfd, see_watched, &plan) == 0 &&
-           !plan.strangers;
+    return fdinfo_is_epoll(self->epfd) && fdinfo_each(self->epfd, see_watched, &plan) == 0 && !plan.strangers;
 }
 
 /* Write down what is registered. 0 or ENOMEM. */
@@ -146,7 +144,8 @@ take_number(const Instance *self, int epfd)
         ioctl(epfd, EPIOCSPARAMS, &params);
     }
     int flags = fcntl(self->epfd, F_GETFD);
-    int error = dup3(epfd, self->epfd, flags >= 0 && (flags & FD_CLOEXEC) == 0 ? 0 : O_CLOEXEC) < 0 ? errno : 0;
+    int error = dup3(epfd, self->epfd, flags >= 0 && (flags & FD_CLOEXEC) == 0 ? 0 : O_CLOEXEC) < 0 ? errno
+                                                                                                    : 0;
     close(epfd);
     return error;
 }

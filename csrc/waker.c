@@ -174,18 +174,18 @@ waker_repr(Waker *self)
 }
 
 static PyMethodDef waker_methods[] = {
-    {"wake", (PyCFunction)waker_wake, METH_NOARGS, wake_doc},
-    {"clear", (PyCFunction)waker_clear, METH_NOARGS, clear_doc},
-    {"fileno", (PyCFunction)waker_fileno, METH_NOARGS, fileno_doc},
-    {"close", (PyCFunction)waker_close, METH_NOARGS, close_doc},
-    {"__enter__", (PyCFunction)waker_enter, METH_NOARGS, enter_doc},
-    {"__exit__", (PyCFunction)waker_exit, METH_VARARGS, exit_doc},
-    {NULL, NULL, 0, NULL},
+    {"wake",      (PyCFunction)waker_wake,   METH_NOARGS,  wake_doc  },
+    {"clear",     (PyCFunction)waker_clear,  METH_NOARGS,  clear_doc },
+    {"fileno",    (PyCFunction)waker_fileno, METH_NOARGS,  fileno_doc},
+    {"close",     (PyCFunction)waker_close,  METH_NOARGS,  close_doc },
+    {"__enter__", (PyCFunction)waker_enter,  METH_NOARGS,  enter_doc },
+    {"__exit__",  (PyCFunction)waker_exit,   METH_VARARGS, exit_doc  },
+    {NULL,        NULL,                      0,            NULL      },
 };
 
 static PyGetSetDef waker_getset[] = {
     {"closed", (getter)waker_closed, NULL, "True once close() has been called.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    {NULL,     NULL,                 NULL, NULL,                                 NULL},
 };
 
 PyDoc_STRVAR(waker_doc,
@@ -197,13 +197,13 @@ PyDoc_STRVAR(waker_doc,
 "Raises OSError: EMFILE or ENFILE when no fd is left. See eventfd(2).");
 
 static PyType_Slot waker_slots[] = {
-    {Py_tp_doc, (void *)waker_doc},
-    {Py_tp_new, waker_new},
-    {Py_tp_dealloc, waker_dealloc},
-    {Py_tp_repr, waker_repr},
-    {Py_tp_methods, waker_methods},
-    {Py_tp_getset, waker_getset},
-    {0, NULL},
+    {Py_tp_doc,     (void *)waker_doc},
+    {Py_tp_new,     waker_new        },
+    {Py_tp_dealloc, waker_dealloc    },
+    {Py_tp_repr,    waker_repr       },
+    {Py_tp_methods, waker_methods    },
+    {Py_tp_getset,  waker_getset     },
+    {0,             NULL             },
 };
 
 PyType_Spec waker_spec = {
