@@ -12,7 +12,6 @@ _Timeout: TypeAlias = float | SupportsIndex | None
 _Sigmask: TypeAlias = Iterable[int] | None
 
 _T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
 
 # Layer 1: the system calls.
 
