@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,33 @@ def waiters() -> int:
         ):
             count += file.read().split()[0] in waits
     return count
+
+
+def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Whether another thread gets to run while this one makes the call, again and again."""
+    started, go, ran = threading.Event(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        started.set()
+        go.wait()
+        ran.set()
+
+    thread = threading.Thread(target=other)
+    interval = sys.getswitchinterval()
+    thread.start()
+    started.wait()
+    time.sleep(0.01)
+    # From here on no thread asks for the GIL: it changes hands only when it is let go.
+    sys.setswitchinterval(1000)
+    try:
+        deadline = time.monotonic() + seconds
+        go.set()
+        while not ran.is_set() and time.monotonic() < deadline:
+            call()
+        return ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
 
 
 def open_fds() -> dict[int, str]:
@@ -273,12 +301,3 @@ def eventfd() -> Iterator[Callable[..., int]]:
     yield make
     for fd in made:
         os.close(fd)
-
-
-@pytest.fixture
-def no_switches() -> Iterator[None]:
-    """The GIL changes hands only when it is let go: no thread asks another for it."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1000)
-    yield
-    sys.setswitchinterval(interval)
