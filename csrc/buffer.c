@@ -125,6 +125,7 @@ static PyType_Slot buffer_slots[] = {
     {Py_tp_doc,     (void *)buffer_doc},
     {Py_tp_new,     buffer_new        },
     {Py_tp_dealloc, buffer_dealloc    },
+    {Py_tp_iter,    PySeqIter_New     },
     {Py_sq_length,  buffer_length     },
     {Py_sq_item,    buffer_item       },
     {0,             NULL              },
