@@ -350,16 +350,14 @@ def test_busy_buffer(pool: ThreadPoolExecutor, epfd: int, eventfd: Eventfd, wait
     buffer = raw.EventBuffer(2)
     waiting = pool.submit(wait, epfd, buffer, None)
     until(lambda: waiters() == 1)
-    for use in (
-        lambda: wait(epfd, buffer, 0),
-        lambda: buffer[0],
-        lambda: list(buffer),
-    ):
-        with pytest.raises(BufferError):
-            use()
-    assert len(buffer) == 2
-    assert not waiting.done()
-    os.eventfd_write(fd, 1)
+    try:
+        for use in (lambda: wait(epfd, buffer, 0), lambda: buffer[0], lambda: list(buffer)):
+            with pytest.raises(BufferError):
+                use()
+        assert len(buffer) == 2
+        assert not waiting.done()
+    finally:
+        os.eventfd_write(fd, 1)
     assert waiting.result(10) == 1
     assert list(buffer) == [(EPOLLIN, 3)]
     assert wait(epfd, buffer, 0) == 1
