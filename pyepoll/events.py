@@ -32,10 +32,12 @@ class Event(enum.IntFlag):
     stream socket: this end shut down writing     ``OUT``
     stream socket: both ends shut down            ``IN | OUT | RDHUP | HUP``
     Unix stream socket: the peer closed           ``IN | OUT | RDHUP | HUP``
+    TCP socket: the peer closed                   ``IN | OUT | RDHUP``
+    stream socket: so, with our data unread       ``IN | OUT | ERR | RDHUP | HUP``
     TCP socket: the peer reset the connection     ``IN | OUT | ERR | RDHUP | HUP``
     TCP socket: connecting                        nothing, then ``OUT``
     TCP socket: the connection was refused        ``IN | OUT | ERR | RDHUP | HUP``
-    TCP socket: neither bound nor connected       ``OUT | HUP``
+    TCP socket: neither connected nor listening   ``OUT | HUP``
     listening socket: a connection to accept      ``IN``
     ============================================  =======================================
 
@@ -92,7 +94,10 @@ class Event(enum.IntFlag):
 
     @property
     def readable(self) -> bool:
-        """True if a read would not block now: data, the end of the stream, or an error to fetch."""
+        """True if a read would not block now: data, the end of the stream, or an error to fetch.
+
+        With PRI alone, what is there to read is out-of-band: ``recv(n, MSG_OOB)`` on a TCP socket.
+        """
         return bool(int(self) & _READABLE)
 
     @property

@@ -8,13 +8,14 @@ import itertools
 import os
 import pickle
 import re
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Pipe
+from conftest import Pipe, until
 
 import pyepoll
 import pyepoll.events
@@ -227,6 +228,18 @@ def unix_closed(stack: contextlib.ExitStack) -> Iterator[Any]:
     yield this
 
 
+def tcp_closed(stack: contextlib.ExitStack) -> Iterator[Any]:
+    this, peer = new_pair(stack)
+    peer.close()
+    yield this
+
+
+def closed_with_our_data(this: socket.socket, peer: socket.socket) -> None:
+    this.send(b"x")
+    until(lambda: bool(select.select([peer], [], [], 0)[0]))
+    peer.close()
+
+
 def tcp_reset(stack: contextlib.ExitStack) -> Iterator[Any]:
     this, peer = new_pair(stack)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -282,10 +295,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "stream socket: both ends shut down": on_both_families(shut_both),
     "Unix stream socket: the peer closed": unix_closed,
+    "TCP socket: the peer closed": tcp_closed,
+    "stream socket: so, with our data unread": on_both_families(closed_with_our_data),
     "TCP socket: the peer reset the connection": tcp_reset,
     "TCP socket: connecting": tcp_connecting,
     "TCP socket: the connection was refused": tcp_refused,
-    "TCP socket: neither bound nor connected": tcp_new,
+    "TCP socket: neither connected nor listening": tcp_new,
     "listening socket: a connection to accept": listening,
 }
 

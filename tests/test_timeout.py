@@ -294,6 +294,20 @@ def test_a_pending_signal_is_handled_before_the_wait(
     assert time.monotonic() - start < GENEROUS
 
 
+class PendingPoll(Pending):
+    """The same with a timeout of 0."""
+
+    __index__ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(
+        ("raise", ctypes.CDLL(None)), ((1, "number", signal.SIGUSR1),)
+    )
+
+
+def test_a_pending_signal_is_handled_before_the_poll(
+    ep: pyepoll.Epoll[int], wait: Wait, handler_writes: int
+) -> None:
+    assert wait(ep, PendingPoll()) == [(handler_writes, Event.IN)]
+
+
 def test_a_pending_signals_exception_comes_out(
     ep: pyepoll.Epoll[int], wait: Wait, handler_writes: int
 ) -> None:
