@@ -76,7 +76,7 @@ explain_file(int fd, char *cause, size_t size)
         kind = "a directory";
     }
     else if (S_ISCHR(mode)) {
-        kind = "a device without readiness, such as /dev/null,";
+        kind = "a device that never blocks, such as /dev/null,";
     }
     snprintf(cause, size, "%s is always ready and cannot be polled", kind);
 }
