@@ -1,0 +1,570 @@
+"""A child's Epoll is its own, and nothing that a child does costs the parent an event."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import Pipe, agree, fdinfo, run, until, waiters
+
+import pyepoll
+from pyepoll import Event
+
+Epoll = pyepoll.Epoll[Any]
+Eventfd = Callable[..., int]
+
+SECONDS = 20
+"""After so many seconds SIGALRM ends a child that hangs."""
+
+
+def fork() -> int:
+    """os.fork(), also where there are threads: what becomes of them in the child is what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def in_child(program: Callable[[], object]) -> str:
+    """Run a function in a fork; return the traceback of what it raised, and how the child died if it did."""
+    report, write = os.pipe()
+    child = fork()
+    if child == 0:
+        # What pytest would do with an exception, or at exit, is the parent's business.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(SECONDS)
+        try:
+            program()
+        except BaseException:
+            os.write(write, traceback.format_exc().encode()[-60000:])
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(report) as file:
+        text = file.read()
+    status = os.waitpid(child, 0)[1]
+    return text if status == 0 else f"{text}the child ended with status {status:#x}"
+
+
+def more_are_done(waits: list[Any], than: int) -> Callable[[], bool]:
+    return lambda: sum(wait.done() for wait in waits) > than
+
+
+def registrations_of(ep: Any) -> list[tuple[int, int, int]]:
+    return sorted((fd, *rest) for fd, rest in fdinfo(ep).items())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pyepoll.Epoll,
+        pytest.param(
+            select.epoll,
+            marks=pytest.mark.xfail(raises=AssertionError, reason="the child works on the parent's instance"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("how", ["unregister", "poll", "modify", "register", "close"])
+def test_the_parent_loses_nothing(make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any) -> None:
+    if make is select.epoll and how == "close":
+        pytest.skip("closing a copy of a number is harmless in stock as well")
+    pipes = [make_pipe() for _ in range(3)]
+    extra = make_pipe()
+
+    def child() -> None:
+        if how == "unregister":
+            for pipe in pipes:
+                ep.unregister(pipe.read)
+        elif how == "poll":
+            assert len(ep.poll(0)) == 3
+        elif how == "modify":
+            for pipe in pipes:
+                ep.modify(pipe.read, 0)
+        elif how == "register":
+            ep.register(extra.read, select.EPOLLIN)
+        ep.close()
+
+    with make() as ep:
+        for pipe in pipes:
+            ep.register(pipe.read, select.EPOLLIN | select.EPOLLONESHOT)
+            os.write(pipe.write, b"x")
+        before = registrations_of(ep)
+        assert in_child(child) == ""
+        assert registrations_of(ep) == before
+        assert sorted(fd for fd, _ in ep.poll(0)) == [pipe.read for pipe in pipes]
+
+
+@pytest.mark.parametrize("first", ["fileno", "poll", "wait", "iter", "register", "unregister", "rearm"])
+def test_the_childs_copy_works(
+    ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], first: str
+) -> None:
+    a, b = make_pipe(), make_pipe()
+    ep.register(a.read, Event.IN, "a")
+    ep.register(b.read, Event.IN | Event.ET, ["b"])
+    new = eventfd(1)
+
+    def child() -> None:
+        actions: dict[str, Callable[[], object]] = {
+            "fileno": lambda: ep.fileno(),
+            "poll": lambda: ep.poll(0),
+            "wait": lambda: list(ep.wait(0)),
+            "iter": lambda: iter(ep),
+            "register": lambda: ep.register(new, Event.IN | Event.ONESHOT, "new"),
+            "unregister": lambda: ep.unregister(a.read),
+            "rearm": lambda: ep.rearm(a.read),
+        }
+        actions[first]()
+        expected = {a.read: (Event.IN, "a"), b.read: (Event.IN | Event.ET, ["b"])}
+        if first == "register":
+            expected[new] = (Event.IN | Event.ONESHOT, "new")
+        if first == "unregister":
+            del expected[a.read]
+        assert dict(ep.registrations) == expected
+        assert ep.fileno() == number
+        if first != "iter":
+            assert agree(ep)
+        os.write(a.write, b"x")
+        os.write(b.write, b"x")
+        events = {str(data) for data, _ in ep.wait(5)} | {str(data) for data, _ in ep.wait(0.1)}
+        assert events == {str(data) for _, data in expected.values()}
+
+    number, before = ep.fileno(), registrations_of(ep)
+    assert in_child(child) == ""
+    assert registrations_of(ep) == before
+    # The pipes are shared, and what the child wrote is there: its poll took nothing.
+    assert sorted(str(data) for data, _ in ep.poll(0)) == ["['b']", "a"]
+
+
+def test_a_spent_one_shot_is_spent_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+    spent, armed = eventfd(1), eventfd()
+    ep.register(spent, Event.IN | Event.ONESHOT)
+    ep.register(armed, Event.IN | Event.ONESHOT)
+    assert len(ep.poll(0)) == 1
+
+    def child() -> None:
+        assert ep.poll(0) == []
+        os.eventfd_write(armed, 1)
+        assert ep.poll(5) == [(armed, Event.IN)]
+        ep.rearm(spent)
+        assert ep.poll(5) == [(spent, Event.IN)]
+
+    assert in_child(child) == ""
+    assert ep.poll(0) == [(armed, Event.IN)]
+
+
+def test_a_grandchild(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+    pipe, other = make_pipe(), make_pipe()
+    ep.register(pipe.read, Event.IN)
+    ep.register(other.read, Event.IN)
+
+    def grandchild() -> None:
+        assert sorted(ep.registrations) == [pipe.read]
+        os.write(pipe.write, b"x")
+        assert ep.poll(5) == [(pipe.read, Event.IN)]
+        ep.unregister(pipe.read)
+        ep.close()
+
+    def child() -> None:
+        ep.unregister(other.read)
+        assert in_child(grandchild) == ""
+        assert agree(ep)
+        assert ep.poll(5) == [(pipe.read, Event.IN)]
+
+    assert in_child(child) == ""
+    assert agree(ep)
+    assert ep.poll(5) == [(pipe.read, Event.IN)]
+
+
+def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd) -> None:
+    fd = eventfd(1)
+    ep.register(fd, Event.IN)
+
+    def grandchild() -> None:
+        assert ep.poll(5) == [(fd, Event.IN)]
+        ep.unregister(fd)
+
+    def child() -> None:
+        assert in_child(grandchild) == ""
+
+    assert in_child(child) == ""
+    assert ep.poll(5) == [(fd, Event.IN)]
+
+
+def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+    """Each has a list of its own, also of what was registered after the fork."""
+    pipe, go = make_pipe(), make_pipe()
+    ep.register(pipe.read, Event.IN)
+    children = []
+    for _ in range(2):
+        child = fork()
+        if child == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                signal.alarm(SECONDS)
+                select.select([go.read], [], [])
+                assert sorted(ep.registrations) == [pipe.read]
+                assert agree(ep)
+                assert ep.poll(5) == [(pipe.read, Event.IN)]
+                ep.unregister(pipe.read)
+                status = 0
+            os._exit(status)
+        children.append(child)
+    ep.register(go.write, Event.OUT)
+    os.write(pipe.write, b"x")
+    os.write(go.write, b"x")
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert agree(ep)
+    assert len(ep.poll(0)) == 2
+
+
+def test_an_unused_copy_costs_nothing(ep: Epoll, eventfd: Eventfd) -> None:
+    ep.register(eventfd(1), Event.IN)
+    before = registrations_of(ep)
+
+    def child() -> None:
+        fds = os.listdir("/proc/self/fd")
+        assert len(ep) == 1
+        assert ep.closed is False
+        assert os.listdir("/proc/self/fd") == fds
+        # Still the parent's instance: nothing was built.
+        assert [(fd, *rest) for fd, rest in fdinfo(number).items()] == before
+
+    number = ep.fileno()
+    assert in_child(child) == ""
+
+
+def test_collection_in_the_child(eventfd: Eventfd) -> None:
+    fd = eventfd(1)
+    held = [pyepoll.Epoll[Any]()]
+    held[0].register(fd, Event.IN, held[0])
+    number = held[0].fileno()
+
+    def child() -> None:
+        held.clear()
+        gc.collect()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+
+    assert in_child(child) == ""
+    assert held[0].poll(0) == [(held[0], Event.IN)]
+    held[0].close()
+
+
+def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+    fds = [eventfd(1) for _ in range(3)]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ONESHOT)
+    events = ep.wait(0)
+    held = [events]
+    next(events)
+    before = registrations_of(ep)
+
+    def child() -> None:
+        nonlocal events
+        held.clear()
+        del events
+        gc.collect()
+
+    assert in_child(child) == ""
+    assert registrations_of(ep) == before
+    assert [data for data, _ in events] == fds[1:]
+
+
+# What the child lacks.
+
+
+def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+    fds = [eventfd(1) for _ in range(3)]
+    for fd in fds:
+        ep.register(fd, Event.IN)
+
+    def child() -> None:
+        os.close(fds[1])
+        dropped = ep.stats()["dropped"]
+        assert sorted(data for data, _ in ep.poll(0)) == [fds[0], fds[2]]
+        assert fds[1] not in ep
+        assert ep.stats()["dropped"] == dropped + 1
+        assert agree(ep)
+
+    assert in_child(child) == ""
+    assert sorted(data for data, _ in ep.poll(0)) == fds
+
+
+@pytest.mark.parametrize("what", ["pipe", "another epoll", "nothing"])
+def test_the_number_is_not_ours_any_more(
+    ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], what: str
+) -> None:
+    ep.register(eventfd(1), Event.IN)
+    pipe = make_pipe()
+
+    def child() -> None:
+        if what == "nothing":
+            os.close(number)
+        elif what == "pipe":
+            os.dup2(pipe.read, number)
+        else:
+            stock = select.epoll()
+            stock.register(pipe.write, select.EPOLLOUT)
+            os.dup2(stock.fileno(), number)
+        calls: list[Callable[[], object]] = [
+            lambda: ep.poll(0),
+            lambda: ep.register(pipe.write),
+            lambda: ep.fileno(),
+            lambda: next(iter(ep)),
+        ]
+        for call in calls:
+            with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
+                call()
+        ep.close()
+        assert ep.closed
+        if what == "pipe":
+            os.write(pipe.write, b"x")
+            assert os.read(number, 1) == b"x"
+        if what == "another epoll":
+            same = select.epoll.fromfd(number)
+            assert same.poll(0) == [(pipe.write, select.EPOLLOUT)]
+
+    number = ep.fileno()
+    assert in_child(child) == ""
+    assert len(ep.poll(0)) == 1
+
+
+# Threads of the parent.
+
+
+def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+    live, ready = eventfd(), eventfd(1)
+    ep.register(live, Event.IN | Event.ONESHOT)
+    waits = [pool.submit(ep.poll) for _ in range(4)]
+    until(lambda: waiters() == 4)
+
+    def child() -> None:
+        # Nobody waits here, so close() has nobody to wait for; a cure would wait for them too.
+        ep.register(ready, Event.IN)
+        assert ep.poll(5) == [(ready, Event.IN)]
+        ep.close()
+
+    for _ in range(3):
+        assert in_child(child) == ""
+    assert not any(wait.done() for wait in waits)
+    for done in range(len(waits)):
+        os.eventfd_write(live, 1)
+        until(more_are_done(waits, done))
+        os.eventfd_read(live)
+        ep.rearm(live)
+    assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 4
+
+
+def test_fork_while_others_change_registrations(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
+    """The lock that they hold is nobody's in the child."""
+    done = threading.Event()
+    ready = eventfd(1)
+
+    def churn() -> None:
+        fd = eventfd()
+        while not done.is_set():
+            ep.register(fd, Event.IN)
+            ep.modify(fd, Event.OUT)
+            ep.unregister(fd)
+
+    def child() -> None:
+        ep.register(ready, Event.IN | Event.ET, "ready")
+        until(lambda: ("ready", Event.IN) in ep.poll(0))
+        ep.close()
+
+    churns = [pool.submit(churn) for _ in range(2)]
+    try:
+        for _ in range(20):
+            assert in_child(child) == ""
+    finally:
+        done.set()
+    for each in churns:
+        each.result()
+    assert fdinfo(ep) == {}
+    assert len(ep) == 0
+
+
+def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eventfd) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN)
+    reports: list[str] = []
+
+    def child() -> None:
+        os.eventfd_write(live, 1)
+        assert ep.poll(5) == [(live, Event.IN)]
+        ep.unregister(live)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: reports.append(in_child(child)))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert ep.poll(10) == [(live, Event.IN)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert reports == [""]
+
+
+def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
+    """The child comes back from its handler into the wait, which is its own from there on."""
+    out = run("""
+        import os, signal
+        import pyepoll
+        from pyepoll import Event
+
+        ep, fd = pyepoll.Epoll(), os.eventfd(0)
+        ep.register(fd, Event.IN | Event.ONESHOT)
+        child = -1
+
+        def fork(*_):
+            global child
+            child = os.fork()
+
+        signal.signal(signal.SIGALRM, fork)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        events = ep.poll(0.3)
+        assert events == [], events
+        if child == 0:
+            own = os.eventfd(1)
+            ep.register(own, Event.IN)
+            assert ep.poll(5) == [(own, Event.IN)]
+            ep.unregister(fd)
+        else:
+            assert os.waitpid(child, 0)[1] == 0
+            os.eventfd_write(fd, 1)
+            assert ep.poll(5) == [(fd, Event.IN)]
+            print("fine")
+    """)
+    assert out == "fine\n"
+
+
+def test_forks_under_traffic(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+    """Every byte that is written is reported in the parent, whatever its children do."""
+    pipes = [make_pipe() for _ in range(4)]
+    for pipe in pipes:
+        ep.register(pipe.read, Event.IN | Event.ET, pipe)
+    before = registrations_of(ep)
+
+    def nosy() -> None:
+        for pipe in pipes[:2]:
+            ep.unregister(pipe.read)
+        ep.poll(0)
+        ep.close()
+
+    children = []
+    for round in range(40):
+        for pipe in pipes:
+            os.write(pipe.write, b"x")
+        child = fork()
+        if child == 0:
+            try:
+                if round % 2:
+                    nosy()
+            finally:
+                os._exit(0)
+        children.append(child)
+        seen: set[int] = set()
+        deadline = time.monotonic() + 10
+        while len(seen) < 4:
+            seen.update(pipe.read for pipe, _ in ep.poll(0.1))
+            assert time.monotonic() < deadline
+        for pipe in pipes:
+            assert os.read(pipe.read, 10) == b"x"
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    assert registrations_of(ep) == before
+
+
+# How programs fork.
+
+
+def test_multiprocessing(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+    pipe = make_pipe()
+    ep.register(pipe.read, Event.IN, "data")
+
+    def child() -> None:
+        os.write(pipe.write, b"x")
+        assert ep.poll(5) == [("data", Event.IN)]
+        ep.unregister(pipe.read)
+        ep.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+    process.join()
+    assert process.exitcode == 0
+    process.close()
+    assert ep.poll(5) == [("data", Event.IN)]
+
+
+def test_subprocess(ep: Epoll, eventfd: Eventfd) -> None:
+    """It gets no copy, and leaves none behind."""
+    fd = eventfd(1)
+    ep.register(fd, Event.IN)
+    before = registrations_of(ep)
+    script = f"import os\ntry:\n    os.fstat({ep.fileno()})\nexcept OSError:\n    print('closed')"
+    options: dict[str, Any]
+    for options in ({}, {"preexec_fn": gc.collect}, {"close_fds": False}):
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, **options
+        )
+        assert done.stdout == "closed\n"
+        assert registrations_of(ep) == before
+        assert ep.poll(0) == [(fd, Event.IN)]
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["keeping the fds", "closing all fds"])
+def test_a_daemon(ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], keep: bool) -> None:
+    """Fork, setsid, fork; and as daemons do, close everything that was inherited."""
+    fd, report = eventfd(1), make_pipe()
+    ep.register(fd, Event.IN)
+
+    def daemon() -> None:
+        if keep:
+            assert ep.poll(5) == [(fd, Event.IN)]
+        else:
+            os.dup2(report.write, 2)
+            os.closerange(3, 200)
+            with pytest.raises(OSError, match="fork"):
+                ep.poll(0)
+            ep.close()
+            # What wakes waiters was closed with the rest, and its number may be a stranger's.
+            stranger = os.eventfd(7, os.EFD_NONBLOCK)
+            new = pyepoll.Epoll[int]()
+            with ThreadPoolExecutor() as pool:
+                wait = pool.submit(new.poll)
+                until(lambda: waiters() == 1)
+                new.close()
+                with pytest.raises(ValueError, match="closed"):
+                    wait.result(10)
+            assert os.eventfd_read(stranger) == 7
+        os.write(report.write if keep else 2, b"fine")
+
+    def parent_of_the_daemon() -> None:
+        os.setsid()
+        if fork() == 0:
+            signal.alarm(SECONDS)
+            try:
+                daemon()
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.write(report.write if keep else 2, traceback.format_exc().encode())
+
+    start = time.monotonic()
+    assert in_child(parent_of_the_daemon) == ""
+    assert select.select([report.read], [], [], SECONDS)[0], time.monotonic() - start
+    assert os.read(report.read, 60000).decode() == "fine"
+    assert ep.poll(0) == [(fd, Event.IN)]

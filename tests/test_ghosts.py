@@ -1,0 +1,462 @@
+"""A closed fd whose file lives on keeps no wait busy, and the cure costs no live registration anything."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import IMPLIED, Pipe, agree, fdinfo, fdinfo_lines, until, waiters
+
+import pyepoll
+from pyepoll import Event
+
+Epoll = pyepoll.Epoll[Any]
+Eventfd = Callable[..., int]
+
+MOST_WAITS = 10
+"""How often a ghost may wake a wait before it is cured."""
+
+
+def unregister_closed(ep: Any, fd: int) -> None:
+    """Unregister a number whose file is gone from it: EBADF, or ENOENT where it has another."""
+    with contextlib.suppress(OSError):
+        ep.unregister(fd)
+
+
+@pytest.fixture
+def make_ghost() -> Iterator[Callable[..., int]]:
+    """Leave a ready ghost in an epoll; return the number it had. The file behind it is closed at the end."""
+    kept: list[int] = []
+
+    def make(ep: Any, mask: int = Event.IN, unregister: bool = True) -> int:
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        kept.append(os.dup(fd))
+        ep.register(fd, mask)
+        os.close(fd)
+        if unregister:
+            unregister_closed(ep, fd)
+        # Only now, or a wait in another thread would have the event while it is a live one.
+        os.eventfd_write(kept[-1], 1)
+        return fd
+
+    yield make
+    for fd in kept:
+        os.close(fd)
+
+
+def cured(ep: Epoll) -> bool:
+    """Nothing is in the kernel's list that the object does not know."""
+    return sorted(fd for fd, _, _ in fdinfo_lines(ep)) == sorted(ep.registrations)
+
+
+def wake_ups(ep: Epoll, seconds: float = 0.2) -> int:
+    """How often a wait of so many seconds woke; it must last that long and yield nothing."""
+    before, start = ep.stats()["waits"], time.monotonic()
+    assert ep.poll(seconds) == []
+    assert time.monotonic() - start >= seconds
+    return ep.stats()["waits"] - before
+
+
+def as_many_wait(waits: list[Any], count: int) -> Callable[[], bool]:
+    return lambda: sum(not wait.done() for wait in waits) == count
+
+
+@contextlib.contextmanager
+def no_fd_left(spare: int = 0) -> Iterator[None]:
+    """As many fds open as this process may have, but for a few."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, limits[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(spare):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pyepoll.Epoll,
+        pytest.param(select.epoll, marks=pytest.mark.xfail(raises=AssertionError, reason="spins")),
+    ],
+)
+def test_a_ghost_is_silent(make: Any, make_ghost: Callable[..., int]) -> None:
+    with make() as ep:
+        make_ghost(ep)
+        for _ in range(MOST_WAITS):
+            ep.poll(0)
+        assert ep.poll(0.05) == []
+        assert fdinfo(ep) == {}
+
+
+def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
+    make_ghost(ep)
+    number = ep.fileno()
+    assert wake_ups(ep) <= MOST_WAITS
+    assert fdinfo(ep) == {}
+    assert ep.stats()["cures"] == 1
+    assert 1 <= ep.stats()["stale"] <= MOST_WAITS
+    assert ep.fileno() == number
+    assert wake_ups(ep) == 1
+
+
+@pytest.mark.parametrize("waits", [lambda ep: ep.poll(0), lambda ep: list(ep.wait(0))], ids=["poll", "wait"])
+def test_waits_of_no_time_cure_too(ep: Epoll, make_ghost: Any, waits: Callable[[Epoll], Any]) -> None:
+    make_ghost(ep)
+    for _ in range(MOST_WAITS):
+        assert waits(ep) == []
+    assert cured(ep)
+
+
+def test_endless_iteration_cures(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+    make_ghost(ep)
+    live = eventfd(1)
+    ep.register(live, Event.IN)
+    events = iter(ep)
+    for _ in range(3 * MOST_WAITS):
+        assert next(events) == (live, Event.IN)
+    assert cured(ep)
+
+
+def test_fork_and_close(ep: Epoll) -> None:
+    """The parent closes what a child has open: an accepted connection handed to a worker."""
+    a, b = socket.socketpair()
+    hold, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(release)
+        os.read(hold, 1)
+        os._exit(0)
+    with b:
+        number = a.fileno()
+        # Level-triggered and always ready to write.
+        ep.register(a, Event.OUT)
+        a.close()
+        unregister_closed(ep, number)
+        assert wake_ups(ep) <= MOST_WAITS
+        assert cured(ep)
+    os.close(hold)
+    os.close(release)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+    """Two entries in the kernel's list with one number."""
+    pipe = make_pipe()
+    number = make_ghost(ep)
+    os.dup2(pipe.read, number)
+    ep.register(number, Event.IN, "newcomer")
+    assert [fd for fd, _, _ in fdinfo_lines(ep)] == [number] * 2
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
+    os.write(pipe.write, b"x")
+    assert ep.poll(1) == [("newcomer", Event.IN)]
+    os.close(number)
+
+
+def test_the_number_is_registered_anew_without_unregister(
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+) -> None:
+    pipe = make_pipe()
+    number = make_ghost(ep, unregister=False)
+    os.dup2(pipe.read, number)
+    ep.register(number, Event.IN, "newcomer")
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
+    os.write(pipe.write, b"x")
+    assert ep.poll(1) == [("newcomer", Event.IN)]
+    os.close(number)
+
+
+def test_the_number_is_a_strangers(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+    """It is open again, and not registered: the cure must not begin to watch it."""
+    pipe = make_pipe()
+    number = make_ghost(ep)
+    os.write(pipe.write, b"x")
+    os.dup2(pipe.read, number)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert fdinfo(ep) == {}
+    assert os.read(number, 1) == b"x"
+    os.close(number)
+
+
+def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
+    """Then the kernel can be told to delete it, and no instance is built."""
+    fd = os.eventfd(1)
+    keep = os.dup(fd)
+    ep.register(fd, Event.IN)
+    os.close(fd)
+    unregister_closed(ep, fd)
+    os.dup2(keep, fd)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert fdinfo(ep) == {}
+    os.close(fd)
+    os.close(keep)
+
+
+def test_modify_of_a_closed_fd_forgets_it(ep: Epoll, make_ghost: Any) -> None:
+    number = make_ghost(ep, unregister=False)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ep.modify(number, Event.IN)
+    assert number not in ep
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
+
+
+def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+    """Its events come out until the first check finds the number closed."""
+    number = make_ghost(ep, unregister=False)
+    seen = 0
+    for _ in range(3 * MOST_WAITS):
+        seen += len(ep.poll(0))
+    assert seen < MOST_WAITS
+    assert number not in ep
+    assert cured(ep)
+    assert ep.stats()["dropped"] == 1
+    assert wake_ups(ep) == 1
+
+
+def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
+    """It comes after 8, 16, 32, … events, and never later than after 1,024."""
+    fd = os.eventfd(1)
+    keep = os.dup(fd)
+    ep.register(fd, Event.IN)
+    for _ in range(5000):
+        assert ep.poll(0) == [(fd, Event.IN)]
+    os.close(fd)
+    seen = 0
+    while fd in ep:
+        seen += len(ep.poll(0))
+        assert seen <= 1024
+    os.close(keep)
+
+
+def test_live_registrations_are_untouched(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+    pipes = [make_pipe() for _ in range(6)]
+    masks = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Event.EXCLUSIVE, Event(0)]
+    data = [object() for _ in masks]
+    for pipe, mask, each in zip(pipes, masks, data, strict=False):
+        ep.register(pipe.read, mask, each)
+    ep.register(pipes[5].write, Event.OUT | Event.ONESHOT, "spent")
+    assert ep.poll(0) == [("spent", Event.OUT)]
+    before = fdinfo_lines(ep)
+    make_ghost(ep)
+    assert wake_ups(ep) <= MOST_WAITS
+    # What is spent asks for nothing; the kernel adds what it adds to every mask.
+    assert sorted((fd, events | IMPLIED, word) for fd, events, word in before) == sorted(
+        (fd, events | IMPLIED, word) for fd, events, word in fdinfo_lines(ep)
+    )
+    assert [ep.registrations[pipe.read] for pipe in pipes[:5]] == list(zip(masks, data, strict=True))
+    assert ep.poll(0) == [], "the spent one-shot is still spent"
+    for pipe in pipes[:5]:
+        os.write(pipe.write, b"x")
+    assert {id(data) for data, _ in ep.poll(1)} == {id(each) for each in data[:4]}
+    assert {id(data) for data, _ in ep.poll(0)} == {id(data[0]), id(data[3])}, "edge and one-shot came once"
+    ep.modify(pipes[5].write, Event.OUT | Event.ONESHOT)
+    assert ("spent", Event.OUT) in ep.poll(0)
+
+
+def test_a_spent_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_ghost: Any) -> None:
+    """The kernel adds ERR and HUP to what a new instance is told of it."""
+    pipe = Pipe()
+    os.write(pipe.write, b"x")
+    ep.register(pipe.read, Event.IN | Event.ONESHOT)
+    assert ep.poll(0) == [(pipe.read, Event.IN)]
+    make_ghost(ep)
+    assert wake_ups(ep) <= MOST_WAITS
+    pipe.close(pipe.write)
+    for _ in range(5):
+        assert ep.poll(0) == []
+    ep.rearm(pipe.read)
+    assert ep.poll(0) == [(pipe.read, Event.IN | Event.HUP)]
+    pipe.close()
+
+
+def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    """Edges and one-shots that are ready while the cure is made are still to be had."""
+    fds = [eventfd(1) for _ in range(20)]
+    for i, fd in enumerate(fds):
+        ep.register(fd, Event.IN | (Event.ET if i % 2 else Event.ONESHOT))
+    make_ghost(ep)
+    seen: set[int] = set()
+    for _ in range(3 * MOST_WAITS + len(fds)):
+        seen.update(data for data, _ in ep.poll(0, maxevents=1))
+    assert seen == set(fds)
+    assert cured(ep)
+
+
+def test_other_waiters_are_moved_over(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor
+) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN | Event.ONESHOT)
+    waits = [pool.submit(ep.poll, 5 if i % 2 else None) for i in range(6)]
+    until(lambda: waiters() == 6)
+    make_ghost(ep)
+    until(lambda: ep.stats()["cures"] == 1 and cured(ep))
+    until(lambda: waiters() == 6)
+    for remaining in range(5, -1, -1):
+        os.eventfd_write(live, 1)
+        until(as_many_wait(waits, remaining))
+        os.eventfd_read(live)
+        ep.rearm(live)
+    assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 6
+
+
+def test_several_ghosts_are_one_cure(ep: Epoll, make_ghost: Any) -> None:
+    for _ in range(50):
+        make_ghost(ep)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
+    assert ep.stats()["cures"] == 1
+
+
+def test_again_and_again(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd(1)
+    ep.register(live, Event.IN)
+    number = ep.fileno()
+    for cures in range(1, 6):
+        make_ghost(ep)
+        for _ in range(2 * MOST_WAITS):
+            assert ep.poll(0) == [(live, Event.IN)]
+        assert ep.stats()["cures"] == cures
+        assert agree(ep)
+    assert ep.fileno() == number
+
+
+def test_close_on_exec_is_kept(ep: Epoll, make_ghost: Any) -> None:
+    for inheritable in (True, False):
+        os.set_inheritable(ep.fileno(), inheritable)
+        make_ghost(ep)
+        assert wake_ups(ep) <= MOST_WAITS
+        assert cured(ep)
+        assert os.get_inheritable(ep.fileno()) is inheritable
+
+
+# Whoever watches this epoll.
+
+
+@pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
+@pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
+def test_nested(ep: Epoll, eventfd: Eventfd, make_ghost: Any, outer_type: Any, mask: int) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN)
+    with outer_type() as outer:
+        outer.register(ep.fileno(), int(mask))
+        before = fdinfo(outer)
+        make_ghost(ep)
+        assert wake_ups(ep) <= MOST_WAITS
+        assert cured(ep)
+        assert fdinfo(outer) == before
+        outer.poll(0)
+        os.eventfd_write(live, 1)
+        assert outer.poll(1) == [(ep.fileno(), select.EPOLLIN)]
+        assert ep.poll(0) == [(live, Event.IN)]
+
+
+def test_nested_and_spent(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd(1)
+    ep.register(live, Event.IN)
+    with pyepoll.Epoll[Any]() as outer:
+        outer.register(ep, Event.IN | Event.ONESHOT, "inner")
+        assert outer.poll(0) == [("inner", Event.IN)]
+        make_ghost(ep)
+        for _ in range(MOST_WAITS):
+            ep.poll(0)
+        assert cured(ep)
+        assert outer.poll(0) == []
+        outer.rearm(ep)
+        assert outer.poll(0) == [("inner", Event.IN)]
+
+
+def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN)
+    seen: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ep.fileno(), lambda: seen.extend(ep.poll(0)))
+        make_ghost(ep)
+        async with asyncio.timeout(10):
+            while not ep.stats()["cures"]:
+                await asyncio.sleep(0.001)
+            os.eventfd_write(live, 1)
+            while not seen:
+                await asyncio.sleep(0.001)
+        loop.remove_reader(ep.fileno())
+
+    asyncio.run(main())
+    assert set(seen) == {(live, Event.IN)}
+
+
+def test_an_outer_that_is_cured_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd()
+    with pyepoll.Epoll[Any]() as inner:
+        inner.register(live, Event.IN)
+        ep.register(inner, Event.IN, "inner")
+        make_ghost(ep)
+        assert wake_ups(ep) <= MOST_WAITS
+        assert cured(ep)
+        os.eventfd_write(live, 1)
+        assert ep.poll(1) == [("inner", Event.IN)]
+
+
+def test_fromfd_shares_the_cure(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd()
+    other = pyepoll.Epoll[Any].fromfd(ep.fileno())
+    other.register(live, Event.IN, "live")
+    make_ghost(other)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(other)
+    os.eventfd_write(live, 1)
+    assert ep.poll(1) == other.poll(1) == [("live", Event.IN)]
+    assert other.stats() == ep.stats()
+
+
+def test_a_foreign_instance_is_never_rebuilt(make_ghost: Any, eventfd: Eventfd) -> None:
+    live = eventfd()
+    with select.epoll() as stock:
+        stock.register(live, select.EPOLLIN)
+        other = pyepoll.Epoll[Any].fromfd(stock.fileno())
+        with select.epoll.fromfd(os.dup(stock.fileno())) as same:
+            make_ghost(other)
+            for _ in range(3 * MOST_WAITS):
+                other.poll(0)
+            os.eventfd_write(live, 1)
+            assert (live, select.EPOLLIN) in same.poll(0), "still the same instance"
+
+
+# No fd left.
+
+
+def test_no_fd_for_a_cure(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN)
+    make_ghost(ep)
+    with no_fd_left():
+        used, start = time.process_time(), time.monotonic()
+        assert ep.poll(0.5) == []
+        assert time.monotonic() - start >= 0.5
+        assert time.process_time() - used < 0.4, "it spins"
+        os.eventfd_write(live, 1)
+        assert ep.poll(5) == [(live, Event.IN)]
+        os.eventfd_read(live)
+    assert wake_ups(ep) <= 2 * MOST_WAITS
+    assert cured(ep)
+    os.eventfd_write(live, 1)
+    assert ep.poll(5) == [(live, Event.IN)]
