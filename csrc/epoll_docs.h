@@ -1,0 +1,102 @@
+/* The docstrings of the Epoll type and its methods. */
+#ifndef PYEPOLL_EPOLL_DOCS_H
+#define PYEPOLL_EPOLL_DOCS_H
+
+#include "compat.h"
+
+PyDoc_STRVAR(fromfd_doc,
+"fromfd($type, fd, /)\n--\n\n"
+"Return an Epoll on the epoll that is already open under the number fd.\n\n"
+"Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
+"of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
+"Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll.");
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Close the epoll and release all data; a second close does nothing.\n\n"
+"Waits in other threads end: wait() and poll() raise ValueError, an endless iteration stops. This call\n"
+"does not wait for them; the last of them to leave closes the fd.\n\n"
+"Raises OSError: EBADF when somebody else has closed the fd number. See close(2).");
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\n"
+"Return the fd number of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
+"Raises ValueError when the object is closed.");
+
+PyDoc_STRVAR(register_doc,
+"register($self, /, fd, eventmask=7, data=...)\n--\n\n"
+"Watch fd, an fd number or an object with fileno(), for the events of eventmask.\n\n"
+"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. data\n"
+"is any object, by default the fd number: it comes back with each event. A number whose file was closed\n"
+"and which has been reused since is registered anew.\n\n"
+"Raises ValueError for unknown bits, a negative fd or a closed object; TypeError for a wrong type;\n"
+"OSError: EEXIST when fd is registered, EBADF when it is not open, EPERM when its file cannot be polled,\n"
+"EINVAL for the epoll itself or for EXCLUSIVE with a flag that it does not go with, ELOOP for epolls in a\n"
+"circle, ENOSPC at the limit of /proc/sys/fs/epoll/max_user_watches, ENOMEM. See epoll_ctl(2).");
+
+PyDoc_STRVAR(modify_doc,
+"modify($self, /, fd, eventmask, data=...)\n--\n\n"
+"Change what the registered fd is watched for, and its data if any is given.\n\n"
+"The kernel looks at the file anew: an edge is reported again, and a spent one-shot is armed.\n\n"
+"Raises what register raises, but ENOENT when fd is not registered instead of EEXIST, and EINVAL for a\n"
+"registration with EXCLUSIVE. After EBADF or ENOENT the number is no longer registered.\n"
+"See epoll_ctl(2), EPOLL_CTL_MOD.");
+
+PyDoc_STRVAR(unregister_doc,
+"unregister($self, /, fd)\n--\n\n"
+"Stop to watch fd. After this call none of its events comes out of any iterator.\n\n"
+"Raises OSError: ENOENT when fd is not registered, EBADF when it is not open; ValueError and TypeError as\n"
+"register. Even then the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
+
+PyDoc_STRVAR(rearm_doc,
+"rearm($self, /, fd)\n--\n\n"
+"Apply the mask that fd is registered with once more: arm a spent one-shot, report an edge again.\n\n"
+"Raises what modify raises.");
+
+PyDoc_STRVAR(poll_doc,
+"poll($self, /, timeout=None, maxevents=-1)\n--\n\n"
+"Wait for events and return them as a list of (data, events), as true as when the call returned.\n\n"
+"timeout is in seconds, an int or a float, kept to the nanosecond where the kernel can and never\n"
+"early: None or -1 waits for ever, 0 polls, any other negative is a deadline that has passed and polls.\n"
+"maxevents is how many events to return at most; -1 sets no limit.\n\n"
+"A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
+"Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"
+"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, and where a\n"
+"seccomp profile forbids the call, epoll_wait(2) with milliseconds, rounded up.");
+
+PyDoc_STRVAR(wait_doc,
+"wait($self, /, timeout=None, maxevents=-1, sigmask=None)\n--\n\n"
+"Wait for events and return an iterator that hands them out as (data, events), one batch.\n\n"
+"Each event is checked when it is handed out: one whose registration was removed or replaced meanwhile\n"
+"is passed over. When the iterator is dropped before its end, edges and one-shots that it did not hand\n"
+"out are armed again.\n\n"
+"timeout and maxevents are as in poll. sigmask is an iterable of the signal numbers to block for the\n"
+"time of the wait, set and taken back atomically with it (epoll_pwait), or None.\n\n"
+"Raises what poll raises, and ValueError for an invalid signal number.");
+
+PyDoc_STRVAR(stats_doc,
+"stats($self, /)\n--\n\n"
+"Return a dict of what the epoll has done since it was made.\n\n"
+"waits: calls of epoll_wait; events: what they returned; stale: events dropped because their registration\n"
+"had gone; cures: ghosts removed, which made such events without end; dropped: registrations given up\n"
+"because their fd was found closed; pwait2: 1 if timeouts are kept to the nanosecond.");
+
+PyDoc_STRVAR(fds_doc,
+"_fds($self, /)\n--\n\n"
+"Return the registered fd numbers as a list, in ascending order.");
+
+PyDoc_STRVAR(registration_doc,
+"_registration($self, fd, /)\n--\n\n"
+"Return (events, data) of the registered fd, or None.");
+
+PyDoc_STRVAR(epoll_doc,
+"Epoll(sizehint=-1, flags=0)\n--\n\n"
+"An epoll: watches fds and hands out their events with the data they were registered with.\n\n"
+"A drop-in for select.epoll that adds data, iteration, rearm and a mapping of what is registered.\n"
+"sizehint is a positive int or -1, and ignored; flags is 0 or EPOLL_CLOEXEC, which is always set.\n\n"
+"Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"
+"fork the object is a copy with registrations of its own.\n\n"
+"Raises OSError: EMFILE or ENFILE when no fd is left, EINVAL for other flags; ValueError for a sizehint\n"
+"out of range. See epoll(7), Linux 4.5.");
+
+#endif
