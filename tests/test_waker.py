@@ -1,0 +1,246 @@
+"""A wake is never lost, wakes are one until they are seen, and a closed waker touches no fd."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import until, waiters
+
+import pyepoll
+from pyepoll import Event, Waker
+
+Epoll = pyepoll.Epoll[Any]
+
+modes = pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["level", "edge"])
+
+
+@modes
+def test_wakes_are_one(ep: Epoll, mask: Event) -> None:
+    with Waker() as waker:
+        ep.register(waker, mask, waker)
+        assert ep.poll(0) == []
+        for _ in range(100):
+            waker.wake()
+        assert ep.poll(0) == [(waker, Event.IN)]
+        assert waker.clear() is True
+        assert waker.clear() is False
+        assert ep.poll(0) == []
+
+
+def test_level_stays_until_it_is_cleared(ep: Epoll) -> None:
+    with Waker() as waker:
+        ep.register(waker, Event.IN, "waker")
+        waker.wake()
+        assert [ep.poll(0) for _ in range(3)] == [[("waker", Event.IN)]] * 3
+        waker.clear()
+        assert ep.poll(0) == []
+
+
+def test_edge_needs_no_clear(ep: Epoll) -> None:
+    with Waker() as waker:
+        ep.register(waker, Event.IN | Event.ET, "waker")
+        for _ in range(100):
+            waker.wake()
+            assert ep.poll(0) == [("waker", Event.IN)]
+            assert ep.poll(0) == []
+
+
+@modes
+def test_wakes_a_wait(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+    with Waker() as waker:
+        ep.register(waker, mask, "waker")
+        for _ in range(20):
+            wait = pool.submit(ep.poll, 30)
+            until(lambda: waiters() == 1)
+            waker.wake()
+            assert wait.result(10) == [("waker", Event.IN)]
+            waker.clear()
+
+
+@modes
+def test_none_is_lost_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+    """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
+    each, counts = 500, [0] * 8
+    with Waker() as waker:
+        ep.register(waker, mask)
+
+        def work(number: int) -> None:
+            for _ in range(each):
+                counts[number] += 1
+                waker.wake()
+
+        working = [pool.submit(work, number) for number in range(8)]
+        while True:
+            seen = sum(counts)
+            if seen == 8 * each:
+                break
+            assert ep.poll(10) != [], f"slept through a wake after {seen} of {8 * each}"
+            if not mask & Event.ET:
+                waker.clear()
+        for done in working:
+            done.result()
+
+
+@pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["level", "edge"])
+def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+    """Two threads wake each other in turn; one lost wake would stop both."""
+    rounds = 300
+    with Waker() as there, Waker() as back, pyepoll.Epoll[Any]() as other:
+        ep.register(there, mask)
+        other.register(back, mask)
+
+        def echo() -> None:
+            for _ in range(rounds):
+                assert ep.poll(10)
+                there.clear()
+                back.wake()
+
+        echoing = pool.submit(echo)
+        for _ in range(rounds):
+            there.wake()
+            assert other.poll(10)
+            back.clear()
+        echoing.result()
+
+
+def test_a_full_counter(ep: Epoll) -> None:
+    """The write would block, and says so; the waker is as readable as it can be."""
+    with Waker() as waker:
+        ep.register(waker, Event.IN, "waker")
+        os.eventfd_write(waker.fileno(), 2**64 - 2)
+        for _ in range(10):
+            waker.wake()
+        assert ep.poll(0) == [("waker", Event.IN)]
+        assert waker.clear() is True
+        assert ep.poll(0) == []
+        waker.wake()
+        assert ep.poll(0) == [("waker", Event.IN)]
+
+
+def test_closed_touches_no_fd() -> None:
+    """Its number is a stranger's by now."""
+    waker = Waker()
+    number = waker.fileno()
+    waker.close()
+    assert waker.closed is True
+    stranger = os.eventfd(0, os.EFD_NONBLOCK)
+    os.dup2(stranger, number)
+    for _ in range(3):
+        waker.wake()
+        waker.close()
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(number)
+    for call in (waker.fileno, waker.clear, waker.__enter__):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+    del waker
+    os.fstat(number)
+    for fd in {stranger, number}:
+        os.close(fd)
+
+
+def test_close_against_wake(pool: ThreadPoolExecutor) -> None:
+    """Eight threads wake while it is closed, and an eventfd takes the number at once: not one count in it."""
+    for _ in range(10):
+        waker = Waker()
+        number, go, done = waker.fileno(), threading.Barrier(9), threading.Event()
+
+        def work(waker: Waker = waker, go: threading.Barrier = go, done: threading.Event = done) -> None:
+            go.wait(10)
+            while not done.is_set():
+                waker.wake()
+
+        working = [pool.submit(work) for _ in range(8)]
+        go.wait(10)
+        waker.close()
+        stranger = os.eventfd(0, os.EFD_NONBLOCK)
+        done.set()
+        for each in working:
+            each.result(10)
+        assert stranger == number
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(stranger)
+        os.close(stranger)
+
+
+@modes
+def test_from_a_signal_handler(ep: Epoll, mask: Event) -> None:
+    with Waker() as waker:
+        ep.register(waker, mask, "waker")
+        before = signal.signal(signal.SIGALRM, lambda *_: waker.wake())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            assert ep.poll(10) == [("waker", Event.IN)]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def test_from_a_signal_handler_that_interrupts_wake_and_clear(ep: Epoll) -> None:
+    count = 0
+
+    def handler(*_: object) -> None:
+        nonlocal count
+        count += 1
+        waker.wake()
+
+    with Waker() as waker:
+        ep.register(waker, Event.IN)
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            seen, end = 0, time.monotonic() + 0.3
+            while time.monotonic() < end:
+                assert ep.poll(10) != []
+                waker.clear()
+                seen += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert 0 < seen <= count
+
+
+def test_from_a_finalizer(ep: Epoll) -> None:
+    class Data:
+        def __del__(self) -> None:
+            waker.wake()
+
+    with Waker() as waker:
+        ep.register(waker, Event.IN, Data())
+        ep.modify(waker, Event.IN, "waker")
+        assert ep.poll(0) == [("waker", Event.IN)]
+
+
+def test_closed_by_a_stranger() -> None:
+    """Not silence: somebody closed the number, and a wake would be lost."""
+    waker = Waker()
+    os.close(waker.fileno())
+    calls: list[Callable[[], object]] = [waker.wake, waker.clear, waker.close]
+    for call in calls:
+        with pytest.raises(OSError, match="eventfd"):
+            call()
+    waker.close()
+    assert waker.closed
+
+
+def test_several_in_one_epoll(ep: Epoll) -> None:
+    wakers = [Waker() for _ in range(5)]
+    for waker in wakers:
+        ep.register(waker, Event.IN | Event.ET, waker)
+    for i in (3, 1):
+        wakers[i].wake()
+    assert {data for data, _ in ep.poll(0)} == {wakers[1], wakers[3]}
+    for waker in wakers:
+        ep.unregister(waker)
+        waker.close()
+
+
+def test_is_closed_when_it_is_forgotten() -> None:
+    number = Waker().fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
