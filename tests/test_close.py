@@ -415,14 +415,15 @@ DELAY = """
     start = time.monotonic()
     ep.close()
     assert time.monotonic() - start < {within}, "close waits"
-    strangers = []
+    strangers, deadline = [], time.monotonic() + 10
     while thread.is_alive():
+        # A stranger may have the number once the call is over, though its thread is not. If it has it before,
+        # what is registered shows up there, and a wait on it does not end.
         strangers.append(select.epoll())
-        assert strangers[-1].fileno() != number, "the number was given away under a call"
         thread.join(0.01)
-    thread.join()
+        assert time.monotonic() < deadline, "it waits on a stranger"
     strangers.append(select.epoll())
-    assert strangers[-1].fileno() == number, "nobody has closed it"
+    assert number in [each.fileno() for each in strangers], "nobody has closed it"
     for each in strangers:
         with open(f"/proc/self/fdinfo/{{each.fileno()}}") as file:
             assert "tfd" not in file.read()
@@ -441,12 +442,12 @@ def can_trace() -> bool:
 @pytest.mark.parametrize(
     ("syscall", "work", "within", "printed"),
     [
-        ("epoll_ctl", "ep.register(fd, Event.IN)", 0.2, "None"),
-        ("epoll_ctl", "ep.unregister(fd)", 0.2, None),
+        ("epoll_ctl", "ep.register(fd, Event.IN)", 0.5, "None"),
+        ("epoll_ctl", "ep.unregister(fd)", 0.5, None),
         # The call that wakes the waiters is late as well.
-        ("epoll_wait,epoll_pwait", "ep.poll()", 0.2, CLOSED),
-        ("epoll_wait,epoll_pwait", "list(ep)", 0.2, "[]"),
-        ("epoll_pwait2", "ep.poll(3600)", 0.2, CLOSED),
+        ("epoll_wait,epoll_pwait", "ep.poll()", 0.5, CLOSED),
+        ("epoll_wait,epoll_pwait", "list(ep)", 0.5, "[]"),
+        ("epoll_pwait2", "ep.poll(3600)", 0.5, CLOSED),
     ],
 )
 def test_a_delayed_call(syscall: str, work: str, within: float, printed: str | None) -> None:
@@ -455,7 +456,7 @@ def test_a_delayed_call(syscall: str, work: str, within: float, printed: str | N
     done = subprocess.run(
         [
             *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={syscall}"),
-            *("-e", f"inject={syscall}:delay_enter=400000", sys.executable, "-P", "-W", "error", "-c"),
+            *("-e", f"inject={syscall}:delay_enter=1000000", sys.executable, "-P", "-W", "error", "-c"),
             textwrap.dedent(DELAY).format(work=work, within=within),
         ],
         capture_output=True,
