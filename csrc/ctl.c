@@ -198,6 +198,7 @@ change(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *d
     uint32_t generation = present->generation;
     uint32_t mask_before = present->mask;
     bool disarmed_before = present->disarmed;
+    uint32_t changed_before = present->changed;
     present->mask = mask;
     present->disarmed = false;
     present->changed = ++self->changes;
@@ -214,6 +215,7 @@ change(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *d
         STATE_LOCK(self);
         present->mask = mask_before;
         present->disarmed = disarmed_before;
+        present->changed = changed_before;
         if (data != NULL) {
             PyObject *refused = present->data;
             present->data = old->data;
@@ -320,34 +322,52 @@ ctl_forget(Instance *self, uint64_t word)
     return lost;
 }
 
-/* An exclusive registration cannot be modified, but it can be made anew under the same word. */
-static void
+/* Tell the kernel of a registration once more. An exclusive one cannot be modified, but it can be made
+ * anew under the same word; false if that failed half-way. */
+static bool
 tell_again(Instance *self, int fd, uint32_t mask, uint32_t generation)
 {
     if ((mask & EPOLLEXCLUSIVE) == 0) {
         kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+        return true;
     }
-    else if (kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0) == 0) {
-        kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation);
+    return kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
+           kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
+}
+
+/* The mask to report again for an event that was fetched at `seen`; 0 if there is none. */
+static uint32_t
+mask_to_tell(Instance *self, uint64_t word, const Seen *seen)
+{
+    uint32_t mask = 0;
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    if (present != NULL && (int32_t)(present->changed - seen->changes) <= 0 &&
+        !interest_is_spent(present, seen->removals) && (present->mask & (EPOLLET | EPOLLONESHOT)) != 0) {
+        mask = present->mask;
+        present->disarmed = false;
     }
+    STATE_UNLOCK(self);
+    return mask;
 }
 
 void
-ctl_report_again(Instance *self, uint64_t word, uint32_t changes)
+ctl_report_again(Instance *self, uint64_t word, const Seen *seen)
 {
+    Registration lost = {0};
     STATE_LOCK(self);
     bool open = self->standing == OPEN;
     STATE_UNLOCK(self);
     if (!open || begin(self) != 0) {
         return; /* no exception: an open one can only have been closed meanwhile */
     }
-    STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
-    uint32_t mask = present != NULL ? present->mask : 0;
-    bool told_since = present != NULL && (int32_t)(present->changed - changes) > 0;
-    STATE_UNLOCK(self);
-    if ((mask & (EPOLLET | EPOLLONESHOT)) != 0 && !told_since) {
-        tell_again(self, interest_word_fd(word), mask, (uint32_t)(word >> 32));
+    int fd = interest_word_fd(word);
+    uint32_t mask = mask_to_tell(self, word, seen);
+    if (mask != 0 && !tell_again(self, fd, mask, (uint32_t)(word >> 32))) {
+        lost = removed(self, fd);
+        removal_ended(self, false);
+        self->dropped++;
     }
     end(self);
+    registration_release(&lost);
 }

@@ -21,8 +21,8 @@ int ctl_unregister(Instance *self, int fd);
  * The caller has the ctl lock and releases what comes back. */
 Registration ctl_forget(Instance *self, uint64_t word);
 
-/* An event that was fetched at `changes` will not be handed out: tell the kernel to report an edge
- * or a one-shot again, unless it was told anything about the registration since. Best effort. */
-void ctl_report_again(Instance *self, uint64_t word, uint32_t changes);
+/* An event that was fetched at `seen` will not be handed out: tell the kernel to report an edge or a
+ * one-shot again, unless it was told anything about the registration since. Best effort. */
+void ctl_report_again(Instance *self, uint64_t word, const Seen *seen);
 
 #endif

@@ -10,13 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <structmember.h>
 
 typedef struct {
     PyObject_HEAD
     Instance *instance;
     PyObject *weakrefs;
-    bool closed;
+    atomic_bool closed;
 } Epoll;
 
 /* The error of a call on a closed object; or, where another handle has closed the instance, of one
@@ -42,18 +43,6 @@ none_or_error(const Epoll *self, int status)
 }
 
 static PyObject *
-epoll_from(PyTypeObject *type, Instance *instance)
-{
-    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
-    if (self == NULL) {
-        Py_XDECREF(instance);
-        return NULL;
-    }
-    self->instance = instance;
-    return (PyObject *)self;
-}
-
-static PyObject *
 epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"sizehint", "flags", NULL};
@@ -75,7 +64,14 @@ epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (epfd < 0) {
         return os_error(errno, "epoll_create1(CLOEXEC)");
     }
-    return epoll_from(type, instance_new(module_state_of(type), epfd, false));
+    Instance *instance = instance_new(module_state_of(type), epfd, false);
+    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
+    if (self == NULL) {
+        Py_XDECREF(instance);
+        return NULL;
+    }
+    self->instance = instance;
+    return (PyObject *)self;
 }
 
 static PyObject *
@@ -92,11 +88,19 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     if (!fdinfo_is_epoll(fd)) {
         return os_error(EINVAL, "fromfd(%d): not an epoll", fd);
     }
-    Instance *instance = instance_find(module, fd);
-    if (instance == NULL && !PyErr_Occurred()) {
-        instance = instance_new(module, fd, true);
+    /* First the object: an instance that was made and is dropped again would close the caller's fd. */
+    Epoll *self = (Epoll *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
     }
-    return epoll_from(type, instance);
+    self->instance = instance_find(module, fd);
+    if (self->instance == NULL && !PyErr_Occurred()) {
+        self->instance = instance_new(module, fd, true);
+    }
+    if (self->instance == NULL) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
 }
 
 static int
@@ -227,6 +231,7 @@ poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instan
     PyObject *given[ARGUMENTS] = {NULL};
     WaitFor wait;
     wait.timeout = FOREVER;
+    wait.deadline = 0;
     wait.maxevents = INT_MAX;
     wait.masked = false;
     if (self->closed) {
@@ -237,6 +242,9 @@ poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instan
         (given[1] != NULL && convert_maxevents(given[1], &wait.maxevents) < 0) ||
         (given[2] != NULL && convert_sigmask(given[2], &wait.set, &wait.masked) < 0)) {
         return NULL;
+    }
+    if (wait.timeout > 0) {
+        wait.deadline = wait_deadline(wait.timeout);
     }
     PyObject *events = result(self->instance, &wait);
     return events != NULL || PyErr_Occurred() ? events : refuse_closed(self);

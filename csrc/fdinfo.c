@@ -1,6 +1,7 @@
 #include "fdinfo.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,20 +63,18 @@ fdinfo_is_epoll(int fd)
     return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0;
 }
 
-int64_t
-fdinfo_eventfd_count(int fd)
+bool
+fdinfo_may_be_eventfd(int fd, uint64_t count)
 {
     char line[256];
-    int64_t count = -1;
+    bool found = false;
     FILE *file = fdinfo_open(fd);
     if (file == NULL) {
-        return -1;
+        return fcntl(fd, F_GETFD) >= 0;
     }
-    while (count < 0 && fgets(line, sizeof(line), file) != NULL) {
-        if (strncmp(line, "eventfd-count:", 14) == 0) {
-            count = (int64_t)strtoull(line + 14, NULL, 16);
-        }
+    while (!found && fgets(line, sizeof(line), file) != NULL) {
+        found = strncmp(line, "eventfd-count:", 14) == 0 && strtoull(line + 14, NULL, 16) == count;
     }
     fclose(file);
-    return count;
+    return found;
 }

@@ -19,7 +19,8 @@ int fdinfo_each(int epfd, bool (*see)(const Watched *watched, void *arg), void *
 /* Whether `fd` is an epoll, as /proc/self/fd names it. */
 bool fdinfo_is_epoll(int fd);
 
-/* The count of the eventfd `fd`; -1 if it is none or cannot be read. */
-int64_t fdinfo_eventfd_count(int fd);
+/* Whether `fd` is an eventfd with this count, or may be: it is open and cannot be looked at, which takes
+ * an fd and /proc. */
+bool fdinfo_may_be_eventfd(int fd, uint64_t count);
 
 #endif

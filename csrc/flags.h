@@ -4,7 +4,6 @@
 
 #include "compat.h"
 
-#include <linux/types.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>

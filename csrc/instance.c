@@ -26,31 +26,18 @@ init_locks(Instance *self)
 #endif
 }
 
-/* In a child: the locks and marks of threads that it does not have mean nothing. */
-static void
-reset_after_fork(Instance *self)
-{
-    init_locks(self);
-    self->users = self->waiters = 0;
-    self->moving = self->draining = self->haunted = false;
-    if (self->standing == OPEN) {
-        self->standing = ORPHAN;
-    }
-    self->forks = fork_count;
-}
-
-static bool
-is_ours(const Instance *self)
-{
-    return self->forks == fork_count;
-}
-
-static void
-notice_fork(Instance *self)
+void
+instance_reset(Instance *self)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!is_ours(self)) {
-        reset_after_fork(self);
+    if (self->forks != fork_count) {
+        init_locks(self);
+        self->users = self->waiters = 0;
+        self->moving = self->draining = self->haunted = false;
+        if (self->standing == OPEN) {
+            self->standing = ORPHAN;
+        }
+        self->forks = fork_count;
     }
     Py_END_CRITICAL_SECTION();
 }
@@ -73,7 +60,9 @@ instance_new(ModuleState *module, int epfd, bool foreign)
 {
     Instance *self = (Instance *)module->instance_type->tp_alloc(module->instance_type, 0);
     if (self == NULL) {
-        close(epfd);
+        if (!foreign) {
+            close(epfd);
+        }
         return NULL;
     }
     self->module = module;
@@ -84,9 +73,11 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     if (getrandom(&self->first, sizeof(self->first), GRND_NONBLOCK) != sizeof(self->first)) {
         self->first = (uint32_t)(uintptr_t)self;
     }
-    self->first |= 1u << 30; /* far from the generation 0 of a word that is just an fd number */
+    /* Far from the generation 0 of a word that is just an fd number, and from the end. */
+    self->first = (self->first & 0x3fffffff) | 0x40000000;
     self->generation = self->first;
     if (instance_remember(self) < 0) {
+        self->epfd = foreign ? -1 : epfd; /* the caller's again */
         Py_DECREF(self);
         return NULL;
     }
@@ -99,7 +90,8 @@ instance_find(ModuleState *module, int epfd)
     PyObject *key = PyLong_FromLong(epfd);
     PyObject *reference = NULL;
     PyObject *found = NULL;
-    if (key != NULL && PyDict_GetItemRef(module->instances, key, &reference) > 0 &&
+    if (key != NULL && module->instances != NULL &&
+        PyDict_GetItemRef(module->instances, key, &reference) > 0 &&
         PyWeakref_GetRef(reference, &found) > 0) {
         Standing standing = ((Instance *)found)->standing;
         if (standing == CLOSED || standing == ESTRANGED) {
@@ -115,9 +107,7 @@ int
 instance_enter_slowly(Instance *self)
 {
     for (;;) {
-        if (!is_ours(self)) {
-            notice_fork(self);
-        }
+        instance_notice_fork(self);
         STATE_LOCK(self);
         Standing standing = self->standing;
         if (standing == OPEN) {
@@ -140,7 +130,12 @@ static int
 instance_finish(Instance *self)
 {
     int error = 0;
+    self->finished = true;
     if (self->epfd >= 0) {
+        if (self->woken) {
+            /* A duplicate of the fd may live on. */
+            epoll_ctl(self->epfd, EPOLL_CTL_DEL, self->module->ready_fd, &(struct epoll_event){0});
+        }
         error = close(self->epfd) < 0 ? errno : 0;
     }
     STATE_LOCK(self);
@@ -184,28 +179,17 @@ instance_leave_slowly(Instance *self, bool waiter)
 void
 instance_lock_slowly(Instance *self)
 {
-    while (self->ctl_held) {
-        self->ctl_waiting++;
-        Py_BEGIN_ALLOW_THREADS
-        sem_wait(&self->ctl_free);
-        Py_END_ALLOW_THREADS
-        self->ctl_waiting--;
+    /* When the interpreter ends, a daemon thread may have ended with the lock. */
+    if (!Py_IsInitialized()) {
+        return;
     }
+    self->ctl_waiting++;
+    Py_BEGIN_ALLOW_THREADS
+    while (sem_wait(&self->ctl_free) < 0) {
+    }
+    Py_END_ALLOW_THREADS
 }
 #endif
-
-/* ENOSPC: the user may watch no more files. This instance is about to give its own up, so one of
- * them makes room. */
-static int
-wake_in_place_of_another(Instance *self, int ready_fd, struct epoll_event *mark)
-{
-    for (int fd = interest_next(&self->list, 0); fd >= 0; fd = interest_next(&self->list, fd + 1)) {
-        if (epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, mark) == 0) {
-            return epoll_ctl(self->epfd, EPOLL_CTL_ADD, ready_fd, mark) == 0 ? 0 : errno;
-        }
-    }
-    return ENOSPC;
-}
 
 /* By its count the eventfd is known again. */
 enum { READY_COUNT = 0x65706f6c };
@@ -216,35 +200,70 @@ ready_eventfd(void)
     return eventfd(READY_COUNT, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
+bool
+is_ready_eventfd(int fd)
+{
+    return fdinfo_may_be_eventfd(fd, READY_COUNT);
+}
+
+/* The word 0 is nobody's: generations start far above. 0 or an errno. */
+static int
+add_mark(const Instance *self)
+{
+    struct epoll_event mark = {.events = EPOLLIN, .data.u64 = 0};
+    return epoll_ctl(self->epfd, EPOLL_CTL_ADD, self->module->ready_fd, &mark) == 0 || errno == EEXIST
+               ? 0
+               : errno;
+}
+
+static bool
+add_in_place_of(const Watched *watched, void *arg)
+{
+    Instance *self = arg;
+    epoll_ctl(self->epfd, EPOLL_CTL_DEL, watched->fd, &(struct epoll_event){0});
+    return add_mark(self) != 0;
+}
+
 int
 instance_wake(Instance *self)
 {
     ModuleState *module = self->module;
-    if (fdinfo_eventfd_count(module->ready_fd) != READY_COUNT) {
-        /* Somebody closed every fd, as daemons do, and the number may be another's. */
+    if (!is_ready_eventfd(module->ready_fd)) {
         int fd = ready_eventfd();
         if (fd < 0) {
             return errno;
         }
         module->ready_fd = fd;
     }
-    /* The word 0 is nobody's: generations start far above. */
-    struct epoll_event mark = {.events = EPOLLIN, .data.u64 = 0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, module->ready_fd, &mark) == 0 || errno == EEXIST) {
-        return 0;
+    int error = add_mark(self);
+    if (error == ENOSPC && self->standing == CLOSED) {
+        /* The user may watch no more files. What this instance gives up anyway makes room. */
+        fdinfo_each(self->epfd, add_in_place_of, self);
+        error = add_mark(self);
     }
-    if (errno == ENOSPC && self->standing == CLOSED) {
-        return wake_in_place_of_another(self, module->ready_fd, &mark);
-    }
-    return errno;
+    return error;
+}
+
+/* Whether the number is this instance's to close. It is not when somebody has closed it behind our back and
+ * another Epoll has got it; in a child, when it cannot be seen to be the one that was inherited: then an fd
+ * too many is the lesser evil. */
+static bool
+has_number(Instance *self, bool inherited)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    Instance *holder = instance_find(self->module, self->epfd);
+    PyErr_Clear();
+    bool other = holder != NULL && holder != self;
+    Py_XDECREF(holder);
+    PyErr_Restore(type, value, traceback);
+    return !other && (!inherited || rebuild_whose(self) == 0);
 }
 
 int
 instance_close(Instance *self)
 {
-    if (!is_ours(self)) {
-        notice_fork(self);
-    }
+    instance_notice_fork(self);
     STATE_LOCK(self);
     Standing before = self->standing;
     int waiters = self->waiters;
@@ -255,13 +274,14 @@ instance_close(Instance *self)
     if (before == CLOSED) {
         return 0;
     }
-    if (before == ESTRANGED || (before == ORPHAN && !rebuild_is_still_ours(self))) {
+    if (before == ESTRANGED || !has_number(self, before == ORPHAN)) {
         self->epfd = -1;
     }
     if (idle) {
         return instance_finish(self);
     }
     if (waiters > 0) {
+        self->woken = true;
         instance_wake(self);
     }
     instance_leave(self);
@@ -291,6 +311,13 @@ instance_dealloc(Instance *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     instance_close(self);
+    if (!self->finished) {
+        /* Closed before a fork, in a parent whose waiters were still about to leave. */
+        if (!has_number(self, true)) {
+            self->epfd = -1;
+        }
+        instance_finish(self);
+    }
     PyMem_Free(self->spare);
 #ifndef Py_GIL_DISABLED
     sem_destroy(&self->ctl_free);

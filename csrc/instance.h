@@ -47,6 +47,8 @@ typedef struct {
     bool foreign;   /* others register here: their events are delivered, and it is never rebuilt */
     bool haunted;   /* a ghost reports */
     bool moving;    /* it is being rebuilt: nobody may begin to wait */
+    bool finished;  /* the fd and the registrations have been given up */
+    bool woken;     /* the ready eventfd is in the kernel's list until the end */
     bool draining;  /* the last waiter to leave posts `drained` */
     unsigned forks; /* the fork count of the process that this copy belongs to */
     int users;      /* threads between enter and leave */
@@ -74,8 +76,20 @@ typedef struct {
     unsigned long long waits, events, stale, cures, dropped;
 } Instance;
 
+/* Reset what means nothing in a child: the locks and marks of threads that it does not have. */
+void instance_reset(Instance *self);
+
+static inline void
+instance_notice_fork(Instance *self)
+{
+    if (self->forks != fork_count) {
+        instance_reset(self);
+    }
+}
+
 #ifdef Py_GIL_DISABLED
-#define STATE_LOCK(self) PyMutex_Lock(&(self)->state)
+/* In a child the lock may be a lost thread's, so it is looked at after the fork is noticed. */
+#define STATE_LOCK(self) (instance_notice_fork(self), PyMutex_Lock(&(self)->state))
 #define STATE_UNLOCK(self) PyMutex_Unlock(&(self)->state)
 #else
 #define STATE_LOCK(self) ((void)(self))
@@ -85,12 +99,20 @@ typedef struct {
 /* What enter says besides 0 and, with an exception, -1. */
 enum { IS_CLOSED = 1 };
 
-/* A new reference; takes over `epfd`, and closes it when that fails. */
+/* A new reference; takes over `epfd`, and unless it is foreign closes it when that fails. */
 Instance *instance_new(ModuleState *module, int epfd, bool foreign);
 
 /* The Instance that this interpreter has under `epfd`: a new reference; NULL without an exception
  * where there is none, with one on failure. */
 Instance *instance_find(ModuleState *module, int epfd);
+
+/* Whether the word of an event was made here. Those of others have other generations: ours start at random. */
+static inline bool
+instance_made(const Instance *self, uint64_t word)
+{
+    uint32_t age = (uint32_t)(word >> 32) - self->first;
+    return age >= 1 && age <= self->generation - self->first;
+}
 
 /* Become a user. 0, IS_CLOSED, or -1 with an exception (a fork's copy that could not be rebuilt). */
 static inline int instance_enter(Instance *self);
@@ -114,6 +136,9 @@ int instance_close(Instance *self);
 
 /* An eventfd that is ready for good, or -1 and errno. Kept on hand, so that closing works at EMFILE. */
 int ready_eventfd(void);
+
+/* Whether `fd` still is one; somebody may have closed every fd, as daemons do. */
+bool is_ready_eventfd(int fd);
 
 /* Make the waiters' calls return: put the ready eventfd into the kernel's list. 0 or an errno. */
 int instance_wake(Instance *self);
@@ -180,6 +205,9 @@ static inline void
 instance_lock(Instance *self)
 {
 #ifdef Py_GIL_DISABLED
+    if (!Py_IsInitialized()) {
+        self->ctl = (PyMutex){0}; /* as instance_lock_slowly */
+    }
     PyMutex_Lock(&self->ctl); /* lets go of the thread state while it waits */
 #else
     if (self->ctl_held) {
@@ -195,9 +223,12 @@ instance_unlock(Instance *self)
 #ifdef Py_GIL_DISABLED
     PyMutex_Unlock(&self->ctl);
 #else
-    self->ctl_held = false;
     if (self->ctl_waiting > 0) {
-        sem_post(&self->ctl_free); /* one too many makes a waiter look once more, no worse */
+        self->ctl_waiting--;
+        sem_post(&self->ctl_free); /* it is a waiter's now, or a thread in a loop would always be first */
+    }
+    else {
+        self->ctl_held = false;
     }
 #endif
 }

@@ -2,9 +2,6 @@
 
 #include <string.h>
 
-/* The first check of whether the fd is still open; the interval doubles up to the longest. */
-enum { FIRST_CHECK = 8 };
-
 int
 interest_reserve(InterestList *list, int fd)
 {
@@ -35,8 +32,8 @@ registration_new(uint32_t generation, uint32_t mask, PyObject *data)
         .generation = generation,
         .mask = mask,
         .data = data,
-        .countdown = FIRST_CHECK,
-        .interval = FIRST_CHECK,
+        .countdown = 1 << INTEREST_FIRST_CHECK,
+        .interval = INTEREST_FIRST_CHECK,
     };
 }
 

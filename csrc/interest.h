@@ -26,9 +26,14 @@ typedef struct {
     PyObject *data;      /* owned */
     PyObject *pair;      /* owned: the (data, events) that was yielded last, or NULL */
     uint16_t countdown;  /* events until the fd is checked to be open */
-    uint16_t interval;   /* what the countdown started from */
+    uint8_t interval;    /* what the countdown starts from next, as a power of 2 */
     bool disarmed;       /* a spent one-shot that a rebuilt instance could not be told is spent */
+    uint32_t
+        disarmed_at; /* in removals: a wait that began before may have fetched the event it was spent on */
 } Registration;
+
+/* Whether the fd is open is checked at event 8, 16, 32, … 1024, and every 1024th after that. */
+enum { INTEREST_FIRST_CHECK = 3, INTEREST_LAST_CHECK = 10 };
 
 enum { INTEREST_PAGE = 256 };
 
@@ -69,6 +74,13 @@ interest_find(const InterestList *list, uint64_t word)
 {
     Registration *slot = interest_slot(list, interest_word_fd(word));
     return slot != NULL && slot->generation == (uint32_t)(word >> 32) && slot->generation != 0 ? slot : NULL;
+}
+
+/* Whether an event of a wait that began at `removals` is one that a spent one-shot must not report. */
+static inline bool
+interest_is_spent(const Registration *registration, uint32_t removals)
+{
+    return registration->disarmed && (int32_t)(removals - registration->disarmed_at) >= 0;
 }
 
 /* The registration of `fd`, or NULL. */

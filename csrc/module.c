@@ -133,7 +133,7 @@ module_free(void *object)
     ModuleState *state = state_of(module);
     module_clear(module);
     /* Zeroed before exec; 0 is then no number of ours. */
-    if (state->ready_fd > 0) {
+    if (state->ready_fd > 0 && is_ready_eventfd(state->ready_fd)) {
         close(state->ready_fd);
     }
 }

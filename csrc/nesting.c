@@ -3,70 +3,92 @@
 #include "fork.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct {
-    Nestings *found;
-    int outer;
     int inner;
+    Watched watched;
+    bool found;
 } Search;
 
 static bool
-add_if_inner(const Watched *watched, void *arg)
+find_inner(const Watched *watched, void *arg)
 {
     Search *search = arg;
-    Nestings *found = search->found;
-    if (watched->fd != search->inner) {
-        return true;
-    }
-    Nesting *items = realloc(found->items, (size_t)(found->count + 1) * sizeof(*items));
-    if (items == NULL) {
-        return false;
-    }
-    items[found->count++] = (Nesting){search->outer, *watched};
-    found->items = items;
-    return true;
+    search->found = watched->fd == search->inner;
+    search->watched = *watched;
+    return !search->found;
 }
 
-/* A copy that a fork has made and nobody used yet is still the parent's instance, and so is, in a
- * child, every epoll that we know nothing of. */
+/* Enter the Epoll under the number `outer`, if there is one. False if it must be left alone: a copy that a
+ * fork has made and nobody used yet is still the parent's instance, and so is, for an orphan, every epoll
+ * that we know nothing of. */
 static bool
-is_of_this_process(Instance *self, int outer, bool orphan)
+enter_outer(Instance *self, int outer, bool orphan, Instance **known)
 {
-    Instance *known = instance_find(self->module, outer);
-    bool result = known != NULL ? known->forks == fork_count && known->standing == OPEN : !orphan;
+    *known = instance_find(self->module, outer);
     PyErr_Clear();
-    Py_XDECREF(known);
-    return result;
+    if (*known == NULL) {
+        return !orphan;
+    }
+    STATE_LOCK(*known);
+    bool usable = (*known)->standing == OPEN && (*known)->forks == fork_count;
+    STATE_UNLOCK(*known);
+    return usable && instance_enter(*known) == 0;
+}
+
+/* Write down that `outer` watches `self`, and let go of it. False if it does not, or there is no memory. */
+static bool
+detach(Instance *self, Nestings *nestings, int outer, Instance *known)
+{
+    Search search = {.inner = self->epfd};
+    if (fdinfo_each(outer, find_inner, &search) != 0) {
+        nestings->blind = fcntl(outer, F_GETFD) >= 0;
+    }
+    if (!search.found) {
+        return false;
+    }
+    Nesting *items = realloc(nestings->items, (size_t)(nestings->count + 1) * sizeof(*items));
+    if (items == NULL) {
+        nestings->blind = true;
+        return false;
+    }
+    nestings->items = items;
+    /* A refusal means that it is a ghost's entry, under our number by chance. */
+    if (epoll_ctl(outer, EPOLL_CTL_DEL, self->epfd, &(struct epoll_event){0}) != 0) {
+        return false;
+    }
+    items[nestings->count++] = (Nesting){outer, known, search.watched};
+    return true;
 }
 
 Nestings
 nesting_detach(Instance *self, bool orphan)
 {
-    Nestings found = {0};
     DIR *directory = opendir("/proc/self/fd");
+    Nestings nestings = {.blind = directory == NULL && errno != ENOENT};
     struct dirent *entry;
-    while (directory != NULL && (entry = readdir(directory)) != NULL) {
+    while (directory != NULL && !nestings.blind && (entry = readdir(directory)) != NULL) {
         int outer = entry->d_name[0] != '.' ? atoi(entry->d_name) : -1;
-        if (outer >= 0 && outer != self->epfd && fdinfo_is_epoll(outer) &&
-            is_of_this_process(self, outer, orphan)) {
-            Search search = {&found, outer, self->epfd};
-            fdinfo_each(outer, add_if_inner, &search);
+        if (outer < 0 || outer == self->epfd || !fdinfo_is_epoll(outer)) {
+            continue;
+        }
+        Instance *known;
+        bool entered = enter_outer(self, outer, orphan, &known);
+        if (!entered || !detach(self, &nestings, outer, known)) {
+            if (entered && known != NULL) {
+                instance_leave(known);
+            }
+            Py_XDECREF(known);
         }
     }
     if (directory != NULL) {
         closedir(directory);
     }
-    int kept = 0;
-    for (int i = 0; i < found.count; i++) {
-        /* A refusal means that it is a ghost's entry, under our number by chance. */
-        if (epoll_ctl(found.items[i].outer, EPOLL_CTL_DEL, self->epfd, &(struct epoll_event){0}) == 0) {
-            found.items[kept++] = found.items[i];
-        }
-    }
-    found.count = kept;
-    return found;
+    return nestings;
 }
 
 void
@@ -76,6 +98,17 @@ nesting_attach(const Instance *self, Nestings *nestings)
         const Nesting *item = &nestings->items[i];
         struct epoll_event event = {.events = item->watched.events, .data.u64 = item->watched.word};
         epoll_ctl(item->outer, EPOLL_CTL_ADD, self->epfd, &event);
+        if (item->known != NULL) {
+            instance_leave(item->known);
+        }
+    }
+}
+
+void
+nesting_release(Nestings *nestings)
+{
+    for (int i = 0; i < nestings->count; i++) {
+        Py_XDECREF(nestings->items[i].known);
     }
     free(nestings->items);
 }

@@ -7,19 +7,24 @@
 
 typedef struct {
     int outer;
+    Instance *known; /* owned, and entered; NULL where it is no Epoll of this interpreter */
     Watched watched;
 } Nesting;
 
 typedef struct {
     Nesting *items; /* from malloc */
     int count;
+    bool blind; /* not all could be looked at, for lack of fds or memory */
 } Nestings;
 
 /* Find the epolls of this process that watch `self`, leaving out those that belong to the parent of a
  * fork, and let go of `self` in each. */
 Nestings nesting_detach(Instance *self, bool orphan);
 
-/* Let them watch whatever has the number now, with the same words, and free the list. */
+/* Let them watch whatever has the number now, with the same words, and leave them. */
 void nesting_attach(const Instance *self, Nestings *nestings);
+
+/* Free the list. Python code may run. */
+void nesting_release(Nestings *nestings);
 
 #endif

@@ -75,21 +75,21 @@ typedef struct {
 } Look;
 
 static Look
-look_up(Instance *self, uint64_t word)
+look_up(Instance *self, uint64_t word, const Seen *seen)
 {
-    enum { LONGEST_CHECK = 1024 };
     Look look = {0};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, word);
-    look.ended = self->standing == CLOSED || (present != NULL && present->disarmed);
+    look.ended = self->standing == CLOSED || (present != NULL && interest_is_spent(present, seen->removals));
     if (present != NULL && !look.ended) {
         look.data = Py_NewRef(present->data);
         look.check = present->countdown == 0 || --present->countdown == 0;
         if (look.check) {
-            /* Events 8, 16, 32, …, 1024, and every 1024th after that. */
-            uint16_t seen = present->interval;
-            present->countdown = seen;
-            present->interval = (uint16_t)Py_MIN(seen * 2, LONGEST_CHECK);
+            present->countdown = (uint16_t)(1 << present->interval);
+            present->interval += present->interval < INTEREST_LAST_CHECK;
+        }
+        if (present->disarmed) {
+            present->countdown = 1; /* keeps the short cut away from it */
         }
     }
     STATE_UNLOCK(self);
@@ -104,14 +104,14 @@ deliver(Instance *self, const Batch *batch, uint64_t word, uint32_t events)
     PyObject *pair = NULL;
     for (bool again = true; again;) {
         again = false;
-        Look look = look_up(self, word);
+        Look look = look_up(self, word, &batch->seen);
         if (look.data != NULL) {
             if (!look.check || stale_check_open(self, word)) {
                 pair = new_pair(self, word, events, look.data, &again);
             }
             Py_DECREF(look.data);
         }
-        else if (!look.ended && self->foreign) {
+        else if (!look.ended && self->foreign && !instance_made(self, word)) {
             pair = foreign_pair(self, word, events);
         }
         else if (!look.ended) {
@@ -152,8 +152,12 @@ batch_next(Instance *self, Batch *batch, PyObject **pair)
             return 1;
         }
         *pair = deliver(self, batch, word, events);
-        if (*pair != NULL || PyErr_Occurred()) {
-            return *pair != NULL ? 1 : -1;
+        if (*pair != NULL) {
+            return 1;
+        }
+        if (PyErr_Occurred()) {
+            batch->next--; /* it was not handed out */
+            return -1;
         }
     }
     return 0;
@@ -164,7 +168,7 @@ static void
 batch_drop(Instance *self, Batch *batch)
 {
     for (; batch->next < batch->count && self->forks == fork_count; batch->next++) {
-        ctl_report_again(self, batch->array->events[batch->next].data.u64, batch->seen.changes);
+        ctl_report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
     }
     Array *array = batch->array;
     batch->array = NULL;
@@ -199,7 +203,15 @@ PyObject *
 ready_list(Instance *self, const WaitFor *wait)
 {
     Batch batch = {0};
-    PyObject *list = wait_batch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
+    PyObject *list = NULL;
+    /* A batch of which nothing is handed out does not end the wait; a poll looks again a few times. */
+    for (int tries = 0; tries < WAIT_MOST_POLLS; tries += wait->timeout == 0) {
+        Py_CLEAR(list);
+        list = wait_batch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
+        if (list == NULL || PyList_GET_SIZE(list) > 0 || batch.count == 0) {
+            break;
+        }
+    }
     batch_drop(self, &batch);
     return list;
 }
@@ -244,11 +256,29 @@ ready_batch(Instance *instance, const WaitFor *wait)
     return (PyObject *)self;
 }
 
+static bool
+is_waiting(const Ready *self)
+{
+    return self->waiter == fork_count + 1;
+}
+
+static int
+refuse_waiting(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this iterator is waiting in another thread: give each thread one of its own");
+    return -1;
+}
+
 /* The next batch of an endless iteration. 0; 1 when it has ended; -1 with an exception. */
 static int
 ready_refill(Ready *self)
 {
     const WaitFor wait = {.timeout = FOREVER, .maxevents = INT_MAX};
+    /* Another thread may have begun to wait while this one made an event's pair. */
+    if (is_waiting(self)) {
+        return refuse_waiting();
+    }
     self->waiter = fork_count + 1;
     int status = wait_batch(self->instance, &wait, &self->batch);
     self->waiter = 0;
@@ -260,9 +290,8 @@ ready_next(Ready *self)
 {
     PyObject *pair = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->waiter == fork_count + 1) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this iterator is waiting in another thread: give each thread one of its own");
+    if (is_waiting(self)) {
+        refuse_waiting();
     }
     else {
         while (batch_next(self->instance, &self->batch, &pair) == 0 && self->endless &&

@@ -26,7 +26,9 @@ typedef struct {
     Move *moves; /* by ascending fd; from malloc */
     int count;
     bool orphan;    /* the old instance is the parent's: it is read and left alone */
-    bool strangers; /* the old instance has words that are not ours */
+    bool strangers; /* the old instance has words that cannot be ours */
+    bool familiar;  /* it has one that is a registration's of ours */
+    bool empty;     /* it has none */
 } Plan;
 
 /* What the kernel keeps of the mask of a spent one-shot. */
@@ -54,21 +56,17 @@ see_watched(const Watched *watched, void *arg)
 {
     Plan *plan = arg;
     Move key = {.fd = watched->fd};
+    plan->empty = false;
     plan->strangers |= !is_our_word(plan->instance, watched);
     Move *move = plan->count > 0 ? bsearch(&key, plan->moves, (size_t)plan->count, sizeof(Move), compare_fd)
                                  : NULL;
     if (move != NULL && move->word == watched->word) {
         move->known = true;
-        move->spent = (move->mask & EPOLLONESHOT) != 0 && (watched->events & ~private_bits) == 0;
+        plan->familiar = true;
+        /* One that was spent at an earlier rebuild does not look it. */
+        move->spent |= (move->mask & EPOLLONESHOT) != 0 && (watched->events & ~private_bits) == 0;
     }
     return true;
-}
-
-bool
-rebuild_is_still_ours(Instance *self)
-{
-    Plan plan = {.instance = self};
-    return fdinfo_is_epoll(self->epfd) && fdinfo_each(self->epfd, see_watched, &plan) == 0 && !plan.strangers;
 }
 
 /* Write down what is registered. 0 or ENOMEM. */
@@ -90,6 +88,27 @@ plan_moves(Plan *plan)
         };
     }
     return 0;
+}
+
+int
+rebuild_whose(Instance *self)
+{
+    if (!fdinfo_is_epoll(self->epfd)) {
+        return ESTRANGED_FILE;
+    }
+    if (self->foreign) {
+        return 0;
+    }
+    Plan plan = {.instance = self, .empty = true};
+    int error = plan_moves(&plan);
+    if (error == 0) {
+        error = fdinfo_each(self->epfd, see_watched, &plan);
+    }
+    free(plan.moves);
+    if (error != 0) {
+        return error;
+    }
+    return plan.empty ? EMPTY_EPOLL : plan.strangers && !plan.familiar ? ESTRANGED_FILE : 0;
 }
 
 static int
@@ -156,8 +175,8 @@ move_all(Plan *plan)
 {
     Instance *self = plan->instance;
     int error = fdinfo_each(self->epfd, see_watched, plan);
-    if (error != 0 || (plan->orphan && plan->strangers)) {
-        return error != 0 ? error : EBADF;
+    if (error != 0) {
+        return error;
     }
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
@@ -171,7 +190,13 @@ move_all(Plan *plan)
     if (!plan->orphan) {
         find_reused(plan, epfd);
     }
-    return take_number(self, epfd);
+    error = take_number(self, epfd);
+    for (int i = 0; error != 0 && !plan->orphan && i < plan->count; i++) {
+        if (plan->moves[i].known && !plan->moves[i].dead) {
+            ctl(self->epfd, EPOLL_CTL_ADD, &plan->moves[i]);
+        }
+    }
+    return error;
 }
 
 /* Bring our list up to what was moved. Fills `lost` with the registrations that were not, the caller's. */
@@ -186,9 +211,10 @@ settle(Plan *plan, Registration *lost)
         if (move->dead) {
             lost[count++] = interest_put(&self->list, move->fd, (Registration){0});
         }
-        else if (move->spent) {
+        else if (move->spent && !interest_slot(&self->list, move->fd)->disarmed) {
             Registration *slot = interest_slot(&self->list, move->fd);
             slot->disarmed = true;
+            slot->disarmed_at = self->removals + 1;
             slot->countdown = 1; /* keeps the short cut away from it */
         }
     }
@@ -203,6 +229,7 @@ settle(Plan *plan, Registration *lost)
 typedef struct {
     Registration *lost;
     int count;
+    Nestings nestings;
 } Leftover;
 
 static void
@@ -212,6 +239,7 @@ release_leftover(Leftover *leftover)
         registration_release(&leftover->lost[i]);
     }
     free(leftover->lost);
+    nesting_release(&leftover->nestings);
 }
 
 /* With the ctl lock, and no waiter in the old instance. 0 or an errno. */
@@ -225,11 +253,16 @@ rebuild(Instance *self, bool orphan, Leftover *leftover)
         free(plan.moves);
         return ENOMEM;
     }
-    Nestings nestings = nesting_detach(self, orphan);
-    Py_BEGIN_ALLOW_THREADS
-    error = move_all(&plan);
-    Py_END_ALLOW_THREADS
-    nesting_attach(self, &nestings);
+    leftover->nestings = nesting_detach(self, orphan);
+    if (leftover->nestings.blind) {
+        error = EMFILE;
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        error = move_all(&plan);
+        Py_END_ALLOW_THREADS
+    }
+    nesting_attach(self, &leftover->nestings);
     if (error == 0) {
         leftover->count = settle(&plan, leftover->lost);
     }
@@ -246,27 +279,54 @@ delete_ghost(Instance *self)
            epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
-/* Wait so many seconds at most until the last waiter has posted. */
 static bool
-wait_drained(Instance *self, int seconds)
+is_known(const Watched *watched, void *arg)
 {
-    struct timespec deadline;
-    int status;
+    const Instance *self = arg;
+    return watched->word == 0 || interest_find(&self->list, watched->word) != NULL;
+}
+
+static bool
+see_ghost(const Watched *watched, void *arg)
+{
+    Plan *plan = arg;
+    plan->strangers = !is_known(watched, plan->instance);
+    return !plan->strangers;
+}
+
+/* Whether the kernel's list has an entry that ours has not, or may have: it cannot be read. The suspicion
+ * may be all there was, since a closed file without a duplicate leaves nothing. */
+static bool
+has_ghosts(Instance *self)
+{
+    Plan plan = {.instance = self};
+    int error;
     Py_BEGIN_ALLOW_THREADS
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += seconds;
-    do {
-        status = sem_timedwait(&self->drained, &deadline);
-    } while (status < 0 && errno == EINTR);
+    error = fdinfo_each(self->epfd, see_ghost, &plan);
+    Py_END_ALLOW_THREADS
+    return error != 0 || plan.strangers;
+}
+
+/* Wait, a second at most, until the last waiter has posted. */
+static bool
+wait_drained(Instance *self, bool woken)
+{
+    enum { LOOKS = 5000 };
+    const struct timespec pause = {.tv_nsec = 200000};
+    bool posted = sem_trywait(&self->drained) == 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (int i = 0; !posted && woken && i < LOOKS; i++) {
+        nanosleep(&pause, NULL);
+        posted = sem_trywait(&self->drained) == 0;
+    }
     Py_END_ALLOW_THREADS
     STATE_LOCK(self);
-    bool posted = status == 0 || !self->draining;
+    bool late = !posted && !self->draining; /* it comes, or came just after the last look */
     self->draining = false;
     STATE_UNLOCK(self);
-    if (status < 0 && posted) {
-        sem_wait(&self->drained); /* it came just after */
+    while (late && sem_wait(&self->drained) < 0) {
     }
-    return posted;
+    return posted || late;
 }
 
 /* Wake the waiters and wait until they have left. False if they would not. */
@@ -280,9 +340,15 @@ drain(Instance *self)
     if (!waiting) {
         return true;
     }
-    bool drained = wait_drained(self, instance_wake(self) == 0 ? 1 : 0);
+    bool drained = wait_drained(self, instance_wake(self) == 0);
     epoll_ctl(self->epfd, EPOLL_CTL_DEL, self->module->ready_fd, &(struct epoll_event){0});
-    return drained;
+    STATE_LOCK(self);
+    bool closed = self->standing == CLOSED;
+    STATE_UNLOCK(self);
+    if (closed) {
+        instance_wake(self); /* that was close's mark too */
+    }
+    return drained && !closed;
 }
 
 /* Where there is no cure (no fd left for a second instance), a ghost must not cost a whole core. */
@@ -309,14 +375,16 @@ rebuild_cure(Instance *self)
     self->moving = haunted;
     STATE_UNLOCK(self);
     if (haunted) {
-        bool cured = delete_ghost(self) || (drain(self) && rebuild(self, false, &leftover) == 0);
-        if (!cured) {
+        bool ghosts = has_ghosts(self);
+        bool cured = ghosts && (delete_ghost(self) || (drain(self) && rebuild(self, false, &leftover) == 0));
+        if (ghosts && !cured) {
             nap();
         }
         STATE_LOCK(self);
         self->moving = false;
         self->cures += cured;
         self->doubts = 0;
+        self->suspects = ghosts ? self->suspects : 0;
         STATE_UNLOCK(self);
     }
     instance_unlock(self);
@@ -327,7 +395,7 @@ rebuild_cure(Instance *self)
 static int
 refuse_orphan(const Instance *self, int error)
 {
-    if (self->standing == ESTRANGED) {
+    if (error == ESTRANGED_FILE) {
         os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now",
                  self->epfd);
     }
@@ -342,24 +410,29 @@ int
 rebuild_orphan(Instance *self)
 {
     Leftover leftover = {0};
-    int error = 0;
     STATE_LOCK(self);
-    self->users++; /* as enter does; an orphan cannot be entered */
+    Standing standing = self->standing;
+    self->users += standing == ORPHAN; /* as enter does; an orphan cannot be entered */
     STATE_UNLOCK(self);
+    if (standing != ORPHAN) {
+        return standing == ESTRANGED ? refuse_orphan(self, ESTRANGED_FILE) : 0;
+    }
     instance_lock(self);
+    int error = 0;
     if (self->standing == ORPHAN) {
-        Standing standing = ESTRANGED;
-        if (rebuild_is_still_ours(self)) {
-            error = self->foreign ? 0 : rebuild(self, true, &leftover);
-            standing = error == 0 ? OPEN : ORPHAN;
+        error = rebuild_whose(self);
+        error = error == EMPTY_EPOLL ? 0 : error;
+        if (error == 0 && !self->foreign) {
+            error = rebuild(self, true, &leftover);
         }
         STATE_LOCK(self);
-        self->standing = self->standing == CLOSED ? CLOSED : standing;
+        if (self->standing == ORPHAN) {
+            self->standing = error == 0 ? OPEN : error == ESTRANGED_FILE ? ESTRANGED : ORPHAN;
+        }
         STATE_UNLOCK(self);
     }
-    bool refused = self->standing == ORPHAN || self->standing == ESTRANGED;
     instance_unlock(self);
     instance_leave(self);
     release_leftover(&leftover);
-    return refused ? refuse_orphan(self, error) : 0;
+    return error != 0 ? refuse_orphan(self, error) : 0;
 }

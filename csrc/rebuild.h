@@ -17,7 +17,10 @@ void rebuild_cure(Instance *self);
 /* Give a fork's copy its own instance. 0, or -1 with an exception. */
 int rebuild_orphan(Instance *self);
 
-/* Whether the fd number of a fork's copy still is the instance that it was copied from. */
-bool rebuild_is_still_ours(Instance *self);
+/* Whether the fd number of a fork's copy still is the instance that it was copied from: 0 if so;
+ * EMPTY_EPOLL if it may be, an epoll that watches nothing; ESTRANGED_FILE if not; else an errno: that
+ * cannot be seen now. */
+enum { ESTRANGED_FILE = -1, EMPTY_EPOLL = -2 };
+int rebuild_whose(Instance *self);
 
 #endif

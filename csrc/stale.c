@@ -9,17 +9,16 @@
 enum { MOST_DOUBTS = 8 };
 
 /* An event that was fetched before its registration went is late, and comes no more. One that was
- * fetched when no removal was under way or done since comes from a ghost, if there can be one. */
+ * fetched when no removal was under way or done since comes from a ghost, or from what somebody else put
+ * into the kernel's list. */
 static void
 count_stale(Instance *self, const Seen *seen, uint64_t word)
 {
     STATE_LOCK(self);
     self->stale++;
-    if (self->suspects > 0) {
-        self->ghost = word;
-        self->doubts++;
-        self->haunted |= self->removals == seen->removals || self->doubts >= MOST_DOUBTS;
-    }
+    self->ghost = word;
+    self->doubts += self->suspects > 0;
+    self->haunted |= self->removals == seen->removals || self->doubts >= MOST_DOUBTS;
     STATE_UNLOCK(self);
 }
 

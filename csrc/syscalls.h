@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Since 5.1 a new system call has the same number on every architecture but alpha. */
+/* Since Linux 5.1 a new system call has the same number on all architectures that CPython runs on. */
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif

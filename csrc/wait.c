@@ -33,6 +33,13 @@ now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+int64_t
+wait_deadline(int64_t timeout)
+{
+    int64_t start = now();
+    return timeout < INT64_MAX - start ? start + timeout : INT64_MAX;
+}
+
 /* For epoll_wait: rounded up, and as much as fits; what is left is waited after that. */
 static int
 milliseconds(int64_t nanoseconds)
@@ -122,6 +129,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     batch->count = Py_MAX(count, 0);
     STATE_LOCK(self);
     self->events += (unsigned)batch->count;
+    batch->seen.changes = self->changes; /* what the kernel was told while the wait slept came before */
     if (self->foreign && count == capacity) {
         self->hint = Py_MIN(capacity, INT_MAX / 4) * 2;
     }
@@ -130,35 +138,50 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     return status;
 }
 
-/* Whether one of the events is of a live registration, of an instance that is not closed. */
+/* Whether an event can be handed out: its registration is live, and so is the fd, if that is about to be
+ * checked. */
 static bool
-is_live(Instance *self, const Batch *batch)
+is_due(Instance *self, const Seen *seen, uint64_t word)
 {
-    bool live = false;
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, word);
+    bool others = self->foreign && !instance_made(self, word);
+    bool due = present != NULL ? !interest_is_spent(present, seen->removals) : others;
+    bool unknown = present == NULL && !others;
+    bool check = due && present != NULL && present->countdown <= 1;
+    STATE_UNLOCK(self);
+    if (unknown) {
+        due = stale_judge(self, seen, word);
+    }
+    return due && (!check || stale_check_open(self, word));
+}
+
+/* Whether one of the events can be handed out, of an instance that is not closed. */
+static bool
+has_due(Instance *self, const Batch *batch)
+{
+    bool due = false;
     STATE_LOCK(self);
     bool closed = self->standing == CLOSED;
-    for (int i = 0; !live && i < batch->count; i++) {
-        live = self->foreign || interest_find(&self->list, batch->array->events[i].data.u64) != NULL;
-    }
     STATE_UNLOCK(self);
-    for (int i = 0; !live && !closed && i < batch->count; i++) {
-        live = stale_judge(self, &batch->seen, batch->array->events[i].data.u64);
+    for (int i = 0; !due && !closed && i < batch->count; i++) {
+        due = is_due(self, &batch->seen, batch->array->events[i].data.u64);
     }
-    return live && !closed;
+    return due;
 }
 
 int
 wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
 {
-    /* With a timeout of 0, so often may nothing but stale events come before it counts as nothing. */
-    enum { MOST_POLLS = 16 };
     int64_t left = wait->timeout;
-    int64_t start = left > 0 ? now() : 0;
     int error = 0;
-    if (PyErr_CheckSignals() < 0) {
-        return -1;
-    }
-    for (int polls = 0; polls < MOST_POLLS; polls += left == 0) {
+    for (int polls = 0; polls < WAIT_MOST_POLLS; polls += left == 0) {
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (left > 0) {
+            left = Py_MAX(wait->deadline - now(), 1);
+        }
         int status = fetch(self, wait, left, batch, &error);
         if (status != 0) {
             return status;
@@ -169,21 +192,14 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
             }
             return -1;
         }
-        if (batch->count > 0) {
-            if (is_live(self, batch)) {
-                return 0;
-            }
-            batch->count = 0;
-        }
-        else if (left == 0 && error == 0) {
+        if (batch->count > 0 && has_due(self, batch)) {
             return 0;
         }
-        if (left > 0) {
-            left = wait->timeout - (now() - start);
-            if (left <= 0) {
-                return 0;
-            }
+        if (left > 0 ? now() >= wait->deadline : left == 0 && error == 0 && batch->count == 0) {
+            batch->count = 0;
+            return 0;
         }
     }
+    batch->count = 0;
     return 0;
 }

@@ -6,8 +6,12 @@
 
 #include <signal.h>
 
+/* With a timeout of 0, so often may nothing but stale events come before it counts as nothing. */
+enum { WAIT_MOST_POLLS = 16 };
+
 typedef struct {
-    int64_t timeout; /* nanoseconds, or FOREVER */
+    int64_t timeout;  /* nanoseconds, or FOREVER */
+    int64_t deadline; /* where `timeout` is above 0: when it ends, in nanoseconds of CLOCK_MONOTONIC */
     int maxevents;
     bool masked;
     sigset_t set; /* blocked for the time of the wait, if `masked` */
@@ -20,6 +24,9 @@ typedef struct {
     int count;
     Seen seen;
 } Batch;
+
+/* When a wait that begins now is to end. */
+int64_t wait_deadline(int64_t timeout);
 
 /* Wait until there is an event of a live registration, or to the deadline; `batch` must be used up.
  * 0, and the batch may be empty; IS_CLOSED; or -1 with an exception. */
