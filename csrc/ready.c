@@ -207,7 +207,7 @@ ready_list(Instance *self, const WaitFor *wait)
     /* A batch of which nothing is handed out does not end the wait; a poll looks again a few times. */
     for (int tries = 0; tries < WAIT_MOST_POLLS; tries += wait->timeout == 0) {
         Py_CLEAR(list);
-        list = wait_batch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
+        list = wait_any(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
         if (list == NULL || PyList_GET_SIZE(list) > 0 || batch.count == 0) {
             break;
         }

@@ -171,19 +171,16 @@ has_due(Instance *self, const Batch *batch)
 }
 
 int
-wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
+wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 {
-    int64_t left = wait->timeout;
-    int error = 0;
-    for (int polls = 0; polls < WAIT_MOST_POLLS; polls += left == 0) {
+    for (;;) {
+        int64_t left = wait->timeout > 0 ? Py_MAX(wait->deadline - now(), 1) : wait->timeout;
+        int error;
         if (PyErr_CheckSignals() < 0) {
             return -1;
         }
-        if (left > 0) {
-            left = Py_MAX(wait->deadline - now(), 1);
-        }
         int status = fetch(self, wait, left, batch, &error);
-        if (status != 0) {
+        if (status != 0 || batch->count > 0) {
             return status;
         }
         if (error == EINTR ? PyErr_CheckSignals() < 0 : error != 0) {
@@ -192,14 +189,25 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
             }
             return -1;
         }
-        if (batch->count > 0 && has_due(self, batch)) {
-            return 0;
-        }
-        if (left > 0 ? now() >= wait->deadline : left == 0 && error == 0 && batch->count == 0) {
-            batch->count = 0;
+        if (left > 0 ? now() >= wait->deadline : left == 0 && error == 0) {
             return 0;
         }
     }
-    batch->count = 0;
-    return 0;
+}
+
+int
+wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
+{
+    int status = 0;
+    for (int polls = 0; polls < WAIT_MOST_POLLS; polls += wait->timeout == 0) {
+        status = wait_any(self, wait, batch);
+        if (status != 0 || batch->count == 0 || has_due(self, batch)) {
+            return status;
+        }
+        batch->count = 0;
+        if (wait->timeout > 0 && now() >= wait->deadline) {
+            return 0;
+        }
+    }
+    return status;
 }

@@ -28,8 +28,11 @@ typedef struct {
 /* When a wait that begins now is to end. */
 int64_t wait_deadline(int64_t timeout);
 
-/* Wait until there is an event of a live registration, or to the deadline; `batch` must be used up.
- * 0, and the batch may be empty; IS_CLOSED; or -1 with an exception. */
+/* Wait until the kernel has an event, or to the deadline; `batch` must be used up. 0, and the batch may be
+ * empty; IS_CLOSED; or -1 with an exception. */
+int wait_any(Instance *self, const WaitFor *wait, Batch *batch);
+
+/* The same, until there is an event that can be handed out. */
 int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
 
 /* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */
