@@ -9,6 +9,7 @@ import faulthandler
 import fcntl
 import gc
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -149,6 +150,25 @@ def open_fds() -> dict[int, str]:
     return fds
 
 
+@contextlib.contextmanager
+def no_fd_left(spare: int = 0) -> Iterator[None]:
+    """As many fds open as this process may have, but for a few."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 8, limits[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(spare):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def run(program: str) -> str:
     """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
     done = subprocess.run(
@@ -284,6 +304,13 @@ def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     b.setblocking(False)
     with a, b:
         yield a, b
+
+
+@pytest.fixture
+def make_events() -> Iterator[Callable[[Any], None]]:
+    """Let a function make the events that a wait yields: Python code at that very place."""
+    yield pyepoll._epoll._use_events
+    pyepoll._epoll._use_events(pyepoll.Event)
 
 
 @pytest.fixture

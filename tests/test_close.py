@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import os
-import resource
 import select
 import shutil
 import signal
@@ -18,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import HANG, fdinfo, open_fds, until, waiters
+from conftest import HANG, fdinfo, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -334,22 +333,46 @@ def test_no_fd_is_left_behind(eventfd: Eventfd, pool: ThreadPoolExecutor) -> Non
 
 
 def test_when_no_fd_is_left(ep: Epoll) -> None:
-    """Nobody waits; a close that has to wake somebody is another test."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 8, limits[1]))
-    taken = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(0))
+    with no_fd_left():
         ep.close()
-        taken.append(os.dup(0))
+        freed = os.dup(0)
         with pytest.raises(OSError, match="Too many open files"):
             os.dup(0)
-    finally:
-        for fd in taken:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    os.close(freed)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_waiters_are_woken_when_no_fd_is_left(ep: Epoll, pool: ThreadPoolExecutor, count: int) -> None:
+    waits = [pool.submit(outcome, ep.poll) for _ in range(count)]
+    until(lambda: waiters() == count)
+    with no_fd_left():
+        ep.close()
+        assert [wait.result(10) for wait in waits] == [CLOSED] * count
+
+
+def test_between_two_events_of_a_list(ep: Epoll, eventfd: Eventfd, make_events: Any) -> None:
+    """poll() without a timeout does not return an empty list."""
+    ep.register(eventfd(1), Event.IN)
+
+    def make(mask: int) -> Event:
+        ep.close()
+        return Event(mask)
+
+    make_events(make)
+    with pytest.raises(ValueError, match=CLOSED):
+        ep.poll()
+
+
+def test_a_foreign_instance_is_left_as_it_was(pool: ThreadPoolExecutor) -> None:
+    """What wakes the waiters does not stay in it."""
+    with select.epoll() as stock:
+        ep = pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno()))
+        wait = pool.submit(outcome, ep.poll)
+        until(lambda: waiters() == 1)
+        ep.close()
+        assert wait.result(10) == CLOSED
+        assert fdinfo(stock) == {}
+        assert stock.poll(0) == []
 
 
 # The end of the interpreter.
@@ -390,6 +413,39 @@ def test_exit_while_daemon_threads_wait(how: str) -> None:
     for _ in range(3):
         done = subprocess.run(program, capture_output=True, text=True, timeout=HANG / 2)
         assert (done.returncode, done.stderr) == ((1, "the end\n") if how == "raise" else (0, ""))
+
+
+def test_exit_while_daemon_threads_register() -> None:
+    """One that ended with the ctl lock never lets go of it, and what is finalized then needs it."""
+    out = run("""
+        import os, sys, threading, time
+        import pyepoll
+        from pyepoll import Event
+
+        ep, fds = pyepoll.Epoll(), [os.eventfd(0) for _ in range(300)]
+        for fd in fds:
+            ep.register(fd, Event.IN)
+
+        def modify():
+            while True:
+                ep.modify(fds[0], Event.IN)
+
+        for _ in range(4):
+            threading.Thread(target=modify, daemon=True).start()
+
+        class Last:
+            def __init__(self):
+                self.ep, self.fds, self.write = ep, fds, os.write
+
+            def __del__(self):
+                for fd in self.fds:
+                    self.ep.unregister(fd)
+                self.write(1, b"fine")
+
+        sys.last = Last()
+        time.sleep(0.05)
+    """)
+    assert out == "fine"
 
 
 # Each step at the worst moment: a system call that is entered late.
@@ -467,3 +523,38 @@ def test_a_delayed_call(syscall: str, work: str, within: float, printed: str | N
         assert "FileNotFoundError" in done.stderr
     else:
         assert (done.stderr, done.stdout) == ("", f"{printed}\n")
+
+
+EXIT_IN_CTL = """
+    import os, threading, time
+    import pyepoll
+    from pyepoll import Event
+
+    ep, fds = pyepoll.Epoll(), [os.eventfd(1) for _ in range(2)]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ET)
+    # Dropped at the end, it gives back what it holds, under the ctl lock that the thread has.
+    events = ep.wait(0)
+    threading.Thread(target=ep.modify, args=(fds[0], Event.IN), daemon=True).start()
+    time.sleep(0.2)
+"""
+
+
+def test_exit_while_a_daemon_thread_is_in_epoll_ctl() -> None:
+    if not can_trace():
+        pytest.skip("no strace that may trace")
+    process = subprocess.Popen(
+        [
+            *("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=epoll_ctl"),
+            *("-e", "inject=epoll_ctl:delay_enter=1000000", sys.executable, "-P", "-W", "error", "-c"),
+            textwrap.dedent(EXIT_IN_CTL),
+        ],
+        start_new_session=True,
+    )
+    try:
+        assert process.wait(HANG / 2) == 0
+    finally:
+        # Killing strace alone would leave what it traces.
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

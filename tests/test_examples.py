@@ -88,7 +88,8 @@ def example(
         code = (
             f"import runpy, sys\n{prelude}\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
         )
-        start = ["-c", code, path]
+        # -P, or it would import the source tree, which has no extension in it, from the working directory.
+        start = ["-P", "-c", code, path]
     else:
         start = [path]
     package = str(Path(pyepoll.__file__).parent.parent)

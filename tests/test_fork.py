@@ -1,6 +1,7 @@
 """A child's Epoll is its own, and nothing that a child does costs the parent an event."""
 
 import contextlib
+import errno
 import gc
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Pipe, agree, fdinfo, run, until, waiters
+from conftest import Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -338,6 +339,89 @@ def test_the_number_is_not_ours_any_more(
     number = ep.fileno()
     assert in_child(child) == ""
     assert len(ep.poll(0)) == 1
+
+
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("make", [pyepoll.Epoll, select.epoll])
+def test_a_daemons_new_epoll_is_not_closed_by_the_old_object(
+    eventfd: Eventfd, make: Any, registered: bool
+) -> None:
+    """closerange(), then `ep = Epoll()`: the new one has the old one's number, and is empty yet."""
+    fd, held = eventfd(1), [pyepoll.Epoll[Any]()]
+    number = held[0].fileno()
+    if registered:
+        held[0].register(fd, Event.IN)
+
+    def child() -> None:
+        os.close(number)
+        new = make()
+        assert new.fileno() == number
+        held.clear()
+        gc.collect()
+        os.fstat(number)
+        new.close()
+
+    assert in_child(child) == ""
+    held[0].close()
+
+
+def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
+    fd = eventfd(1)
+    ep.register(fd, Event.IN)
+
+    def child() -> None:
+        with no_fd_left(), pytest.raises(OSError, match="fork") as caught:
+            ep.poll(0)
+        assert caught.value.errno == errno.EMFILE
+        assert ep.poll(0) == [(fd, Event.IN)], "and later it works"
+
+    assert in_child(child) == ""
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+
+@pytest.mark.parametrize("whose", ["ours", "a stranger's"])
+def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
+    """Without an fd it cannot be seen whose the number is: an fd too many is better than a stranger's file
+    closed."""
+    fd = eventfd(1)
+    ep.register(fd, Event.IN)
+    number = ep.fileno()
+
+    def child() -> None:
+        if whose == "a stranger's":
+            os.dup2(fd, number)
+        before = open_fds()
+        with no_fd_left():
+            ep.close()
+        assert ep.closed
+        after = open_fds()
+        if whose == "ours":
+            before.pop(number)
+            after.pop(number, None)
+        assert after == before
+
+    assert in_child(child) == ""
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+
+def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
+    """It is shared on purpose, so the child's object stays on it."""
+    fd = eventfd(1)
+    with select.epoll() as stock:
+        stock.register(fd, select.EPOLLIN)
+        ep = pyepoll.Epoll[Any].fromfd(stock.fileno())
+        number = ep.fileno()
+
+        def child() -> None:
+            # select sets the low half of the word only.
+            ((word, events),) = ep.poll(0)
+            assert (word & 0xFFFFFFFF, events) == (fd, Event.IN)
+            ep.close()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
+
+        assert in_child(child) == ""
+        assert stock.poll(0) == [(fd, select.EPOLLIN)]
 
 
 # Threads of the parent.

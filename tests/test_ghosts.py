@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import IMPLIED, Pipe, agree, fdinfo, fdinfo_lines, until, waiters
+from conftest import IMPLIED, Pipe, agree, fdinfo, fdinfo_lines, no_fd_left, until, waiters
 
 import pyepoll
-from pyepoll import Event
+from pyepoll import Event, raw
 
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
@@ -66,25 +67,6 @@ def wake_ups(ep: Epoll, seconds: float = 0.2) -> int:
 
 def as_many_wait(waits: list[Any], count: int) -> Callable[[], bool]:
     return lambda: sum(not wait.done() for wait in waits) == count
-
-
-@contextlib.contextmanager
-def no_fd_left(spare: int = 0) -> Iterator[None]:
-    """As many fds open as this process may have, but for a few."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, limits[1]))
-    taken = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(0))
-        for _ in range(spare):
-            os.close(taken.pop())
-        yield
-    finally:
-        for fd in taken:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +212,16 @@ def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_ghost: Any, eventf
     assert wake_ups(ep) == 1
 
 
+def test_the_poll_that_finds_it_closed_goes_on(ep: Epoll, make_ghost: Any) -> None:
+    make_ghost(ep, unregister=False)
+    for _ in range(MOST_WAITS):
+        start = time.monotonic()
+        if not ep.poll(0.1):
+            assert time.monotonic() - start >= 0.1
+            break
+    assert cured(ep)
+
+
 def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
     """It comes after 8, 16, 32, … events, and never later than after 1,024."""
     fd = os.eventfd(1)
@@ -284,6 +276,57 @@ def test_a_spent_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_gh
     ep.rearm(pipe.read)
     assert ep.poll(0) == [(pipe.read, Event.IN | Event.HUP)]
     pipe.close()
+
+
+def test_a_spent_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> None:
+    pipe = Pipe()
+    os.write(pipe.write, b"x")
+    ep.register(pipe.read, Event.IN | Event.ONESHOT)
+    assert ep.poll(0) == [(pipe.read, Event.IN)]
+    make_ghost(ep)
+    wake_ups(ep)
+    assert ep.stats()["cures"] == 1
+    pipe.close(pipe.write)
+    wake_ups(ep)
+    pipe.close()
+
+
+def test_a_spent_one_shot_stays_spent_through_several_cures(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any
+) -> None:
+    fd = eventfd(1)
+    ep.register(fd, Event.IN | Event.ONESHOT)
+    assert ep.poll(0) == [(fd, Event.IN)]
+    for cures in range(1, 4):
+        make_ghost(ep)
+        wake_ups(ep, 0.05)
+        assert ep.stats()["cures"] == cures
+    ep.rearm(fd)
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+
+@pytest.mark.parametrize("mask", [Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=str)
+@pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "handed out"])
+def test_a_batch_in_hand_outlives_a_cure(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any, mask: Event, dropped: bool
+) -> None:
+    fds = [eventfd(1) for _ in range(2)]
+    for fd in fds:
+        ep.register(fd, mask)
+    events = ep.wait(0)
+    seen = [next(events)[0]]
+    make_ghost(ep)
+    for _ in range(MOST_WAITS):
+        # A new instance reports an edge again.
+        seen += [data for data, _ in ep.poll(0)]
+    assert cured(ep)
+    if not dropped:
+        seen += [data for data, _ in events]
+    del events
+    seen += [data for data, _ in ep.poll(0)]
+    assert set(seen) == set(fds)
+    if mask & Event.ONESHOT:
+        assert sorted(seen) == fds, "each once"
 
 
 def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
@@ -460,3 +503,71 @@ def test_no_fd_for_a_cure(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
     assert cured(ep)
     os.eventfd_write(live, 1)
     assert ep.poll(5) == [(live, Event.IN)]
+
+
+def test_a_cure_with_one_fd_left_keeps_the_outer(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+    ep.register(eventfd(), Event.IN)
+    with select.epoll() as outer:
+        outer.register(ep.fileno(), select.EPOLLIN)
+        before = fdinfo(outer)
+        make_ghost(ep)
+        with no_fd_left(spare=1):
+            wake_ups(ep)
+        wake_ups(ep)
+        assert cured(ep)
+        assert fdinfo(outer) == before
+
+
+def test_the_limit_is_below_the_number(eventfd: Eventfd, make_ghost: Any) -> None:
+    """Then the kernel refuses to put the new instance in the old one's place."""
+    held = [os.dup(0) for _ in range(40)]
+    with pyepoll.Epoll[Any]() as ep:
+        for each in held:
+            os.close(each)
+        live = eventfd()
+        ep.register(live, Event.IN)
+        make_ghost(ep)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ep.fileno(), limits[1]))
+        try:
+            wake_ups(ep)
+            os.eventfd_write(live, 1)
+            assert ep.poll(5) == [(live, Event.IN)]
+            os.eventfd_read(live)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert wake_ups(ep) <= 2 * MOST_WAITS
+        assert cured(ep)
+        os.eventfd_write(live, 1)
+        assert ep.poll(5) == [(live, Event.IN)]
+
+
+@pytest.mark.parametrize("how", ["no fd for a cure", "registered by others"])
+def test_signals_where_nothing_but_stale_events_come(
+    ep: Epoll, make_ghost: Any, eventfd: Eventfd, how: str
+) -> None:
+    if how == "registered by others":
+        raw.epoll_ctl(ep.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
+    else:
+        make_ghost(ep)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        ep.poll(20)
+
+    before, start = signal.signal(signal.SIGALRM, interrupt), time.monotonic()
+    try:
+        with no_fd_left(), pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - start < 15
+
+
+def test_what_others_registered_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
+    raw.epoll_ctl(ep.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
+    assert wake_ups(ep) <= MOST_WAITS

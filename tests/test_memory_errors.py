@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -325,6 +326,28 @@ def test_a_cure_puts_itself_off() -> None:
     assert failing_in_turn(prepare, check) > 0
     os.close(keep)
     os.close(live)
+
+
+def test_a_failing_fromfd_leaves_the_number_open() -> None:
+    stock = select.epoll()
+    number = stock.fileno()
+    ep: Epoll | None = None
+
+    def make() -> None:
+        nonlocal ep
+        ep = pyepoll.Epoll[Any].fromfd(number)
+
+    def check(done: bool) -> None:
+        # What was made is kept: the number would go with it.
+        assert (ep is not None) is done
+        os.fstat(number)
+
+    assert failing_in_turn(lambda: make, check) > 0
+    assert ep is not None
+    ep.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    stock.close()
 
 
 OTHERS: dict[str, Callable[[Epoll, int], object]] = {

@@ -61,12 +61,20 @@ def refused(error: int) -> Iterator[None]:
 
 @pytest.mark.skipif(not HEADER.exists(), reason="the kernel's headers are not installed")
 def test_constants_are_the_headers() -> None:
-    defines = dict(re.findall(r"#define\s+(EPOLL\w+|EPIOC\w+)\s+(.*)", HEADER.read_text()))
+    defines = dict(re.findall(r"#define\s+(EP(?:OLL|IOC)\w+)\s+(.*)", HEADER.read_text()))
+    # What the header needs for its struct, and from Linux 6.9 on for the numbers of its ioctls.
+    del defines["EPOLL_PACKED"]
+    names = {
+        "O_CLOEXEC": os.O_CLOEXEC,
+        "EPOLL_IOC_TYPE": int(defines.pop("EPOLL_IOC_TYPE", "0"), 16),
+        "struct_epoll_params": 8,
+        "_IOW": lambda kind, number, size: 1 << 30 | size << 16 | kind << 8 | number,
+        "_IOR": lambda kind, number, size: 2 << 30 | size << 16 | kind << 8 | number,
+    }
     values = {
-        # eval of a C constant expression: casts and suffixes off, the one name that it uses put in.
-        name: eval(re.sub(r"\(__poll_t\)|(?<=\d)U", "", text), {"O_CLOEXEC": os.O_CLOEXEC})
+        # eval of a C constant expression: casts and suffixes off, the names that it uses put in.
+        name: eval(re.sub(r"\(__poll_t\)|(?<=\d)U", "", text).replace("struct ", "struct_"), dict(names))
         for name, text in defines.items()
-        if name != "EPOLL_PACKED" and not name.startswith("EPIOC")
     }
     assert len(values) > 15
     assert {name: getattr(raw, name, None) for name in values} == values

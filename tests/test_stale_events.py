@@ -4,6 +4,7 @@ import gc
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -305,6 +306,100 @@ def test_a_wait_in_another_thread_gets_what_was_given_back(
     assert waiting.result() == [(fds[1], Event.IN)]
 
 
+@edges
+def test_registered_while_the_wait_was_on(
+    ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
+) -> None:
+    def drop() -> None:
+        ep.wait(10)
+
+    dropping = pool.submit(drop)
+    until(lambda: waiters() == 1)
+    fd = eventfd(1)
+    ep.register(fd, mask)
+    dropping.result(10)
+    assert ep.poll(10) == [(fd, Event.IN)]
+    assert ep.poll(0) == []
+
+
+@edges
+def test_several_registered_while_the_wait_was_on(
+    ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
+) -> None:
+    """One write makes them all ready: of the batch the first is taken."""
+    fds = [eventfd()]
+    fds += [os.dup(fds[0]) for _ in range(3)]
+    taking = pool.submit(lambda: by_break(iter(ep)))
+    until(lambda: waiters() == 1)
+    for fd in fds:
+        ep.register(fd, mask)
+    os.eventfd_write(fds[0], 1)
+    seen = [taking.result(10)[0]]
+    deadline = time.monotonic() + 10
+    while len(seen) < len(fds) and time.monotonic() < deadline:
+        seen += [data for data, _ in ep.poll(0.1)]
+    assert sorted(seen) == fds
+    assert ep.poll(0) == []
+    for fd in fds[1:]:
+        os.close(fd)
+
+
+def test_a_refused_modify_does_not_cost_the_edge(ep: Epoll, eventfd: Eventfd) -> None:
+    fd = eventfd(1)
+    ep.register(fd, Event.IN | Event.ET)
+    events = ep.wait(0)
+    with pytest.raises(OSError, match="EXCLUSIVE"):
+        ep.modify(fd, Event.IN | Event.EXCLUSIVE)
+    del events
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "fetch",
+    [lambda ep: next(ep.wait(0)), lambda ep: next(iter(ep)), lambda ep: ep.poll(0)],
+    ids=["wait", "endless", "poll"],
+)
+@edges
+def test_what_could_not_be_handed_out_is_given_back(
+    ep: Epoll, eventfd: Eventfd, make_events: Any, fetch: Any, error: Any, mask: Event
+) -> None:
+    fd = eventfd(1)
+    ep.register(fd, mask)
+
+    def fail(mask: int) -> None:
+        raise error
+
+    make_events(fail)
+    with pytest.raises(error):
+        fetch(ep)
+    gc.collect()
+    make_events(Event)
+    assert ep.poll(0) == [(fd, Event.IN)]
+    assert ep.poll(0) == []
+
+
+@both
+def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
+    ep: Epoll, eventfd: Eventfd, make_events: Any, iterate: Iterate
+) -> None:
+    fds = [eventfd(1) for _ in range(2)]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ET)
+
+    def fail(mask: int) -> None:
+        raise KeyboardInterrupt
+
+    make_events(fail)
+    events = iterate(ep)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            next(events)
+    make_events(Event)
+    assert [next(events)[0] for _ in fds] == fds
+    assert ep.poll(0) == []
+
+
 def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> None:
     """Nothing is told to the kernel for them: a modify would queue them as new."""
     fds = [eventfd(1) for _ in range(5)]
@@ -405,3 +500,17 @@ def test_stale_events_are_counted(ep: Epoll, eventfd: Eventfd) -> None:
     assert list(events) == []
     assert ep.stats()["stale"] == before + 5
     assert ep.stats()["cures"] == 0, "late is not a ghost"
+
+
+def test_a_foreign_instances_stale_events(eventfd: Eventfd) -> None:
+    """Others register there too; but what was registered here is known."""
+    with select.epoll() as stock:
+        ep = pyepoll.Epoll[Any].fromfd(stock.fileno())
+        fds = [eventfd(1), eventfd(1)]
+        for fd in fds:
+            ep.register(fd, Event.IN, fd)
+        events = ep.wait(0)
+        first, _ = next(events)
+        fds.remove(first)
+        ep.unregister(fds[0])
+        assert list(events) == []

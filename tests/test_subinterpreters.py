@@ -161,3 +161,33 @@ def test_nothing_is_shared() -> None:
         )
         assert ep.poll(0) == [("data", pyepoll.Event.IN)]
     os.close(fd)
+
+
+def test_its_end_closes_no_stranger() -> None:
+    """What wakes waiters was closed with all fds, as daemons do, and its number went to another file."""
+    strangers = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
+    for stranger in strangers:
+        report, write = os.pipe()
+        run_in_interpreter(
+            f"""
+            import os
+            before = set(os.listdir("/proc/self/fd"))
+            import pyepoll
+            made = set(os.listdir("/proc/self/fd")) - before
+            for fd in map(int, made):
+                try:
+                    os.dup2({stranger}, fd)
+                    os.write({write}, b"%d " % fd)
+                except OSError:
+                    pass
+            """
+        )
+        os.close(write)
+        with open(report) as file:
+            numbers = [int(number) for number in file.read().split()]
+        assert numbers
+        for number in numbers:
+            assert os.path.sameopenfile(number, stranger)
+            os.close(number)
+    for stranger in strangers:
+        os.close(stranger)
