@@ -208,7 +208,7 @@ ready_list(Instance *self, const WaitFor *wait)
     for (int tries = 0; tries < WAIT_MOST_POLLS; tries += wait->timeout == 0) {
         Py_CLEAR(list);
         list = wait_any(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
-        if (list == NULL || PyList_GET_SIZE(list) > 0 || batch.count == 0) {
+        if (list == NULL || PyList_GET_SIZE(list) > 0 || batch.count == 0 || wait_has_expired(wait)) {
             break;
         }
     }

@@ -170,6 +170,12 @@ has_due(Instance *self, const Batch *batch)
     return due;
 }
 
+bool
+wait_has_expired(const WaitFor *wait)
+{
+    return wait->timeout > 0 && now() >= wait->deadline;
+}
+
 int
 wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 {
@@ -189,7 +195,7 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
             }
             return -1;
         }
-        if (left > 0 ? now() >= wait->deadline : left == 0 && error == 0) {
+        if (wait_has_expired(wait) || (left == 0 && error == 0)) {
             return 0;
         }
     }
@@ -205,7 +211,7 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
             return status;
         }
         batch->count = 0;
-        if (wait->timeout > 0 && now() >= wait->deadline) {
+        if (wait_has_expired(wait)) {
             return 0;
         }
     }

@@ -28,6 +28,8 @@ typedef struct {
 /* When a wait that begins now is to end. */
 int64_t wait_deadline(int64_t timeout);
 
+bool wait_has_expired(const WaitFor *wait);
+
 /* Wait until the kernel has an event, or to the deadline; `batch` must be used up. 0, and the batch may be
  * empty; IS_CLOSED; or -1 with an exception. */
 int wait_any(Instance *self, const WaitFor *wait, Batch *batch);
