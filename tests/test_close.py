@@ -215,7 +215,7 @@ def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
 
 
 def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
-    """The waiter that leaves last releases the data, in its own thread; what runs there may use the epoll."""
+    """Whoever leaves last releases the data, in its own thread; what runs there may use the epoll."""
     seen: list[object] = []
 
     class Data:
@@ -230,7 +230,8 @@ def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Ev
     text, thread = wait.result(10)
     assert text == CLOSED
     until(lambda: len(seen) == 1)
-    assert seen == [(CLOSED, CLOSED, 0, thread)]
+    # Without a GIL the one who closes may be the last to leave.
+    assert seen in [[(CLOSED, CLOSED, 0, each)] for each in (thread, threading.get_ident())]
 
 
 def test_twice(ep: Epoll, pool: ThreadPoolExecutor) -> None:
@@ -378,7 +379,7 @@ def test_a_foreign_instance_is_left_as_it_was(pool: ThreadPoolExecutor) -> None:
 # The end of the interpreter.
 
 AT_EXIT = """
-    import atexit, os, sys, threading, time
+    import atexit, contextlib, os, sys, threading, time
     import pyepoll
     from pyepoll import Event
 
@@ -386,8 +387,10 @@ AT_EXIT = """
     ep.register(waker, Event.IN | Event.ET)
 
     def poll():
-        while True:
-            ep.poll()
+        # Closed at exit, it would be a matter of time whether a thread gets to print its traceback.
+        with contextlib.suppress(ValueError):
+            while True:
+                ep.poll()
 
     def iterate():
         for _ in ep:
