@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define CAPACITY 1024
-#define MESSAGE_MAX 4096
+#define MESSAGE_MAX 256
 
 static void
 check(int result, const char *what)

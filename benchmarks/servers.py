@@ -8,51 +8,56 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import pyepoll
 from pyepoll import Event
 
 __all__: list[str] = []
 
-MESSAGE_MAX = 4096
+MESSAGE_MAX = 256
+
+Peer = tuple[Callable[[int], bytes], Callable[[bytes], int], socket.socket]
+"""What a connection is to the loop: the two methods it calls, and the socket that they are of."""
 
 
-def accept(listener: socket.socket) -> socket.socket:
+def accept(listener: socket.socket) -> Peer:
     conn, _address = listener.accept()
     conn.setblocking(False)
-    return conn
+    return conn.recv, conn.send, conn
 
 
 def serve_pyepoll(listener: socket.socket) -> None:
-    with pyepoll.Epoll[socket.socket]() as ep:
-        ep.register(listener, Event.IN, listener)
-        for conn, _events in ep:
+    with pyepoll.Epoll[Peer]() as ep:
+        ep.register(listener, Event.IN, (listener.recv, listener.send, listener))
+        for (recv, send, conn), _events in ep:
             if conn is listener:
                 peer = accept(listener)
-                ep.register(peer, Event.IN, peer)
-            elif message := conn.recv(MESSAGE_MAX):
-                conn.send(message)
+                ep.register(peer[2], Event.IN, peer)
+            elif message := recv(MESSAGE_MAX):
+                send(message)
             else:
                 ep.unregister(conn)
                 conn.close()
 
 
 def serve_select_epoll(listener: socket.socket) -> None:
-    conns = {listener.fileno(): listener}
+    peers: dict[int, Peer] = {listener.fileno(): (listener.recv, listener.send, listener)}
     with select.epoll() as ep:
         ep.register(listener, select.EPOLLIN)
         while True:
             for fd, _events in ep.poll():
-                conn = conns[fd]
+                recv, send, conn = peers[fd]
                 if conn is listener:
                     peer = accept(listener)
-                    conns[peer.fileno()] = peer
-                    ep.register(peer, select.EPOLLIN)
-                elif message := conn.recv(MESSAGE_MAX):
-                    conn.send(message)
+                    fd = peer[2].fileno()
+                    peers[fd] = peer
+                    ep.register(fd, select.EPOLLIN)
+                elif message := recv(MESSAGE_MAX):
+                    send(message)
                 else:
-                    ep.unregister(conn)
-                    del conns[fd]
+                    ep.unregister(fd)
+                    del peers[fd]
                     conn.close()
 
 

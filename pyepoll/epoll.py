@@ -24,7 +24,10 @@ class BusyPoll(NamedTuple):
 
 
 class Registrations(Mapping[int, tuple[Event, T]]):
-    """A live, read-only view of an Epoll's interest list: fd to ``(events, data)``."""
+    """A live, read-only view of an Epoll's interest list: fd to ``(events, data)``.
+
+    As with a dict, who iterates while another thread unregisters may meet a KeyError.
+    """
 
     __slots__ = ("_epoll",)
 
@@ -44,7 +47,8 @@ class Registrations(Mapping[int, tuple[Event, T]]):
         return len(self._epoll)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self)!r})"
+        pairs = ((fd, self._epoll._registration(fd)) for fd in self)
+        return f"{type(self).__name__}({ ({fd: pair for fd, pair in pairs if pair is not None})!r})"
 
 
 @_epoll._own_methods
