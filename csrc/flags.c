@@ -29,6 +29,7 @@ static const struct {
     {"EPOLL_CTL_ADD",    EPOLL_CTL_ADD,    false},
     {"EPOLL_CTL_DEL",    EPOLL_CTL_DEL,    false},
     {"EPOLL_CTL_MOD",    EPOLL_CTL_MOD,    false},
+    {"EPOLL_IOC_TYPE",   EPOLL_IOC_TYPE,   false},
     {"EPIOCSPARAMS",     EPIOCSPARAMS,     false},
     {"EPIOCGPARAMS",     EPIOCGPARAMS,     false},
 };

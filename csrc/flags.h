@@ -20,6 +20,10 @@
 #define EPOLLEXCLUSIVE (1u << 28)
 #endif
 
+#ifndef EPOLL_IOC_TYPE
+#define EPOLL_IOC_TYPE 0x8A
+#endif
+
 /* Linux 6.9; glibc 2.40 has them under the same names. */
 #ifndef EPIOCSPARAMS
 struct epoll_params {
@@ -28,8 +32,8 @@ struct epoll_params {
     uint8_t prefer_busy_poll;
     uint8_t __pad;
 };
-#define EPIOCSPARAMS _IOW(0x8A, 0x01, struct epoll_params)
-#define EPIOCGPARAMS _IOR(0x8A, 0x02, struct epoll_params)
+#define EPIOCSPARAMS _IOW(EPOLL_IOC_TYPE, 0x01, struct epoll_params)
+#define EPIOCGPARAMS _IOR(EPOLL_IOC_TYPE, 0x02, struct epoll_params)
 #endif
 
 /* Every bit that a registration may ask for: what Event has a member for. */

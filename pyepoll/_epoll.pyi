@@ -37,6 +37,7 @@ EPOLLEXCLUSIVE: Final[int]
 EPOLLWAKEUP: Final[int]
 EPOLLONESHOT: Final[int]
 EPOLLET: Final[int]
+EPOLL_IOC_TYPE: Final[int]
 EPIOCSPARAMS: Final[int]
 EPIOCGPARAMS: Final[int]
 
