@@ -106,7 +106,7 @@ Instance *instance_new(ModuleState *module, int epfd, bool foreign);
  * where there is none, with one on failure. */
 Instance *instance_find(ModuleState *module, int epfd);
 
-/* Whether the word of an event was made here. Those of others have other generations: ours start at random. */
+/* Whether the word of an event was made here. Others' have other generations: ours start at random. */
 static inline bool
 instance_made(const Instance *self, uint64_t word)
 {
