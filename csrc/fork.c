@@ -1,11 +1,9 @@
 #include "fork.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 unsigned fork_count;
-
-static pthread_once_t started = PTHREAD_ONCE_INIT;
-static int start_error;
 
 static void
 in_child(void)
@@ -13,15 +11,16 @@ in_child(void)
     fork_count++;
 }
 
-static void
-start(void)
-{
-    start_error = pthread_atfork(NULL, NULL, in_child);
-}
-
 int
 fork_count_start(void)
 {
-    int error = pthread_once(&started, start);
-    return error != 0 ? error : start_error;
+    static atomic_flag started = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&started)) {
+        return 0;
+    }
+    int error = pthread_atfork(NULL, NULL, in_child);
+    if (error != 0) {
+        atomic_flag_clear(&started);
+    }
+    return error;
 }

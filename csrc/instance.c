@@ -12,17 +12,53 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-static void
-init_locks(Instance *self)
+/* Make what threads post and wait for: a lock, acquired until it is posted. It is CPython's own, since the
+ * symbols of POSIX semaphores that a new glibc links to are missing from an old one. */
+static PyThread_type_lock
+new_post(void)
 {
-    sem_init(&self->drained, 0, 0);
+    PyThread_type_lock post = PyThread_allocate_lock();
+    if (post != NULL) {
+        PyThread_acquire_lock(post, NOWAIT_LOCK);
+    }
+    return post;
+}
+
+static void
+free_post(PyThread_type_lock post)
+{
+    if (post != NULL) {
+        PyThread_release_lock(post);
+        PyThread_free_lock(post);
+    }
+}
+
+/* 0, or -1 where there is no memory. */
+static int
+new_locks(Instance *self)
+{
+    self->drained = new_post();
+#ifndef Py_GIL_DISABLED
+    self->ctl_free = new_post();
+    if (self->ctl_free == NULL) {
+        return -1;
+    }
+#endif
+    return self->drained != NULL ? 0 : -1;
+}
+
+/* Nobody holds the locks, and nothing is posted. */
+static void
+reset_locks(Instance *self)
+{
+    PyThread_acquire_lock(self->drained, NOWAIT_LOCK);
 #ifdef Py_GIL_DISABLED
     self->state = (PyMutex){0};
     self->ctl = (PyMutex){0};
 #else
     self->ctl_held = false;
     self->ctl_waiting = 0;
-    sem_init(&self->ctl_free, 0, 0);
+    PyThread_acquire_lock(self->ctl_free, NOWAIT_LOCK);
 #endif
 }
 
@@ -31,7 +67,7 @@ instance_reset(Instance *self)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->forks != fork_count) {
-        init_locks(self);
+        reset_locks(self);
         self->users = self->waiters = 0;
         self->moving = self->draining = self->haunted = false;
         if (self->standing == OPEN) {
@@ -69,14 +105,13 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     self->epfd = epfd;
     self->foreign = foreign;
     self->forks = fork_count;
-    init_locks(self);
     if (getrandom(&self->first, sizeof(self->first), GRND_NONBLOCK) != sizeof(self->first)) {
         self->first = (uint32_t)(uintptr_t)self;
     }
     /* Far from the generation 0 of a word that is just an fd number, and from the end. */
     self->first = (self->first & 0x3fffffff) | 0x40000000;
     self->generation = self->first;
-    if (instance_remember(self) < 0) {
+    if (new_locks(self) < 0 ? PyErr_NoMemory() == NULL : instance_remember(self) < 0) {
         self->epfd = foreign ? -1 : epfd; /* the caller's again */
         Py_DECREF(self);
         return NULL;
@@ -168,7 +203,7 @@ instance_leave_slowly(Instance *self, bool waiter)
     bool last = --self->users == 0 && self->standing == CLOSED;
     STATE_UNLOCK(self);
     if (drained) {
-        sem_post(&self->drained); /* the curer is a user, so `self` is not finished under it */
+        PyThread_release_lock(self->drained); /* the curer is a user, so `self` is not finished under it */
     }
     if (last) {
         instance_finish(self);
@@ -185,8 +220,7 @@ instance_lock_slowly(Instance *self)
     }
     self->ctl_waiting++;
     Py_BEGIN_ALLOW_THREADS
-    while (sem_wait(&self->ctl_free) < 0) {
-    }
+    PyThread_acquire_lock(self->ctl_free, WAIT_LOCK);
     Py_END_ALLOW_THREADS
 }
 #endif
@@ -319,10 +353,10 @@ instance_dealloc(Instance *self)
         instance_finish(self);
     }
     PyMem_Free(self->spare);
+    free_post(self->drained);
 #ifndef Py_GIL_DISABLED
-    sem_destroy(&self->ctl_free);
+    free_post(self->ctl_free);
 #endif
-    sem_destroy(&self->drained);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -22,7 +22,7 @@
 #include "interest.h"
 #include "module.h"
 
-#include <semaphore.h>
+#include <pythread.h>
 #include <sys/epoll.h>
 
 /* An array for one wait, kept for the next. */
@@ -63,14 +63,14 @@ typedef struct {
     uint64_t ghost;      /* the word of the last stale event */
     int hint;            /* a foreign instance: how many events a wait should have room for */
     Array *spare;
-    sem_t drained;
+    PyThread_type_lock drained; /* released by a post, acquired by a wait; so is ctl_free */
 #ifdef Py_GIL_DISABLED
     PyMutex state;
     PyMutex ctl;
 #else
     bool ctl_held; /* guarded by the GIL, which makes it cheaper than a mutex */
     int ctl_waiting;
-    sem_t ctl_free;
+    PyThread_type_lock ctl_free;
 #endif
     /* What stats() tells. */
     unsigned long long waits, events, stale, cures, dropped;
@@ -225,7 +225,8 @@ instance_unlock(Instance *self)
 #else
     if (self->ctl_waiting > 0) {
         self->ctl_waiting--;
-        sem_post(&self->ctl_free); /* it is a waiter's now, or a thread in a loop would always be first */
+        PyThread_release_lock(
+            self->ctl_free); /* it is a waiter's now, or a thread in a loop would always be first */
     }
     else {
         self->ctl_held = false;

@@ -311,20 +311,17 @@ has_ghosts(Instance *self)
 static bool
 wait_drained(Instance *self, bool woken)
 {
-    enum { LOOKS = 5000 };
-    const struct timespec pause = {.tv_nsec = 200000};
-    bool posted = sem_trywait(&self->drained) == 0;
+    const PY_TIMEOUT_T most = woken ? 1000000 : 0; /* microseconds */
+    bool posted;
     Py_BEGIN_ALLOW_THREADS
-    for (int i = 0; !posted && woken && i < LOOKS; i++) {
-        nanosleep(&pause, NULL);
-        posted = sem_trywait(&self->drained) == 0;
-    }
+    posted = PyThread_acquire_lock_timed(self->drained, most, 0) == PY_LOCK_ACQUIRED;
     Py_END_ALLOW_THREADS
     STATE_LOCK(self);
-    bool late = !posted && !self->draining; /* it comes, or came just after the last look */
+    bool late = !posted && !self->draining; /* it comes, or came just after */
     self->draining = false;
     STATE_UNLOCK(self);
-    while (late && sem_wait(&self->drained) < 0) {
+    if (late) {
+        PyThread_acquire_lock(self->drained, WAIT_LOCK);
     }
     return posted || late;
 }
