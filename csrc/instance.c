@@ -1,12 +1,9 @@
 #include "instance.h"
 
-#include "errors.h"
 #include "fdinfo.h"
 #include "rebuild.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <structmember.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -33,18 +30,20 @@ free_post(PyThread_type_lock post)
     }
 }
 
-/* 0, or -1 where there is no memory. */
+/* 0, or -1 with MemoryError. */
 static int
 new_locks(Instance *self)
 {
     self->drained = new_post();
+    bool made = self->drained != NULL;
 #ifndef Py_GIL_DISABLED
     self->ctl_free = new_post();
-    if (self->ctl_free == NULL) {
-        return -1;
-    }
+    made = made && self->ctl_free != NULL;
 #endif
-    return self->drained != NULL ? 0 : -1;
+    if (!made) {
+        PyErr_NoMemory();
+    }
+    return made ? 0 : -1;
 }
 
 /* Nobody holds the locks, and nothing is posted. */
@@ -111,7 +110,7 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     /* Far from the generation 0 of a word that is just an fd number, and from the end. */
     self->first = (self->first & 0x3fffffff) | 0x40000000;
     self->generation = self->first;
-    if (new_locks(self) < 0 ? PyErr_NoMemory() == NULL : instance_remember(self) < 0) {
+    if (new_locks(self) < 0 || instance_remember(self) < 0) {
         self->epfd = foreign ? -1 : epfd; /* the caller's again */
         Py_DECREF(self);
         return NULL;

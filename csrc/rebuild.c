@@ -280,17 +280,10 @@ delete_ghost(Instance *self)
 }
 
 static bool
-is_known(const Watched *watched, void *arg)
-{
-    const Instance *self = arg;
-    return watched->word == 0 || interest_find(&self->list, watched->word) != NULL;
-}
-
-static bool
 see_ghost(const Watched *watched, void *arg)
 {
     Plan *plan = arg;
-    plan->strangers = !is_known(watched, plan->instance);
+    plan->strangers = watched->word != 0 && interest_find(&plan->instance->list, watched->word) == NULL;
     return !plan->strangers;
 }
 
