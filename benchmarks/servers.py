@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
 
 import pyepoll
 from pyepoll import Event
@@ -17,47 +16,43 @@ __all__: list[str] = []
 
 MESSAGE_MAX = 256
 
-Peer = tuple[Callable[[int], bytes], Callable[[bytes], int], socket.socket]
-"""What a connection is to the loop: the two methods it calls, and the socket that they are of."""
 
-
-def accept(listener: socket.socket) -> Peer:
+def accept(listener: socket.socket) -> socket.socket:
     conn, _address = listener.accept()
     conn.setblocking(False)
-    return conn.recv, conn.send, conn
+    return conn
 
 
 def serve_pyepoll(listener: socket.socket) -> None:
-    with pyepoll.Epoll[Peer]() as ep:
-        ep.register(listener, Event.IN, (listener.recv, listener.send, listener))
-        for (recv, send, conn), _events in ep:
+    with pyepoll.Epoll[socket.socket]() as ep:
+        ep.register(listener, Event.IN, listener)
+        for conn, _events in ep:
             if conn is listener:
-                peer = accept(listener)
-                ep.register(peer[2], Event.IN, peer)
-            elif message := recv(MESSAGE_MAX):
-                send(message)
+                conn = accept(listener)
+                ep.register(conn, Event.IN, conn)
+            elif message := conn.recv(MESSAGE_MAX):
+                conn.send(message)
             else:
                 ep.unregister(conn)
                 conn.close()
 
 
 def serve_select_epoll(listener: socket.socket) -> None:
-    peers: dict[int, Peer] = {listener.fileno(): (listener.recv, listener.send, listener)}
+    conns = {listener.fileno(): listener}
     with select.epoll() as ep:
         ep.register(listener, select.EPOLLIN)
         while True:
             for fd, _events in ep.poll():
-                recv, send, conn = peers[fd]
+                conn = conns[fd]
                 if conn is listener:
-                    peer = accept(listener)
-                    fd = peer[2].fileno()
-                    peers[fd] = peer
-                    ep.register(fd, select.EPOLLIN)
-                elif message := recv(MESSAGE_MAX):
-                    send(message)
+                    conn = accept(listener)
+                    conns[conn.fileno()] = conn
+                    ep.register(conn, select.EPOLLIN)
+                elif message := conn.recv(MESSAGE_MAX):
+                    conn.send(message)
                 else:
                     ep.unregister(fd)
-                    del peers[fd]
+                    del conns[fd]
                     conn.close()
 
 
