@@ -208,7 +208,26 @@ def deny(syscall: str, error: int) -> None:
     assert libc.prctl(22, ctypes.c_ulong(2), filters, zero, zero) == 0  # PR_SET_SECCOMP, a filter
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="attack as long as .ci/deep does, and run the tests marked long"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        items[:] = [item for item in items if item.get_closest_marker("long") is None]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if shown := config.stash[_figures]:
+        terminalreporter.section("figures")
+        for line in shown:
+            terminalreporter.line(line)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_figures] = []
     # While tests run, fd 2 is pytest's capture file, which dies with the process.
     faulthandler.enable()
     config.stash[_stderr] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
@@ -218,6 +237,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _stderr = pytest.StashKey[int]()
+_figures = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_finish() -> None:
@@ -228,7 +248,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANG, exit=True, file=request.config.stash[_stderr])
+    lasts = request.node.get_closest_marker("lasts")
+    seconds = HANG + (lasts.args[0] if lasts and request.config.getoption("--long") else 0)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=request.config.stash[_stderr])
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -241,6 +263,22 @@ def no_leaked_fd(no_hang: None) -> Iterator[None]:
     gc.collect()
     leaked = {fd: what for fd, what in open_fds().items() if fd not in before}
     assert not leaked, f"fds left open: {leaked}"
+
+
+class Effort(Protocol):
+    def __call__(self, quick: int, long: int) -> int: ...
+
+
+@pytest.fixture
+def effort(request: pytest.FixtureRequest) -> Effort:
+    """Choose how much a test does: ``quick`` in .ci/run, ``long`` in .ci/deep (``pytest --long``)."""
+    return lambda quick, long: long if request.config.getoption("--long") else quick
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print what was seen, after all tests; never a condition of the test."""
+    return lambda text: request.config.stash[_figures].append(f"{request.node.name}: {text}")
 
 
 @pytest.fixture
