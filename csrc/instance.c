@@ -1,6 +1,8 @@
 #include "instance.h"
 
+#include "cure.h"
 #include "fdinfo.h"
+#include "orphan.h"
 #include "rebuild.h"
 
 #include <errno.h>
@@ -153,7 +155,7 @@ instance_enter_slowly(Instance *self)
         if (standing == CLOSED) {
             return IS_CLOSED;
         }
-        if (rebuild_orphan(self) < 0) {
+        if (orphan_rebuild(self) < 0) {
             return -1;
         }
     }
@@ -188,7 +190,7 @@ instance_enter_wait_slowly(Instance *self, Seen *seen)
         return status;
     }
     instance_leave(self);
-    rebuild_cure(self);
+    cure_ghosts(self);
     return instance_enter_wait(self, seen);
 }
 

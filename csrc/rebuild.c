@@ -1,14 +1,10 @@
 #include "rebuild.h"
 
-#include "errors.h"
-#include "fdinfo.h"
 #include "flags.h"
-#include "nesting.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 /* One registration on its way into the new instance. */
@@ -225,15 +221,8 @@ settle(Plan *plan, Registration *lost)
     return count;
 }
 
-/* What a rebuild leaves for when all locks have been let go. */
-typedef struct {
-    Registration *lost;
-    int count;
-    Nestings nestings;
-} Leftover;
-
-static void
-release_leftover(Leftover *leftover)
+void
+rebuild_release(Leftover *leftover)
 {
     for (int i = 0; i < leftover->count; i++) {
         registration_release(&leftover->lost[i]);
@@ -242,8 +231,7 @@ release_leftover(Leftover *leftover)
     nesting_release(&leftover->nestings);
 }
 
-/* With the ctl lock, and no waiter in the old instance. 0 or an errno. */
-static int
+int
 rebuild(Instance *self, bool orphan, Leftover *leftover)
 {
     Plan plan = {.instance = self, .orphan = orphan};
@@ -268,161 +256,4 @@ rebuild(Instance *self, bool orphan, Leftover *leftover)
     }
     free(plan.moves);
     return error;
-}
-
-/* A ghost whose number lies idle may have come back under it, as another duplicate of its file. */
-static bool
-delete_ghost(Instance *self)
-{
-    int fd = interest_word_fd(self->ghost);
-    return interest_get(&self->list, fd) == NULL &&
-           epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
-}
-
-static bool
-see_ghost(const Watched *watched, void *arg)
-{
-    Plan *plan = arg;
-    plan->strangers = watched->word != 0 && interest_find(&plan->instance->list, watched->word) == NULL;
-    return !plan->strangers;
-}
-
-/* Whether the kernel's list has an entry that ours has not, or may have: it cannot be read. The suspicion
- * may be all there was, since a closed file without a duplicate leaves nothing. */
-static bool
-has_ghosts(Instance *self)
-{
-    Plan plan = {.instance = self};
-    int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = fdinfo_each(self->epfd, see_ghost, &plan);
-    Py_END_ALLOW_THREADS
-    return error != 0 || plan.strangers;
-}
-
-/* Wait, a second at most, until the last waiter has posted. */
-static bool
-wait_drained(Instance *self, bool woken)
-{
-    const PY_TIMEOUT_T most = woken ? 1000000 : 0; /* microseconds */
-    bool posted;
-    Py_BEGIN_ALLOW_THREADS
-    posted = PyThread_acquire_lock_timed(self->drained, most, 0) == PY_LOCK_ACQUIRED;
-    Py_END_ALLOW_THREADS
-    STATE_LOCK(self);
-    bool late = !posted && !self->draining; /* it comes, or came just after */
-    self->draining = false;
-    STATE_UNLOCK(self);
-    if (late) {
-        PyThread_acquire_lock(self->drained, WAIT_LOCK);
-    }
-    return posted || late;
-}
-
-/* Wake the waiters and wait until they have left. False if they would not. */
-static bool
-drain(Instance *self)
-{
-    STATE_LOCK(self);
-    self->draining = self->waiters > 0;
-    bool waiting = self->draining;
-    STATE_UNLOCK(self);
-    if (!waiting) {
-        return true;
-    }
-    bool drained = wait_drained(self, instance_wake(self) == 0);
-    epoll_ctl(self->epfd, EPOLL_CTL_DEL, self->module->ready_fd, &(struct epoll_event){0});
-    STATE_LOCK(self);
-    bool closed = self->standing == CLOSED;
-    STATE_UNLOCK(self);
-    if (closed) {
-        instance_wake(self); /* that was close's mark too */
-    }
-    return drained && !closed;
-}
-
-/* Where there is no cure (no fd left for a second instance), a ghost must not cost a whole core. */
-static void
-nap(void)
-{
-    Py_BEGIN_ALLOW_THREADS
-    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    Py_END_ALLOW_THREADS
-}
-
-void
-rebuild_cure(Instance *self)
-{
-    Leftover leftover = {0};
-    if (instance_enter(self) != 0) {
-        PyErr_Clear();
-        return;
-    }
-    instance_lock(self);
-    STATE_LOCK(self);
-    bool haunted = self->haunted && !self->foreign && self->standing == OPEN;
-    self->haunted = false;
-    self->moving = haunted;
-    STATE_UNLOCK(self);
-    if (haunted) {
-        bool ghosts = has_ghosts(self);
-        bool cured = ghosts && (delete_ghost(self) || (drain(self) && rebuild(self, false, &leftover) == 0));
-        if (ghosts && !cured) {
-            nap();
-        }
-        STATE_LOCK(self);
-        self->moving = false;
-        self->cures += cured;
-        self->doubts = 0;
-        self->suspects = ghosts ? self->suspects : 0;
-        STATE_UNLOCK(self);
-    }
-    instance_unlock(self);
-    instance_leave(self);
-    release_leftover(&leftover);
-}
-
-static int
-refuse_orphan(const Instance *self, int error)
-{
-    if (error == ESTRANGED_FILE) {
-        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now",
-                 self->epfd);
-    }
-    else {
-        os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process",
-                 self->epfd);
-    }
-    return -1;
-}
-
-int
-rebuild_orphan(Instance *self)
-{
-    Leftover leftover = {0};
-    STATE_LOCK(self);
-    Standing standing = self->standing;
-    self->users += standing == ORPHAN; /* as enter does; an orphan cannot be entered */
-    STATE_UNLOCK(self);
-    if (standing != ORPHAN) {
-        return standing == ESTRANGED ? refuse_orphan(self, ESTRANGED_FILE) : 0;
-    }
-    instance_lock(self);
-    int error = 0;
-    if (self->standing == ORPHAN) {
-        error = rebuild_whose(self);
-        error = error == EMPTY_EPOLL ? 0 : error;
-        if (error == 0 && !self->foreign) {
-            error = rebuild(self, true, &leftover);
-        }
-        STATE_LOCK(self);
-        if (self->standing == ORPHAN) {
-            self->standing = error == 0 ? OPEN : error == ESTRANGED_FILE ? ESTRANGED : ORPHAN;
-        }
-        STATE_UNLOCK(self);
-    }
-    instance_unlock(self);
-    instance_leave(self);
-    release_leftover(&leftover);
-    return error != 0 ? refuse_orphan(self, error) : 0;
 }

@@ -10,12 +10,21 @@
 #define PYEPOLL_REBUILD_H
 
 #include "instance.h"
+#include "nesting.h"
 
-/* Cure a haunted instance, or wait until another thread has. Not for users: it enters by itself. */
-void rebuild_cure(Instance *self);
+/* What a rebuild leaves for when all locks have been let go. */
+typedef struct {
+    Registration *lost;
+    int count;
+    Nestings nestings;
+} Leftover;
 
-/* Give a fork's copy its own instance. 0, or -1 with an exception. */
-int rebuild_orphan(Instance *self);
+/* With the ctl lock, and no waiter in the old instance, which for an orphan is its parent's: it is read
+ * and left alone. 0, or an errno and nothing has changed; `leftover` is to be released either way. */
+int rebuild(Instance *self, bool orphan, Leftover *leftover);
+
+/* Python code may run. */
+void rebuild_release(Leftover *leftover);
 
 /* Whether the fd number of a fork's copy still is the instance that it was copied from: 0 if so;
  * EMPTY_EPOLL if it may be, an epoll that watches nothing; ESTRANGED_FILE if not; else an errno: that
