@@ -1,8 +1,12 @@
 """No event reaches a registration that did not ask for it, and leaving a loop loses none."""
 
+import contextlib
 import gc
 import os
+import random
 import select
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Pipe, fdinfo, until, waiters
+from conftest import Effort, Pipe, fdinfo, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -105,6 +109,35 @@ def test_the_number_is_reused_without_unregister(make: Any, iterate: Iterate, st
                 os.close(fd)
 
 
+@no_stale_event
+@pytest.mark.parametrize("unregister", [True, False], ids=["unregistered", "closed only"])
+def test_an_accepted_connection_gets_the_number(
+    make: Any, iterate: Iterate, unregister: bool, eventfd: Eventfd, stop: int
+) -> None:
+    """A server: the handler of A drops the connection B, and accepts another, which has sent nothing yet."""
+    with contextlib.ExitStack() as stack, make() as ep:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        peer = stack.enter_context(socket.create_connection(server.getsockname()))
+        b, _ = server.accept()
+        stack.enter_context(socket.create_connection(server.getsockname()))
+        peer.send(b"x")
+        assert select.select([b], [], [], 10)[0]
+        a, number = eventfd(1), b.fileno()
+        for fd in (a, number, stop):
+            ep.register(fd, select.EPOLLIN)
+        events = iterate(ep)
+        first, _ = next(events)
+        assert first == a
+        if unregister:
+            ep.unregister(b)
+        b.close()
+        newcomer, _ = server.accept()
+        stack.enter_context(newcomer)
+        assert newcomer.fileno() == number
+        ep.register(newcomer, select.EPOLLIN)
+        assert number not in rest(events, stop)
+
+
 @both
 def test_the_newcomers_data_never_comes_with_the_old_event(
     ep: Epoll, iterate: Iterate, eventfd: Eventfd, stop: int
@@ -152,60 +185,94 @@ def test_unregistered_by_another_thread_between_two_steps(
     assert rest(events, stop) == [stop]
 
 
-def test_another_threads_next_step(ep: Epoll, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor) -> None:
+@no_stale_event
+def test_another_threads_next_step(
+    make: Any, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
+) -> None:
     """What this thread unregisters does not come out of a batch that another thread has in hand."""
     fds = [eventfd(1) for _ in range(4)]
-    for fd in (*fds, stop):
-        ep.register(fd, Event.IN)
     fetched, removed = threading.Event(), threading.Event()
 
-    def walk() -> list[int]:
-        events = ep.wait(0)
-        seen = [next(events)[0]]
+    def walk(ep: Any) -> list[int]:
+        events = iterate(ep)
+        first, _ = next(events)
         fetched.set()
         assert removed.wait(10)
-        return seen + [data for data, _ in events]
+        return [first, *rest(events, stop)]
 
-    walking = pool.submit(walk)
-    assert fetched.wait(10)
-    for fd in fds[1:]:
-        ep.unregister(fd)
-    removed.set()
-    assert walking.result() == [fds[0], stop]
+    with make() as ep:
+        for fd in (*fds, stop):
+            ep.register(fd, select.EPOLLIN)
+        walking = pool.submit(walk, ep)
+        assert fetched.wait(10)
+        for fd in fds[1:]:
+            ep.unregister(fd)
+        removed.set()
+        assert walking.result() == [fds[0], stop]
 
 
-def test_two_threads_iterate_while_a_third_registers_anew(ep: Epoll, pool: ThreadPoolExecutor) -> None:
-    """Each event comes with the data of a registration that stood when it was handed out."""
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Let threads take the GIL from each other at every turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+masks = pytest.mark.parametrize(
+    "mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=["level", "edge", "one-shot"]
+)
+loops = pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=["wait", "endless"])
+
+
+@masks
+@loops
+@pytest.mark.lasts(120)
+@pytest.mark.usefixtures("eager_threads")
+def test_two_threads_iterate_while_a_third_registers_anew(
+    ep: Epoll, iterate: Iterate, mask: Event, effort: Effort, pool: ThreadPoolExecutor
+) -> None:
+    """An event comes with the data of a registration that stood when it came, and the last one's comes."""
     fds = [os.eventfd(1) for _ in range(8)]
     # By fd: the data of registrations that are gone for good. Written before the check reads it.
-    gone: set[tuple[int, int]] = set()
-    done = threading.Event()
+    gone: dict[int, int] = dict.fromkeys(fds, -1)
+    last: dict[int, int] = dict.fromkeys(fds, -1)
+    wrong = []
     for fd in fds:
-        ep.register(fd, Event.IN, (fd, 0))
+        ep.register(fd, mask, (fd, 0))
 
-    def walk() -> list[Any]:
-        wrong = []
-        while not done.is_set():
-            events = ep.wait(0.1)
+    def walk() -> None:
+        while not ep.closed:
+            events = iterate(ep)
             while True:
-                before = frozenset(gone)
+                before = dict(gone)
                 event = next(events, None)
                 if event is None:
                     break
-                if event[0] in before:
-                    wrong.append(event[0])
-        return wrong
+                fd, round = event[0]
+                last[fd] = round
+                if round <= before[fd]:
+                    wrong.append(event)
 
-    walks = [pool.submit(walk) for _ in range(2)]
+    def walk_until_closed() -> None:
+        with contextlib.suppress(ValueError):
+            walk()
+
+    walks = [pool.submit(walk_until_closed) for _ in range(2)]
+    rounds = effort(1000, 60_000)
+    for round in range(1, rounds):
+        for fd in fds:
+            ep.unregister(fd)
+            gone[fd] = round - 1
+            ep.register(fd, mask, (fd, round))
     try:
-        for round in range(1, 150):
-            for fd in fds:
-                ep.unregister(fd)
-                gone.add((fd, round - 1))
-                ep.register(fd, Event.IN, (fd, round))
+        until(lambda: set(last.values()) == {rounds - 1})
     finally:
-        done.set()
-    assert [walk.result() for walk in walks] == [[], []]
+        ep.close()
+    for walked in walks:
+        walked.result()
+    assert wrong == []
     for fd in fds:
         os.close(fd)
 
@@ -230,12 +297,35 @@ def by_exception(events: Iterator[Any]) -> Any:
         return event
 
 
-leave = pytest.mark.parametrize("leave", [by_break, by_exception])
+def in_thread(call: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
 
 
-@edges
-@leave
-@pytest.mark.parametrize(
+def leave_in_another_thread(iterate: Callable[[], Iterator[Any]]) -> Any:
+    return in_thread(lambda: by_exception(iterate()))
+
+
+def fetched_by_another_thread(iterate: Callable[[], Iterator[Any]]) -> Any:
+    """It has the first event; here the iterator is dropped."""
+
+    def begin() -> tuple[Iterator[Any], Any]:
+        events = iterate()
+        return events, next(events)
+
+    return in_thread(begin)[1]
+
+
+leave = pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda iterate: by_break(iterate()), id="break"),
+        pytest.param(lambda iterate: by_exception(iterate()), id="exception"),
+        pytest.param(leave_in_another_thread, id="in another thread"),
+        pytest.param(fetched_by_another_thread, id="begun in another thread"),
+    ],
+)
+loses_no_event = pytest.mark.parametrize(
     ("make", "iterate"),
     [
         pytest.param(pyepoll.Epoll, WAYS[0], id="wait"),
@@ -248,6 +338,11 @@ leave = pytest.mark.parametrize("leave", [by_break, by_exception])
         ),
     ],
 )
+
+
+@edges
+@leave
+@loses_no_event
 def test_leaving_after_one_of_five(
     make: Any, iterate: Iterate, mask: Event, leave: Callable[..., Any], eventfd: Eventfd
 ) -> None:
@@ -255,11 +350,118 @@ def test_leaving_after_one_of_five(
     with make() as ep:
         for fd in fds:
             ep.register(fd, mask)
-        data, _ = leave(iterate(ep))
+        data, _ = leave(lambda: iterate(ep))
         gc.collect()
         assert data == fds[0]
         assert sorted(data for data, _ in ep.poll(0)) == fds[1:], "the four others come again, the first not"
         assert ep.poll(0) == []
+
+
+@edges
+@loses_no_event
+def test_leaving_after_each(make: Any, iterate: Iterate, mask: Event, eventfd: Eventfd) -> None:
+    """A loop that is left at every event gets them all."""
+    fds = [eventfd(1) for _ in range(5)]
+    with make() as ep:
+        for fd in fds:
+            ep.register(fd, mask)
+        seen = [next(iterate(ep), (-1, 0))[0] for _ in fds]
+        assert sorted(seen) == fds
+        assert ep.poll(0) == []
+
+
+class Handled:
+    """Events that are posted to eventfds one at a time, each when the one before has been handled."""
+
+    def __init__(self, fds: list[int], total: int) -> None:
+        self.left = dict.fromkeys(fds, total)
+        self.lock = threading.Lock()
+
+    def handle(self, fd: int) -> None:
+        with self.lock, contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
+            self.left[fd] -= 1
+            if self.left[fd] > 0:
+                os.eventfd_write(fd, 1)
+
+    def done(self) -> bool:
+        return not any(self.left.values())
+
+    def finish(self, patience: float) -> bool:
+        """Return True when all is done, False when nothing has come for so many seconds."""
+        before, since = dict(self.left), time.monotonic()
+        while not self.done():
+            time.sleep(0.005)
+            if self.left != before:
+                before, since = dict(self.left), time.monotonic()
+            elif time.monotonic() - since > patience:
+                return False
+        return True
+
+
+@pytest.mark.lasts(120)
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize(
+    ("make", "iterate", "patience"),
+    [
+        pytest.param(pyepoll.Epoll, lambda ep: ep.wait(0.05), 10, id="wait"),
+        pytest.param(pyepoll.Epoll, iter, 10, id="endless"),
+        pytest.param(
+            select.epoll,
+            lambda ep: iter(ep.poll(0.05)),
+            1,
+            id="stock",
+            marks=pytest.mark.xfail(raises=AssertionError, reason="the list is lost, and its edges with it"),
+        ),
+    ],
+)
+def test_threads_that_leave_early_lose_nothing(
+    make: Any,
+    iterate: Iterate,
+    patience: float,
+    eventfd: Eventfd,
+    effort: Effort,
+    show: Callable[[str], None],
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Four threads leave their loops at random, by break and by exception: one lost event would end it."""
+    fds = [eventfd(1) for _ in range(16)]
+    one_shots = frozenset(fds[::2])
+    each = effort(500, 20_000)
+    handled = Handled(fds, each)
+    done = threading.Event()
+
+    def walk(ep: Any, chance: random.Random) -> None:
+        for fd, _ in iterate(ep):
+            handled.handle(fd)
+            if fd in one_shots:
+                # Stock has no rearm.
+                ep.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
+            if done.is_set() or chance.random() < 0.4:
+                break
+            if chance.random() < 0.2:
+                raise RuntimeError
+
+    def walk_again_and_again(ep: Any, seed: int) -> None:
+        chance = random.Random(seed)
+        # The end of an endless iteration is close().
+        while not done.is_set():
+            with contextlib.suppress(RuntimeError):
+                walk(ep, chance)
+
+    with make() as ep:
+        for fd in fds:
+            ep.register(fd, select.EPOLLIN | (select.EPOLLONESHOT if fd in one_shots else select.EPOLLET))
+        walks = [pool.submit(walk_again_and_again, ep, seed) for seed in range(4)]
+        all_came = handled.finish(patience)
+        left = dict(handled.left)
+        done.set()
+    for walked in walks:
+        # What was in the middle of a call when the epoll was closed says so.
+        with contextlib.suppress(ValueError):
+            walked.result()
+    show(f"{sum(left.values())} events missing of {each * len(fds)}")
+    assert all_came
 
 
 @edges
