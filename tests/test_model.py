@@ -1,11 +1,16 @@
 """A random walk over everything an Epoll does; after each step the kernel and a plain model agree with it."""
 
 import errno
+import itertools
 import os
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
-from conftest import IMPLIED, fdinfo_lines
-from hypothesis import HealthCheck, settings
+import pytest
+from conftest import IMPLIED, Effort, fdinfo_lines
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -14,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from test_fork import in_child
 
 import pyepoll
 from pyepoll import Event
@@ -36,14 +42,30 @@ masks = st.sampled_from(
         Event.IN | Event.EXCLUSIVE,
     ]
 )
-waits = st.sampled_from(["poll", "wait", "iterate", "one", "drop"])
+ways = st.sampled_from(["poll", "wait", "iterate", "one", "drop"])
+counts = st.integers(1, 3)
+picks = st.integers(0, 100)
+
+# What a child does with its copy. It neither writes nor reads: the files are the parent's too.
+deeds = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["open_new", "close", "rearm", "unregister"]), numbers),
+        st.tuples(st.just("open_duplicate"), numbers, picks),
+        st.tuples(st.just("register"), numbers, masks),
+        st.tuples(st.just("modify"), numbers, masks, st.booleans()),
+        st.tuples(st.just("wait"), ways, counts),
+        st.tuples(st.just("renew"), st.booleans()),
+        st.tuples(st.just("fork")),
+    ),
+    max_size=6,
+)
 
 
 class File:
     """An open file description: an eventfd. The model of what one registration of it may report."""
 
-    def __init__(self) -> None:
-        self.keep = os.eventfd(0, os.EFD_NONBLOCK)
+    def __init__(self, keep: int | None = None) -> None:
+        self.keep = os.eventfd(0, os.EFD_NONBLOCK) if keep is None else keep
         self.count = 0
 
     @property
@@ -66,11 +88,16 @@ class Entry:
 
 
 class Walk(RuleBasedStateMachine):
+    done: ClassVar[Counter[str]] = Counter()
+    """What all walks together have done, and seen the object do."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.steps = 0
         self.ep = pyepoll.Epoll[Any]()
-        self.made: list[File] = []
-        self.open: dict[int, File] = {}
+        self.waker = pyepoll.Waker()
+        self.made = [File(self.waker.fileno())]
+        self.open = {self.waker.fileno(): self.made[0]}
         self.entries: dict[int, Entry] = {}
         # A closed fd that is still listed, and one of whose events it is still unknown that it is a ghost's.
         self.ghosts = False
@@ -78,11 +105,17 @@ class Walk(RuleBasedStateMachine):
             self.open_new(fd)
 
     def teardown(self) -> None:
+        self.count_stats()
         self.ep.close()
-        for fd in self.open:
+        # The first file is the waker's.
+        for fd in list(self.open)[1:]:
             os.close(fd)
-        for file in self.made:
+        for file in self.made[1:]:
             os.close(file.keep)
+        self.waker.close()
+
+    def count_stats(self) -> None:
+        self.done.update({name: self.ep.stats()[name] for name in ("stale", "cures", "dropped")})
 
     def listed(self, fd: int) -> bool:
         """Whether the kernel knows the file that is under this number now, by this number."""
@@ -95,8 +128,7 @@ class Walk(RuleBasedStateMachine):
             self.open[fd] = self.made[-1]
             os.dup2(self.made[-1].keep, fd)
 
-    @precondition(lambda self: self.made)
-    @rule(fd=numbers, pick=st.integers(0, 100))
+    @rule(fd=numbers, pick=picks)
     def open_duplicate(self, fd: int, pick: int) -> None:
         if fd not in self.open:
             file = self.made[pick % len(self.made)]
@@ -214,13 +246,25 @@ class Walk(RuleBasedStateMachine):
             self.open[fd].count = 0
             self.edge_of(self.open[fd])
 
+    @rule()
+    def wake(self) -> None:
+        self.waker.wake()
+        self.made[0].count += 1
+        self.edge_of(self.made[0])
+
+    @rule()
+    def clear(self) -> None:
+        assert self.waker.clear() is (self.made[0].count > 0)
+        self.made[0].count = 0
+        self.edge_of(self.made[0])
+
     def edge_of(self, file: File) -> None:
         """An eventfd wakes its watchers at each write and read, and an edge is a wake."""
         for entry in self.entries.values():
             if entry.file is file:
                 entry.edge = True
 
-    @rule(way=waits, count=st.integers(1, 3))
+    @rule(way=ways, count=counts)
     def wait(self, way: str, count: int) -> None:
         must = {fd for fd, entry in self.entries.items() if entry.must_report() and self.listed(fd)}
         if way == "poll":
@@ -230,16 +274,10 @@ class Walk(RuleBasedStateMachine):
         elif way == "one":
             events = self.ep.poll(0, count)
         elif way == "drop":
-            batch = self.ep.wait(0)
-            events = [event for event, _ in zip(batch, range(count), strict=False)]
-            del batch
-            # zip takes one more than it hands out.
-            self.forget_edges()
-            return
+            # What it fetched and did not hand out is given back.
+            events = list(itertools.islice(self.ep.wait(0), count))
         elif must:
-            batch = iter(self.ep)
-            events = [next(batch)]
-            del batch
+            events = list(itertools.islice(self.ep, 1))
         else:
             return
         seen = set()
@@ -257,12 +295,54 @@ class Walk(RuleBasedStateMachine):
         elif must:
             assert events
 
-    def forget_edges(self) -> None:
-        """What was handed out of a batch and what was given back is another test's."""
+    @precondition(lambda self: self.steps % 20 == 19)
+    @rule(drop=st.booleans())
+    def renew(self, drop: bool) -> None:
+        """Close the object, or let it go, and make another, most likely with the same number."""
+        self.count_stats()
+        if not drop:
+            self.ep.close()
+            assert self.ep.closed
+            with pytest.raises(ValueError):
+                self.ep.poll(0)
+        del self.ep
+        self.ep = pyepoll.Epoll()
+        self.entries = {}
+        self.ghosts = False
+
+    @precondition(lambda self: self.steps % 2)
+    @rule(deeds=deeds)
+    def fork_child(self, deeds: list[tuple[Any, ...]]) -> None:
+        self.done["forks"] += 1
+        before = fdinfo_lines(self.ep), self.ep.stats()
+        assert in_child(partial(self.live_on, deeds)) == ""
+        assert (fdinfo_lines(self.ep), self.ep.stats()) == before, "nothing that a child does is seen here"
+
+    def live_on(self, deeds: list[tuple[Any, ...]], used: bool = False) -> None:
+        """What the child does. A copy that it has not used stays as it is."""
+        for number, (deed, *arguments) in enumerate(deeds, 1):
+            if deed == "fork":
+                assert in_child(partial(self.live_on, deeds[number:])) == ""
+                break
+            if not used and deed not in ("open_new", "open_duplicate", "close"):
+                used = True
+                self.inherit()
+            getattr(self, deed)(*arguments)
+            self.agrees_with_the_model()
+            if used:
+                self.agrees_with_the_kernel()
+
+    def inherit(self) -> None:
+        """A copy gets its instance: without the numbers that are closed, and of what has them now."""
+        self.entries = {fd: entry for fd, entry in self.entries.items() if fd in self.open}
         for fd, entry in self.entries.items():
-            if entry.mask & (Event.ET | Event.ONESHOT) and self.listed(fd):
-                self.ep.rearm(fd)
-                entry.armed = entry.edge = True
+            entry.file, entry.edge = self.open[fd], True
+        self.ghosts = False
+
+    @invariant()
+    def counts_steps(self) -> None:
+        self.steps += 1
+        self.done["steps"] += 1
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -287,12 +367,18 @@ class Walk(RuleBasedStateMachine):
             assert {fd for fd, _ in known} == set(self.entries)
 
 
-def test_walks() -> None:
+@pytest.mark.lasts(3600)
+def test_walks(effort: Effort, show: Callable[[str], None]) -> None:
+    Walk.done.clear()
     walks = settings(
-        max_examples=50,
-        stateful_step_count=40,
+        max_examples=effort(300, 10_000),
+        stateful_step_count=60,
         deadline=None,
         database=None,
+        phases=[Phase.generate, Phase.shrink],
+        print_blob=True,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Walk, settings=walks)
+    show(", ".join(f"{count} {what}" for what, count in Walk.done.items()))
