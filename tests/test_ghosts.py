@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import select
+import selectors
 import signal
 import socket
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import IMPLIED, Pipe, agree, fdinfo, fdinfo_lines, no_fd_left, until, waiters
+from conftest import IMPLIED, Effort, Pipe, agree, fdinfo, fdinfo_lines, no_fd_left, open_fds, until, waiters
 
 import pyepoll
 from pyepoll import Event, raw
@@ -31,25 +35,82 @@ def unregister_closed(ep: Any, fd: int) -> None:
         ep.unregister(fd)
 
 
+def fork() -> int:
+    """os.fork(), also where there are threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def held_by_a_child(fd: int) -> Callable[[], None]:
+    """Fork a child that does nothing but keep the fd open; return what ends it."""
+    hold, release = os.pipe()
+    child = fork()
+    if child == 0:
+        os.close(release)
+        os.read(hold, 1)
+        os._exit(0)
+    os.close(hold)
+
+    def end() -> None:
+        os.close(release)
+        assert os.waitpid(child, 0)[1] == 0
+
+    return end
+
+
+def held_in_flight(fd: int) -> Callable[[], None]:
+    """Send the fd through a socket that nobody reads: the file is open, and no process has it."""
+    a, b = socket.socketpair()
+    socket.send_fds(a, [b"x"], [fd])
+
+    def end() -> None:
+        a.close()
+        b.close()
+
+    return end
+
+
+def held_by_a_dup(fd: int) -> Callable[[], None]:
+    dup = os.dup(fd)
+    return lambda: os.close(dup)
+
+
+HOLDS: dict[str, Callable[[int], Callable[[], None]]] = {
+    "dup": held_by_a_dup,
+    "fork": held_by_a_child,
+    "in flight": held_in_flight,
+}
+every_hold = pytest.mark.parametrize("hold", HOLDS)
+
+
 @pytest.fixture
 def make_ghost() -> Iterator[Callable[..., int]]:
-    """Leave a ready ghost in an epoll; return the number it had. The file behind it is closed at the end."""
-    kept: list[int] = []
+    """Leave a ready ghost in an epoll; return the number it had. The file behind it is closed at the end.
 
-    def make(ep: Any, mask: int = Event.IN, unregister: bool = True) -> int:
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        kept.append(os.dup(fd))
-        ep.register(fd, mask)
+    ``make_ghost(ep, hold="fork")`` says by what its file is kept open; ``newcomer=fd`` lets a duplicate of
+    that fd take the number at once, and registers it; it is the test's to close.
+    """
+    ends: list[Callable[[], None]] = []
+
+    def make(ep: Any, unregister: bool = True, hold: str = "dup", newcomer: int | None = None) -> int:
+        fd, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        ends.append(lambda: os.close(write))
+        ends.append(HOLDS[hold](fd))
+        ep.register(fd, Event.IN)
         os.close(fd)
         if unregister:
             unregister_closed(ep, fd)
+        if newcomer is not None:
+            os.dup2(newcomer, fd)
+            ep.register(fd, Event.IN)
         # Only now, or a wait in another thread would have the event while it is a live one.
-        os.eventfd_write(kept[-1], 1)
+        os.write(write, b"x")
         return fd
 
     yield make
-    for fd in kept:
-        os.close(fd)
+    for end in ends:
+        end()
 
 
 def cured(ep: Epoll) -> bool:
@@ -72,17 +133,45 @@ def as_many_wait(waits: list[Any], count: int) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     "make",
     [
-        pyepoll.Epoll,
-        pytest.param(select.epoll, marks=pytest.mark.xfail(raises=AssertionError, reason="spins")),
+        pytest.param(pyepoll.Epoll, id="pyepoll"),
+        pytest.param(
+            select.epoll, id="stock", marks=pytest.mark.xfail(raises=AssertionError, reason="spins")
+        ),
     ],
 )
-def test_a_ghost_is_silent(make: Any, make_ghost: Callable[..., int]) -> None:
+@pytest.mark.parametrize("reused", [False, True], ids=["number idle", "number reused"])
+@pytest.mark.parametrize("unregister", [True, False], ids=["unregistered", "closed only"])
+@every_hold
+def test_a_ghost_wakes_few_waits(
+    make: Any,
+    unregister: bool,
+    hold: str,
+    reused: bool,
+    make_ghost: Callable[..., int],
+    eventfd: Eventfd,
+    effort: Effort,
+    show: Callable[[str], None],
+) -> None:
+    """Everything that leaves one; the number may be another file's by now, which is registered and idle."""
+    idle = eventfd()
     with make() as ep:
-        make_ghost(ep)
-        for _ in range(MOST_WAITS):
-            ep.poll(0)
-        assert ep.poll(0.05) == []
-        assert fdinfo(ep) == {}
+        number = make_ghost(ep, unregister, hold, idle if reused else None)
+        milliseconds = effort(40, 200)
+        returns, end = 0, time.monotonic() + milliseconds / 1000
+        while (left := end - time.monotonic()) > 0:
+            ep.poll(left)
+            returns += 1
+        # What a wait of pyepoll drops does not end it, so its waits are counted by itself.
+        woken = ep.stats()["waits"] if isinstance(ep, pyepoll.Epoll) else returns
+        show(f"{woken} wake-ups in {milliseconds} ms")
+        try:
+            assert woken <= MOST_WAITS
+            assert list(fdinfo(ep)) == [number] * reused
+            os.eventfd_write(idle, 1)
+            assert ep.poll(0) == [(number, Event.IN)] * reused
+        finally:
+            if reused:
+                os.close(number)
 
 
 def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
@@ -117,12 +206,7 @@ def test_endless_iteration_cures(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -
 def test_fork_and_close(ep: Epoll) -> None:
     """The parent closes what a child has open: an accepted connection handed to a worker."""
     a, b = socket.socketpair()
-    hold, release = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(release)
-        os.read(hold, 1)
-        os._exit(0)
+    end = held_by_a_child(a.fileno())
     with b:
         number = a.fileno()
         # Level-triggered and always ready to write.
@@ -131,9 +215,7 @@ def test_fork_and_close(ep: Epoll) -> None:
         unregister_closed(ep, number)
         assert wake_ups(ep) <= MOST_WAITS
         assert cured(ep)
-    os.close(hold)
-    os.close(release)
-    assert os.waitpid(child, 0)[1] == 0
+    end()
 
 
 def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
@@ -237,7 +319,10 @@ def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
     os.close(keep)
 
 
-def test_live_registrations_are_untouched(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+@every_hold
+def test_live_registrations_are_untouched(
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any, hold: str
+) -> None:
     pipes = [make_pipe() for _ in range(6)]
     masks = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Event.EXCLUSIVE, Event(0)]
     data = [object() for _ in masks]
@@ -246,8 +331,10 @@ def test_live_registrations_are_untouched(ep: Epoll, make_pipe: Callable[[], Pip
     ep.register(pipes[5].write, Event.OUT | Event.ONESHOT, "spent")
     assert ep.poll(0) == [("spent", Event.OUT)]
     before = fdinfo_lines(ep)
-    make_ghost(ep)
+    number = ep.fileno()
+    make_ghost(ep, hold=hold)
     assert wake_ups(ep) <= MOST_WAITS
+    assert ep.fileno() == number
     # What is spent asks for nothing; the kernel adds what it adds to every mask.
     assert sorted((fd, events | IMPLIED, word) for fd, events, word in before) == sorted(
         (fd, events | IMPLIED, word) for fd, events, word in fdinfo_lines(ep)
@@ -342,14 +429,15 @@ def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_ghost:
     assert cured(ep)
 
 
+@every_hold
 def test_other_waiters_are_moved_over(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor, hold: str
 ) -> None:
     live = eventfd()
     ep.register(live, Event.IN | Event.ONESHOT)
     waits = [pool.submit(ep.poll, 5 if i % 2 else None) for i in range(6)]
     until(lambda: waiters() == 6)
-    make_ghost(ep)
+    make_ghost(ep, hold=hold)
     until(lambda: ep.stats()["cures"] == 1 and cured(ep))
     until(lambda: waiters() == 6)
     for remaining in range(5, -1, -1):
@@ -388,6 +476,164 @@ def test_close_on_exec_is_kept(ep: Epoll, make_ghost: Any) -> None:
         assert wake_ups(ep) <= MOST_WAITS
         assert cured(ep)
         assert os.get_inheritable(ep.fileno()) is inheritable
+
+
+# Traffic while it is cured.
+
+
+class Traffic:
+    """Numbered messages through pipes, of which none may be lost, come twice, or come to another."""
+
+    def __init__(self, ep: Epoll, pipes: list[Pipe]) -> None:
+        self.ep = ep
+        self.enough = threading.Event()
+        modes = itertools.cycle([Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT])
+        self.modes = dict(zip([pipe.read for pipe in pipes], modes, strict=False))
+        self.writers = {pipe.read: pipe.write for pipe in pipes}
+        self.locks = {fd: threading.Lock() for fd in self.modes}
+        self.written = dict.fromkeys(self.modes, 0)
+        self.read = dict.fromkeys(self.modes, 0)
+        for fd, mode in self.modes.items():
+            ep.register(fd, mode)
+
+    def write(self) -> None:
+        while not self.enough.is_set():
+            for fd, write in self.writers.items():
+                with contextlib.suppress(BlockingIOError):
+                    os.write(write, self.written[fd].to_bytes(8))
+                    self.written[fd] += 1
+            time.sleep(0.0001)
+
+    def read_all(self, fd: int) -> None:
+        with self.locks[fd]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    assert int.from_bytes(os.read(fd, 8)) == self.read[fd]
+                    self.read[fd] += 1
+            if self.modes[fd] & Event.ONESHOT:
+                self.ep.rearm(fd)
+
+    def serve(self, iterate: Callable[[Epoll], Iterator[tuple[int, Event]]]) -> None:
+        # What is in the middle of a call when the epoll is closed says so.
+        with contextlib.suppress(ValueError):
+            while not self.ep.closed:
+                for fd, _ in iterate(self.ep):
+                    assert fd != -1, "a spent one-shot fired"
+                    if fd in self.modes:
+                        self.read_all(fd)
+
+
+def keep_registering(ep: Epoll, done: threading.Event) -> None:
+    """Registrations that come and go, and the agreement that they must have with the kernel."""
+    fds = [os.eventfd(1) for _ in range(4)]
+    while not done.is_set():
+        for fd in fds:
+            ep.register(fd, Event.IN | Event.ET)
+            ep.modify(fd, Event.IN | Event.ONESHOT)
+        for fd in fds:
+            ep.unregister(fd)
+    for fd in fds:
+        os.close(fd)
+
+
+def keep_closing(ep: Epoll, done: threading.Event) -> None:
+    """Files that are closed without a word, and their numbers registered anew."""
+    while not done.is_set():
+        for _ in range(4):
+            fd = os.eventfd(1)
+            ep.register(fd, Event.IN)
+            os.close(fd)
+        time.sleep(0.0001)
+
+
+def keep_forking(done: threading.Event) -> None:
+    while not done.is_set():
+        child = fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        time.sleep(0.001)
+
+
+@pytest.mark.lasts(300)
+@pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=["wait", "endless"])
+@pytest.mark.parametrize("attack", [False, True], ids=["in peace", "under attack"])
+def test_no_message_is_lost_by_cures(
+    ep: Epoll,
+    iterate: Any,
+    attack: bool,
+    make_pipe: Callable[[], Pipe],
+    make_ghost: Any,
+    effort: Effort,
+    show: Callable[[str], None],
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Cure upon cure while pipes are written and read; under attack, threads register, close and fork too."""
+    spent = make_pipe()
+    ep.register(spent.write, Event.OUT | Event.ONESHOT, -1)
+    assert ep.poll(0) == [(-1, Event.OUT)]
+    number = ep.fileno()
+    traffic = Traffic(ep, [make_pipe() for _ in range(24)])
+    served = [pool.submit(traffic.serve, iterate) for _ in range(3)]
+    threads = [pool.submit(traffic.write)]
+    if attack:
+        threads += [pool.submit(keep, ep, traffic.enough) for keep in (keep_registering, keep_closing)]
+        threads.append(pool.submit(keep_forking, traffic.enough))
+    try:
+        for _ in range(effort(60, 1500)):
+            cures = ep.stats()["cures"]
+            make_ghost(ep)
+            until(lambda: ep.stats()["cures"] > cures, 20)  # noqa: B023
+    finally:
+        traffic.enough.set()
+        for thread in threads:
+            thread.result()
+    until(lambda: traffic.read == traffic.written)
+    assert ep.fileno() == number
+    stats = ep.stats()
+    ep.close()
+    for thread in served:
+        thread.result()
+    show(f"{sum(traffic.read.values())} messages, 0 lost; {stats}")
+
+
+@pytest.fixture
+def many_fds() -> Iterator[int]:
+    """Allow as many fds as may be; how many of them a test may open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    yield limits[1] - 1000
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("waiting", [1, 4])
+def test_the_cure_of_a_long_list(
+    many_fds: int,
+    waiting: int,
+    eventfd: Eventfd,
+    make_ghost: Any,
+    effort: Effort,
+    show: Callable[[str], None],
+    pool: ThreadPoolExecutor,
+) -> None:
+    fds = [eventfd(i % 3 == 2) for i in range(min(effort(3000, 18_000), many_fds))]
+    masks = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT]
+    with pyepoll.Epoll[Any]() as ep:
+        for fd, mask in zip(fds, itertools.cycle(masks), strict=False):
+            ep.register(fd, mask)
+        assert len(ep.poll(0)) == len(fds) // 3, "every third is a one-shot, and spent"
+        waits = [pool.submit(ep.poll, 60) for _ in range(waiting)]
+        until(lambda: waiters() == waiting)
+        start = time.monotonic()
+        make_ghost(ep)
+        until(lambda: ep.stats()["cures"] == 1)
+        show(f"{len(fds)} registrations, {waiting} waiting: {(time.monotonic() - start) * 1000:.0f} ms")
+        until(lambda: waiters() == waiting)
+        assert cured(ep)
+        # Level-triggered, so it ends every wait; of the spent ones nothing comes.
+        os.eventfd_write(fds[0], 1)
+        assert [wait.result() for wait in waits] == [[(fds[0], Event.IN)]] * waiting
+        assert ep.poll(0) == [(fds[0], Event.IN)]
 
 
 # Whoever watches this epoll.
@@ -447,6 +693,59 @@ def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> Non
     assert set(seen) == {(live, Event.IN)}
 
 
+def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+    live = eventfd()
+    ep.register(live, Event.IN)
+    with selectors.DefaultSelector() as selector:
+        key = selector.register(ep, selectors.EVENT_READ, "inner")
+        make_ghost(ep)
+        assert wake_ups(ep) <= MOST_WAITS
+        assert cured(ep)
+        selector.select(0)
+        assert selector.select(0) == []
+        os.eventfd_write(live, 1)
+        assert selector.select(1) == [(key, selectors.EVENT_READ)]
+        assert ep.poll(0) == [(live, Event.IN)]
+
+
+@pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
+@pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
+def test_nested_in_one_that_threads_wait_on(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor, outer_type: Any, mask: int
+) -> None:
+    """The cure takes the inner out of the outer and puts it back while the outer's waiters sleep."""
+    live, stop = eventfd(), eventfd()
+    ep.register(live, Event.IN)
+    seen: list[Any] = []
+
+    def serve(outer: Any) -> int:
+        turns = 0
+        while (stop, select.EPOLLIN) not in outer.poll(10):
+            turns += 1
+            seen.extend(ep.poll(0))
+        return turns
+
+    with outer_type() as outer:
+        outer.register(ep.fileno(), int(mask))
+        outer.register(stop, select.EPOLLIN)
+        before = fdinfo(outer)
+        serving = [pool.submit(serve, outer) for _ in range(2)]
+        until(lambda: waiters() == 2)
+        for cures in range(1, 4):
+            make_ghost(ep)
+            until(lambda: ep.stats()["cures"] == cures and cured(ep))  # noqa: B023
+            until(lambda: waiters() == 2)
+            assert fdinfo(outer) == before
+            seen.clear()
+            os.eventfd_write(live, 1)
+            until(lambda: (live, Event.IN) in seen)
+            os.eventfd_read(live)
+        os.eventfd_write(stop, 1)
+        for each in serving:
+            # Each event of the live fd may come any number of times, which none of a ghost's does.
+            each.result()
+
+
 def test_an_outer_that_is_cured_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     live = eventfd()
     with pyepoll.Epoll[Any]() as inner:
@@ -482,6 +781,55 @@ def test_a_foreign_instance_is_never_rebuilt(make_ghost: Any, eventfd: Eventfd) 
                 other.poll(0)
             os.eventfd_write(live, 1)
             assert (live, select.EPOLLIN) in same.poll(0), "still the same instance"
+
+
+# A fork in the midst of a cure.
+
+
+def epolls() -> list[int]:
+    return [fd for fd, what in open_fds().items() if what == "anon_inode:[eventpoll]"]
+
+
+@pytest.mark.xfail(raises=AssertionError, strict=False, reason="the child sees half a cure")
+@pytest.mark.lasts(60)
+def test_a_fork_during_the_cure(
+    many_fds: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
+) -> None:
+    """The child has the one instance, and what is spent is spent there."""
+    fds = [eventfd(1) for _ in range(min(4000, many_fds))]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ONESHOT)
+    assert len(ep.poll(0)) == len(fds)
+    before = epolls()
+    verdicts: dict[str, int] = {}
+
+    def child(report: int) -> None:
+        try:
+            found = [f"{len(epolls()) - len(before)} epolls too many"] if epolls() != before else []
+            if came := len(ep.poll(0)):
+                found.append(f"{came} spent ones came")
+            os.write(report, (", ".join(found) or "well").encode())
+        finally:
+            os._exit(0)
+
+    with ThreadPoolExecutor(1) as thread:
+        for round in range(effort(8, 200)):
+            cures = ep.stats()["cures"]
+            make_ghost(ep)
+            curing = thread.submit(ep.poll, 0.05)
+            time.sleep(round % 16 / 1000)
+            while ep.stats()["cures"] == cures:
+                read, write = os.pipe()
+                if (pid := fork()) == 0:
+                    child(write)
+                os.close(write)
+                with open(read) as file:
+                    verdict = file.read() or "died"
+                os.waitpid(pid, 0)
+                verdicts[verdict] = verdicts.get(verdict, 0) + 1
+            assert curing.result() == []
+    show(f"of the children {verdicts}")
+    assert set(verdicts) == {"well"}
 
 
 # No fd left.
