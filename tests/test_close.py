@@ -1,6 +1,8 @@
 """close() ends every wait, from anywhere, and no call ever acts on a file that took the number."""
 
-import contextlib
+import dataclasses
+import errno
+import fcntl
 import functools
 import gc
 import os
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
@@ -17,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import HANG, fdinfo, no_fd_left, open_fds, run, until, waiters
+from conftest import HANG, SYSCALLS, Effort, fdinfo, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -26,6 +29,11 @@ Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
 CLOSED = "I/O operation on closed epoll object"
+
+Show = Callable[[str], None]
+
+SOON = 0.05
+"""Within so many seconds of close() every waiter is out, where the machine lets them run."""
 
 
 def outcome(wait: Callable[[], object]) -> object:
@@ -59,6 +67,29 @@ def test_from_another_thread(
     assert [wait.result(10) for wait in waits] == [ENDS[name]] * count
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
+
+
+@pytest.mark.parametrize("name", ["poll", "wait", "iteration"])
+@pytest.mark.parametrize("count", [1, 8])
+def test_soon(pool: ThreadPoolExecutor, effort: Effort, show: Show, name: str, count: int) -> None:
+    """A busy machine may be late; that it can be in time is asked for."""
+
+    def out(ep: Epoll) -> float:
+        outcome(functools.partial(WAITS[name], ep))
+        return time.monotonic()
+
+    latest = []
+    for _ in range(effort(5, 200)):
+        ep = pyepoll.Epoll[Any]()
+        waits = [pool.submit(out, ep) for _ in range(count)]
+        until(lambda: waiters() == count)
+        start = time.monotonic()
+        ep.close()
+        latest.append(max(wait.result(10) for wait in waits) - start)
+    latest.sort()
+    best, median, worst = (1000 * latest[i] for i in (0, len(latest) // 2, -1))
+    show(f"the last is out after {median:.2f} ms; best {best:.2f}, worst {worst:.2f} of {len(latest)}")
+    assert latest[0] < SOON
 
 
 @pytest.mark.xfail(raises=TimeoutError, reason="stock leaves its waiters asleep")
@@ -120,19 +151,35 @@ def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
     assert len(seen) == 1
 
 
-def test_from_a_signal_handler_that_interrupts_the_wait() -> None:
-    for wait, end in zip(WAITS.values(), ENDS.values(), strict=True):
-        ep = pyepoll.Epoll[Any]()
+def close_in_handler(ep: Any, wait: Callable[[Any], object]) -> object:
+    """The outcome of a wait that a signal interrupts, whose handler closes the epoll."""
+    before = signal.signal(signal.SIGALRM, lambda *_: ep.close())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        return outcome(functools.partial(wait, ep))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize("others", [0, 8])
+def test_from_a_signal_handler_that_interrupts_the_wait(
+    pool: ThreadPoolExecutor, name: str, others: int
+) -> None:
+    with pyepoll.Epoll[Any]() as ep:
         number = ep.fileno()
-        before = signal.signal(signal.SIGALRM, lambda *_, ep=ep: ep.close())
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.03)
-            assert outcome(functools.partial(wait, ep)) == end
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        waits = [pool.submit(outcome, lambda: WAITS[name](ep)) for _ in range(others)]
+        until(lambda: waiters() == others)
+        assert close_in_handler(ep, WAITS[name]) == ENDS[name]
+        assert [wait.result(10) for wait in waits] == [ENDS[name]] * others
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)
+
+
+@pytest.mark.xfail(raises=OSError, reason="stock waits on the epoll fd -1")
+def test_stock_from_a_signal_handler_that_interrupts_the_wait() -> None:
+    assert close_in_handler(select.epoll(), WAITS["poll"]) == CLOSED
 
 
 class Closes:
@@ -161,10 +208,22 @@ class Closes:
         lambda ep, fd, closes: ep.unregister(closes(fd)),
         lambda ep, fd, closes: ep.rearm(closes(fd)),
         lambda ep, fd, closes: ep.poll(closes(0)),
+        lambda ep, fd, closes: ep.wait(closes(0)),
         lambda ep, fd, closes: ep.poll(0, closes(1)),
         lambda ep, fd, closes: ep.wait(0, 1, [closes(int(signal.SIGUSR1))]),
     ],
-    ids=["register", "mask", "modify", "new mask", "unregister", "rearm", "timeout", "maxevents", "sigmask"],
+    ids=[
+        "register",
+        "mask",
+        "modify",
+        "new mask",
+        "unregister",
+        "rearm",
+        "timeout",
+        "wait",
+        "maxevents",
+        "sigmask",
+    ],
 )
 def test_from_the_conversion_of_an_argument(
     ep: Epoll, eventfd: Eventfd, call: Callable[[Epoll, int, Callable[[int], Any]], object]
@@ -234,6 +293,47 @@ def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Ev
     assert seen in [[(CLOSED, CLOSED, 0, each)] for each in (thread, threading.get_ident())]
 
 
+def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+    """A cycle whose finalizer closes the epoll is collected in whichever thread comes by."""
+    ep = pyepoll.Epoll[Any]()
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me, self.ep = self, ep
+
+        def __del__(self) -> None:
+            self.ep.close()
+
+    fd = eventfd()
+    ep.register(fd, Event.IN, Cycle())
+    waits = [pool.submit(outcome, functools.partial(WAITS[name], ep)) for name in WAITS]
+    until(lambda: waiters() == len(waits))
+    # Replaced, it is garbage that only the collector frees.
+    ep.modify(fd, Event.IN, None)
+    gc.collect()
+    assert [wait.result(10) for wait in waits] == list(ENDS.values())
+
+
+def test_by_eight_threads_while_eight_wait(effort: Effort) -> None:
+    for _ in range(effort(10, 500)):
+        ep = pyepoll.Epoll[Any]()
+        number = ep.fileno()
+        go = threading.Barrier(8)
+
+        def close(ep: Epoll = ep, go: threading.Barrier = go) -> None:
+            go.wait(10)
+            ep.close()
+
+        with ThreadPoolExecutor(16) as pool:
+            waits = [pool.submit(outcome, ep.poll) for _ in range(8)]
+            until(lambda: waiters() == 8)
+            closes = [pool.submit(close) for _ in range(8)]
+            assert [each.result(10) for each in closes] == [None] * 8
+            assert [wait.result(10) for wait in waits] == [CLOSED] * 8
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+
+
 def test_twice(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     for _ in range(3):
         ep.close()
@@ -281,42 +381,70 @@ def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
     assert ep.stats()["waits"] == 1
 
 
-@pytest.mark.parametrize("how", ["ctl", "poll", "wait"])
-def test_no_call_acts_on_a_stranger(pool: ThreadPoolExecutor, how: str) -> None:
-    """While the epoll is closed, a stranger's epoll takes its number over and over; nothing gets into it, and
-    what is ready there does not come out of ours."""
-    fd, bait = os.eventfd(1), os.eventfd(1)
-    strays: list[object] = []
-    for _ in range(100):
-        ep = pyepoll.Epoll[Any]()
-        number = ep.fileno()
-        started = threading.Event()
+def strays_of(
+    pool: ThreadPoolExecutor, make: Any, how: str, bait: int, fds: list[int], pause: float
+) -> list[object]:
+    """Close an epoll under two threads that use it, and put a stranger's under its number at once; what those
+    threads did to the stranger's, or got from it."""
+    stranger, taken = select.epoll(), -1
+    stranger.register(bait, select.EPOLLIN)
+    ep = make()
+    number = ep.fileno()
+    go = threading.Barrier(len(fds) + 1)
 
-        def work(ep: Epoll = ep, started: threading.Event = started) -> list[Any]:
-            started.set()
-            with contextlib.suppress(ValueError):
-                while True:
-                    if how == "ctl":
-                        ep.register(fd, Event.IN)
-                        ep.unregister(fd)
-                    elif events := ep.poll(0) if how == "poll" else list(ep.wait(0.001)):
-                        return events
+    def work(fd: int) -> list[object]:
+        go.wait(10)
+        try:
+            while True:
+                if how == "ctl":
+                    ep.register(fd, select.EPOLLIN)
+                    ep.unregister(fd)
+                elif events := ep.poll(0) if how == "poll" else list(ep.wait(0.001)):
+                    return list(events)
+        except ValueError:
             return []
+        except OSError as error:
+            # Stock tries a number that is nobody's, which is no stray yet; a stranger's answer is one.
+            return [] if error.errno == errno.EBADF else [error]
 
-        working = pool.submit(work)
-        started.wait(10)
-        ep.close()
-        deadline = time.monotonic() + 10
-        while (stranger := select.epoll()).fileno() != number and not working.done():
-            stranger.close()
+    works = [pool.submit(work, fd) for fd in fds]
+    go.wait(10)
+    time.sleep(pause)
+    ep.close()
+    deadline = time.monotonic() + 10
+    while taken != number:
+        taken = fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number)
+        if taken != number:
+            os.close(taken)
             assert time.monotonic() < deadline
-        stranger.register(bait, select.EPOLLIN)
-        strays += working.result(10)
-        strays += [each for each in fdinfo(stranger) if each != bait]
-        stranger.close()
-    os.close(fd)
-    os.close(bait)
-    assert strays == []
+    strays = [stray for each in works for stray in each.result(10)]
+    strays += [fd for fd in fdinfo(stranger) if fd != bait]
+    os.close(taken)
+    stranger.close()
+    return strays
+
+
+STOCK_STRAYS = pytest.mark.xfail(raises=AssertionError, reason="stock acts on whatever has the number")
+STOCK = (
+    # Seldom enough that only many rounds see it.
+    [pytest.param(select.epoll, how, marks=[STOCK_STRAYS, pytest.mark.long]) for how in ("ctl", "poll")]
+    if sysconfig.get_config_var("Py_GIL_DISABLED")
+    # The GIL changes hands between the reading of the number and the call, in most rounds.
+    else [pytest.param(select.epoll, "ctl", marks=STOCK_STRAYS)]
+)
+
+
+@pytest.mark.lasts(900)
+@pytest.mark.parametrize(
+    ("make", "how"), [(pyepoll.Epoll, "ctl"), (pyepoll.Epoll, "poll"), (pyepoll.Epoll, "wait"), *STOCK]
+)
+def test_no_call_acts_on_a_stranger(
+    pool: ThreadPoolExecutor, eventfd: Eventfd, effort: Effort, show: Show, make: Any, how: str
+) -> None:
+    bait, fds, rounds = eventfd(1), [eventfd(1), eventfd(1)], effort(170, 6700)
+    hit = sum(strays_of(pool, make, how, bait, fds, each % 2 * 1e-4) != [] for each in range(rounds))
+    show(f"strays in {hit} of {rounds} rounds")
+    assert hit == 0
 
 
 def test_no_fd_is_left_behind(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
@@ -409,13 +537,16 @@ AT_EXIT = """
 """
 
 
+@pytest.mark.lasts(300)
 @pytest.mark.parametrize("how", ["", "close", "raise"])
-def test_exit_while_daemon_threads_wait(how: str) -> None:
+def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
     """No crash, no hang, nothing printed."""
     program = [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(AT_EXIT), *how.split()]
-    for _ in range(3):
+    for _ in range(effort(2, 70)):
         done = subprocess.run(program, capture_output=True, text=True, timeout=HANG / 2)
-        assert (done.returncode, done.stderr) == ((1, "the end\n") if how == "raise" else (0, ""))
+        assert (done.returncode, done.stdout, done.stderr) == (
+            (1, "", "the end\n") if how == "raise" else (0, "", "")
+        )
 
 
 def test_exit_while_daemon_threads_register() -> None:
@@ -454,40 +585,105 @@ def test_exit_while_daemon_threads_register() -> None:
 # Each step at the worst moment: a system call that is entered late.
 
 DELAY = """
-    import os, select, sys, threading, time
+    import fcntl, os, select, sys, threading, time
     import pyepoll
     from pyepoll import Event
 
-    ep, fd = pyepoll.Epoll(), os.eventfd(1)
+    numbers = {numbers}
+    fd, other, bait = (os.eventfd(1) for _ in range(3))
+    ep = {make}()
     number = ep.fileno()
-    out = []
+    stranger = select.epoll()
+    stranger.register({bait}, select.EPOLLIN | select.EPOLLET)
+
+    def watched():
+        with open(f"/proc/self/fdinfo/{{stranger.fileno()}}") as file:
+            return [line for line in file if line.startswith("tfd")]
+
+    thread, out = [], []
 
     def work():
+        {first}
+        thread.append(threading.get_native_id())
         try:
-            out.append({work})
-        except ValueError as error:
-            out.append(str(error))
+            out.append({late})
+        except (OSError, ValueError) as error:
+            out.append(error)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    time.sleep(0.1)
-    start = time.monotonic()
+    def is_late():
+        if not thread:
+            return False
+        with open(f"/proc/self/task/{{thread[0]}}/syscall") as file:
+            return file.read().split()[0] in numbers
+
+    before = watched()
+    worker = threading.Thread(target=work)
+    worker.start()
+    deadline = time.monotonic() + 20
+    while not is_late():
+        assert time.monotonic() < deadline
     ep.close()
-    assert time.monotonic() - start < {within}, "close waits"
-    strangers, deadline = [], time.monotonic() + 10
-    while thread.is_alive():
-        # A stranger may have the number once the call is over, though its thread is not. If it has it before,
-        # what is registered shows up there, and a wait on it does not end.
-        strangers.append(select.epoll())
-        thread.join(0.01)
-        assert time.monotonic() < deadline, "it waits on a stranger"
-    strangers.append(select.epoll())
-    assert number in [each.fileno() for each in strangers], "nobody has closed it"
-    for each in strangers:
-        with open(f"/proc/self/fdinfo/{{each.fileno()}}") as file:
-            assert "tfd" not in file.read()
-    print(*out)
+    assert is_late(), "close waits"
+    # The stranger's epoll gets the number as soon as it is free.
+    taken = []
+    while number not in taken:
+        taken.append(fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number))
+        time.sleep(0.01)
+        assert time.monotonic() < deadline, "nobody has closed it"
+    worker.join(20)
+    strayed = watched() != before or out == [[({bait}, select.EPOLLIN)]]
+    print(*out, "and strayed" if strayed else "and harmed nobody", flush=True)
+    os._exit(0)
 """
+
+
+@dataclasses.dataclass
+class Late:
+    """A call whose system call is entered late, the second of its thread if there is a first."""
+
+    call: str
+    syscall: str
+    result: str
+    first: str = "pass"
+    bait: str = "bait"
+    stock: bool = False
+
+
+HAS_FD = "ep.register(fd, select.EPOLLIN)"
+LATE = [
+    Late("ep.register(fd, select.EPOLLIN)", "epoll_ctl", "None", "ep.register(other)", "bait", True),
+    Late("ep.modify(fd, select.EPOLLOUT)", "epoll_ctl", "None", HAS_FD, "fd", True),
+    Late("ep.unregister(fd)", "epoll_ctl", "None", HAS_FD, "fd", True),
+    Late("ep.rearm(fd)", "epoll_ctl", "None", HAS_FD, "fd"),
+    Late("ep.poll()", "epoll_wait", CLOSED, stock=True),
+    Late("list(ep)", "epoll_wait", "[]"),
+    Late("list(ep.wait(None, -1, []))", "epoll_pwait", CLOSED),
+    Late("ep.poll(3600)", "epoll_pwait2", CLOSED),
+]
+
+
+def run_late(make: str, late: Late) -> str:
+    # What libc calls epoll_wait is epoll_pwait on newer machines.
+    syscalls = [name for name in SYSCALLS if name in (late.syscall, late.syscall.replace("_wait", "_pwait"))]
+    program = DELAY.format(
+        make=make,
+        late=late.call,
+        first=late.first,
+        bait=late.bait,
+        numbers=[str(SYSCALLS[name]) for name in syscalls],
+    )
+    traced = ",".join(syscalls)
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={traced}", "-e"),
+            f"inject={traced}:delay_enter=1000000:when={1 if late.first == 'pass' else 2}",
+            *(sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(program)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=HANG / 2,
+    )
+    return done.stdout + done.stderr
 
 
 def can_trace() -> bool:
@@ -498,34 +694,23 @@ def can_trace() -> bool:
     return subprocess.run([*inject, "true"], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("syscall", "work", "within", "printed"),
-    [
-        ("epoll_ctl", "ep.register(fd, Event.IN)", 0.5, "None"),
-        ("epoll_ctl", "ep.unregister(fd)", 0.5, None),
-        # The call that wakes the waiters is late as well.
-        ("epoll_wait,epoll_pwait", "ep.poll()", 0.5, CLOSED),
-        ("epoll_wait,epoll_pwait", "list(ep)", 0.5, "[]"),
-        ("epoll_pwait2", "ep.poll(3600)", 0.5, CLOSED),
-    ],
-)
-def test_a_delayed_call(syscall: str, work: str, within: float, printed: str | None) -> None:
+def test_late_calls(pool: ThreadPoolExecutor) -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
-    done = subprocess.run(
-        [
-            *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={syscall}"),
-            *("-e", f"inject={syscall}:delay_enter=1000000", sys.executable, "-P", "-W", "error", "-c"),
-            textwrap.dedent(DELAY).format(work=work, within=within),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=HANG / 2,
+    results = pool.map(lambda late: run_late("pyepoll.Epoll", late), LATE)
+    assert dict(zip([late.call for late in LATE], results, strict=True)) == {
+        late.call: f"{late.result} and harmed nobody\n" for late in LATE
+    }
+
+
+def test_late_calls_of_stock(pool: ThreadPoolExecutor) -> None:
+    """The attack can hurt: each of these acts on the stranger's epoll."""
+    if not can_trace():
+        pytest.skip("no strace that may trace")
+    results = list(
+        pool.map(lambda late: run_late("select.epoll", late), [late for late in LATE if late.stock])
     )
-    if printed is None:
-        assert "FileNotFoundError" in done.stderr
-    else:
-        assert (done.stderr, done.stdout) == ("", f"{printed}\n")
+    assert [result.rpartition(" and ")[2] for result in results] == ["strayed\n"] * 4, results
 
 
 EXIT_IN_CTL = """
