@@ -11,6 +11,8 @@ Each line that a client sends is answered with its PBKDF2 digest, slow on purpos
   connections need no lock.
 - ``wait(maxevents=1)``: a thread that took a batch would keep the others from the rest of it.
 - A level-triggered Waker that nobody clears is seen by every thread: it says stop to all of them.
+- So is the pipe of ``signal.set_wakeup_fd``, which nobody reads. A handler in Python would have to wait
+  for the main thread, whatever that is doing; see ``signals.py``.
 - When accept(2) runs out of file descriptors the listener stays disarmed until a connection has ended.
 
 ``wake_from_thread.py`` is the same service with one loop, and threads for the slow work only.
@@ -58,17 +60,19 @@ def digest(line: bytes, rounds: int) -> bytes:
 class Server:
     """What the threads share. The Epoll and the set may be used by all of them at once."""
 
-    def __init__(self, listener: socket.socket, stop: pyepoll.Waker, rounds: int) -> None:
+    def __init__(self, listener: socket.socket, signals: int, stop: pyepoll.Waker, rounds: int) -> None:
         self.listener = listener
+        self.signals = signals
         self.stop = stop
         self.rounds = rounds
         self.connections: set[Connection] = set()
         self.ep: pyepoll.Epoll[Source] = pyepoll.Epoll()
 
     def run(self, threads: int) -> None:
-        """Serve until stdin ends or ``stop`` is woken."""
+        """Serve until stdin ends or a signal comes."""
         with self.ep as ep, ThreadPoolExecutor(threads) as pool:
             ep.register(self.stop, Event.IN, data=self.stop)
+            ep.register(self.signals, Event.IN, data=self.stop)
             ep.register(self.listener, Event.IN | Event.ONESHOT, data=self.listener)
             if sys.stdin:
                 # A regular file or /dev/null is always ready, and epoll refuses it.
@@ -170,11 +174,13 @@ def main() -> None:
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
     with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
         listener.setblocking(False)
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
-        Server(listener, stop, args.rounds).run(args.threads)
+        Server(listener, signals, stop, args.rounds).run(args.threads)
 
 
 if __name__ == "__main__":

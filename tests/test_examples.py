@@ -729,7 +729,7 @@ def test_pool_registers_everything_for_one_thread_at_a_time() -> None:
         eventually(
             lambda: watches(child.pid, Event.IN | Event.ONESHOT) == 4, "the listener, stdin and two clients"
         )
-        assert watches(child.pid, Event.IN) == 1  # the waker that stops them all
+        assert watches(child.pid, Event.IN) == 2  # what stops them all: the waker, and the pipe of signals
 
 
 def test_pool_works_on_several_lines_at_a_time() -> None:
@@ -977,3 +977,48 @@ def test_watcher_says_that_it_cannot_watch_a_file() -> None:
     with example("watch_stdin", stdin=subprocess.DEVNULL) as child:
         child.process.wait(DEADLINE)
         child.end(1, rb"watch_stdin: [^\n]+\n")
+
+
+# Signals as events.
+
+
+def test_signals_reload_and_let_the_clients_finish(tmp_path: Path) -> None:
+    greeting = tmp_path / "greeting"
+    greeting.write_text("one\n")
+
+    def greets(child: Child) -> bytes:
+        with clients(child, 1) as (client,):
+            return client.line()
+
+    with server("signals", str(greeting)) as child, clients(child, 1) as (client,):
+        assert client.line() == b"one\n"
+        greeting.write_text("two\n")
+        assert greets(child) == b"one\n"
+        child.process.send_signal(signal.SIGHUP)
+        eventually(lambda: greets(child) == b"two\n", "the greeting is the old one")
+        greeting.unlink()
+        child.process.send_signal(signal.SIGHUP)
+        assert child.read_line().startswith(b"cannot reload: ")
+        assert greets(child) == b"two\n"
+        child.process.send_signal(signal.SIGTERM)
+        assert client.rest() == b""
+        with pytest.raises(ConnectionRefusedError):
+            Client(child.port)
+        rests(child)
+        assert child.process.poll() is None
+        client.end()
+        child.process.wait(DEADLINE)
+        child.end()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_let_them_finish(tmp_path: Path, signum: int) -> None:
+    greeting = tmp_path / "greeting"
+    greeting.write_text("one\n")
+    with server("signals", str(greeting)) as child, clients(child, 2) as many:
+        for client in many:
+            assert client.line() == b"one\n"
+        child.process.send_signal(signum)
+        for client in many:
+            assert client.rest() == b""
+        child.stop(signum)
