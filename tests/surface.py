@@ -1,0 +1,376 @@
+"""Every public name of the package, and calls of each that leave all as it was: what must hold for every call
+is tested over these, and a name without one is a failure."""
+
+import contextlib
+import gc
+import os
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyepoll
+from pyepoll import BusyPoll, Event, raw
+
+Epoll = pyepoll.Epoll[Any]
+
+PROTOCOLS = (
+    "and bool class_getitem contains enter eq exit getitem iter len next rand reduce_ex repr str".split()
+)
+
+
+def members(type: type) -> Iterator[str]:
+    """The name of a class and of what it adds to object, int, tuple and enum."""
+    yield type.__name__
+    for base in type.__mro__:
+        if base.__module__.partition(".")[0] in ("pyepoll", "collections"):
+            for name, value in vars(base).items():
+                public = name[2:-2] in PROTOCOLS if name.startswith("_") else not isinstance(value, int)
+                if public and value is not None:
+                    yield f"{type.__name__}.{name}"
+
+
+def surface() -> set[str]:
+    """Every public name that can be called or looked up; the constants can be neither."""
+    with pyepoll.Epoll[int]() as ep:
+        iterator = type(ep.wait(0))
+    names = set(members(iterator))
+    names.remove(iterator.__name__)  # Nobody makes one by hand.
+    for prefix, module in ("", pyepoll), ("raw.", raw):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type):
+                names.update(members(thing))
+            elif not isinstance(thing, int | types.ModuleType):
+                names.add(prefix + name)
+    return names
+
+
+class Data:
+    """What is registered: its reference count shows what is leaked."""
+
+
+class Broken:
+    def fileno(self) -> int:
+        raise ZeroDivisionError
+
+    def __index__(self) -> int:
+        raise ZeroDivisionError
+
+
+class Bench:
+    """What the calls are made on."""
+
+    def __init__(self) -> None:
+        # The numbers are far from all others: above those of CPython's small ints, on pages of their own.
+        self.fd, self.idle, self.other, self.keep = (
+            self.move(os.eventfd(count, os.EFD_NONBLOCK), 600 + i) for i, count in enumerate((1, 0, 1, 1))
+        )
+        self.file = self.move(os.open(__file__, os.O_RDONLY), 604)
+        self.spare, self.never = 1000, 1001
+        self.data, self.broken = Data(), Broken()
+        self.ep: Epoll = pyepoll.Epoll()
+        self.ep.register(self.fd, Event.IN, self.data)
+        self.ep.register(self.idle, Event.IN)
+        self.shut: Epoll = pyepoll.Epoll()
+        self.shut_batch = self.shut.wait(0)
+        self.shut.close()
+        self.waker, self.shut_waker = pyepoll.Waker(), pyepoll.Waker()
+        self.shut_waker.close()
+        self.epfd = raw.epoll_create1(raw.EPOLL_CLOEXEC)
+        raw.epoll_ctl(self.epfd, raw.EPOLL_CTL_ADD, self.fd, Event.IN, 7)
+        self.buffer, self.filled = raw.EventBuffer(4), raw.EventBuffer(4)
+        raw.epoll_wait(self.epfd, self.filled, 0)
+
+    @staticmethod
+    def move(fd: int, to: int) -> int:
+        os.dup2(fd, to, inheritable=False)
+        os.close(fd)
+        return to
+
+    def reset(self) -> None:
+        """Undo what a call that failed half-way has done."""
+        with contextlib.suppress(OSError):
+            os.close(self.spare)
+        for epoll in self.ep.fileno(), self.epfd:
+            with contextlib.suppress(FileNotFoundError):
+                raw.epoll_ctl(epoll, raw.EPOLL_CTL_DEL, self.other)
+        with contextlib.suppress(OSError):
+            self.ep.unregister(self.other)
+        self.ep.modify(self.fd, Event.IN, self.data)
+        self.waker.clear()
+        for _ in range(10):
+            self.ep.poll(0)
+
+    def close(self) -> None:
+        self.ep.close()
+        self.waker.close()
+        for fd in self.fd, self.idle, self.other, self.keep, self.file, self.epfd:
+            os.close(fd)
+
+
+def refused(error: type[Exception], call: Callable[..., object], *arguments: object) -> None:
+    try:
+        call(*arguments)
+    except error:
+        return
+    raise AssertionError(f"{call} did not raise {error}")
+
+
+def with_and_without(call: Callable[..., object], *arguments: object) -> None:
+    """What some kernels do not have."""
+    with contextlib.suppress(OSError):
+        call(*arguments)
+
+
+def cycle(bench: Bench) -> None:
+    ep: Epoll = pyepoll.Epoll()
+    ep.register(bench.fd, Event.IN, ep)
+    ep.poll(0)
+    del ep
+    gc.collect(0)
+
+
+def close(bench: Bench) -> None:
+    ep: Epoll = pyepoll.Epoll()
+    ep.register(bench.fd, Event.IN, Data())
+    ep.poll(0)
+    ep.close()
+    ep.close()
+
+
+def from_foreign(bench: Bench) -> None:
+    """It goes with the object."""
+    os.dup2(bench.epfd, bench.spare)
+    ep: Epoll = pyepoll.Epoll.fromfd(bench.spare)
+    assert [data for data, _ in ep.poll(0)] == [7]
+
+
+def register(bench: Bench, *arguments: object) -> None:
+    register: Callable[..., None] = bench.ep.register
+    register(bench.other, *arguments)
+    bench.ep.unregister(bench.other)
+
+
+def replace_number(bench: Bench) -> None:
+    """The number comes back as another file, then is closed for good."""
+    for keep in bench.keep, bench.idle:
+        os.dup2(keep, bench.spare)
+        bench.ep.register(bench.spare, Event.IN, Data())
+        os.close(bench.spare)
+    refused(OSError, bench.ep.unregister, bench.spare)
+    for _ in range(10):
+        bench.ep.poll(0)
+
+
+def modify_unknown(bench: Bench) -> None:
+    """What others registered."""
+    raw.epoll_ctl(bench.ep.fileno(), raw.EPOLL_CTL_ADD, bench.other, Event.IN)
+    bench.ep.modify(bench.other, Event.IN, Data())
+    bench.ep.unregister(bench.other)
+
+
+def modify(bench: Bench) -> None:
+    bench.ep.modify(bench.fd, Event.OUT, Data())
+    bench.ep.modify(bench.fd, Event.IN)
+    bench.ep.poll(0)
+    bench.ep.modify(bench.fd, Event.IN, bench.data)
+
+
+def modify_exclusive(bench: Bench) -> None:
+    bench.ep.register(bench.other, Event.IN | Event.EXCLUSIVE)
+    refused(OSError, bench.ep.modify, bench.other, Event.IN, Data())
+    refused(OSError, bench.ep.rearm, bench.other)
+    bench.ep.unregister(bench.other)
+
+
+def cure(bench: Bench) -> None:
+    os.dup2(bench.keep, bench.spare)
+    bench.ep.register(bench.spare, Event.IN, Data())
+    os.close(bench.spare)
+    refused(OSError, bench.ep.unregister, bench.spare)
+    for _ in range(10):
+        bench.ep.poll(0)
+
+
+def edges(bench: Bench) -> None:
+    """Fetched, and not all handed out."""
+    for fd in bench.fd, bench.other:
+        ep: Epoll = pyepoll.Epoll()
+        ep.register(fd, Event.IN | Event.ET, Data())
+        ep.register(bench.keep, Event.IN | Event.ONESHOT, Data())
+        next(iter(ep))
+        ep.wait(0)
+        assert ep.poll(0)
+
+
+def rearm(bench: Bench) -> None:
+    bench.ep.register(bench.other, Event.IN | Event.ONESHOT)
+    bench.ep.poll(0)
+    bench.ep.rearm(bench.other)
+    bench.ep.unregister(bench.other)
+
+
+def raw_ctl(bench: Bench) -> None:
+    raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_ADD, bench.other, Event.IN, 2**64 - 1)
+    raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_MOD, bench.other, Event.OUT, data=1)
+    raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_DEL, bench.other)
+
+
+CALLS: dict[str, Callable[[Bench], object]] = {
+    "Epoll": lambda b: pyepoll.Epoll(4, flags=pyepoll.EPOLL_CLOEXEC),
+    "Epoll (a cycle)": cycle,
+    "Epoll (bad size)": lambda b: refused(ValueError, pyepoll.Epoll, 0),
+    "Epoll (bad flags)": lambda b: refused(OSError, pyepoll.Epoll, -1, 4),
+    "Epoll (bad argument)": lambda b: refused(TypeError, pyepoll.Epoll, "1"),
+    "Epoll.fromfd": lambda b: pyepoll.Epoll.fromfd(b.ep.fileno()),
+    "Epoll.fromfd (foreign)": from_foreign,
+    "Epoll.fromfd (no epoll)": lambda b: refused(OSError, pyepoll.Epoll.fromfd, b.fd),
+    "Epoll.fromfd (not open)": lambda b: refused(OSError, pyepoll.Epoll.fromfd, b.never),
+    "Epoll.fromfd (bad argument)": lambda b: refused(TypeError, pyepoll.Epoll.fromfd, "1"),
+    "Epoll.closed": lambda b: (b.ep.closed, b.shut.closed),
+    "Epoll.close": close,
+    "Epoll.fileno": lambda b: b.ep.fileno(),
+    "Epoll.fileno (closed)": lambda b: refused(ValueError, b.shut.fileno),
+    "Epoll.register": lambda b: register(b, Event.IN, Data()),
+    "Epoll.register (the number as data)": register,
+    "Epoll.register (a number that comes back)": replace_number,
+    "Epoll.register (refused)": lambda b: refused(FileExistsError, b.ep.register, b.fd, Event.IN, Data()),
+    "Epoll.register (not open)": lambda b: refused(OSError, b.ep.register, b.never, Event.IN, Data()),
+    "Epoll.register (a regular file)": lambda b: refused(OSError, b.ep.register, b.file, Event.IN, Data()),
+    "Epoll.register (flags)": lambda b: refused(OSError, register, b, Event.EXCLUSIVE | Event.PRI, Data()),
+    "Epoll.register (bad mask)": lambda b: refused(ValueError, register, b, 2**40, Data()),
+    "Epoll.register (bad argument)": lambda b: refused(TypeError, register, b, "1", Data()),
+    "Epoll.register (an argument too many)": lambda b: refused(TypeError, register, b, 1, Data(), 2),
+    "Epoll.register (broken fileno)": lambda b: refused(ZeroDivisionError, b.ep.register, b.broken),
+    "Epoll.register (broken mask)": lambda b: refused(ZeroDivisionError, register, b, b.broken, Data()),
+    "Epoll.register (closed)": lambda b: refused(ValueError, b.shut.register, b.fd, 1, Data()),
+    "Epoll.modify": modify,
+    "Epoll.modify (unknown)": modify_unknown,
+    "Epoll.modify (exclusive)": modify_exclusive,
+    "Epoll.modify (not registered)": lambda b: refused(OSError, b.ep.modify, b.other, 1, Data()),
+    "Epoll.modify (not open)": lambda b: refused(OSError, b.ep.modify, b.never, 1, Data()),
+    "Epoll.modify (bad mask)": lambda b: refused(ValueError, b.ep.modify, b.fd, 2**40, Data()),
+    "Epoll.modify (bad argument)": lambda b: refused(TypeError, b.ep.modify, b.fd, "1", Data()),
+    "Epoll.modify (closed)": lambda b: refused(ValueError, b.shut.modify, b.fd, 1, Data()),
+    "Epoll.unregister": register,
+    "Epoll.unregister (not registered)": lambda b: refused(OSError, b.ep.unregister, b.other),
+    "Epoll.unregister (not open)": lambda b: refused(OSError, b.ep.unregister, b.never),
+    "Epoll.unregister (bad argument)": lambda b: refused(TypeError, b.ep.unregister, "1"),
+    "Epoll.unregister (closed)": lambda b: refused(ValueError, b.shut.unregister, b.fd),
+    "Epoll.rearm": rearm,
+    "Epoll.rearm (not registered)": lambda b: refused(OSError, b.ep.rearm, b.other),
+    "Epoll.rearm (not open)": lambda b: refused(OSError, b.ep.rearm, b.never),
+    "Epoll.rearm (bad argument)": lambda b: refused(TypeError, b.ep.rearm, "1"),
+    "Epoll.rearm (closed)": lambda b: refused(ValueError, b.shut.rearm, b.fd),
+    "Epoll.poll": lambda b: b.ep.poll(0),
+    "Epoll.poll (a timeout)": lambda b: b.ep.poll(0.1, maxevents=1),
+    "Epoll.poll (a cure)": cure,
+    "Epoll.poll (bad timeout)": lambda b: refused(ValueError, b.ep.poll, float("nan")),
+    "Epoll.poll (bad argument)": lambda b: refused(TypeError, b.ep.poll, "1"),
+    "Epoll.poll (bad maxevents)": lambda b: refused(ValueError, b.ep.poll, 0, 0),
+    "Epoll.poll (closed)": lambda b: refused(ValueError, b.shut.poll, 0),
+    "Epoll.wait": lambda b: list(b.ep.wait(0)),
+    "Epoll.wait (dropped)": edges,
+    "Epoll.wait (a sigmask)": lambda b: b.ep.wait(0, sigmask=[1, 2]),
+    "Epoll.wait (bad sigmask)": lambda b: refused(ValueError, b.ep.wait, 0, -1, [1, 2000]),
+    "Epoll.wait (bad argument)": lambda b: refused(TypeError, b.ep.wait, "1"),
+    "Epoll.wait (closed)": lambda b: refused(ValueError, b.shut.wait, 0),
+    "Epoll.stats": lambda b: b.ep.stats(),
+    "Epoll.registrations": lambda b: b.ep.registrations,
+    "Epoll.busy_poll": lambda b: with_and_without(lambda: b.ep.busy_poll),
+    "Epoll.busy_poll (set)": lambda b: with_and_without(setattr, b.ep, "busy_poll", BusyPoll(0)),
+    "Epoll.busy_poll (closed)": lambda b: refused(ValueError, lambda: b.shut.busy_poll),
+    "Epoll.__bool__": lambda b: bool(b.ep),
+    "Epoll.__class_getitem__": lambda b: pyepoll.Epoll[object],
+    "Epoll.__contains__": lambda b: (b.fd in b.ep, b.other in b.ep),
+    "Epoll.__contains__ (bad argument)": lambda b: refused(TypeError, b.ep.__contains__, "1"),
+    "Epoll.__enter__": lambda b: b.ep.__enter__(),
+    "Epoll.__enter__ (closed)": lambda b: refused(ValueError, b.shut.__enter__),
+    "Epoll.__exit__": lambda b: pyepoll.Epoll().__exit__(None, None, None),
+    "Epoll.__iter__": lambda b: iter(b.ep),
+    "Epoll.__iter__ (closed)": lambda b: refused(ValueError, iter, b.shut),
+    "Epoll.__len__": lambda b: len(b.ep),
+    "Epoll.__reduce_ex__": lambda b: refused(TypeError, b.ep.__reduce_ex__, 4),
+    "Epoll.__repr__": lambda b: (repr(b.ep), repr(b.shut)),
+    "Ready.__iter__": lambda b: iter(b.ep.wait(0)),
+    "Ready.__next__": lambda b: next(b.ep.wait(0)),
+    "Ready.__next__ (endless)": lambda b: next(iter(b.ep)),
+    "Ready.__next__ (ended)": lambda b: refused(StopIteration, b.shut_batch.__next__),
+    "Registrations": lambda b: pyepoll.Registrations(b.ep),
+    "Registrations.__class_getitem__": lambda b: pyepoll.Registrations[object],
+    "Registrations.__contains__": lambda b: (b.fd in b.ep.registrations, b.other in b.ep.registrations),
+    "Registrations.__eq__": lambda b: b.ep.registrations == {},
+    "Registrations.__getitem__": lambda b: b.ep.registrations[b.fd],
+    "Registrations.__getitem__ (missing)": lambda b: refused(KeyError, lambda: b.ep.registrations[b.other]),
+    "Registrations.__iter__": lambda b: list(b.ep.registrations),
+    "Registrations.__len__": lambda b: len(b.ep.registrations),
+    "Registrations.__repr__": lambda b: repr(b.ep.registrations),
+    "Registrations.get": lambda b: (b.ep.registrations.get(b.fd), b.ep.registrations.get(2**70)),
+    "Registrations.items": lambda b: list(b.ep.registrations.items()),
+    "Registrations.keys": lambda b: list(b.ep.registrations.keys()),
+    "Registrations.values": lambda b: list(b.ep.registrations.values()),
+    "BusyPoll": lambda b: BusyPoll(0, 8, True),
+    "BusyPoll.__repr__": lambda b: repr(BusyPoll(0)),
+    "BusyPoll.usecs": lambda b: BusyPoll(1).usecs,
+    "BusyPoll.budget": lambda b: BusyPoll(1).budget,
+    "BusyPoll.prefer": lambda b: BusyPoll(1).prefer,
+    "Event": lambda b: Event(5) | Event.ET,
+    "Event (bad mask)": lambda b: refused(ValueError, Event, "1"),
+    "Event.__and__": lambda b: Event(5) & Event.IN,
+    "Event.__rand__": lambda b: 1 & Event.IN,
+    "Event.__str__": lambda b: str(Event(5)),
+    "Event.error": lambda b: Event.ERR.error,
+    "Event.hangup": lambda b: Event.HUP.hangup,
+    "Event.readable": lambda b: Event.IN.readable,
+    "Event.writable": lambda b: Event.OUT.writable,
+    "Waker": lambda b: pyepoll.Waker(),
+    "Waker (bad argument)": lambda b: refused(TypeError, pyepoll.Waker, 1),
+    "Waker.__enter__": lambda b: b.waker.__enter__(),
+    "Waker.__enter__ (closed)": lambda b: refused(ValueError, b.shut_waker.__enter__),
+    "Waker.__exit__": lambda b: pyepoll.Waker().__exit__(None, None, None),
+    "Waker.__repr__": lambda b: repr(b.waker),
+    "Waker.clear": lambda b: b.waker.clear(),
+    "Waker.clear (closed)": lambda b: refused(ValueError, b.shut_waker.clear),
+    "Waker.close": lambda b: pyepoll.Waker().close(),
+    "Waker.closed": lambda b: (b.waker.closed, b.shut_waker.closed),
+    "Waker.fileno": lambda b: b.waker.fileno(),
+    "Waker.fileno (closed)": lambda b: refused(ValueError, b.shut_waker.fileno),
+    "Waker.wake": lambda b: b.waker.wake(),
+    "Waker.wake (closed)": lambda b: b.shut_waker.wake(),
+    "raw.epoll_create": lambda b: os.close(raw.epoll_create(1)),
+    "raw.epoll_create (refused)": lambda b: refused(OSError, raw.epoll_create, 0),
+    "raw.epoll_create (bad argument)": lambda b: refused(TypeError, raw.epoll_create, "1"),
+    "raw.epoll_create1": lambda b: os.close(raw.epoll_create1(0)),
+    "raw.epoll_create1 (refused)": lambda b: refused(OSError, raw.epoll_create1, 1),
+    "raw.epoll_create1 (bad argument)": lambda b: refused(OverflowError, raw.epoll_create1, 2**40),
+    "raw.epoll_ctl": raw_ctl,
+    "raw.epoll_ctl (refused)": lambda b: refused(OSError, raw.epoll_ctl, b.epfd, 1, b.fd),
+    "raw.epoll_ctl (bad argument)": lambda b: refused(OverflowError, raw.epoll_ctl, 0, 1, 2, 3, 2**64),
+    "raw.epoll_wait": lambda b: raw.epoll_wait(b.epfd, b.buffer, 0),
+    "raw.epoll_wait (refused)": lambda b: refused(OSError, raw.epoll_wait, b.fd, b.buffer, 0),
+    "raw.epoll_wait (bad argument)": lambda b: refused(TypeError, raw.epoll_wait, b.epfd, b.data, 0),
+    "raw.epoll_pwait": lambda b: raw.epoll_pwait(b.epfd, b.buffer, 0, [1, 2]),
+    "raw.epoll_pwait (refused)": lambda b: refused(OSError, raw.epoll_pwait, b.fd, b.buffer, 0, [1]),
+    "raw.epoll_pwait (bad argument)": lambda b: refused(TypeError, raw.epoll_pwait, b.epfd, b.buffer, 0, 1),
+    "raw.epoll_pwait2": lambda b: with_and_without(raw.epoll_pwait2, b.epfd, b.buffer, 0, [1, 2]),
+    "raw.epoll_pwait2 (refused)": lambda b: refused(OSError, raw.epoll_pwait2, b.fd, b.buffer, 0),
+    "raw.epoll_pwait2 (bad argument)": lambda b: refused(TypeError, raw.epoll_pwait2, b.epfd, b.buffer, "1"),
+    "raw.get_params": lambda b: with_and_without(raw.get_params, b.epfd),
+    "raw.get_params (refused)": lambda b: refused(OSError, raw.get_params, b.never),
+    "raw.set_params": lambda b: with_and_without(raw.set_params, b.epfd, 0, 8, False),
+    "raw.set_params (refused)": lambda b: refused(OSError, raw.set_params, b.never, 0, 8, False),
+    "raw.set_params (bad argument)": lambda b: refused(OverflowError, raw.set_params, b.epfd, 2**40, 8, True),
+    "EventBuffer": lambda b: raw.EventBuffer(1000),
+    "EventBuffer (bad capacity)": lambda b: refused(ValueError, raw.EventBuffer, 0),
+    "EventBuffer (bad argument)": lambda b: refused(TypeError, raw.EventBuffer, "1"),
+    "EventBuffer.__getitem__": lambda b: b.filled[0],
+    "EventBuffer.__getitem__ (missing)": lambda b: refused(IndexError, lambda: b.filled[3]),
+    "EventBuffer.__iter__": lambda b: list(b.filled),
+    "EventBuffer.__len__": lambda b: len(b.buffer),
+}
+"""By the name that is called, and in which case."""
+
+
+def missing_and_unknown() -> set[str]:
+    """The public names that no call is of, and the calls that are of no public name."""
+    return surface() ^ {call.partition(" (")[0] for call in CALLS}
