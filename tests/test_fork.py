@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
+from conftest import Effort, Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -37,8 +38,8 @@ def fork() -> int:
         return os.fork()
 
 
-def in_child(program: Callable[[], object]) -> str:
-    """Run a function in a fork; return the traceback of what it raised, and how the child died if it did."""
+def begin(program: Callable[[], object]) -> tuple[int, int]:
+    """Run a function in a fork; return the child and a pipe from it."""
     report, write = os.pipe()
     child = fork()
     if child == 0:
@@ -52,10 +53,20 @@ def in_child(program: Callable[[], object]) -> str:
         finally:
             os._exit(0)
     os.close(write)
+    return child, report
+
+
+def end(child: int, report: int) -> str:
+    """The traceback of what a child raised, and how it died if it did."""
     with open(report) as file:
         text = file.read()
     status = os.waitpid(child, 0)[1]
     return text if status == 0 else f"{text}the child ended with status {status:#x}"
+
+
+def in_child(program: Callable[[], object]) -> str:
+    """Run a function in a fork, and wait for its end."""
+    return end(*begin(program))
 
 
 def more_are_done(waits: list[Any], than: int) -> Callable[[], bool]:
@@ -282,6 +293,110 @@ def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, e
     assert [data for data, _ in events] == fds[1:]
 
 
+def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd) -> None:
+    """What was fetched is in the memory of each; after that each waits on an instance of its own."""
+    fds = [eventfd(1) for _ in range(3)]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ONESHOT)
+    events = iter(ep)
+    assert next(events) == (fds[0], Event.IN)
+
+    def child() -> None:
+        assert [next(events) for _ in range(2)] == [(fd, Event.IN) for fd in fds[1:]]
+        own = eventfd(1)
+        ep.register(own, Event.IN | Event.ONESHOT, "own")
+        assert next(events) == ("own", Event.IN)
+        for fd in fds:
+            ep.unregister(fd)
+        ep.close()
+        assert list(events) == []
+
+    assert in_child(child) == ""
+    assert [next(events) for _ in range(2)] == [(fd, Event.IN) for fd in fds[1:]]
+    ep.rearm(fds[0])
+    assert next(events) == (fds[0], Event.IN)
+
+
+@pytest.mark.parametrize("first", ["inner", "outer"])
+def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> None:
+    """Whichever the child uses first, its outer one watches its inner one, and the parent's the parent's."""
+    fd = eventfd()
+    with pyepoll.Epoll[Any]() as inner:
+        inner.register(fd, Event.IN)
+        ep.register(inner, Event.IN, "inner")
+        before = registrations_of(inner), registrations_of(ep)
+
+        def child() -> None:
+            for each in (inner, ep) if first == "inner" else (ep, inner):
+                assert each.poll(0) == []
+            inner.register(eventfd(1), Event.IN, "own")
+            assert ep.poll(5) == [("inner", Event.IN)]
+            assert inner.poll(0) == [("own", Event.IN)]
+            inner.close()
+            assert ep.poll(0) == []
+
+        assert in_child(child) == ""
+        assert (registrations_of(inner), registrations_of(ep)) == before
+        assert ep.poll(0) == []
+        os.eventfd_write(fd, 1)
+        assert ep.poll(0) == [("inner", Event.IN)]
+
+
+def test_a_childs_threads_use_it_for_the_first_time_at_once(
+    ep: Epoll, eventfd: Eventfd, effort: Effort
+) -> None:
+    fds = [eventfd(1) for _ in range(3)]
+    for fd in fds:
+        ep.register(fd, Event.IN)
+    number = ep.fileno()
+    go = threading.Barrier(8)
+
+    def use(each: int) -> object:
+        go.wait(10)
+        uses: list[Callable[[], object]] = [
+            ep.fileno,
+            lambda: sorted(fd for fd, _ in ep.poll(0)),
+            lambda: sorted(fd for fd, _ in ep.wait(0)),
+            lambda: ep.modify(fds[each % 3], Event.IN, fds[each % 3]),
+        ]
+        return uses[each % 4]()
+
+    def child() -> None:
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(use, range(8))) == [number, fds, fds, None] * 2
+        assert agree(ep)
+        ep.close()
+
+    for _ in range(effort(5, 200)):
+        assert in_child(child) == ""
+    assert sorted(fd for fd, _ in ep.poll(0)) == fds
+
+
+# A waker is an fd like any other: shared.
+
+
+def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+    with pyepoll.Waker() as waker:
+        ep.register(waker, Event.IN | Event.ET, waker)
+
+        def child() -> None:
+            # Its own copy of the epoll reports what is in the eventfd that both have.
+            waker.wake()
+            assert ep.poll(5) == [(waker, Event.IN)]
+            waker.close()
+            with pytest.raises(ValueError, match="closed"):
+                waker.clear()
+
+        wait = pool.submit(ep.poll, SECONDS)
+        until(lambda: waiters() == 1)
+        assert in_child(child) == ""
+        assert wait.result(10) == [(waker, Event.IN)]
+        assert not waker.closed
+        assert waker.clear()
+        waker.wake()
+        assert ep.poll(5) == [(waker, Event.IN)]
+
+
 # What the child lacks.
 
 
@@ -302,12 +417,23 @@ def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     assert sorted(data for data, _ in ep.poll(0)) == fds
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pyepoll.Epoll,
+        pytest.param(
+            select.epoll,
+            marks=pytest.mark.xfail(
+                raises=AssertionError, reason="acts on another's epoll, or does not say why not"
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("what", ["pipe", "another epoll", "nothing"])
 def test_the_number_is_not_ours_any_more(
-    ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], what: str
+    eventfd: Eventfd, make_pipe: Callable[[], Pipe], make: Any, what: str
 ) -> None:
-    ep.register(eventfd(1), Event.IN)
-    pipe = make_pipe()
+    fds, pipe = [eventfd(1), eventfd(1)], make_pipe()
 
     def child() -> None:
         if what == "nothing":
@@ -321,12 +447,21 @@ def test_the_number_is_not_ours_any_more(
         calls: list[Callable[[], object]] = [
             lambda: ep.poll(0),
             lambda: ep.register(pipe.write),
+            lambda: ep.modify(fds[0], 0),
+            lambda: ep.unregister(fds[0]),
+            lambda: ep.rearm(fds[0]),
             lambda: ep.fileno(),
+            lambda: ep.wait(0),
             lambda: next(iter(ep)),
         ]
         for call in calls:
             with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
                 call()
+        if begun is not None:
+            # What it fetched before the fork is a copy as well; then it waits.
+            assert next(begun) == (fds[1], Event.IN)
+            with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
+                next(begun)
         ep.close()
         assert ep.closed
         if what == "pipe":
@@ -336,9 +471,15 @@ def test_the_number_is_not_ours_any_more(
             same = select.epoll.fromfd(number)
             assert same.poll(0) == [(pipe.write, select.EPOLLOUT)]
 
-    number = ep.fileno()
-    assert in_child(child) == ""
-    assert len(ep.poll(0)) == 1
+    with make() as ep:
+        for fd in fds:
+            ep.register(fd, select.EPOLLIN)
+        number = ep.fileno()
+        begun = iter(ep) if make is pyepoll.Epoll else None
+        if begun is not None:
+            assert next(begun) == (fds[0], Event.IN)
+        assert in_child(child) == ""
+        assert len(ep.poll(0)) == 2
 
 
 @pytest.mark.parametrize("registered", [False, True])
@@ -481,6 +622,66 @@ def test_fork_while_others_change_registrations(
     assert len(ep) == 0
 
 
+def test_fork_while_another_waits_in_a_shared_iterator(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
+    """In the child nobody waits in it."""
+    live = eventfd()
+    ep.register(live, Event.IN | Event.ONESHOT)
+    events = iter(ep)
+    wait = pool.submit(next, events)
+    until(lambda: waiters() == 1)
+
+    def child() -> None:
+        ep.register(eventfd(1), Event.IN | Event.ONESHOT, "own")
+        assert next(events) == ("own", Event.IN)
+        ep.close()
+        assert list(events) == []
+
+    for _ in range(3):
+        assert in_child(child) == ""
+    with pytest.raises(RuntimeError, match="waiting in another thread"):
+        next(events)
+    os.eventfd_write(live, 1)
+    assert wait.result(10) == (live, Event.IN)
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="there any object's lock may stay with a thread that the child does not have",
+)
+def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Effort) -> None:
+    """The child's waker works at once, wherever they were in theirs."""
+    done = threading.Event()
+
+    def wake() -> None:
+        while not done.is_set():
+            waker.wake()
+            waker.clear()
+
+    def child() -> None:
+        seen: list[Any] = []
+        deadline = time.monotonic() + 10
+        # The parent's threads may clear it first.
+        while not seen:
+            waker.wake()
+            seen = ep.poll(0)
+            assert time.monotonic() < deadline
+        assert seen == [(waker, Event.IN)]
+        waker.close()
+
+    with pyepoll.Waker() as waker:
+        ep.register(waker, Event.IN, waker)
+        wakes = [pool.submit(wake) for _ in range(2)]
+        try:
+            for _ in range(effort(10, 500)):
+                assert in_child(child) == ""
+        finally:
+            done.set()
+        for each in wakes:
+            each.result()
+
+
 def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eventfd) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
@@ -534,41 +735,157 @@ def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
     assert out == "fine\n"
 
 
-def test_forks_under_traffic(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
-    """Every byte that is written is reported in the parent, whatever its children do."""
-    pipes = [make_pipe() for _ in range(4)]
-    for pipe in pipes:
-        ep.register(pipe.read, Event.IN | Event.ET, pipe)
-    before = registrations_of(ep)
+@pytest.mark.parametrize("where", ["fileno", "an index", "the finalizer of data", "the class of events"])
+def test_fork_within_a_call(where: str) -> None:
+    """Both come back from the call that they are in, the child on its own instance."""
+    out = run(f"""
+        import os
+        import pyepoll
+        from pyepoll import Event
 
-    def nosy() -> None:
-        for pipe in pipes[:2]:
+        ep, fd, child = pyepoll.Epoll(), os.eventfd(1), None
+        where = {where!r}
+
+        class Fork:
+            def fileno(self):
+                global child
+                child = os.fork()
+                return fd
+
+            def __index__(self):
+                self.fileno()
+                return int(Event.IN)
+
+            def __del__(self):
+                if where == "the finalizer of data":
+                    self.fileno()
+
+        def event(mask):
+            Fork().fileno()
+            return Event(mask)
+
+        if where == "fileno":
+            ep.register(Fork(), Event.IN)
+        elif where == "an index":
+            ep.register(fd, Fork())
+        elif where == "the finalizer of data":
+            ep.register(fd, Event.IN, Fork())
+            ep.modify(fd, Event.IN, fd)
+        else:
+            ep.register(fd, Event.IN)
+            pyepoll._epoll._use_events(event)
+            assert ep.poll() == [(fd, Event.IN)]
+        assert ep.poll(5) == [(fd, Event.IN)]
+        if child == 0:
+            ep.unregister(fd)
+            assert ep.poll(0) == []
+            ep.close()
+        else:
+            assert os.waitpid(child, 0)[1] == 0
+            assert ep.poll(0) == [(fd, Event.IN)]
+            ep.unregister(fd)
+            print("fine")
+    """)
+    assert out == "fine\n"
+
+
+@pytest.mark.lasts(300)
+@pytest.mark.parametrize(
+    ("make", "patience"),
+    [
+        (pyepoll.Epoll, 10),
+        pytest.param(
+            *(select.epoll, 0.5),
+            marks=pytest.mark.xfail(raises=AssertionError, reason="children take events away"),
+        ),
+    ],
+)
+def test_forks_under_traffic(
+    make_pipe: Callable[[], Pipe], effort: Effort, show: Callable[[str], None], make: Any, patience: float
+) -> None:
+    """Every number that is written is reported in the parent, whatever its children do meanwhile."""
+    pipes = [make_pipe() for _ in range(8)]
+    masks = [select.EPOLLIN | (select.EPOLLET, select.EPOLLONESHOT)[each % 2] for each in range(8)]
+    forks, unread = effort(30, 1000), threading.Semaphore(64)
+    done, sent = threading.Event(), [0] * len(pipes)
+
+    def write() -> None:
+        """Numbers of 8 bytes, in order in each pipe, some of them on their way at a time."""
+        while not done.is_set():
+            for each, pipe in enumerate(pipes):
+                unread.acquire()
+                os.write(pipe.write, sent[each].to_bytes(8, "little"))
+                sent[each] += 1
+
+    def unregister() -> None:
+        for pipe in pipes:
             ep.unregister(pipe.read)
-        ep.poll(0)
+        # Closed by the end of the process.
+
+    def poll() -> None:
+        for _ in range(3):
+            ep.poll(0)
+
+    def close() -> None:
         ep.close()
 
-    children = []
-    for round in range(40):
-        for pipe in pipes:
-            os.write(pipe.write, b"x")
-        child = fork()
-        if child == 0:
-            try:
-                if round % 2:
-                    nosy()
-            finally:
-                os._exit(0)
-        children.append(child)
-        seen: set[int] = set()
-        deadline = time.monotonic() + 10
-        while len(seen) < 4:
-            seen.update(pipe.read for pipe, _ in ep.poll(0.1))
-            assert time.monotonic() < deadline
-        for pipe in pipes:
-            assert os.read(pipe.read, 10) == b"x"
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-    assert registrations_of(ep) == before
+    def all_of_it() -> None:
+        poll()
+        unregister()
+        close()
+
+    programs = [unregister, poll, close, lambda: None, all_of_it]
+    fd_of = {pipe.read: each for each, pipe in enumerate(pipes)}
+    read, children = [0] * len(pipes), list[tuple[int, int]]()
+
+    def serve() -> int:
+        """Take what is ready; as an edge and a one-shot ask for, all of it."""
+        count = 0
+        for fd, _ in ep.poll(0.01):
+            each = fd_of[fd]
+            with contextlib.suppress(BlockingIOError):
+                while numbers := os.read(fd, 512):
+                    for at in range(0, len(numbers), 8):
+                        assert int.from_bytes(numbers[at : at + 8], "little") == read[each]
+                        read[each] += 1
+                        count += 1
+                        unread.release()
+            if masks[each] & select.EPOLLONESHOT:
+                ep.modify(fd, masks[each])
+        return count
+
+    def all_read() -> bool:
+        serve()
+        return read == sent
+
+    with make() as ep, ThreadPoolExecutor(1) as writers:
+        for pipe, mask in zip(pipes, masks, strict=True):
+            ep.register(pipe.read, mask)
+        before = registrations_of(ep)
+        writer = writers.submit(write)
+        start = time.monotonic()
+        try:
+            for each in range(forks):
+                children.append(begin(programs[each % len(programs)]))
+                if len(children) == 4:
+                    assert end(*children.pop(0)) == ""
+                # What the parent must see before it forks again; a lost event ends that.
+                more, deadline = 50, time.monotonic() + patience
+                while more > 0:
+                    more -= serve()
+                    assert time.monotonic() < deadline, "an event or a registration is lost"
+            done.set()
+            unread.release(64)
+            writer.result(10)
+            until(all_read)
+        finally:
+            done.set()
+            unread.release(64)
+            for child in children:
+                end(*child)
+        rate = forks / (time.monotonic() - start)
+        show(f"{sum(read):,} events, none lost in {forks} forks, {rate:.0f} a second")
+        assert registrations_of(ep) == before
 
 
 # How programs fork.
@@ -592,6 +909,68 @@ def test_multiprocessing(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
     assert process.exitcode == 0
     process.close()
     assert ep.poll(5) == [("data", Event.IN)]
+
+
+inherited: list[Epoll] = []
+
+
+def poll_inherited(seconds: float) -> list[Any]:
+    (ep,) = inherited
+    events = ep.poll(seconds)
+    ep.unregister(events[0][0])
+    return events
+
+
+def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
+    fds = [eventfd(1) for _ in range(2)]
+    for fd in fds:
+        ep.register(fd, Event.IN)
+    inherited.append(ep)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        workers = multiprocessing.get_context("fork").Pool(2)
+    try:
+        # Whichever worker does it, it has a list of its own to take from.
+        assert len(workers.apply(poll_inherited, [5])) >= 1
+    finally:
+        workers.close()
+        workers.join()
+        inherited.clear()
+    assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in fds]
+
+
+def test_subprocess_costs_nothing() -> None:
+    """From the first process on no call to the kernel's epoll succeeds but the waits: nobody needs one."""
+    out = run("""
+        import errno, gc, os, subprocess, sys
+        from conftest import deny
+        import pyepoll
+        from pyepoll import Event
+
+        ep, fd = pyepoll.Epoll(), os.eventfd(1)
+        ep.register(fd, Event.IN)
+        assert ep.poll(0) == [(fd, Event.IN)]
+        for syscall in ("epoll_create1", "epoll_ctl"):
+            deny(syscall, errno.ENOTRECOVERABLE)
+        before, fds = ep.stats(), os.listdir("/proc/self/fd")
+        for options in ({}, {"preexec_fn": gc.collect}, {"close_fds": False}):
+            subprocess.run([sys.executable, "-S", "-c", ""], check=True, **options)
+        os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "-S", "-c", ""], os.environ), 0)
+        assert ep.stats() == before
+        assert os.listdir("/proc/self/fd") == fds
+        assert ep.poll(0) == [(fd, Event.IN)]
+
+        # With a copy that is used it is otherwise.
+        child = os.fork()
+        if child == 0:
+            try:
+                ep.poll(0)
+            except OSError as error:
+                os._exit(error.errno)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == errno.ENOTRECOVERABLE
+        print("fine")
+    """)
+    assert out == "fine\n"
 
 
 def test_subprocess(ep: Epoll, eventfd: Eventfd) -> None:
