@@ -1,22 +1,42 @@
 """A wake is never lost, wakes are one until they are seen, and a closed waker touches no fd."""
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import until, waiters
+from conftest import Effort, Pipe, until, waiters
 
 import pyepoll
 from pyepoll import Event, Waker
 
 Epoll = pyepoll.Epoll[Any]
+Show = Callable[[str], None]
 
 modes = pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["level", "edge"])
+
+
+def fork() -> int:
+    """os.fork(), also where there are threads: what becomes of them in the child is what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+@pytest.fixture
+def fast_switching() -> Iterator[None]:
+    """The GIL changes hands as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 @modes
@@ -63,30 +83,35 @@ def test_wakes_a_wait(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
 
 
 @modes
-def test_none_is_lost_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+@pytest.mark.lasts(60)
+def test_none_is_lost_from_eight_threads(
+    ep: Epoll, pool: ThreadPoolExecutor, mask: Event, effort: Effort, show: Show
+) -> None:
     """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
-    each, counts = 500, [0] * 8
+    each, counts, seen = effort(2_500, 125_000), [0] * 8, 0
+    before = ep.stats()["waits"]
     with Waker() as waker:
         ep.register(waker, mask)
 
         def work(number: int) -> None:
-            for _ in range(each):
+            for turn in range(each):
                 counts[number] += 1
                 waker.wake()
+                if turn % 16 == 0:
+                    time.sleep(0)  # or the threads would run one after another
 
         working = [pool.submit(work, number) for number in range(8)]
-        while True:
-            seen = sum(counts)
-            if seen == 8 * each:
-                break
+        while seen < 8 * each:
             assert ep.poll(10) != [], f"slept through a wake after {seen} of {8 * each}"
             if not mask & Event.ET:
                 waker.clear()
+            seen = sum(counts)
         for done in working:
             done.result()
+    show(f"{seen} wakes, none lost, seen as {ep.stats()['waits'] - before} events")
 
 
-@pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["level", "edge"])
+@modes
 def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
     """Two threads wake each other in turn; one lost wake would stop both."""
     rounds = 300
@@ -108,11 +133,15 @@ def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor
         echoing.result()
 
 
+FULL = 2**64 - 2
+"""What makes an eventfd's counter so full that a write would block."""
+
+
 def test_a_full_counter(ep: Epoll) -> None:
     """The write would block, and says so; the waker is as readable as it can be."""
     with Waker() as waker:
         ep.register(waker, Event.IN, "waker")
-        os.eventfd_write(waker.fileno(), 2**64 - 2)
+        os.eventfd_write(waker.fileno(), FULL)
         for _ in range(10):
             waker.wake()
         assert ep.poll(0) == [("waker", Event.IN)]
@@ -122,31 +151,75 @@ def test_a_full_counter(ep: Epoll) -> None:
         assert ep.poll(0) == [("waker", Event.IN)]
 
 
-def test_closed_touches_no_fd() -> None:
+def test_a_full_counter_makes_an_edge(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+    """A write that would block makes none."""
+    with Waker() as waker:
+        ep.register(waker, Event.IN | Event.ET, "waker")
+        os.eventfd_write(waker.fileno(), FULL)
+        assert ep.poll(0) == [("waker", Event.IN)]
+        wait = pool.submit(ep.poll, 10)
+        until(lambda: waiters() == 1)
+        waker.wake()
+        assert wait.result() == [("waker", Event.IN)]
+
+
+@modes
+def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+    """None blocks, and none is lost, while the counter is filled up again and again."""
+    counts, each, seen = [0] * 8, 500, 0
+    with Waker() as waker:
+        ep.register(waker, mask)
+
+        def work(number: int) -> None:
+            for _ in range(each):
+                # By a thread at a time: the counter is full, or has what others have woken with.
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_write(waker.fileno(), FULL)
+                counts[number] += 1
+                waker.wake()
+
+        working = [pool.submit(work, number) for number in range(8)]
+        while seen < 8 * each:
+            assert ep.poll(10) != [], f"slept through a wake after {seen} of {8 * each}"
+            if not mask & Event.ET:
+                waker.clear()
+            seen = sum(counts)
+        for done in working:
+            done.result()
+
+
+@pytest.mark.parametrize("stranger", ["eventfd", "pipe"])
+def test_closed_touches_no_fd(stranger: str, pipe: Pipe) -> None:
     """Its number is a stranger's by now."""
+    counter = os.eventfd(0, os.EFD_NONBLOCK)
     waker = Waker()
     number = waker.fileno()
     waker.close()
     assert waker.closed is True
-    stranger = os.eventfd(0, os.EFD_NONBLOCK)
-    os.dup2(stranger, number)
+    os.dup2(pipe.write if stranger == "pipe" else counter, number)
     for _ in range(3):
         waker.wake()
         waker.close()
     with pytest.raises(BlockingIOError):
-        os.eventfd_read(number)
+        os.eventfd_read(counter)
+    with pytest.raises(BlockingIOError):
+        os.read(pipe.read, 1)
     for call in (waker.fileno, waker.clear, waker.__enter__):
         with pytest.raises(ValueError, match="closed"):
             call()
     del waker
     os.fstat(number)
-    for fd in {stranger, number}:
+    for fd in (counter, number):
         os.close(fd)
 
 
-def test_close_against_wake(pool: ThreadPoolExecutor) -> None:
+@pytest.mark.lasts(240)
+def test_close_against_wake(
+    pool: ThreadPoolExecutor, fast_switching: None, effort: Effort, show: Show
+) -> None:
     """Eight threads wake while it is closed, and an eventfd takes the number at once: not one count in it."""
-    for _ in range(10):
+    rounds = effort(20, 2_000)
+    for _ in range(rounds):
         waker = Waker()
         number, go, done = waker.fileno(), threading.Barrier(9), threading.Event()
 
@@ -166,6 +239,7 @@ def test_close_against_wake(pool: ThreadPoolExecutor) -> None:
         with pytest.raises(BlockingIOError):
             os.eventfd_read(stranger)
         os.close(stranger)
+    show(f"strays 0 of {rounds}")
 
 
 @modes
@@ -203,6 +277,58 @@ def test_from_a_signal_handler_that_interrupts_wake_and_clear(ep: Epoll) -> None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         assert 0 < seen <= count
+
+
+@modes
+def test_in_a_child(ep: Epoll, mask: Event) -> None:
+    """A fork shares the waker: the child wakes the parent, and the child's close is the child's own."""
+    with Waker() as waker:
+        ep.register(waker, mask, "waker")
+        for _ in range(3):
+            child = fork()
+            if child == 0:
+                waker.wake()
+                waker.close()
+                waker.wake()
+                os._exit(0)
+            assert ep.poll(10) == [("waker", Event.IN)]
+            waker.clear()
+            assert os.waitpid(child, 0)[1] == 0
+            assert ep.poll(0) == []
+        waker.wake()
+        assert ep.poll(0) == [("waker", Event.IN)]
+
+
+def test_in_children_made_while_others_wake(
+    ep: Epoll, pool: ThreadPoolExecutor, fast_switching: None, effort: Effort
+) -> None:
+    """No lock of a thread that the child does not have is in the way there."""
+    done = threading.Event()
+    with Waker() as waker, Waker() as heard:
+        ep.register(heard, Event.IN, "heard")
+
+        def work() -> None:
+            while not done.is_set():
+                waker.wake()
+                waker.clear()
+
+        working = [pool.submit(work) for _ in range(4)]
+        try:
+            for _ in range(effort(30, 1000)):
+                child = fork()
+                if child == 0:
+                    signal.alarm(8)  # which ends a child that hangs
+                    waker.wake()
+                    waker.clear()
+                    heard.wake()
+                    os._exit(0)
+                assert ep.poll(10) == [("heard", Event.IN)]
+                heard.clear()
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            done.set()
+        for each in working:
+            each.result(10)
 
 
 def test_from_a_finalizer(ep: Epoll) -> None:
