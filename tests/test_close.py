@@ -69,6 +69,7 @@ def test_from_another_thread(
         os.fstat(number)
 
 
+@pytest.mark.lasts(60)
 @pytest.mark.parametrize("name", ["poll", "wait", "iteration"])
 @pytest.mark.parametrize("count", [1, 8])
 def test_soon(pool: ThreadPoolExecutor, effort: Effort, show: Show, name: str, count: int) -> None:
@@ -314,7 +315,8 @@ def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPool
     assert [wait.result(10) for wait in waits] == list(ENDS.values())
 
 
-def test_by_eight_threads_while_eight_wait(effort: Effort) -> None:
+@pytest.mark.lasts(300)
+def test_by_eight_threads_while_eight_wait(pool: ThreadPoolExecutor, effort: Effort) -> None:
     for _ in range(effort(10, 500)):
         ep = pyepoll.Epoll[Any]()
         number = ep.fileno()
@@ -324,12 +326,11 @@ def test_by_eight_threads_while_eight_wait(effort: Effort) -> None:
             go.wait(10)
             ep.close()
 
-        with ThreadPoolExecutor(16) as pool:
-            waits = [pool.submit(outcome, ep.poll) for _ in range(8)]
-            until(lambda: waiters() == 8)
-            closes = [pool.submit(close) for _ in range(8)]
-            assert [each.result(10) for each in closes] == [None] * 8
-            assert [wait.result(10) for wait in waits] == [CLOSED] * 8
+        waits = [pool.submit(outcome, ep.poll) for _ in range(8)]
+        until(lambda: waiters() == 8)
+        closes = [pool.submit(close) for _ in range(8)]
+        assert [each.result(10) for each in closes] == [None] * 8
+        assert [wait.result(10) for wait in waits] == [CLOSED] * 8
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)
 

@@ -342,6 +342,7 @@ def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> No
         assert ep.poll(0) == [("inner", Event.IN)]
 
 
+@pytest.mark.lasts(120)
 def test_a_childs_threads_use_it_for_the_first_time_at_once(
     ep: Epoll, eventfd: Eventfd, effort: Effort
 ) -> None:
@@ -650,6 +651,7 @@ def test_fork_while_another_waits_in_a_shared_iterator(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="there any object's lock may stay with a thread that the child does not have",
 )
+@pytest.mark.lasts(300)
 def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Effort) -> None:
     """The child's waker works at once, wherever they were in theirs."""
     done = threading.Event()
