@@ -1,8 +1,10 @@
 """An error says what was tried on which fd and why it fails, and leaves object and kernel agreed."""
 
+import contextlib
 import errno
 import os
 import re
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +33,19 @@ def busy(ep: Epoll, make_pipe: Callable[[], Pipe]) -> Iterator[Epoll]:
     assert fdinfo_lines(ep) == kernel
     assert dict(ep.registrations) == believed
     assert sorted(ep.poll(0)) == sorted((mask, Event.IN) for mask in masks)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[str, int], int]]:
+    """Open a file, until the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(path: str, flags: int) -> int:
+            fd = os.open(path, flags)
+            stack.callback(os.close, fd)
+            return fd
+
+        yield make
 
 
 def fails(step: Callable[[], object], error: int, *words: str) -> None:
@@ -99,6 +114,48 @@ def test_eperm(busy: Epoll, path: str, kind: str) -> None:
     fails(lambda: busy.modify(fd, Event.IN), errno.EPERM, "modify", f"fd {fd}", kind)
     fails(lambda: busy.unregister(fd), errno.EPERM, "unregister", f"fd {fd}", kind)
     os.close(fd)
+
+
+# Stock says what errno says, and no more.
+
+WORDS: dict[str, tuple[Callable[[Any, int], object], tuple[str, ...]]] = {
+    "EEXIST": (lambda ep, fd: [ep.register(fd, 1), ep.register(fd, 1)], ("register", "registered already")),
+    "ENOENT": (lambda ep, fd: ep.modify(fd, 1), ("modify", "not registered")),
+    "EINVAL": (lambda ep, fd: ep.register(ep.fileno()), ("register", "itself")),
+    "EBADF": (lambda ep, fd: ep.unregister(2**31 - 1), ("unregister", "not open")),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pyepoll.Epoll[Any],
+        pytest.param(select.epoll, marks=pytest.mark.xfail(strict=True, reason="no word of what was tried")),
+    ],
+    ids=["pyepoll", "stock"],
+)
+def test_the_text_tells_what_was_tried_and_why_it_fails(
+    make: Callable[[], Any], name: str, pipe: Pipe
+) -> None:
+    step, words = WORDS[name]
+    with make() as ep:
+        fails(lambda: step(ep, pipe.read), getattr(errno, name), *words)
+
+
+def test_an_fd_that_only_names_a_file(busy: Epoll, opened: Callable[[str, int], int]) -> None:
+    """The kernel says EBADF for an open fd."""
+    fd = opened(os.devnull, os.O_PATH)
+    for step in (busy.register, busy.unregister, lambda fd: busy.modify(fd, Event.IN)):
+        fails(lambda: step(fd), errno.EBADF, f"fd {fd}", "O_PATH")  # noqa: B023
+
+
+def test_itself_through_a_duplicate(busy: Epoll) -> None:
+    fd = os.dup(busy.fileno())
+    try:
+        fails(lambda: busy.register(fd, Event.IN), errno.EINVAL, "register", f"fd {fd}", "itself")
+    finally:
+        os.close(fd)
 
 
 def test_eloop_of_a_circle(busy: Epoll) -> None:
@@ -216,25 +273,6 @@ def test_short_of_watches_or_memory(error: str, words: list[str]) -> None:
         assert word.format(limit=limit) in printed
 
 
-def test_create_emfile() -> None:
-    printed = run(
-        """
-        import errno, os, resource
-        import pyepoll
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        kept = []
-        try:
-            while True:
-                kept.append(pyepoll.Epoll())
-        except OSError as error:
-            assert error.errno == errno.EMFILE
-            print(error)
-        """
-    )
-    assert "epoll_create1" in printed
-    assert os.strerror(errno.EMFILE) in printed
-
-
 # Files that were closed.
 
 
@@ -248,24 +286,32 @@ def test_create_emfile() -> None:
     ids=["modify", "unregister", "rearm"],
 )
 @pytest.mark.parametrize(
-    ("reused_by", "error"), [("", errno.EBADF), ("pipe", errno.ENOENT), (__file__, errno.EPERM)]
+    ("reused_by", "error"),
+    [("", errno.EBADF), ("pipe", errno.ENOENT), (__file__, errno.EPERM), ("path", errno.EBADF)],
+    ids=["", "pipe", "file", "path"],
 )
 def test_a_closed_fd_is_forgotten_when_it_is_touched(
-    busy: Epoll, pipe: Pipe, step: Step, reused_by: str, error: int
+    busy: Epoll, pipe: Pipe, step: Step, reused_by: str, error: int, opened: Callable[[str, int], int]
 ) -> None:
     fd = pipe.read
-    other = os.dup(pipe.write) if reused_by == "pipe" else os.open(reused_by or "/", os.O_RDONLY)
+    other = pipe.write
+    if reused_by != "pipe":
+        other = opened(__file__, os.O_PATH if reused_by == "path" else os.O_RDONLY)
     busy.register(fd, Event.IN)
     pipe.close(fd)
     assert fd in busy
     if reused_by:
         os.dup2(other, fd, inheritable=False)
-    fails(lambda: step(busy, fd), error, f"fd {fd}")
-    assert fd not in busy
-    assert agree(busy)
-    if reused_by:
-        os.close(fd)
-    os.close(other)
+    try:
+        fails(lambda: step(busy, fd), error, f"fd {fd}")
+        assert fd not in busy
+        assert agree(busy)
+    finally:
+        # Where it failed.
+        with contextlib.suppress(OSError):
+            busy.unregister(fd)
+        if reused_by:
+            os.close(fd)
 
 
 def test_a_reused_number_is_registered_anew(ep: Epoll) -> None:
@@ -362,6 +408,26 @@ def test_a_closed_object_can_be_looked_at(ep: Epoll, pipe: Pipe) -> None:
 # fromfd.
 
 
+def test_a_refused_fromfd_leaves_the_number_alone() -> None:
+    check_fromfd(pyepoll.Epoll)
+
+
+@pytest.mark.xfail(strict=True, reason="stock takes any number, and closes it")
+def test_stocks_fromfd() -> None:
+    check_fromfd(select.epoll)
+
+
+def check_fromfd(cls: Any) -> None:
+    fd = os.eventfd(0)
+    try:
+        with pytest.raises(OSError, match="not an epoll"):
+            cls.fromfd(fd)
+        os.fstat(fd)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def test_fromfd_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
     fails(lambda: pyepoll.Epoll.fromfd(pipe.read), errno.EINVAL, "fromfd", "not an epoll")
     fails(lambda: pyepoll.Epoll.fromfd(closed_fd), errno.EBADF, "fromfd")
@@ -380,3 +446,18 @@ def test_raw_errors_eat_no_event(busy: Epoll) -> None:
         with pytest.raises(OSError) as caught:
             raw.epoll_ctl(busy.fileno(), op, next(iter(busy.registrations)), events)
         assert caught.value.errno == errno.EINVAL
+
+
+# Defects of the core that are known: each goes from here with its repair.
+DEFECTS = {
+    "test_a_closed_fd_is_forgotten_when_it_is_touched[path-modify]",
+    "test_a_closed_fd_is_forgotten_when_it_is_touched[path-rearm]",
+    "test_an_fd_that_only_names_a_file",
+    "test_itself_through_a_duplicate",
+}
+
+
+@pytest.fixture(autouse=True)
+def known_defect(request: pytest.FixtureRequest) -> None:
+    if request.node.name in DEFECTS:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="the core's"))
