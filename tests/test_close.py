@@ -130,16 +130,51 @@ def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Even
     """Waiters that find events all the time see the close too."""
     ep.register(eventfd(1), Event.IN)
 
-    def forever() -> object:
+    seen = [0] * 8
+
+    def poll(each: int) -> object:
         while True:
             ep.poll()
+            seen[each] += 1
 
-    waits = [pool.submit(outcome, forever) for _ in range(4)]
-    iterations = [pool.submit(outcome, lambda: sum(1 for _ in ep) > 0) for _ in range(4)]
-    time.sleep(0.05)
+    def iterate(each: int) -> None:
+        for _ in ep:
+            seen[each] += 1
+
+    waits = [pool.submit(outcome, functools.partial(poll, each)) for each in range(4)]
+    iterations = [pool.submit(iterate, each) for each in range(4, 8)]
+    until(lambda: min(seen) > 10, 30)
     ep.close()
     assert [wait.result(10) for wait in waits] == [CLOSED] * 4
-    assert [each.result(10) for each in iterations] == [True] * 4
+    assert [each.result(10) for each in iterations] == [None] * 4
+
+
+@pytest.mark.parametrize("reported", [False, True], ids=["new events", "events that were reported before"])
+def test_events_in_hand_while_another_has_not_left(
+    ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, reported: bool
+) -> None:
+    """What is registered is kept until the last has left, and still nothing of it comes out."""
+    fds = [eventfd(1) for _ in range(2)]
+    for fd in fds:
+        ep.register(fd, Event.IN | Event.ONESHOT)
+    if reported:
+        assert len(ep.poll(0)) == 2
+        for fd in fds:
+            ep.rearm(fd)
+    events = ep.wait(0)
+    wait = pool.submit(outcome, ep.poll)
+    until(lambda: waiters() == 1)
+    interval = sys.getswitchinterval()
+    # With a GIL, the waiter does not get to run between the two lines.
+    sys.setswitchinterval(1000)
+    try:
+        assert next(events) == (fds[0], Event.IN)
+        ep.close()
+        rest = list(events)
+    finally:
+        sys.setswitchinterval(interval)
+    assert rest == []
+    assert wait.result(10) == CLOSED
 
 
 def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
@@ -356,6 +391,22 @@ def test_twice_closes_no_stranger(ep: Epoll) -> None:
     os.fstat(number)
     for fd in {stranger, number}:
         os.close(fd)
+
+
+@pytest.mark.parametrize("how", ["close", "collect"])
+def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> None:
+    """Somebody closed it behind the object's back."""
+    held = [pyepoll.Epoll[Any]()]
+    os.close(held[0].fileno())
+    with pyepoll.Epoll[Any]() as new:
+        assert new.fileno() == held[0].fileno()
+        if how == "close":
+            held[0].close()
+        held.clear()
+        gc.collect()
+        fd = eventfd(1)
+        new.register(fd, Event.IN)
+        assert new.poll(0) == [(fd, Event.IN)]
 
 
 def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:

@@ -521,7 +521,7 @@ def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-@pytest.mark.parametrize("whose", ["ours", "a stranger's"])
+@pytest.mark.parametrize("whose", ["ours", "a stranger's file", "a stranger's epoll"])
 def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
     """Without an fd it cannot be seen whose the number is: an fd too many is better than a stranger's file
     closed."""
@@ -530,8 +530,12 @@ def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: s
     number = ep.fileno()
 
     def child() -> None:
-        if whose == "a stranger's":
+        if whose == "a stranger's file":
             os.dup2(fd, number)
+        elif whose == "a stranger's epoll":
+            stranger = select.epoll()
+            stranger.register(fd, select.EPOLLIN)
+            os.dup2(stranger.fileno(), number)
         before = open_fds()
         with no_fd_left():
             ep.close()
