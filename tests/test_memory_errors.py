@@ -414,25 +414,23 @@ def test_every_refusal(bench: Bench, name: str) -> None:
 def test_a_new_fd_with_a_number_that_is_to_be_made(create: Callable[[int], int]) -> None:
     """Above those that CPython has made beforehand."""
     below = [os.dup(0) for _ in range(257)]
-    made: list[int] = []
+    made = [-1]
 
     def make() -> None:
-        made[:] = [create(1 if create is raw.epoll_create else raw.EPOLL_CLOEXEC)]
+        made[0] = create(1 if create is raw.epoll_create else raw.EPOLL_CLOEXEC)
 
     def check(done: bool) -> None:
-        for fd in made:
-            os.close(fd)
-        assert done is bool(made)
-        made.clear()
+        assert done is (made[0] >= 0)
+        if done:
+            os.close(made[0])
+        made[0] = -1
         assert open_fds() == before
 
-    make()
-    os.close(made.pop())
     before = open_fds()
     try:
         assert failing_in_turn(lambda: make, check) > 0
     finally:
-        for fd in open_fds().keys() - before.keys() | set(below):
+        for fd in (open_fds().keys() - before.keys()) | set(below):
             os.close(fd)
 
 
