@@ -33,7 +33,7 @@ def stock(reason: str) -> Any:
 
 AS_ANOTHER_USER = """
     import errno, os, resource, select, sys, threading, time
-    from conftest import agree, fdinfo_lines, open_fds, until, waiters
+    from conftest import agree, fdinfo_lines, until
     import pyepoll
     from pyepoll import Event, raw
 
@@ -102,10 +102,12 @@ def test_enospc() -> None:
             closing.poll()
         except ValueError:
             woken.append(True)
-    threads = [threading.Thread(target=wait) for _ in range(4)]
+    threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: waiters() == 4)
+    # Its own /proc/self/task/*/syscall is not to be read by who has changed its uid.
+    until(lambda: closing.stats()["waits"] == 4)
+    time.sleep(0.1)
     closing.close()
     for thread in threads:
         thread.join(10)
