@@ -27,7 +27,9 @@ Count = Callable[[], int]
 FEW = 20
 """What the interpreter's own caches may grow by; a leak of one a call is far above it."""
 
-COUNTS: dict[str, Count] = {"blocks of memory": sys.getallocatedblocks, "fds": lambda: len(open_fds())}
+COUNTS: dict[str, Count] = {"fds": lambda: len(open_fds())}
+if sys.getallocatedblocks() > 0:  # Not so with PYTHONMALLOC=malloc.
+    COUNTS["blocks of memory"] = sys.getallocatedblocks
 if hasattr(sys, "gettotalrefcount"):
     COUNTS["references"] = sys.gettotalrefcount
 

@@ -1,13 +1,17 @@
 """Each interpreter of a process has a pyepoll of its own, and from 3.12 on its own GIL."""
 
+import ctypes
 import os
+import resource
 import sys
+import sysconfig
 import textwrap
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import open_fds
+from conftest import Effort, open_fds, run
 
 import pyepoll
 
@@ -77,6 +81,13 @@ if {close}:
 """
 
 
+IDLE = """
+import gc, os, sys, threading
+import pyepoll
+from pyepoll import Event
+"""
+
+
 def interpreters() -> Any:
     for name in ("_interpreters", "_xxsubinterpreters"):
         try:
@@ -110,21 +121,60 @@ def test_the_interpreter_reports_what_fails() -> None:
 
 
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "left open"])
-def test_one_after_another(close: bool) -> None:
+def test_one_after_another(close: bool, effort: Effort) -> None:
     run_in_interpreter(SCENARIO.format(close=close))
     before = open_fds().keys()
-    for _ in range(4):
+    for _ in range(effort(5, 50)):
         run_in_interpreter(SCENARIO.format(close=close))
     assert open_fds().keys() == before
 
 
-def test_in_parallel() -> None:
+def memory_of(program: str, times: int) -> int:
+    """How much each of so many interpreters leaves behind, in bytes."""
+
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    for _ in range(5):
+        run_in_interpreter(program)
+    before = resident()
+    for _ in range(times):
+        run_in_interpreter(program)
+    return (resident() - before) // times
+
+
+def test_no_memory_is_left(
+    effort: Effort, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not more than by an interpreter that only imports the package: from 3.12 on, each leaves some."""
+    interpreters()
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("it keeps the heaps of interpreters that have gone")
+    if hasattr(ctypes.CDLL(None), "__asan_init"):
+        pytest.skip("AddressSanitizer keeps what is freed")
+    monkeypatch.setenv("PYTHONMALLOC", "malloc")
+    words = run(
+        f"""
+        from test_subinterpreters import IDLE, SCENARIO, memory_of
+        for program in IDLE, SCENARIO.format(close=True), SCENARIO.format(close=False):
+            print(memory_of(program, {effort(10, 50)}))
+        """
+    ).split()
+    idle, *used = map(int, words)
+    show(f"{idle} bytes are left by an interpreter that imports the package, {used} by one that uses it")
+    assert max(used) < idle + 16384
+
+
+def test_in_parallel(effort: Effort) -> None:
     """Two interpreters each with an Epoll, and this one with one."""
     failures: list[BaseException] = []
+    rounds = effort(2, 25)
+    before = open_fds().keys()
 
     def work() -> None:
         try:
-            for _ in range(2):
+            for _ in range(rounds):
                 run_in_interpreter(SCENARIO.format(close=True))
         except BaseException as error:
             failures.append(error)
@@ -141,6 +191,7 @@ def test_in_parallel() -> None:
             thread.join()
     os.close(fd)
     assert failures == []
+    assert open_fds().keys() == before
 
 
 def test_nothing_is_shared() -> None:
@@ -191,3 +242,8 @@ def test_its_end_closes_no_stranger() -> None:
             os.close(number)
     for stranger in strangers:
         os.close(stranger)
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="a build with a GIL")
+def test_the_import_leaves_the_gil_off() -> None:
+    assert run("import sys, pyepoll; print(sys._is_gil_enabled())") == "False\n"
