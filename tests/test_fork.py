@@ -583,7 +583,10 @@ def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExe
         # Nobody waits here, so close() has nobody to wait for; a cure would wait for them too.
         ep.register(ready, Event.IN)
         assert ep.poll(5) == [(ready, Event.IN)]
+        number = ep.fileno()
         ep.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
     for _ in range(3):
         assert in_child(child) == ""
