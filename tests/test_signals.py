@@ -1,5 +1,6 @@
 """A wait goes on through signals to its deadline, what a handler raises comes out, no signal is missed."""
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -7,6 +8,7 @@ import random
 import select
 import signal
 import socket
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -91,11 +93,15 @@ def test_eintr_keeps_the_deadline(ep: Epoll, wait: Wait, alarms: Alarms) -> None
 
 @both_syscalls
 def test_eintr_across_a_second_boundary(ep: Epoll, alarms: Alarms) -> None:
-    """The clock's second changes, and what is left goes from more than a second to less."""
+    """The clock's second changes, and what is left goes from more than a second to less.
+
+    Signals that went on would end a wait that has begun anew with each: these stop before its end.
+    """
     start = time.monotonic()
+    alarms.until = start + 0.9
     signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     assert ep.poll(1.02) == []
-    assert 1.02 <= time.monotonic() - start < GENEROUS
+    assert 1.02 <= time.monotonic() - start < 1.02 + PATIENCE
     assert alarms.count >= 10
 
 
@@ -333,6 +339,16 @@ def test_a_pending_signals_exception_comes_out(ep: Epoll, wait: Wait, handler_wr
         wait(ep, Pending())
 
 
+def is_blocked_elsewhere(number: int) -> bool:
+    """Whether all other threads block a signal; faulthandler's may only be about to, if it has just begun."""
+    for task in {int(name) for name in os.listdir("/proc/self/task")} - {threading.get_native_id()}:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/status") as file:
+            blocked = next(int(line.split()[1], 16) for line in file if line.startswith("SigBlk:"))
+            if not blocked >> (number - 1) & 1:
+                return False
+    return True
+
+
 def first_missed(rounds: int, wait: Callable[[float], object]) -> int | None:
     """Send a signal about when each of so many waits goes to sleep: the first that slept nevertheless."""
     start = time.perf_counter()
@@ -353,7 +369,14 @@ def first_missed(rounds: int, wait: Callable[[float], object]) -> int | None:
     ("make", "recipe"),
     [
         (pyepoll.Epoll, "sigmask"),
-        (pyepoll.Epoll, "wakeup_fd"),
+        pytest.param(
+            pyepoll.Epoll,
+            "wakeup_fd",
+            marks=pytest.mark.skipif(
+                "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+                reason="ThreadSanitizer puts the handlers off, those in C too",
+            ),
+        ),
         *[
             pytest.param(make, "none", marks=pytest.mark.xfail(raises=AssertionError, reason="a race"))
             for make in (pyepoll.Epoll, select.epoll)
@@ -385,6 +408,9 @@ def test_none_is_missed_by_a_wait_that_is_about_to_sleep(
             signal.signal(signal.SIGALRM, lambda number, frame: tell.send(b"x"))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM} if recipe == "sigmask" else ())
         try:
+            if recipe == "sigmask":
+                # A thread that does not block it gets it, and no wait is interrupted.
+                until(lambda: is_blocked_elsewhere(signal.SIGALRM))
             missed = first_missed(rounds, wait)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -26,6 +27,9 @@ from pyepoll import Event
 
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
+
+THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+"""It takes it for a race when a number that one thread is about to register is opened by another."""
 
 
 def together(*works: Callable[[], object], seconds: float = 30) -> list[str]:
@@ -253,12 +257,15 @@ class Data:
 
 
 def is_agreed(ep: Epoll) -> bool:
-    """As ``agree``, for one-shots too: when spent, the kernel shows only the bits that are no events."""
+    """As ``agree``, for one-shots too: when spent, the kernel shows only the bits that are no events.
+
+    After a cure it adds those that it always adds, but what it then reports is not handed out.
+    """
     kernel, believed = fdinfo_lines(ep), dict(ep.registrations)
     ways = Event.ET | Event.ONESHOT | Event.EXCLUSIVE
     return sorted(fd for fd, _, _ in kernel) == sorted(believed) and all(
         events == believed[fd][0] | IMPLIED
-        or (events == believed[fd][0] & ways and believed[fd][0] & Event.ONESHOT)
+        or (events & ~IMPLIED == believed[fd][0] & ways and believed[fd][0] & Event.ONESHOT)
         for fd, events, _ in kernel
     )
 
@@ -286,9 +293,10 @@ class Storm:
             *[self.register, self.modify, self.poll, self.wait] * 3,
             *[self.unregister, self.rearm, self.iterate, self.share_an_iterator, self.read, self.haunt] * 2,
             self.share_a_number,
-            self.replace_the_waker,
             self.replace_the_epoll,
         ]
+        if not THREAD_SANITIZER:
+            actions.append(self.replace_the_waker)
 
         def run() -> None:
             calls: Counter[str] = Counter()
@@ -370,9 +378,12 @@ class Storm:
         try:
             ep.register(fd, Event.IN, Data(-1, Event.IN))
         finally:
-            os.close(fd)
+            # Not closed yet, or the number would be another thread's before it is unregistered.
+            os.dup2(self.fds[0], fd)
             with contextlib.suppress(OSError, ValueError):
                 ep.unregister(fd)
+            os.close(fd)
+            with contextlib.suppress(OSError, ValueError):
                 ep.poll(0.001)
             os.close(kept)
 
