@@ -486,7 +486,7 @@ STOCK = (
 )
 
 
-@pytest.mark.lasts(900)
+@pytest.mark.lasts(1800)
 @pytest.mark.parametrize(
     ("make", "how"), [(pyepoll.Epoll, "ctl"), (pyepoll.Epoll, "poll"), (pyepoll.Epoll, "wait"), *STOCK]
 )
