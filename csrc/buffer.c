@@ -117,7 +117,8 @@ PyDoc_STRVAR(buffer_doc,
 "capacity is the number of events that one wait can return, 1 to INT_MAX / sizeof(struct\n"
 "epoll_event), about 178 million on x86-64; len() tells it. buffer[i] is the pair (events, data)\n"
 "of ints for event i of the last wait, and iteration goes through that wait's events.\n\n"
-"Raises ValueError for a capacity out of range, IndexError for an index beyond the last wait's\n"
+"Raises ValueError for a capacity out of range (OverflowError where it does not fit 32 bits, MemoryError\n"
+"where there is no room for it), IndexError for an index beyond the last wait's\n"
 "count, and BufferError for any use while a wait in another thread fills the buffer.\n"
 "See epoll_wait(2).");
 

@@ -2,6 +2,7 @@
 
 #include "errors.h"
 #include "fdinfo.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,8 +27,8 @@ reserve(Instance *self, int fd)
     if (interest_slot(&self->list, fd) != NULL) {
         return 0;
     }
-    if (fcntl(fd, F_GETFD) < 0) {
-        return errno;
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+        return EBADF;
     }
     STATE_LOCK(self);
     int status = interest_reserve(&self->list, fd);
@@ -89,9 +90,19 @@ removal_ended(Instance *self, bool suspect)
 
 /* Whether a refusal means that the registered file is not the one under this number any more. */
 static bool
-is_gone(int error, int fd)
+is_gone(const Instance *self, int error, int fd)
 {
-    return error == ENOENT || error == EPERM || (error == EBADF && fcntl(fd, F_GETFD) < 0);
+    switch (error) {
+    case ENOENT:
+        return true;
+    case EPERM:
+        return sys_epoll_ctl_denied(self->epfd) != EPERM;
+    case EBADF:
+        /* It is the epoll that is not open, or it is the fd: closed, or reused by one with O_PATH. */
+        return fcntl(self->epfd, F_GETFD) >= 0 || fcntl(fd, F_GETFD) < 0;
+    default:
+        return false;
+    }
 }
 
 static int
@@ -265,7 +276,7 @@ modify(Instance *self, const char *action, int fd, const uint32_t *mask, PyObjec
     uint32_t asked = mask != NULL ? *mask : present != NULL ? present->mask : 0;
     if (present != NULL) {
         error = change(self, fd, present, asked, data, &old);
-        if (is_gone(error, fd)) {
+        if (is_gone(self, error, fd)) {
             lost = removed(self, fd);
             removal_ended(self, true);
         }

@@ -85,8 +85,9 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     if (fcntl(fd, F_GETFD) < 0) {
         return os_error(errno, "fromfd(%d)", fd);
     }
-    if (!fdinfo_is_epoll(fd)) {
-        return os_error(EINVAL, "fromfd(%d): not an epoll", fd);
+    int error = fdinfo_is_epoll(fd);
+    if (error != 0) {
+        return os_error(error, "fromfd(%d): %s", fd, error == EINVAL ? "not an epoll" : "/proc/self/fd");
     }
     /* First the object: an instance that was made and is dropped again would close the caller's fd. */
     Epoll *self = (Epoll *)type->tp_alloc(type, 0);

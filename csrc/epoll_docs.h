@@ -9,14 +9,16 @@ PyDoc_STRVAR(fromfd_doc,
 "Return an Epoll on the epoll that is already open under the number fd.\n\n"
 "Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
 "of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
-"Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll.");
+"Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll, another where /proc does not tell;\n"
+"OverflowError for an int that does not fit 32 bits.");
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Close the epoll and release all data; a second close does nothing.\n\n"
 "Waits in other threads end: wait() and poll() raise ValueError, an endless iteration stops. This call\n"
 "does not wait for them; the last of them to leave closes the fd.\n\n"
-"Raises OSError: EBADF when somebody else has closed the fd number. See close(2).");
+"Raises OSError, when the object is closed all the same: EBADF when somebody else has closed the fd\n"
+"number; what epoll_ctl says when it is forbidden, for then the waits go on. See close(2).");
 
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
@@ -29,7 +31,8 @@ PyDoc_STRVAR(register_doc,
 "eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. data\n"
 "is any object, by default the fd number: it comes back with each event. A number whose file was closed\n"
 "and which has been reused since is registered anew.\n\n"
-"Raises ValueError for unknown bits, a negative fd or a closed object; TypeError for a wrong type;\n"
+"Raises ValueError for unknown bits, a negative fd or a closed object; OverflowError for an fd that does\n"
+"not fit 32 bits; TypeError for a wrong type;\n"
 "OSError: EEXIST when fd is registered, EBADF when it is not open, EPERM when its file cannot be polled,\n"
 "EINVAL for the epoll itself or for EXCLUSIVE with a flag that it does not go with, ELOOP for epolls in a\n"
 "circle, ENOSPC at the limit of /proc/sys/fs/epoll/max_user_watches, ENOMEM. See epoll_ctl(2).");
@@ -45,8 +48,9 @@ PyDoc_STRVAR(modify_doc,
 PyDoc_STRVAR(unregister_doc,
 "unregister($self, /, fd)\n--\n\n"
 "Stop to watch fd. After this call none of its events comes out of any iterator.\n\n"
-"Raises OSError: ENOENT when fd is not registered, EBADF when it is not open; ValueError and TypeError as\n"
-"register. Even then the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
+"Raises OSError: ENOENT when fd is not registered, EBADF when it is not open, EPERM when its file cannot\n"
+"be polled, EINVAL for the epoll itself; ValueError, OverflowError and TypeError as register. Even then\n"
+"the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
 
 PyDoc_STRVAR(rearm_doc,
 "rearm($self, /, fd)\n--\n\n"
@@ -72,7 +76,8 @@ PyDoc_STRVAR(wait_doc,
 "out are armed again.\n\n"
 "timeout and maxevents are as in poll. sigmask is an iterable of the signal numbers to block for the\n"
 "time of the wait, set and taken back atomically with it (epoll_pwait), or None.\n\n"
-"Raises what poll raises, and ValueError for an invalid signal number.");
+"Raises what poll raises, ValueError for an invalid signal number, and OverflowError for one that does\n"
+"not fit 32 bits.");
 
 PyDoc_STRVAR(stats_doc,
 "stats($self, /)\n--\n\n"
@@ -97,6 +102,6 @@ PyDoc_STRVAR(epoll_doc,
 "Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"
 "fork the object is a copy with registrations of its own.\n\n"
 "Raises OSError: EMFILE or ENFILE when no fd is left, EINVAL for other flags; ValueError for a sizehint\n"
-"out of range. See epoll(7), Linux 4.5.");
+"out of range; OverflowError for an int that does not fit 32 bits. See epoll(7), Linux 4.5.");
 
 #endif

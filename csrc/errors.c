@@ -2,6 +2,7 @@
 
 #include "fdinfo.h"
 #include "flags.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +53,12 @@ explain_watch_limit(char *cause, size_t size)
         }
         fclose(file);
     }
-    snprintf(cause, size, "this user may watch %ld files in all, %s", limit, path);
+    if (limit > 0) {
+        snprintf(cause, size, "this user may watch %ld files in all, %s", limit, path);
+    }
+    else {
+        snprintf(cause, size, "this user may watch no more files, see %s", path);
+    }
 }
 
 /* What kind of file refuses to be polled. os.fstat and not fstat: the symbol that fstat links to
@@ -90,8 +96,11 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
     if (fd == epfd) {
         snprintf(cause, size, "an epoll cannot watch itself");
     }
-    else if (!fdinfo_is_epoll(epfd)) {
+    else if (fdinfo_is_epoll(epfd) == EINVAL) {
         snprintf(cause, size, "fd %d is not an epoll", epfd);
+    }
+    else if ((mask & EPOLLEXCLUSIVE) == 0 && op != EPOLL_CTL_MOD && fdinfo_is_epoll(fd) == 0) {
+        snprintf(cause, size, "an epoll cannot watch itself, and fd %d is a duplicate of it", fd);
     }
     else if ((mask & EPOLLEXCLUSIVE) == 0) {
         snprintf(cause, size,
@@ -117,7 +126,12 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
     cause[0] = '\0';
     switch (error) {
     case EBADF:
-        snprintf(cause, size, "fd %d is not open", fcntl(epfd, F_GETFD) < 0 ? epfd : fd);
+        if (fcntl(epfd, F_GETFD) >= 0 && fcntl(fd, F_GETFD) >= 0) {
+            snprintf(cause, size, "fd %d was opened with O_PATH", fd);
+        }
+        else {
+            snprintf(cause, size, "fd %d is not open", fcntl(epfd, F_GETFD) < 0 ? epfd : fd);
+        }
         break;
     case EEXIST:
         snprintf(cause, size, "fd %d is registered already: modify it", fd);
@@ -126,7 +140,12 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
         snprintf(cause, size, "fd %d is not registered", fd);
         break;
     case EPERM:
-        explain_file(fd, cause, size);
+        if (fdinfo_is_epoll(epfd) != EINVAL && sys_epoll_ctl_denied(epfd) == EPERM) {
+            snprintf(cause, size, "the system call is forbidden, by a seccomp filter or the like");
+        }
+        else {
+            explain_file(fd, cause, size);
+        }
         break;
     case EINVAL:
         explain_invalid(op, epfd, fd, mask, cause, size);

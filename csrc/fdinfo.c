@@ -52,7 +52,7 @@ fdinfo_each(int epfd, bool (*see)(const Watched *, void *), void *arg)
     return error;
 }
 
-bool
+int
 fdinfo_is_epoll(int fd)
 {
     static const char epoll[] = "anon_inode:[eventpoll]";
@@ -60,7 +60,12 @@ fdinfo_is_epoll(int fd)
     char target[sizeof(epoll)];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     ssize_t length = readlink(path, target, sizeof(target));
-    return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0;
+    if (length < 0) {
+        int error = errno;
+        /* ENOENT of an open fd: there is no /proc. */
+        return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
+    }
+    return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0 ? 0 : EINVAL;
 }
 
 bool

@@ -16,8 +16,9 @@ typedef struct {
  * file cannot be read; a file that is no epoll has no entries. */
 int fdinfo_each(int epfd, bool (*see)(const Watched *watched, void *arg), void *arg);
 
-/* Whether `fd` is an epoll, as /proc/self/fd names it. */
-bool fdinfo_is_epoll(int fd);
+/* Whether `fd` is an epoll, as /proc/self/fd names it: 0 if so, EINVAL if not, EBADF where it is not open,
+ * another errno where that cannot be seen. */
+int fdinfo_is_epoll(int fd);
 
 /* Whether `fd` is an eventfd with this count, or may be: it is open and cannot be looked at, which takes
  * an fd and /proc. */

@@ -315,12 +315,13 @@ instance_close(Instance *self)
     if (idle) {
         return instance_finish(self);
     }
+    int error = 0;
     if (waiters > 0) {
         self->woken = true;
-        instance_wake(self);
+        error = instance_wake(self);
     }
     instance_leave(self);
-    return 0;
+    return error;
 }
 
 static int

@@ -1,6 +1,7 @@
 /* The extension module: tables, and what an interpreter's copy is made of. */
 #include "module.h"
 
+#include "errors.h"
 #include "flags.h"
 #include "fork.h"
 #include "instance.h"
@@ -79,7 +80,7 @@ module_exec(PyObject *module)
     ModuleState *state = state_of(module);
     state->ready_fd = ready_eventfd();
     if (state->ready_fd < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
+        os_error(errno, "eventfd(CLOEXEC | NONBLOCK), with which close() wakes waiters");
         return -1;
     }
     errno = fork_count_start();

@@ -45,15 +45,16 @@ static bool
 detach(Instance *self, Nestings *nestings, int outer, Instance *known)
 {
     Search search = {.inner = self->epfd};
-    if (fdinfo_each(outer, find_inner, &search) != 0) {
-        nestings->blind = fcntl(outer, F_GETFD) >= 0;
+    int error = fdinfo_each(outer, find_inner, &search);
+    if (error != 0 && fcntl(outer, F_GETFD) >= 0) {
+        nestings->error = error;
     }
     if (!search.found) {
         return false;
     }
     Nesting *items = realloc(nestings->items, (size_t)(nestings->count + 1) * sizeof(*items));
     if (items == NULL) {
-        nestings->blind = true;
+        nestings->error = ENOMEM;
         return false;
     }
     nestings->items = items;
@@ -69,11 +70,18 @@ Nestings
 nesting_detach(Instance *self, bool orphan)
 {
     DIR *directory = opendir("/proc/self/fd");
-    Nestings nestings = {.blind = directory == NULL && errno != ENOENT};
-    struct dirent *entry;
-    while (directory != NULL && !nestings.blind && (entry = readdir(directory)) != NULL) {
+    Nestings nestings = {.error = directory == NULL && errno != ENOENT ? errno : 0};
+    while (directory != NULL && nestings.error == 0) {
+        errno = 0;
+        struct dirent *entry = readdir(directory);
+        if (entry == NULL) {
+            nestings.error = errno;
+            break;
+        }
         int outer = entry->d_name[0] != '.' ? atoi(entry->d_name) : -1;
-        if (outer < 0 || outer == self->epfd || !fdinfo_is_epoll(outer)) {
+        int error = outer < 0 || outer == self->epfd ? EINVAL : fdinfo_is_epoll(outer);
+        if (error != 0) {
+            nestings.error = error == EINVAL || error == EBADF ? 0 : error;
             continue;
         }
         Instance *known;

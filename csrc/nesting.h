@@ -14,7 +14,7 @@ typedef struct {
 typedef struct {
     Nesting *items; /* from malloc */
     int count;
-    bool blind; /* not all could be looked at, for lack of fds or memory */
+    int error; /* why not all could be looked at: a lack of fds or memory, a sandbox; or 0 */
 } Nestings;
 
 /* Find the epolls of this process that watch `self`, leaving out those that belong to the parent of a

@@ -13,8 +13,8 @@ refuse_orphan(const Instance *self, int error)
                  self->epfd);
     }
     else {
-        os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process",
-                 self->epfd);
+        os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s",
+                 self->epfd, error == ENOENT ? " without /proc" : "");
     }
     return -1;
 }

@@ -12,7 +12,8 @@ PyDoc_STRVAR(create1_doc,
 "epoll_create1($module, flags, /)\n--\n\n"
 "Open an epoll and return its fd; close it with os.close.\n\n"
 "flags is 0 or EPOLL_CLOEXEC.\n\n"
-"Raises OSError: EINVAL for other flags, EMFILE or ENFILE when no fd is left, ENOMEM.\n"
+"Raises OSError: EINVAL for other flags, EMFILE or ENFILE when no fd is left, ENOMEM; OverflowError for\n"
+"an int that does not fit 32 bits.\n"
 "See epoll_create1(2), Linux 2.6.27.");
 
 static PyObject *
@@ -30,7 +31,8 @@ PyDoc_STRVAR(create_doc,
 "epoll_create($module, size, /)\n--\n\n"
 "Open an epoll without EPOLL_CLOEXEC and return its fd.\n\n"
 "size is ignored since Linux 2.6.8 but must be greater than 0.\n\n"
-"Raises OSError: EINVAL for a size below 1, EMFILE or ENFILE when no fd is left, ENOMEM.\n"
+"Raises OSError: EINVAL for a size below 1, EMFILE or ENFILE when no fd is left, ENOMEM; OverflowError\n"
+"for an int that does not fit 32 bits.\n"
 "See epoll_create(2), Linux 2.5.44.");
 
 static PyObject *
@@ -131,7 +133,8 @@ PyDoc_STRVAR(wait_doc,
 "Wait for events on the epoll epfd, put them into buffer and return their number.\n\n"
 "timeout_ms is in milliseconds: 0 polls, -1 waits for ever.\n\n"
 "Raises OSError: EBADF, EINVAL when epfd is no epoll, and EINTR as InterruptedError after the signal\n"
-"handlers have run; BufferError when another thread's wait has the buffer. See epoll_wait(2).");
+"handlers have run; BufferError when another thread's wait has the buffer; OverflowError for an int that\n"
+"does not fit 32 bits. See epoll_wait(2).");
 
 PyDoc_STRVAR(pwait_doc,
 "epoll_pwait($module, /, epfd, buffer, timeout_ms, sigmask=None)\n--\n\n"
@@ -183,7 +186,8 @@ PyDoc_STRVAR(pwait2_doc,
 "epoll_pwait2($module, /, epfd, buffer, timeout_ns=None, sigmask=None)\n--\n\n"
 "As epoll_pwait, with a timeout of nanoseconds: None or -1 waits for ever.\n\n"
 "Raises what epoll_pwait raises, and OSError: ENOSYS before Linux 5.11, EPERM under a seccomp profile\n"
-"that does not know the call, EINVAL for other negative timeouts. See epoll_pwait2(2).");
+"that does not know the call, EINVAL for other negative timeouts; OverflowError for one that does not\n"
+"fit 64 bits. See epoll_pwait2(2).");
 
 static PyObject *
 raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -218,20 +222,21 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
 
 /* An epoll had no ioctl before 6.9, and none that works without CONFIG_NET_RX_BUSY_POLL. */
 static PyObject *
-params_error(int error, const char *name, int epfd)
+params_error(int error, const char *name, int epfd, unsigned budget)
 {
-    const char *cause = error == ENOTTY       ? " (needs Linux 6.9, and fd must be an epoll)"
-                        : error == EOPNOTSUPP ? " (this kernel is built without busy polling)"
-                        : error == EPERM      ? " (a budget above 64 packets needs CAP_NET_ADMIN)"
-                                              : "";
+    const char *cause = error == ENOTTY                 ? " (needs Linux 6.9, and fd must be an epoll)"
+                        : error == EOPNOTSUPP           ? " (this kernel is built without busy polling)"
+                        : error == EPERM && budget > 64 ? " (a budget above 64 packets needs CAP_NET_ADMIN)"
+                                                        : "";
     return os_error(error, "%s(epfd %d)%s", name, epfd, cause);
 }
 
 PyDoc_STRVAR(get_params_doc,
 "get_params($module, epfd, /)\n--\n\n"
 "Return (busy_poll_usecs, busy_poll_budget, prefer_busy_poll) of the epoll epfd: EPIOCGPARAMS.\n\n"
-"Raises OSError: ENOTTY before Linux 6.9 or when epfd is no epoll, EOPNOTSUPP where the kernel is\n"
-"built without CONFIG_NET_RX_BUSY_POLL. See ioctl_eventpoll(2).");
+"Raises OSError: EBADF, ENOTTY before Linux 6.9 or when epfd is no epoll, EOPNOTSUPP where the kernel is\n"
+"built without CONFIG_NET_RX_BUSY_POLL; OverflowError for an int that does not fit 32 bits.\n"
+"See ioctl_eventpoll(2).");
 
 static PyObject *
 raw_get_params(PyObject *Py_UNUSED(module), PyObject *object)
@@ -242,7 +247,7 @@ raw_get_params(PyObject *Py_UNUSED(module), PyObject *object)
         return NULL;
     }
     if (ioctl(epfd, EPIOCGPARAMS, &params) < 0) {
-        return params_error(errno, "EPIOCGPARAMS", epfd);
+        return params_error(errno, "EPIOCGPARAMS", epfd, 0);
     }
     return Py_BuildValue("(kiN)", (unsigned long)params.busy_poll_usecs, (int)params.busy_poll_budget,
                          PyBool_FromLong(params.prefer_busy_poll));
@@ -284,7 +289,7 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
         .prefer_busy_poll = (uint8_t)prefer,
     };
     if (ioctl(epfd, EPIOCSPARAMS, &params) < 0) {
-        return params_error(errno, "EPIOCSPARAMS", epfd);
+        return params_error(errno, "EPIOCSPARAMS", epfd, (unsigned)budget);
     }
     Py_RETURN_NONE;
 }

@@ -1,6 +1,7 @@
 #include "rebuild.h"
 
 #include "flags.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,8 +90,9 @@ plan_moves(Plan *plan)
 int
 rebuild_whose(Instance *self)
 {
-    if (!fdinfo_is_epoll(self->epfd)) {
-        return ESTRANGED_FILE;
+    int seen = fdinfo_is_epoll(self->epfd);
+    if (seen != 0) {
+        return seen == EINVAL || seen == EBADF ? ESTRANGED_FILE : seen;
     }
     if (self->foreign) {
         return 0;
@@ -178,7 +180,8 @@ move_all(Plan *plan)
     if (epfd < 0) {
         return errno;
     }
-    error = add_moves(plan, epfd);
+    error = sys_epoll_ctl_denied(epfd);
+    error = error == 0 ? add_moves(plan, epfd) : error;
     if (error != 0) {
         close(epfd);
         return error;
@@ -242,10 +245,8 @@ rebuild(Instance *self, bool orphan, Leftover *leftover)
         return ENOMEM;
     }
     leftover->nestings = nesting_detach(self, orphan);
-    if (leftover->nestings.blind) {
-        error = EMFILE;
-    }
-    else {
+    error = leftover->nestings.error;
+    if (error == 0) {
         Py_BEGIN_ALLOW_THREADS
         error = move_all(&plan);
         Py_END_ALLOW_THREADS

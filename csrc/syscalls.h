@@ -1,7 +1,9 @@
-/* epoll_pwait2, which libc has only since glibc 2.35. Linux 5.11; the errno is the caller's to judge. */
+/* epoll_pwait2, which libc has only since glibc 2.35, Linux 5.11; and whether epoll_ctl may be called. The
+ * errno is the caller's to judge. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +15,15 @@
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
+
+/* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel's own answer is EINVAL: an epoll
+ * cannot watch itself. */
+static inline int
+sys_epoll_ctl_denied(int epfd)
+{
+    struct epoll_event event = {0};
+    return epoll_ctl(epfd, EPOLL_CTL_ADD, epfd, &event) == 0 || errno == EINVAL ? 0 : errno;
+}
 
 /* `timeout` in nanoseconds, -1 for ever. `set` may be NULL. */
 static inline int

@@ -91,8 +91,9 @@ class Epoll(_epoll.Epoll[T]):
         """How the epoll busy-polls network cards, as a :class:`BusyPoll`; assign to change it.
 
         Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
-        CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for a
-        value out of range. See ``struct epoll_params`` in linux/eventpoll.h.
+        CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs
+        above 2**31-1; OverflowError for a number that does not fit the kernel's struct; ValueError when
+        the object is closed. See ``struct epoll_params`` in linux/eventpoll.h.
         """
         return BusyPoll(*_epoll.get_params(self.fileno()))
 

@@ -553,30 +553,3 @@ def public_names() -> set[str]:
                 members = getattr(value, "__members__", {})
                 names |= {f"{prefix}{name}.{method}" for method in methods(value) if method not in members}
     return names
-
-
-# Defects of the core that are known: each goes from here with its repair.
-DEFECTS = {
-    "test_the_docstring_names_the_errors[Epoll.busy_poll]",
-    "test_the_docstring_names_the_errors[Epoll.fromfd]",
-    "test_the_docstring_names_the_errors[Epoll.modify]",
-    "test_the_docstring_names_the_errors[Epoll.rearm]",
-    "test_the_docstring_names_the_errors[Epoll.register]",
-    "test_the_docstring_names_the_errors[Epoll.unregister]",
-    "test_the_docstring_names_the_errors[Epoll.wait]",
-    "test_the_docstring_names_the_errors[Epoll]",
-    "test_the_docstring_names_the_errors[raw.EventBuffer]",
-    "test_the_docstring_names_the_errors[raw.epoll_create1]",
-    "test_the_docstring_names_the_errors[raw.epoll_create]",
-    "test_the_docstring_names_the_errors[raw.epoll_pwait2]",
-    "test_the_docstring_names_the_errors[raw.epoll_pwait]",
-    "test_the_docstring_names_the_errors[raw.epoll_wait]",
-    "test_the_docstring_names_the_errors[raw.get_params]",
-    "test_the_docstring_names_the_errors[raw.set_params]",
-}
-
-
-@pytest.fixture(autouse=True)
-def known_defect(request: pytest.FixtureRequest) -> None:
-    if request.node.name in DEFECTS:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the core's"))

@@ -446,18 +446,3 @@ def test_raw_errors_eat_no_event(busy: Epoll) -> None:
         with pytest.raises(OSError) as caught:
             raw.epoll_ctl(busy.fileno(), op, next(iter(busy.registrations)), events)
         assert caught.value.errno == errno.EINVAL
-
-
-# Defects of the core that are known: each goes from here with its repair.
-DEFECTS = {
-    "test_a_closed_fd_is_forgotten_when_it_is_touched[path-modify]",
-    "test_a_closed_fd_is_forgotten_when_it_is_touched[path-rearm]",
-    "test_an_fd_that_only_names_a_file",
-    "test_itself_through_a_duplicate",
-}
-
-
-@pytest.fixture(autouse=True)
-def known_defect(request: pytest.FixtureRequest) -> None:
-    if request.node.name in DEFECTS:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the core's"))
