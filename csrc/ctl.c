@@ -362,6 +362,20 @@ mask_to_tell(Instance *self, uint64_t word, const Seen *seen)
     return mask;
 }
 
+bool
+ctl_owe(Instance *self, uint64_t word)
+{
+    instance_notice_fork(self);
+    STATE_LOCK(self);
+    bool orphan = self->standing == ORPHAN;
+    Registration *present = orphan ? interest_find(&self->list, word) : NULL;
+    if (present != NULL) {
+        present->owed = true;
+    }
+    STATE_UNLOCK(self);
+    return orphan;
+}
+
 void
 ctl_report_again(Instance *self, uint64_t word, const Seen *seen)
 {

@@ -23,6 +23,7 @@
 #include "module.h"
 
 #include <pythread.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 
 /* An array for one wait, kept for the next. */
@@ -44,15 +45,15 @@ typedef struct {
     PyObject *weakrefs;
     int epfd;
     Standing standing;
-    bool foreign;   /* others register here: their events are delivered, and it is never rebuilt */
-    bool haunted;   /* a ghost reports */
-    bool moving;    /* it is being rebuilt: nobody may begin to wait */
-    bool finished;  /* the fd and the registrations have been given up */
-    bool woken;     /* the ready eventfd is in the kernel's list until the end */
-    bool draining;  /* the last waiter to leave posts `drained` */
-    unsigned forks; /* the fork count of the process that this copy belongs to */
-    int users;      /* threads between enter and leave */
-    int waiters;    /* of these, the ones that wait */
+    bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
+    bool haunted;      /* a ghost reports */
+    bool moving;       /* it is being rebuilt: nobody may begin to wait */
+    bool finished;     /* the fd and the registrations have been given up */
+    bool woken;        /* the ready eventfd is in the kernel's list until the end */
+    bool draining;     /* the last waiter to leave posts `drained` */
+    atomic_uint forks; /* the fork count of the process that this copy belongs to */
+    int users;         /* threads between enter and leave */
+    int waiters;       /* of these, the ones that wait */
     InterestList list;
     uint32_t generation; /* the last one given out */
     uint32_t first;      /* the one before the first; random, so that no stranger's words look like ours */

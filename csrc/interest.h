@@ -27,7 +27,8 @@ typedef struct {
     PyObject *pair;      /* owned: the (data, events) that was yielded last, or NULL */
     uint16_t countdown;  /* events until the fd is checked to be open */
     uint8_t interval;    /* what the countdown starts from next, as a power of 2 */
-    bool disarmed;       /* a spent one-shot that a rebuilt instance could not be told is spent */
+    bool disarmed : 1;   /* a spent one-shot that a rebuilt instance could not be told is spent */
+    bool owed : 1;       /* in a fork's copy: fetched before the fork, and given back since */
     uint32_t
         disarmed_at; /* in removals: a wait that began before may have fetched the event it was spent on */
 } Registration;

@@ -167,8 +167,11 @@ batch_next(Instance *self, Batch *batch, PyObject **pair)
 static void
 batch_drop(Instance *self, Batch *batch)
 {
-    for (; batch->next < batch->count && self->forks == fork_count; batch->next++) {
-        ctl_report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
+    for (; batch->next < batch->count; batch->next++) {
+        uint64_t word = batch->array->events[batch->next].data.u64;
+        if (!ctl_owe(self, word)) {
+            ctl_report_again(self, word, &batch->seen);
+        }
     }
     Array *array = batch->array;
     batch->array = NULL;

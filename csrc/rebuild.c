@@ -15,6 +15,7 @@ typedef struct {
     uint64_t word;
     bool known; /* the old instance has it */
     bool spent; /* a one-shot that has fired */
+    bool owed;  /* its event was given back in a child */
     bool dead;  /* its file is not under this number any more */
 } Move;
 
@@ -61,7 +62,8 @@ see_watched(const Watched *watched, void *arg)
         move->known = true;
         plan->familiar = true;
         /* One that was spent at an earlier rebuild does not look it. */
-        move->spent |= (move->mask & EPOLLONESHOT) != 0 && (watched->events & ~private_bits) == 0;
+        move->spent |= !move->owed && (move->mask & EPOLLONESHOT) != 0 &&
+                       (watched->events & ~private_bits) == 0;
     }
     return true;
 }
@@ -82,6 +84,7 @@ plan_moves(Plan *plan)
             .mask = slot->mask,
             .word = interest_word(fd, slot->generation),
             .spent = slot->disarmed,
+            .owed = slot->owed,
         };
     }
     return 0;
@@ -207,6 +210,7 @@ settle(Plan *plan, Registration *lost)
     STATE_LOCK(self);
     for (int i = 0; i < plan->count; i++) {
         const Move *move = &plan->moves[i];
+        interest_slot(&self->list, move->fd)->owed = false;
         if (move->dead) {
             lost[count++] = interest_put(&self->list, move->fd, (Registration){0});
         }

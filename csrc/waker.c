@@ -1,11 +1,13 @@
 /* Waker: an eventfd that wakes whoever watches it. In C, because between reading the fd number and
  * writing to it no other Python code may run: close() in a signal handler or a thread would give the
  * number away, and the write would hit a stranger's file. An eventfd in non-blocking mode never makes
- * a caller wait, so all of it happens with the GIL held (on a free-threaded build, the object's lock). */
+ * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
 #include "errors.h"
+#include "fork.h"
 #include "module.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -13,7 +15,45 @@
 typedef struct {
     PyObject_HEAD
     int fd; /* -1 once closed */
+#ifdef Py_GIL_DISABLED
+    /* Not the object's own lock: in a child it stays with a thread of the parent's that it was handed to
+     * just before the fork. */
+    PyMutex mutex;
+    atomic_uint forks; /* the fork count of the process that the mutex belongs to */
+#endif
 } Waker;
+
+#ifdef Py_GIL_DISABLED
+static void
+waker_lock(Waker *self)
+{
+    if (self->forks != fork_count) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        if (self->forks != fork_count) {
+            self->mutex = (PyMutex){0};
+            self->forks = fork_count;
+        }
+        Py_END_CRITICAL_SECTION();
+    }
+    PyMutex_Lock(&self->mutex);
+}
+
+static void
+waker_unlock(Waker *self)
+{
+    PyMutex_Unlock(&self->mutex);
+}
+#else
+static void
+waker_lock(Waker *Py_UNUSED(self))
+{
+}
+
+static void
+waker_unlock(Waker *Py_UNUSED(self))
+{
+}
+#endif
 
 static PyObject *
 waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -32,6 +72,9 @@ waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->fd = fd;
+#ifdef Py_GIL_DISABLED
+    self->forks = fork_count;
+#endif
     return (PyObject *)self;
 }
 
@@ -63,12 +106,12 @@ static PyObject *
 waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int error = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    waker_lock(self);
     /* EAGAIN: the counter is full, so it is readable as it is. */
     if (self->fd >= 0 && eventfd_write(self->fd, 1) < 0 && errno != EAGAIN) {
         error = errno;
     }
-    Py_END_CRITICAL_SECTION();
+    waker_unlock(self);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", self->fd);
 }
 
@@ -85,12 +128,12 @@ waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
     eventfd_t count;
     int error = 0;
     bool closed;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    waker_lock(self);
     closed = self->fd < 0;
     if (!closed && eventfd_read(self->fd, &count) < 0) {
         error = errno;
     }
-    Py_END_CRITICAL_SECTION();
+    waker_unlock(self);
     if (closed) {
         return refuse_closed();
     }
@@ -106,9 +149,9 @@ static PyObject *
 waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    waker_lock(self);
     fd = self->fd;
-    Py_END_CRITICAL_SECTION();
+    waker_unlock(self);
     return fd >= 0 ? PyLong_FromLong(fd) : refuse_closed();
 }
 
@@ -121,13 +164,13 @@ static PyObject *
 waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd, error = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    waker_lock(self);
     fd = self->fd;
     self->fd = -1;
     if (fd >= 0 && close(fd) < 0) {
         error = errno;
     }
-    Py_END_CRITICAL_SECTION();
+    waker_unlock(self);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close eventfd %d", fd);
 }
 
@@ -135,9 +178,9 @@ static PyObject *
 waker_closed(Waker *self, void *Py_UNUSED(closure))
 {
     bool closed;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    waker_lock(self);
     closed = self->fd < 0;
-    Py_END_CRITICAL_SECTION();
+    waker_unlock(self);
     return PyBool_FromLong(closed);
 }
 
