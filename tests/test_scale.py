@@ -122,9 +122,9 @@ def test_what_it_costs(many: list[int], show: Show) -> None:
 
 
 def slab() -> int:
-    """The kernel's own memory, in bytes: the whole machine's, so what it tells is rough."""
+    """The kernel's own memory but for caches, in bytes: the whole machine's, so what it tells is rough."""
     rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return sum(int(row[1]) * 1024 for row in rows if row[0] == "Slab:")
+    return sum(int(row[1]) * 1024 for row in rows if row[0] == "SUnreclaim:")
 
 
 def watch_count(epfd: int) -> int:
