@@ -402,10 +402,9 @@ def test_none_is_missed_by_a_wait_that_is_about_to_sleep(
                 told.recv(100)
             return woken
 
+        signal.signal(signal.SIGALRM, lambda number, frame: recipe != "wakeup_fd" and tell.send(b"x"))
         if recipe == "wakeup_fd":
             signal.set_wakeup_fd(tell.fileno())
-        else:
-            signal.signal(signal.SIGALRM, lambda number, frame: tell.send(b"x"))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM} if recipe == "sigmask" else ())
         try:
             if recipe == "sigmask":
