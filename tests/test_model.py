@@ -402,10 +402,12 @@ class Walk(RuleBasedStateMachine):
 
 
 @pytest.mark.lasts(3600)
-def test_walks(effort: Effort, show: Callable[[str], None]) -> None:
+# In parts, each of which has the time of a test: a debug build under load needs it.
+@pytest.mark.parametrize("part", range(4))
+def test_walks(part: int, effort: Effort, show: Callable[[str], None]) -> None:
     Walk.done.clear()
     walks = settings(
-        max_examples=effort(300, 10_000),
+        max_examples=effort(75, 2500),
         stateful_step_count=60,
         deadline=None,
         database=None,
