@@ -5,10 +5,25 @@
 
 unsigned fork_count;
 
+static pthread_mutex_t whole = PTHREAD_MUTEX_INITIALIZER;
+
+void
+fork_hold(void)
+{
+    pthread_mutex_lock(&whole);
+}
+
+void
+fork_release(void)
+{
+    pthread_mutex_unlock(&whole);
+}
+
 static void
 in_child(void)
 {
     fork_count++;
+    fork_release();
 }
 
 int
@@ -18,7 +33,7 @@ fork_count_start(void)
     if (atomic_flag_test_and_set(&started)) {
         return 0;
     }
-    int error = pthread_atfork(NULL, NULL, in_child);
+    int error = pthread_atfork(fork_hold, fork_release, in_child);
     if (error != 0) {
         atomic_flag_clear(&started);
     }

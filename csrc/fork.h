@@ -10,4 +10,9 @@ extern unsigned fork_count;
 /* Start to count; once in a process, however many interpreters import the module. 0, or an errno. */
 int fork_count_start(void);
 
+/* Hold off forks for a moment, so that a child has what is done meanwhile either whole or not at all. Only
+ * without the GIL, which the thread that forks has: what is done must need nothing of Python's. */
+void fork_hold(void);
+void fork_release(void);
+
 #endif

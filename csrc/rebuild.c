@@ -142,13 +142,17 @@ add_moves(Plan *plan, int epfd)
     return 0;
 }
 
-/* What the old instance cannot delete under its number is a ghost, and the number another file's. */
+/* What the old instance does not have under a number is another file by now, and what it has is a ghost. To
+ * add asks without changing anything: copies in children learn from the old instance what is spent. */
 static void
 find_reused(Plan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
         Move *move = &plan->moves[i];
-        if (move->known && !move->dead && ctl(plan->instance->epfd, EPOLL_CTL_DEL, move) != 0) {
+        struct epoll_event nothing = {0};
+        if (move->known && !move->dead &&
+            (epoll_ctl(plan->instance->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0 || errno != EEXIST)) {
+            epoll_ctl(plan->instance->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
             ctl(epfd, EPOLL_CTL_DEL, move);
             move->dead = true;
         }
@@ -170,20 +174,35 @@ take_number(const Instance *self, int epfd)
     return error;
 }
 
+/* Write down which one-shots are spent: what is moved does not look it any more, and a fork may copy our list
+ * at any time from here on. */
+static void
+mark_spent(Plan *plan)
+{
+    Instance *self = plan->instance;
+    STATE_LOCK(self);
+    self->removals++;
+    for (int i = 0; i < plan->count; i++) {
+        Registration *slot = interest_slot(&self->list, plan->moves[i].fd);
+        if (plan->moves[i].spent && !slot->disarmed) {
+            slot->disarmed = true;
+            slot->disarmed_at = self->removals;
+            slot->countdown = 1; /* keeps the short cut away from it */
+        }
+    }
+    STATE_UNLOCK(self);
+}
+
 /* The system calls of a rebuild, for use without the GIL. 0 or an errno, and then nothing has changed. */
 static int
 move_all(Plan *plan)
 {
     Instance *self = plan->instance;
-    int error = fdinfo_each(self->epfd, see_watched, plan);
-    if (error != 0) {
-        return error;
-    }
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
         return errno;
     }
-    error = sys_epoll_ctl_denied(epfd);
+    int error = sys_epoll_ctl_denied(epfd);
     error = error == 0 ? add_moves(plan, epfd) : error;
     if (error != 0) {
         close(epfd);
@@ -192,13 +211,7 @@ move_all(Plan *plan)
     if (!plan->orphan) {
         find_reused(plan, epfd);
     }
-    error = take_number(self, epfd);
-    for (int i = 0; error != 0 && !plan->orphan && i < plan->count; i++) {
-        if (plan->moves[i].known && !plan->moves[i].dead) {
-            ctl(self->epfd, EPOLL_CTL_ADD, &plan->moves[i]);
-        }
-    }
-    return error;
+    return take_number(self, epfd);
 }
 
 /* Bring our list up to what was moved. Fills `lost` with the registrations that were not, the caller's. */
@@ -213,12 +226,6 @@ settle(Plan *plan, Registration *lost)
         interest_slot(&self->list, move->fd)->owed = false;
         if (move->dead) {
             lost[count++] = interest_put(&self->list, move->fd, (Registration){0});
-        }
-        else if (move->spent && !interest_slot(&self->list, move->fd)->disarmed) {
-            Registration *slot = interest_slot(&self->list, move->fd);
-            slot->disarmed = true;
-            slot->disarmed_at = self->removals + 1;
-            slot->countdown = 1; /* keeps the short cut away from it */
         }
     }
     self->dropped += (unsigned)count;
@@ -252,7 +259,15 @@ rebuild(Instance *self, bool orphan, Leftover *leftover)
     error = leftover->nestings.error;
     if (error == 0) {
         Py_BEGIN_ALLOW_THREADS
+        error = fdinfo_each(self->epfd, see_watched, &plan);
+        Py_END_ALLOW_THREADS
+    }
+    if (error == 0) {
+        mark_spent(&plan);
+        Py_BEGIN_ALLOW_THREADS
+        fork_hold();
         error = move_all(&plan);
+        fork_release();
         Py_END_ALLOW_THREADS
     }
     nesting_attach(self, &leftover->nestings);

@@ -790,7 +790,6 @@ def epolls() -> list[int]:
     return [fd for fd, what in open_fds().items() if what == "anon_inode:[eventpoll]"]
 
 
-@pytest.mark.xfail(raises=AssertionError, strict=False, reason="the child sees half a cure")
 @pytest.mark.lasts(60)
 def test_a_fork_during_the_cure(
     many_fds: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
@@ -832,7 +831,6 @@ def test_a_fork_during_the_cure(
     assert set(verdicts) == {"well"}
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the cure empties the instance that the child learns from")
 def test_a_childs_first_use_after_the_cure(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     """What was spent when the process was forked is spent in the child, cured or not meanwhile."""
     fd = eventfd(1)
