@@ -129,7 +129,7 @@ def test_counts_stay_flat(bench: Bench, effort: Effort, name: str) -> None:
     """Blocks of memory, references (on a debug build) and fds."""
     call = CALLS_AND_MORE[name]
     # A collection takes a while where it has no generations.
-    times = 200 if name == "Epoll (a cycle)" else effort(1000, 5000)
+    times = 50 if name == "Epoll (a cycle)" else effort(1000, 5000)
     assert leaks(lambda: call(bench), times) == {}
 
 
