@@ -339,12 +339,16 @@ def test_a_pending_signals_exception_comes_out(ep: Epoll, wait: Wait, handler_wr
         wait(ep, Pending())
 
 
-def is_blocked_elsewhere(number: int) -> bool:
-    """Whether all other threads block a signal; faulthandler's may only be about to, if it has just begun."""
+def others_sleep_and_block(number: int) -> bool:
+    """Whether all other threads have begun to sleep, and block a signal.
+
+    There may be faulthandler's, just made. Before it runs, all signals are blocked for it; then it has the
+    mask of the thread that made it, and then blocks all itself.
+    """
     for task in {int(name) for name in os.listdir("/proc/self/task")} - {threading.get_native_id()}:
         with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/status") as file:
-            blocked = next(int(line.split()[1], 16) for line in file if line.startswith("SigBlk:"))
-            if not blocked >> (number - 1) & 1:
+            status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
+            if status["State"][0] != "S" or not int(status["SigBlk"], 16) >> (number - 1) & 1:
                 return False
     return True
 
@@ -409,7 +413,7 @@ def test_none_is_missed_by_a_wait_that_is_about_to_sleep(
         try:
             if recipe == "sigmask":
                 # A thread that does not block it gets it, and no wait is interrupted.
-                until(lambda: is_blocked_elsewhere(signal.SIGALRM))
+                until(lambda: others_sleep_and_block(signal.SIGALRM))
             missed = first_missed(rounds, wait)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
