@@ -116,11 +116,13 @@ def test_the_two_commands_set_up_everything() -> None:
     assert test.endswith(" && .venv-test/bin/pytest")
 
 
-def test_every_path_on_the_page_exists() -> None:
-    text = (ROOT / "README.md").read_text()
-    linked = re.findall(r"\]\(([\w./-]+)\)", text)
-    named = re.findall(r"(?:examples|docs|\.ci)/[\w.-]+\w", text)
-    missing = sorted(path for path in {*linked, *named} if not (ROOT / path).exists())
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_on_the_page_exists(page: Path) -> None:
+    text = page.read_text()
+    linked = [page.parent / path for path in re.findall(r"\]\(([\w./-]+)\)", text)]
+    named = [ROOT / path for path in re.findall(r"(?:examples|docs|\.ci)/[\w.-]+\w", text)]
+    tests = [ROOT / "tests" / name for name in re.findall(r"\btest_\w+\.py", text)]
+    missing = sorted(str(path) for path in {*linked, *named, *tests} if not path.exists())
     assert not missing
 
 
