@@ -42,7 +42,8 @@ raw_create(PyObject *Py_UNUSED(module), PyObject *object)
     if (convert_int(object, &size) < 0) {
         return NULL;
     }
-    int fd = epoll_create(size);
+    /* musl before 1.2.4 does not look at the size, and not every architecture has the system call. */
+    int fd = size > 0 ? epoll_create(size) : (errno = EINVAL, -1);
     return fd >= 0 ? PyLong_FromLong(fd) : os_error(errno, "epoll_create(%d)", size);
 }
 

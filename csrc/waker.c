@@ -96,6 +96,23 @@ refuse_closed(void)
     return NULL;
 }
 
+/* Make the eventfd readable, with an edge. 0 or an errno. */
+static int
+add_one(int fd)
+{
+    if (eventfd_write(fd, 1) == 0) {
+        return 0;
+    }
+    if (errno != EAGAIN) {
+        return errno;
+    }
+    /* The counter is full, and a write that would block makes no edge: make room for one. Whoever fills it
+     * meanwhile makes the edge. */
+    eventfd_t count;
+    eventfd_read(fd, &count);
+    return eventfd_write(fd, 1) == 0 || errno == EAGAIN ? 0 : errno;
+}
+
 PyDoc_STRVAR(wake_doc,
 "wake($self, /)\n--\n\n"
 "Make the waker readable: whoever watches it wakes. From any thread, and from a signal handler.\n\n"
@@ -107,9 +124,8 @@ waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int error = 0;
     waker_lock(self);
-    /* EAGAIN: the counter is full, so it is readable as it is. */
-    if (self->fd >= 0 && eventfd_write(self->fd, 1) < 0 && errno != EAGAIN) {
-        error = errno;
+    if (self->fd >= 0) {
+        error = add_one(self->fd);
     }
     waker_unlock(self);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", self->fd);
