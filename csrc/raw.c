@@ -7,6 +7,18 @@
 #include "syscalls.h"
 
 #include <errno.h>
+#include <unistd.h>
+
+/* The number of a new fd, which is closed again if there is no memory for it. */
+static PyObject *
+new_number(int fd)
+{
+    PyObject *number = PyLong_FromLong(fd);
+    if (number == NULL) {
+        close(fd);
+    }
+    return number;
+}
 
 PyDoc_STRVAR(create1_doc,
 "epoll_create1($module, flags, /)\n--\n\n"
@@ -24,7 +36,7 @@ raw_create1(PyObject *Py_UNUSED(module), PyObject *object)
         return NULL;
     }
     int fd = epoll_create1(flags);
-    return fd >= 0 ? PyLong_FromLong(fd) : os_error(errno, "epoll_create1(0x%x)", (unsigned)flags);
+    return fd >= 0 ? new_number(fd) : os_error(errno, "epoll_create1(0x%x)", (unsigned)flags);
 }
 
 PyDoc_STRVAR(create_doc,
@@ -44,7 +56,7 @@ raw_create(PyObject *Py_UNUSED(module), PyObject *object)
     }
     /* musl before 1.2.4 does not look at the size, and not every architecture has the system call. */
     int fd = size > 0 ? epoll_create(size) : (errno = EINVAL, -1);
-    return fd >= 0 ? PyLong_FromLong(fd) : os_error(errno, "epoll_create(%d)", size);
+    return fd >= 0 ? new_number(fd) : os_error(errno, "epoll_create(%d)", size);
 }
 
 PyDoc_STRVAR(ctl_doc,

@@ -414,7 +414,6 @@ def test_every_refusal(bench: Bench, name: str) -> None:
     stays_whole(bench, prepare)
 
 
-@pytest.mark.xfail(strict=True, reason="the fd that has no number to be told by is lost")
 @pytest.mark.parametrize("create", [raw.epoll_create, raw.epoll_create1])
 def test_a_new_fd_with_a_number_that_is_to_be_made(create: Callable[[int], int]) -> None:
     """Above those that CPython has made beforehand."""
