@@ -163,7 +163,8 @@ def test_no_memory_is_left(
     ).split()
     idle, *used = map(int, words)
     show(f"{idle} bytes are left by an interpreter that imports the package, {used} by one that uses it")
-    assert max(used) < idle + 16384
+    # What the allocator keeps of the first ones is spread over fewer in the quick form.
+    assert max(used) < idle + effort(65536, 16384)
 
 
 def test_in_parallel(effort: Effort) -> None:
