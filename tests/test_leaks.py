@@ -151,7 +151,7 @@ def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
     def generation() -> None:
         bench.ep.poll(0)
 
-    assert in_child(lambda: live_on(effort(40, 400))) == ""
+    assert in_child(lambda: live_on(effort(40, 150))) == ""
 
 
 def psleak(names: str, times: int) -> dict[str, str]:
