@@ -31,6 +31,9 @@ HANG = 60
 IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
 """What the kernel adds to every mask."""
 
+SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
+"""Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
+
 SYSCALLS = {
     "x86_64": {
         "epoll_create": 213,

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Effort, open_fds
+from conftest import SANITIZED, Effort, open_fds
 from surface import CALLS, REFUSALS, Bench, Data, missing_and_unknown, refused
 from test_fork import in_child
 
@@ -195,8 +195,8 @@ def has_psleak() -> None:
     pytest.importorskip("psleak")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("its memory is not C's malloc's, so psleak cannot see it")
-    if hasattr(ctypes.CDLL(None), "__asan_init"):
-        pytest.skip("psleak asks glibc's malloc, which AddressSanitizer replaces")
+    if SANITIZED:
+        pytest.skip("psleak asks glibc's malloc, which a sanitizer replaces")
 
 
 @pytest.mark.usefixtures("has_psleak")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import agree, deny, fdinfo_lines, no_fd_left, open_fds, run, until, waiters
+from conftest import SANITIZED, agree, deny, fdinfo_lines, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event, _epoll, raw
@@ -250,7 +250,10 @@ def test_what_needs_no_fd_works_without_one(ep: Epoll, eventfd: Eventfd) -> None
 
 # maxevents: memory follows what is registered, not the argument.
 
+little_memory = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs more than the process may have")
 
+
+@little_memory
 @pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it allocates what maxevents says")])
 @pytest.mark.parametrize("maxevents", [10**8, 2**31 - 1, 2**31, 2**63, 2**100])
 def test_maxevents_costs_no_memory(cls: type, maxevents: int) -> None:
@@ -308,6 +311,7 @@ def test_memory_follows_what_is_registered(maxevents: int) -> None:
     assert many < 200_000
 
 
+@little_memory
 def test_a_buffer_that_memory_has_no_room_for() -> None:
     """Its capacity is what its caller wants to have."""
     printed = run(

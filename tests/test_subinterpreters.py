@@ -1,6 +1,5 @@
 """Each interpreter of a process has a pyepoll of its own, and from 3.12 on its own GIL."""
 
-import ctypes
 import os
 import resource
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Effort, open_fds, run
+from conftest import SANITIZED, Effort, open_fds, run
 
 import pyepoll
 
@@ -151,8 +150,8 @@ def test_no_memory_is_left(
     interpreters()
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("it keeps the heaps of interpreters that have gone")
-    if hasattr(ctypes.CDLL(None), "__asan_init"):
-        pytest.skip("AddressSanitizer keeps what is freed")
+    if SANITIZED:
+        pytest.skip("a sanitizer keeps what is freed")
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     words = run(
         f"""
