@@ -25,14 +25,14 @@ import pytest
 
 import pyepoll
 
-HANG = 60
+SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
+"""Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
+
+HANG = 600 if SANITIZED else 60
 """Seconds after which a test counts as hung: the process ends with every thread's traceback."""
 
 IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
 """What the kernel adds to every mask."""
-
-SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
-"""Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
 
 SYSCALLS = {
     "x86_64": {
