@@ -346,29 +346,40 @@ tell_again(Instance *self, int fd, uint32_t mask, uint32_t generation)
            kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
 }
 
-/* The mask to report again for an event that was fetched at `seen`; 0 if there is none. */
+/* The registration that is to report again an event which was fetched at `seen`, or NULL. What a cure took for
+ * spent is not, if it was fetched before. With the state lock. */
+static Registration *
+to_report_again(Instance *self, uint64_t word, const Seen *seen)
+{
+    Registration *present = interest_find(&self->list, word);
+    if (present == NULL || (int32_t)(present->changed - seen->changes) > 0 ||
+        interest_is_spent(present, seen->removals) || (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
+        return NULL;
+    }
+    present->disarmed = false;
+    return present;
+}
+
+/* The mask to tell the kernel for such an event; 0 if there is none. */
 static uint32_t
 mask_to_tell(Instance *self, uint64_t word, const Seen *seen)
 {
-    uint32_t mask = 0;
     STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
-    if (present != NULL && (int32_t)(present->changed - seen->changes) <= 0 &&
-        !interest_is_spent(present, seen->removals) && (present->mask & (EPOLLET | EPOLLONESHOT)) != 0) {
-        mask = present->mask;
-        present->disarmed = false;
-    }
+    const Registration *present = to_report_again(self, word, seen);
+    uint32_t mask = present != NULL ? present->mask : 0;
     STATE_UNLOCK(self);
     return mask;
 }
 
-bool
-ctl_owe(Instance *self, uint64_t word)
+/* A fork's copy has no instance yet that could be told: it arms what it owes when it gets one, so an unused
+ * copy costs no system call. False where it is no such copy. */
+static bool
+owe(Instance *self, uint64_t word, const Seen *seen)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
     bool orphan = self->standing == ORPHAN;
-    Registration *present = orphan ? interest_find(&self->list, word) : NULL;
+    Registration *present = orphan ? to_report_again(self, word, seen) : NULL;
     if (present != NULL) {
         present->owed = true;
     }
@@ -380,6 +391,9 @@ void
 ctl_report_again(Instance *self, uint64_t word, const Seen *seen)
 {
     Registration lost = {0};
+    if (owe(self, word, seen)) {
+        return;
+    }
     STATE_LOCK(self);
     bool open = self->standing == OPEN;
     STATE_UNLOCK(self);

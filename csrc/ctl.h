@@ -21,10 +21,6 @@ int ctl_unregister(Instance *self, int fd);
  * The caller has the ctl lock and releases what comes back. */
 Registration ctl_forget(Instance *self, uint64_t word);
 
-/* In a fork's copy that has no instance yet: remember that an event which was fetched is given back, so
- * that a one-shot is armed when the instance is built. False where it is no such copy. */
-bool ctl_owe(Instance *self, uint64_t word);
-
 /* An event that was fetched at `seen` will not be handed out: tell the kernel to report an edge or a
  * one-shot again, unless it was told anything about the registration since. Best effort. */
 void ctl_report_again(Instance *self, uint64_t word, const Seen *seen);

@@ -83,3 +83,22 @@ fdinfo_may_be_eventfd(int fd, uint64_t count)
     fclose(file);
     return found;
 }
+
+int
+fdinfo_table_size(void)
+{
+    char line[256];
+    int size = -1;
+    FILE *file = fopen("/proc/self/status", "re");
+    if (file == NULL) {
+        return -1;
+    }
+    while (size < 0 && fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, "FDSize:", 7) == 0) {
+            size = (int)strtol(line + 7, NULL, 10);
+        }
+    }
+    fclose(file);
+    errno = size < 0 ? EIO : 0;
+    return size;
+}

@@ -1,4 +1,4 @@
-/* What /proc/self/fdinfo tells of an fd: the kernel's own view. Plain C, for use without the GIL. */
+/* What /proc/self tells of fds: the kernel's own view. Plain C, for use without the GIL. */
 #ifndef PYEPOLL_FDINFO_H
 #define PYEPOLL_FDINFO_H
 
@@ -23,5 +23,8 @@ int fdinfo_is_epoll(int fd);
 /* Whether `fd` is an eventfd with this count, or may be: it is open and cannot be looked at, which takes
  * an fd and /proc. */
 bool fdinfo_may_be_eventfd(int fd, uint64_t count);
+
+/* How many numbers the table of fds has, open or not; -1 and errno where that cannot be told. */
+int fdinfo_table_size(void);
 
 #endif

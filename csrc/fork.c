@@ -5,6 +5,7 @@
 
 unsigned fork_count;
 
+/* Whoever has it sees to it that no child gets a half of what it does. The whole process's, as a fork is. */
 static pthread_mutex_t whole = PTHREAD_MUTEX_INITIALIZER;
 
 void

@@ -132,7 +132,7 @@ static inline void instance_leave_wait(Instance *self);
 static inline void instance_lock(Instance *self);
 static inline void instance_unlock(Instance *self);
 
-/* Close. 0, or the errno of close(2) if this call made it and it failed. */
+/* Close. 0; or the errno of close(2), if this call made it, or of waking the waiters, who then sleep on. */
 int instance_close(Instance *self);
 
 /* An eventfd that is ready for good, or -1 and errno. Kept on hand, so that closing works at EMFILE. */

@@ -4,9 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 typedef struct {
@@ -67,26 +65,6 @@ detach(Instance *self, Nestings *nestings, int outer, Instance *known)
     return true;
 }
 
-/* How many numbers the table of fds has, open or not; -1 and errno where that cannot be told. */
-static int
-fd_table_size(void)
-{
-    char line[256];
-    int size = -1;
-    FILE *file = fopen("/proc/self/status", "re");
-    if (file == NULL) {
-        return -1;
-    }
-    while (size < 0 && fgets(line, sizeof(line), file) != NULL) {
-        if (strncmp(line, "FDSize:", 7) == 0) {
-            size = (int)strtol(line + 7, NULL, 10);
-        }
-    }
-    fclose(file);
-    errno = size < 0 ? EIO : 0;
-    return size;
-}
-
 /* To take out what cannot be in it says ENOENT if it is an epoll, and something else if not. It is much
  * cheaper than a readlink, of which a long list would cost as much as the rest of a cure. */
 static bool
@@ -98,7 +76,7 @@ is_epoll(int fd, int probe)
 Nestings
 nesting_detach(Instance *self, bool orphan)
 {
-    int size = fd_table_size();
+    int size = fdinfo_table_size();
     Nestings nestings = {.error = size < 0 && errno != ENOENT ? errno : 0};
     int probe = nestings.error == 0 ? epoll_create1(EPOLL_CLOEXEC) : -1;
     if (nestings.error == 0 && probe < 0) {

@@ -168,10 +168,7 @@ static void
 batch_drop(Instance *self, Batch *batch)
 {
     for (; batch->next < batch->count; batch->next++) {
-        uint64_t word = batch->array->events[batch->next].data.u64;
-        if (!ctl_owe(self, word)) {
-            ctl_report_again(self, word, &batch->seen);
-        }
+        ctl_report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
     }
     Array *array = batch->array;
     batch->array = NULL;

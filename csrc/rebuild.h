@@ -20,7 +20,8 @@ typedef struct {
 } Leftover;
 
 /* With the ctl lock, and no waiter in the old instance, which for an orphan is its parent's: it is read
- * and left alone. 0, or an errno and nothing has changed; `leftover` is to be released either way. */
+ * and left alone. 0, or an errno, and then the old instance is as it was, but that we know which one-shots
+ * are spent; `leftover` is to be released either way. */
 int rebuild(Instance *self, bool orphan, Leftover *leftover);
 
 /* Python code may run. */

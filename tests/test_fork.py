@@ -709,6 +709,49 @@ def test_an_iterator_dropped_in_the_child_gives_back_what_it_fetched(
     assert {fd for fd, _ in ep.poll(0)} == fds - {first}
 
 
+def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, eventfd: Eventfd) -> None:
+    """Its event of the batch in hand is an earlier one: the later one has been handed out."""
+    fd = eventfd(1)
+    ep.register(fd, Event.IN | Event.ONESHOT)
+    batch = ep.wait(0)
+    ep.rearm(fd)
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+    def child() -> None:
+        nonlocal batch
+        del batch
+        assert ep.poll(0) == []
+
+    assert in_child(child) == ""
+    del batch
+    assert ep.poll(0) == []
+
+
+def test_a_cure_and_a_fork_while_a_batch_is_in_hand(ep: Epoll, eventfd: Eventfd) -> None:
+    """What the cure took for spent was fetched before, and comes again when it is not handed out."""
+    fd, ghost = eventfd(1), os.eventfd(1)
+    ep.register(fd, Event.IN | Event.ONESHOT)
+    batch = ep.wait(0)
+    ep.register(ghost, Event.IN)
+    duplicate = os.dup(ghost)
+    os.close(ghost)
+    with pytest.raises(OSError, match="not open"):
+        ep.unregister(ghost)
+    for _ in range(10):
+        assert ep.poll(0) == []
+    os.close(duplicate)
+    assert ep.stats()["cures"] == 1
+
+    def child() -> None:
+        nonlocal batch
+        del batch
+        assert ep.poll(0) == [(fd, Event.IN)]
+
+    assert in_child(child) == ""
+    del batch
+    assert ep.poll(0) == [(fd, Event.IN)]
+
+
 def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eventfd) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
