@@ -346,8 +346,8 @@ tell_again(Instance *self, int fd, uint32_t mask, uint32_t generation)
            kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
 }
 
-/* The registration that is to report again an event which was fetched at `seen`, or NULL. What a cure took for
- * spent is not, if it was fetched before. With the state lock. */
+/* The registration that is to report again an event which was fetched at `seen`, or NULL. What a cure took
+ * for spent is not, if it was fetched before. With the state lock. */
 static Registration *
 to_report_again(Instance *self, uint64_t word, const Seen *seen)
 {

@@ -476,7 +476,10 @@ def strays_of(
     return strays
 
 
-STOCK_STRAYS = pytest.mark.xfail(raises=AssertionError, reason="stock acts on whatever has the number")
+# Not strict: where another process takes the core, the race may not be lost once.
+STOCK_STRAYS = pytest.mark.xfail(
+    strict=False, raises=AssertionError, reason="stock acts on whatever has the number"
+)
 STOCK = (
     # Seldom enough that only many rounds see it.
     [pytest.param(select.epoll, how, marks=[STOCK_STRAYS, pytest.mark.long]) for how in ("ctl", "poll")]
