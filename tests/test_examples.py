@@ -609,7 +609,7 @@ def test_chat_registers_out_only_while_there_is_something_to_send() -> None:
         meet([reader, slow, speaker])
         assert watches(child.pid, Event.IN) == 6  # the stop waker, the listener, stdin, three clients
         sent = 0
-        while not watches(child.pid, Event.OUT):  # OUT alone: far behind, so not read from
+        while not keeps_watching(child.pid, Event.OUT):  # OUT alone: far behind, so not read from
             speaker.send(line)
             assert reader.line().endswith(line)
             sent += 1
