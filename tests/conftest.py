@@ -36,16 +36,43 @@ IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
 
 SYSCALLS = {
     "x86_64": {
+        "clock_nanosleep": 230,
+        "dup3": 292,
         "epoll_create": 213,
         "epoll_create1": 291,
         "epoll_ctl": 233,
-        "epoll_wait": 232,
         "epoll_pwait": 281,
         "epoll_pwait2": 441,
+        "epoll_wait": 232,
+        "eventfd2": 290,
+        "fcntl": 72,
+        "fstat": 5,
+        "getdents64": 217,
+        "getrandom": 318,
+        "ioctl": 16,
+        "newfstatat": 262,
+        "openat": 257,
+        "readlink": 89,
     },
-    "aarch64": {"epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "epoll_pwait2": 441},
+    "aarch64": {
+        "clock_nanosleep": 115,
+        "dup3": 24,
+        "epoll_create1": 20,
+        "epoll_ctl": 21,
+        "epoll_pwait": 22,
+        "epoll_pwait2": 441,
+        "eventfd2": 19,
+        "fcntl": 25,
+        "fstat": 80,
+        "getdents64": 61,
+        "getrandom": 278,
+        "ioctl": 29,
+        "newfstatat": 79,
+        "openat": 56,
+        "readlink": 78,
+    },
 }[os.uname().machine]
-"""The numbers of epoll's system calls; aarch64 has but the newer ones."""
+"""The numbers of the system calls that the core makes; aarch64 has but the newer ones of epoll's."""
 
 
 class HasFileno(Protocol):
@@ -282,6 +309,25 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print what was seen, after all tests; never a condition of the test."""
     return lambda text: request.config.stash[_figures].append(f"{request.node.name}: {text}")
+
+
+@pytest.fixture
+def fast_switching() -> Iterator[None]:
+    """The GIL changes hands as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture
+def room() -> Iterator[int]:
+    """Allow as many fds as may be; how many of them a test may open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    # Some are open already, and some are for what looks on.
+    yield limits[1] - 1000
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture

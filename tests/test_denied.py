@@ -24,38 +24,6 @@ from pyepoll import Event, _epoll, raw
 
 Epoll = pyepoll.Epoll[Any]
 
-# What else the core makes; SYSCALLS has epoll's own.
-SYSCALLS.update(
-    {
-        "x86_64": {
-            "clock_nanosleep": 230,
-            "dup3": 292,
-            "eventfd2": 290,
-            "fcntl": 72,
-            "fstat": 5,
-            "getdents64": 217,
-            "getrandom": 318,
-            "ioctl": 16,
-            "newfstatat": 262,
-            "openat": 257,
-            "readlink": 89,
-        },
-        "aarch64": {
-            "clock_nanosleep": 115,
-            "dup3": 24,
-            "eventfd2": 19,
-            "fcntl": 25,
-            "fstat": 80,
-            "getdents64": 61,
-            "getrandom": 278,
-            "ioctl": 29,
-            "newfstatat": 79,
-            "openat": 56,
-            "readlink": 78,
-        },
-    }[os.uname().machine]
-)
-
 DENIED = [errno.EPERM, errno.ENOSYS]
 
 

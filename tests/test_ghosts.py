@@ -597,18 +597,9 @@ def test_no_message_is_lost_by_cures(
     show(f"{sum(traffic.read.values())} messages, 0 lost; {stats}")
 
 
-@pytest.fixture
-def many_fds() -> Iterator[int]:
-    """Allow as many fds as may be; how many of them a test may open."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    yield limits[1] - 1000
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 @pytest.mark.parametrize("waiting", [1, 4])
 def test_the_cure_of_a_long_list(
-    many_fds: int,
+    room: int,
     waiting: int,
     eventfd: Eventfd,
     make_ghost: Any,
@@ -616,7 +607,7 @@ def test_the_cure_of_a_long_list(
     show: Callable[[str], None],
     pool: ThreadPoolExecutor,
 ) -> None:
-    fds = [eventfd(i % 3 == 2) for i in range(min(effort(3000, 18_000), many_fds))]
+    fds = [eventfd(i % 3 == 2) for i in range(min(effort(3000, 18_000), room))]
     masks = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT]
     with pyepoll.Epoll[Any]() as ep:
         for fd, mask in zip(fds, itertools.cycle(masks), strict=False):
@@ -792,10 +783,10 @@ def epolls() -> list[int]:
 
 @pytest.mark.lasts(60)
 def test_a_fork_during_the_cure(
-    many_fds: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
+    room: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
 ) -> None:
     """The child has the one instance, and what is spent is spent there."""
-    fds = [eventfd(1) for _ in range(min(4000, many_fds))]
+    fds = [eventfd(1) for _ in range(min(4000, room))]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
     assert len(ep.poll(0)) == len(fds)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import statistics
@@ -20,16 +19,6 @@ from pyepoll import Event, raw
 
 Epoll = pyepoll.Epoll[Any]
 Show = Callable[[str], None]
-
-
-@pytest.fixture
-def room() -> Iterator[int]:
-    """Allow as many fds as may be; how many of them a test may open."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    # A few are open already, and a few are for what looks on.
-    yield limits[1] - 500
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture

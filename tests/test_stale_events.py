@@ -6,7 +6,6 @@ import os
 import random
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -211,15 +210,6 @@ def test_another_threads_next_step(
         assert walking.result() == [fds[0], stop]
 
 
-@pytest.fixture
-def eager_threads() -> Iterator[None]:
-    """Let threads take the GIL from each other at every turn."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 masks = pytest.mark.parametrize(
     "mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=["level", "edge", "one-shot"]
 )
@@ -229,7 +219,7 @@ loops = pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=
 @masks
 @loops
 @pytest.mark.lasts(120)
-@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.usefixtures("fast_switching")
 def test_two_threads_iterate_while_a_third_registers_anew(
     ep: Epoll, iterate: Iterate, mask: Event, effort: Effort, pool: ThreadPoolExecutor
 ) -> None:
@@ -403,7 +393,7 @@ class Handled:
 
 
 @pytest.mark.lasts(120)
-@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.usefixtures("fast_switching")
 @pytest.mark.parametrize(
     ("make", "iterate", "patience"),
     [

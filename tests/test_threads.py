@@ -8,13 +8,12 @@ import itertools
 import os
 import random
 import re
-import sys
 import sysconfig
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -52,15 +51,6 @@ def together(*works: Callable[[], object], seconds: float = 30) -> list[str]:
         if thread.is_alive():
             complaints.append(f"{thread} is not back")
     return complaints
-
-
-@pytest.fixture
-def fast_switching() -> Iterator[None]:
-    """The GIL changes hands as often as can be."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.lasts(60)

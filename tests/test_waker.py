@@ -3,11 +3,10 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,15 +27,6 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-@pytest.fixture
-def fast_switching() -> Iterator[None]:
-    """The GIL changes hands as often as can be."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @modes
@@ -82,13 +72,23 @@ def test_wakes_a_wait(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
             waker.clear()
 
 
+def await_all(ep: Epoll, waker: Waker, mask: Event, counts: list[int], total: int) -> None:
+    """Wait until the counts that others wake for come to ``total``."""
+    seen = 0
+    while seen < total:
+        assert ep.poll(10) != [], f"slept through a wake after {seen} of {total}"
+        if not mask & Event.ET:
+            waker.clear()
+        seen = sum(counts)
+
+
 @modes
 @pytest.mark.lasts(60)
 def test_none_is_lost_from_eight_threads(
     ep: Epoll, pool: ThreadPoolExecutor, mask: Event, effort: Effort, show: Show
 ) -> None:
     """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
-    each, counts, seen = effort(2_500, 125_000), [0] * 8, 0
+    each, counts = effort(2_500, 125_000), [0] * 8
     before = ep.stats()["waits"]
     with Waker() as waker:
         ep.register(waker, mask)
@@ -101,14 +101,10 @@ def test_none_is_lost_from_eight_threads(
                     time.sleep(0)  # or the threads would run one after another
 
         working = [pool.submit(work, number) for number in range(8)]
-        while seen < 8 * each:
-            assert ep.poll(10) != [], f"slept through a wake after {seen} of {8 * each}"
-            if not mask & Event.ET:
-                waker.clear()
-            seen = sum(counts)
+        await_all(ep, waker, mask, counts, 8 * each)
         for done in working:
             done.result()
-    show(f"{seen} wakes, none lost, seen as {ep.stats()['waits'] - before} events")
+    show(f"{8 * each} wakes, none lost, seen as {ep.stats()['waits'] - before} events")
 
 
 @modes
@@ -166,7 +162,7 @@ def test_a_full_counter_makes_an_edge(ep: Epoll, pool: ThreadPoolExecutor) -> No
 @modes
 def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
     """None blocks, and none is lost, while the counter is filled up again and again."""
-    counts, each, seen = [0] * 8, 500, 0
+    counts, each = [0] * 8, 500
     with Waker() as waker:
         ep.register(waker, mask)
 
@@ -179,11 +175,7 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
                 waker.wake()
 
         working = [pool.submit(work, number) for number in range(8)]
-        while seen < 8 * each:
-            assert ep.poll(10) != [], f"slept through a wake after {seen} of {8 * each}"
-            if not mask & Event.ET:
-                waker.clear()
-            seen = sum(counts)
+        await_all(ep, waker, mask, counts, 8 * each)
         for done in working:
             done.result()
 
