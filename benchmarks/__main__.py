@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import ctl, echo, flags, idle, memory, wait
+from . import aio, ctl, echo, flags, idle, memory, wait
 from .machine import Unfit, describe
 from .report import table, write_json
 
@@ -18,6 +18,7 @@ PARTS = {
     "memory": memory.measure,
     "idle": idle.measure,
     "echo": echo.measure,
+    "aio": aio.measure,
 }
 ROUNDS = 200
 QUICK_ROUNDS = 20
@@ -29,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw wait and echo as SVG (needs matplotlib)"
+        "--plot", type=Path, metavar="FILE", help="draw wait, echo and aio as SVG (needs matplotlib)"
     )
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):

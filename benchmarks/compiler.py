@@ -12,19 +12,23 @@ _BUILD = _HERE / ".build"
 _FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra"]
 
 
-def compiled(source: str, *flags: str) -> Path:
-    """Compile ``source``, a file of this directory, unless that was done since it last changed."""
+def compiled(source: str, *flags: str, name: str = "") -> Path:
+    """Compile ``source``, a file of this directory, unless that was done since it last changed.
+
+    The result has the name of the source if no other is given. A header is taken to be everyone's.
+    """
     path = _HERE / source
-    target = _BUILD / path.stem
-    if not target.exists() or target.stat().st_mtime <= path.stat().st_mtime:
+    target = _BUILD / (name or path.stem)
+    changed = max(file.stat().st_mtime for file in (path, *_HERE.glob("*.h")))
+    if not target.exists() or target.stat().st_mtime <= changed:
         _BUILD.mkdir(exist_ok=True)
         command: list[str | Path] = [
             *shlex.split(os.environ.get("CC", "cc")),
             *_FLAGS,
-            *flags,
             "-o",
             target,
             path,
+            *flags,
         ]
         subprocess.run(command, check=True)
     return target

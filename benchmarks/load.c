@@ -1,21 +1,26 @@
-/* The load: connections that each send a message, await its echo, and send the next.
+/* The load: connections that each send requests, await the answers, and send the next.
  *
- *     load PORT CONNECTIONS SECONDS
+ *     load PORT CONNECTIONS DEPTH SECONDS REQUEST BEGINNING SIZE
+ *
+ * A connection has DEPTH requests in flight: it sends them at once, and the next when all the answers are
+ * there. An answer has SIZE bytes and begins with BEGINNING.
  *
  * It prints "ready" once it is connected. For each number of milliseconds read from standard input it
- * then loads the server for so long, and prints the round trips made and the nanoseconds they took.
- * It ends with standard input, or after SECONDS.
+ * then loads the server for so long, and prints how many answers came, the nanoseconds they took, and
+ * the median and the 99th percentile of the nanoseconds from a request to its answer. It ends with
+ * standard input, or after SECONDS.
  *
- * It must never be what the server waits for: so it owns a core, spins instead of sleeping, and
- * visits the connections in turn instead of asking an epoll which are ready. */
+ * It must never be what the server waits for: so it owns a core, and spins instead of sleeping. Nor may
+ * the server do its work: a poll that does not wait leaves nothing behind for a send to wake, where an
+ * epoll would. */
 
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +28,26 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MESSAGE_SIZE 64
+#ifdef TLS
+#include "tls.h"
+#else
+#include "plain.h"
+#endif
 
-static char message[MESSAGE_SIZE];
+struct connection {
+    struct transport transport;
+    int64_t asked;
+    size_t received;
+    char *answers;
+};
+
+static int count, depth;
+static struct pollfd *polls;
+static struct connection *connections;
+
+static const char *beginning;
+static char *requests;
+static size_t requests_size, answer_size, answers_size;
 
 static void
 check(int result, const char *what)
@@ -36,12 +58,64 @@ check(int result, const char *what)
     }
 }
 
+static void
+fail(const char *why)
+{
+    fprintf(stderr, "load: %s\n", why);
+    exit(1);
+}
+
+static void *
+allocate(size_t items, size_t size)
+{
+    void *memory = calloc(items, size);
+    if (memory == NULL) {
+        fail("out of memory");
+    }
+    return memory;
+}
+
 static int64_t
 now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Round trips by their nanoseconds, which a row counts in units of 1 << row: so to 0.4 %, or exactly. */
+#define COLUMNS 512
+#define ROWS 54
+
+static int64_t histogram[ROWS][COLUMNS];
+
+static void
+record(int64_t nanoseconds)
+{
+    int row = 0;
+    while (nanoseconds >> row >= COLUMNS) {
+        row++;
+    }
+    histogram[row][nanoseconds >> row]++;
+}
+
+/* Returns what the given share of the recorded round trips did not exceed. */
+static int64_t
+percentile(int percent)
+{
+    int64_t total = 0, seen = 0;
+    for (int i = 0; i < ROWS * COLUMNS; i++) {
+        total += histogram[i / COLUMNS][i % COLUMNS];
+    }
+    for (int row = 0; row < ROWS; row++) {
+        for (int64_t column = 0; column < COLUMNS; column++) {
+            seen += histogram[row][column];
+            if (seen * 100 >= total * percent) {
+                return (column << row) + ((int64_t)1 << row) / 2;
+            }
+        }
+    }
+    return 0;
 }
 
 static int
@@ -61,90 +135,119 @@ connect_to(int port)
 }
 
 static void
-ask(int conn)
+connect_all(int port)
 {
-    if (send(conn, message, MESSAGE_SIZE, 0) != MESSAGE_SIZE) {
-        perror("send");
-        exit(1);
-    }
-}
-
-static void
-await_echo(int conn)
-{
-    char echo[MESSAGE_SIZE];
-    size_t size = 0;
-    while (size < MESSAGE_SIZE) {
-        ssize_t n = recv(conn, echo + size, MESSAGE_SIZE - size, MSG_DONTWAIT);
-        if (n > 0) {
-            size += (size_t)n;
-        }
-        else if (n == 0 || errno != EAGAIN) {
-            fprintf(stderr, "load: the server hung up\n");
-            exit(1);
-        }
-    }
-    if (memcmp(echo, message, MESSAGE_SIZE) != 0) {
-        fprintf(stderr, "load: the echo differs\n");
-        exit(1);
-    }
-}
-
-static void
-pass(const int *conns, int count)
-{
+    polls = allocate((size_t)count, sizeof *polls);
+    connections = allocate((size_t)count, sizeof *connections);
     for (int i = 0; i < count; i++) {
-        await_echo(conns[i]);
-        ask(conns[i]);
+        polls[i] = (struct pollfd){.fd = connect_to(port), .events = POLLIN};
+        connections[i].transport = transport_of(polls[i].fd);
+        connections[i].answers = allocate((size_t)depth, answer_size);
     }
 }
 
-/* The first pass fills the server and the last echoes drain it: the clock runs in between only. */
 static void
-burst(const int *conns, int count, int milliseconds)
+ask(int i, int64_t time)
 {
-    int64_t trips = 0;
-    for (int i = 0; i < count; i++) {
-        ask(conns[i]);
+    connections[i].asked = time;
+    connections[i].received = 0;
+    if (!transport_send(&connections[i].transport, requests, requests_size)) {
+        fail("the requests cannot be sent");
     }
-    pass(conns, count);
-    int64_t start = now(), end = start + (int64_t)milliseconds * 1000000, stop;
+}
+
+/* Returns whether all the answers are there. */
+static int
+hear(int i)
+{
+    struct connection *conn = &connections[i];
+    size_t missing = answers_size - conn->received;
+    ssize_t n = transport_receive(&conn->transport, conn->answers + conn->received, missing);
+    if (n < 0) {
+        fail("the server hung up");
+    }
+    conn->received += (size_t)n;
+    if (conn->received < answers_size) {
+        return 0;
+    }
+    for (size_t at = 0; at < answers_size; at += answer_size) {
+        if (memcmp(conn->answers + at, beginning, strlen(beginning)) != 0) {
+            fail("not the answer expected");
+        }
+    }
+    return 1;
+}
+
+/* Hears every connection that has something to say; returns how many were answered in full. */
+static int
+sweep(int ask_again)
+{
+    int answered = 0;
+    check(poll(polls, (nfds_t)count, 0), "poll");
+    for (int i = 0; i < count; i++) {
+        if (polls[i].revents == 0 || !hear(i)) {
+            continue;
+        }
+        int64_t time = now();
+        record(time - connections[i].asked);
+        answered++;
+        if (ask_again) {
+            ask(i, time);
+        }
+    }
+    return answered;
+}
+
+/* The first answers fill the server and the last drain it: the clock runs in between only. */
+static void
+burst(int milliseconds)
+{
+    int64_t answered = 0, start, stop;
+    for (int i = 0; i < count; i++) {
+        ask(i, now());
+    }
+    for (int filled = 0; filled < count;) {
+        filled += sweep(1);
+    }
+    memset(histogram, 0, sizeof histogram);
+    start = now();
     do {
-        pass(conns, count);
-        trips += count;
+        answered += sweep(1);
         stop = now();
-    } while (stop < end);
-    for (int i = 0; i < count; i++) {
-        await_echo(conns[i]);
+    } while (stop < start + (int64_t)milliseconds * 1000000 || answered == 0);
+    int64_t median = percentile(50), tail = percentile(99);
+    for (int drained = 0; drained < count;) {
+        drained += sweep(0);
     }
-    printf("%" PRId64 " %" PRId64 "\n", trips, stop - start);
+    printf("%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", answered * depth, stop - start, median, tail);
     fflush(stdout);
 }
 
 int
 main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: load PORT CONNECTIONS SECONDS\n");
+    if (argc != 8) {
+        fprintf(stderr, "usage: load PORT CONNECTIONS DEPTH SECONDS REQUEST BEGINNING SIZE\n");
         return 2;
     }
-    int count = atoi(argv[2]);
-    alarm((unsigned)atoi(argv[3]));
-    memset(message, 'x', sizeof message);
-    int *conns = calloc((size_t)count, sizeof *conns);
-    if (conns == NULL) {
-        perror("calloc");
-        return 1;
+    count = atoi(argv[2]);
+    depth = atoi(argv[3]);
+    alarm((unsigned)atoi(argv[4]));
+    size_t request_size = strlen(argv[5]);
+    requests_size = (size_t)depth * request_size;
+    requests = allocate((size_t)depth, request_size);
+    for (size_t at = 0; at < requests_size; at += request_size) {
+        memcpy(requests + at, argv[5], request_size);
     }
-    for (int i = 0; i < count; i++) {
-        conns[i] = connect_to(atoi(argv[1]));
-    }
+    beginning = argv[6];
+    answer_size = (size_t)atoi(argv[7]);
+    answers_size = (size_t)depth * answer_size;
+    connect_all(atoi(argv[1]));
     printf("ready\n");
     fflush(stdout);
     int milliseconds;
     while (scanf("%d", &milliseconds) == 1) {
-        burst(conns, count, milliseconds);
+        burst(milliseconds);
     }
-    free(conns);
     return 0;
 }

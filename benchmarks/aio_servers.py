@@ -1,0 +1,107 @@
+"""The asyncio servers: ``python -m benchmarks.aio_servers KIND FACTORY CERTIFICATE SECONDS``.
+
+FACTORY names what makes the event loop, as uvicorn spells it: ``pyepoll.aio:new_event_loop``.
+CERTIFICATE is a file that has the key too; only TLS needs it. Each server prints its port and serves
+until it is killed, for so many seconds at the most. Each is written as the documentation of asyncio
+would write it, and is the same for every loop.
+"""
+
+import asyncio
+import pkgutil
+import signal
+import socket
+import ssl
+import sys
+from typing import Any, cast
+
+from .loaded import MESSAGE
+
+__all__ = ["BODY"]
+
+READ_MAX = 65536
+BODY = b"Hello, world!"
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are no subclass.
+        self.transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class EchoMessages(Echo):
+    """Answer message by message, as a protocol that reads what it gets would."""
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), len(MESSAGE)):
+            self.transport.write(data[start : start + len(MESSAGE)])
+
+
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(READ_MAX):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer every request alike: an ASGI application."""
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def serve_http(listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        hello,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=3600,
+    )
+    await uvicorn.Server(config).serve([listener])
+
+
+async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
+    loop, backlog = asyncio.get_running_loop(), socket.SOMAXCONN
+    server: asyncio.AbstractServer
+    match kind:
+        case "protocol":
+            server = await loop.create_server(Echo, sock=listener, backlog=backlog)
+        case "messages":
+            server = await loop.create_server(EchoMessages, sock=listener, backlog=backlog)
+        case "streams":
+            server = await asyncio.start_server(echo_stream, sock=listener, backlog=backlog)
+        case "tls":
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            server = await loop.create_server(Echo, sock=listener, ssl=tls, backlog=backlog)
+        case "http":
+            await serve_http(listener)
+            return
+        case _:
+            raise ValueError(f"no such server: {kind}")
+    await server.serve_forever()
+
+
+def main() -> None:
+    kind, factory, certificate, seconds = sys.argv[1:]
+    signal.alarm(int(seconds))
+    with socket.create_server(("127.0.0.1", 0), backlog=socket.SOMAXCONN) as listener:
+        listener.setblocking(False)
+        # A loop sets this on the sockets of a listener that it made itself.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        print(listener.getsockname()[1], flush=True)
+        with asyncio.Runner(loop_factory=pkgutil.resolve_name(factory)) as runner:
+            runner.run(serve(kind, listener, certificate))
+
+
+if __name__ == "__main__":
+    main()
