@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from .aio_servers import BODY
 from .compiler import compiled
 from .loaded import SATURATED, Command, Turn, message_load, seconds_for, turns
 from .machine import allow_fds, pinned
 from .measure import Spread, in_turns, ratio, spread
+from .messages import BODY, REQUEST
 from .report import Bar, Figure
 
 __all__ = ["measure"]
@@ -116,14 +116,13 @@ def missing_for(scenario: Scenario, pem: str) -> str:
 
 def http_load(connections: int, seconds: int) -> Callable[[str], Command]:
     """Return the command of a load, a function of the port, of requests on connections that stay open."""
-    request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def answer_size(port: str) -> int:
         with (
             socket.create_connection(("127.0.0.1", int(port)), timeout=20) as conn,
             conn.makefile("rb") as lines,
         ):
-            conn.sendall(request.encode())
+            conn.sendall(REQUEST.encode())
             head = 0
             while line := lines.readline():
                 head += len(line)
@@ -133,7 +132,7 @@ def http_load(connections: int, seconds: int) -> Callable[[str], Command]:
 
     def command(port: str) -> Command:
         sizes = [str(connections), "1", str(seconds)]
-        return [compiled("load.c"), port, *sizes, request, "HTTP/1.1 200 ", str(answer_size(port))]
+        return [compiled("load.c"), port, *sizes, REQUEST, "HTTP/1.1 200 ", str(answer_size(port))]
 
     return command
 

@@ -14,12 +14,11 @@ import ssl
 import sys
 from typing import Any, cast
 
-from .loaded import MESSAGE
+from .messages import BODY, MESSAGE
 
-__all__ = ["BODY"]
+__all__: list[str] = []
 
 READ_MAX = 65536
-BODY = b"Hello, world!"
 
 
 class Echo(asyncio.Protocol):

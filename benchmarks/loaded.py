@@ -17,11 +17,11 @@ from typing import NamedTuple
 from .compiler import compiled
 from .machine import server_and_load_cores
 from .measure import in_turns
+from .messages import MESSAGE
 from .report import Bar
 
-__all__ = ["MESSAGE", "SATURATED", "Command", "Turn", "message_load", "seconds_for", "turns"]
+__all__ = ["SATURATED", "Command", "Turn", "message_load", "seconds_for", "turns"]
 
-MESSAGE = "x" * 64
 SATURATED = Bar(">=", 0.9)
 """What share of the time a server must have had its core."""
 
