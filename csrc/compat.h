@@ -5,6 +5,34 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+/* With CPython 3.11. */
+#if PY_VERSION_HEX < 0x030C0000
+/* The exception that is set, which is set no more: a new reference, or NULL. */
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type != NULL) {
+        PyErr_NormalizeException(&type, &value, &traceback);
+    }
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* Set it again; takes over the reference. */
+static inline void
+PyErr_SetRaisedException(PyObject *error)
+{
+    PyObject *type = error != NULL ? Py_NewRef(Py_TYPE(error)) : NULL;
+    PyErr_Restore(type, error, error != NULL ? PyException_GetTraceback(error) : NULL);
+}
+#endif
+
 /* With CPython 3.12: nothing takes its GIL away from a build that has one. */
 #if PY_VERSION_HEX < 0x030D0000
 #define Py_BEGIN_CRITICAL_SECTION(object) {

@@ -152,14 +152,17 @@ convert_eventmask(PyObject *object, uint32_t *mask)
 }
 
 static int
-convert_float_timeout(double seconds, int64_t *timeout)
+convert_float_timeout(double seconds, int64_t minus_one, int64_t *timeout)
 {
     if (isnan(seconds)) {
         PyErr_SetString(PyExc_ValueError, "timeout must be a number of seconds, not nan");
         return -1;
     }
     double nanoseconds = ceil(seconds * (double)second);
-    if (seconds == -1.0 || nanoseconds >= (double)INT64_MAX) {
+    if (seconds == -1.0) {
+        *timeout = minus_one;
+    }
+    else if (nanoseconds >= (double)INT64_MAX) {
         *timeout = FOREVER;
     }
     else {
@@ -168,28 +171,51 @@ convert_float_timeout(double seconds, int64_t *timeout)
     return 0;
 }
 
-int
-convert_timeout(PyObject *object, int64_t *timeout)
+/* `minus_one` is what -1 stands for. */
+static int
+convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
 {
     if (object == Py_None) {
         *timeout = FOREVER;
         return 0;
     }
     if (PyFloat_Check(object)) {
-        return convert_float_timeout(PyFloat_AS_DOUBLE(object), timeout);
+        return convert_float_timeout(PyFloat_AS_DOUBLE(object), minus_one, timeout);
     }
     long long seconds;
     int overflow;
     if (convert_index(object, "timeout must be a number of seconds or None", &seconds, &overflow) < 0) {
         return -1;
     }
-    if (overflow > 0 || seconds > INT64_MAX / second || (overflow == 0 && seconds == -1)) {
+    if (overflow > 0 || seconds > INT64_MAX / second) {
         *timeout = FOREVER;
+    }
+    else if (overflow == 0 && seconds == -1) {
+        *timeout = minus_one;
     }
     else {
         *timeout = overflow == 0 && seconds > 0 ? seconds * second : 0;
     }
     return 0;
+}
+
+int
+convert_timeout(PyObject *object, int64_t *timeout)
+{
+    return convert_seconds(object, FOREVER, timeout);
+}
+
+int
+convert_span(PyObject *object, int64_t *timeout)
+{
+    const PyNumberMethods *number = Py_TYPE(object)->tp_as_number;
+    if (PyFloat_Check(object) || PyIndex_Check(object) || number == NULL || number->nb_float == NULL) {
+        return convert_seconds(object, 0, timeout);
+    }
+    PyObject *seconds = PyNumber_Float(object);
+    int status = seconds != NULL ? convert_seconds(seconds, 0, timeout) : -1;
+    Py_XDECREF(seconds);
+    return status;
 }
 
 int

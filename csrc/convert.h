@@ -54,6 +54,9 @@ int convert_eventmask(PyObject *object, uint32_t *mask);
 enum { FOREVER = -1 };
 int convert_timeout(PyObject *object, int64_t *timeout);
 
+/* The same as selectors have it: 0 for -1 too, and any number goes that can be made a float. */
+int convert_span(PyObject *object, int64_t *timeout);
+
 /* INT_MAX for -1 and for what is larger. */
 int convert_maxevents(PyObject *object, int *maxevents);
 

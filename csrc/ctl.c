@@ -200,6 +200,17 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     return error != 0 ? fail(error, EPOLL_CTL_ADD, "register", epfd, fd, mask) : 0;
 }
 
+/* Give a registration other data; in `old` what it had. With the state lock. */
+static void
+exchange_data(Registration *present, PyObject *data, Registration *old)
+{
+    old->data = present->data;
+    old->pair = present->pair;
+    present->data = Py_NewRef(data);
+    present->pair = NULL;
+    present->reported = 0;
+}
+
 /* Change a registration in its place, and back if the kernel refuses. `data` may be NULL: it stays. 0 or
  * an errno; in `old` what the caller is to release. */
 static int
@@ -214,11 +225,7 @@ change(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *d
     present->disarmed = false;
     present->changed = ++self->changes;
     if (data != NULL) {
-        old->data = present->data;
-        old->pair = present->pair;
-        present->data = Py_NewRef(data);
-        present->pair = NULL;
-        present->reported = 0;
+        exchange_data(present, data, old);
     }
     STATE_UNLOCK(self);
     int error = kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
@@ -297,6 +304,25 @@ int
 ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data)
 {
     return modify(self, "modify", fd, &mask, data);
+}
+
+int
+ctl_replace_data(Instance *self, int fd, PyObject *data)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration old = {0};
+    STATE_LOCK(self);
+    Registration *present = interest_get(&self->list, fd);
+    if (present != NULL) {
+        exchange_data(present, data, &old);
+    }
+    STATE_UNLOCK(self);
+    end(self);
+    registration_release(&old);
+    return 0;
 }
 
 int

@@ -11,6 +11,9 @@ int ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data);
 /* `data` may be NULL: it stays as it is. */
 int ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data);
 
+/* Change the data alone, without a word to the kernel; nothing where there is no registration. */
+int ctl_replace_data(Instance *self, int fd, PyObject *data);
+
 /* Tell the kernel the mask that the registration has, once more. */
 int ctl_rearm(Instance *self, int fd);
 

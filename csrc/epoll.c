@@ -1,4 +1,5 @@
 /* The Epoll type: parse, delegate, return. */
+#include "epoll.h"
 #include "convert.h"
 #include "ctl.h"
 #include "epoll_docs.h"
@@ -135,6 +136,12 @@ epoll_close(Epoll *self, PyObject *Py_UNUSED(ignored))
     self->closed = true;
     int error = instance_close(self->instance);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close epoll fd %d", epfd);
+}
+
+Instance *
+epoll_instance(PyObject *object)
+{
+    return ((Epoll *)object)->instance;
 }
 
 static PyObject *
@@ -375,7 +382,7 @@ epoll_closed(Epoll *self, void *Py_UNUSED(closure))
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
-static PyMethodDef epoll_methods[] = {
+PyMethodDef epoll_methods[] = {
     {"fromfd", (PyCFunction)epoll_fromfd, METH_O | METH_CLASS, fromfd_doc},
     {"close", (PyCFunction)epoll_close, METH_NOARGS, close_doc},
     {"fileno", (PyCFunction)epoll_fileno, METH_NOARGS, fileno_doc},
@@ -391,28 +398,6 @@ static PyMethodDef epoll_methods[] = {
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},
     {NULL, NULL, 0, NULL},
 };
-
-/* The interpreter calls a method by a short cut when the object's type is the one that the method was
- * made for, and a subclass's never is: 30 ns of a call. */
-PyObject *
-epoll_own_methods(PyObject *module, PyObject *type)
-{
-    ModuleState *state = PyModule_GetState(module);
-    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, state->epoll_type)) {
-        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of Epoll", type);
-    }
-    for (PyMethodDef *method = epoll_methods; method->ml_name != NULL; method++) {
-        if ((method->ml_flags & METH_CLASS) == 0) {
-            PyObject *own = PyDescr_NewMethod((PyTypeObject *)type, method);
-            int status = own != NULL ? PyObject_SetAttrString(type, method->ml_name, own) : -1;
-            Py_XDECREF(own);
-            if (status < 0) {
-                return NULL;
-            }
-        }
-    }
-    return Py_NewRef(type);
-}
 
 static PyGetSetDef epoll_getset[] = {
     {"closed", (getter)epoll_closed, NULL, "True once close() has been called.", NULL},

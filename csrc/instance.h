@@ -46,6 +46,7 @@ typedef struct {
     int epfd;
     Standing standing;
     bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
+    bool selects;      /* a Selector's: an event of a SelectorKey yields the events that selectors know */
     bool haunted;      /* a ghost reports */
     bool moving;       /* it is being rebuilt: nobody may begin to wait */
     bool finished;     /* the fd and the registrations have been given up */

@@ -42,13 +42,35 @@ use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
 
 PyDoc_STRVAR(own_methods_doc,
 "_own_methods($module, type, /)\n--\n\n"
-"Give type, a subclass of Epoll, method objects of its own, which are faster to call, and return it.");
+"Give type, a subclass of Epoll or Selector, method objects of its own, which are faster to call, and\n"
+"return it.");
+
+PyDoc_STRVAR(use_keys_doc,
+"_use_keys($module, type, /)\n--\n\n"
+"Let type, selectors.SelectorKey, be what Selector.register makes.");
+
+static PyObject *
+use_keys(PyObject *module, PyObject *type)
+{
+    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of tuple", type);
+    }
+    Py_XSETREF(state_of(module)->key_type, (PyTypeObject *)Py_NewRef(type));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(key_number_doc,
+"_key_number($module, keys, fileobj, /)\n--\n\n"
+"Return the fd number of a file object: of a closed one, that of its SelectorKey in the dict keys.\n\n"
+"Raises ValueError when it has none.");
 
 static PyMethodDef module_methods[] = {
-    {"_own_methods", epoll_own_methods, METH_O, own_methods_doc},
-    {"_use_events",  use_events,        METH_O, use_events_doc },
-    {"_use_pwait2",  use_pwait2,        METH_O, use_pwait2_doc },
-    {NULL,           NULL,              0,      NULL           },
+    {"_key_number",  (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc },
+    {"_own_methods", own_methods,                             METH_O,        own_methods_doc},
+    {"_use_events",  use_events,                              METH_O,        use_events_doc },
+    {"_use_keys",    use_keys,                                METH_O,        use_keys_doc   },
+    {"_use_pwait2",  use_pwait2,                              METH_O,        use_pwait2_doc },
+    {NULL,           NULL,                                    0,             NULL           },
 };
 
 static int
@@ -62,6 +84,7 @@ add_types(PyObject *module, ModuleState *state)
         {&epoll_spec,    &state->epoll_type,    true },
         {&buffer_spec,   &state->buffer_type,   true },
         {&waker_spec,    &state->waker_type,    true },
+        {&selector_spec, &state->selector_type, true },
         {&instance_spec, &state->instance_type, false},
         {&ready_spec,    &state->ready_type,    false},
     };
@@ -106,6 +129,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->ready_type);
     Py_VISIT(state->buffer_type);
     Py_VISIT(state->waker_type);
+    Py_VISIT(state->selector_type);
+    Py_VISIT(state->plain_epoll);
+    Py_VISIT(state->key_type);
     Py_VISIT(state->event_class);
     Py_VISIT(state->events);
     Py_VISIT(state->instances);
@@ -121,6 +147,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->ready_type);
     Py_CLEAR(state->buffer_type);
     Py_CLEAR(state->waker_type);
+    Py_CLEAR(state->selector_type);
+    Py_CLEAR(state->plain_epoll);
+    Py_CLEAR(state->key_type);
     Py_CLEAR(state->event_class);
     Py_CLEAR(state->events);
     Py_CLEAR(state->instances);

@@ -3,6 +3,7 @@
 #include "convert.h"
 #include "ctl.h"
 #include "fork.h"
+#include "key.h"
 #include "stale.h"
 
 #include <limits.h>
@@ -25,13 +26,21 @@ ready_event(ModuleState *module, uint32_t mask)
     return event;
 }
 
+/* The second of the pair. */
+static PyObject *
+events_of(Instance *self, uint32_t events, PyObject *data)
+{
+    int selected = self->selects ? key_events(self->module, data, events) : NO_KEY;
+    return selected != NO_KEY ? PyLong_FromLong(selected) : ready_event(self->module, events);
+}
+
 /* What an event is handed out as, after the first or one with other events than the last: make the
  * pair, and keep it with its registration. `*again` is set when the registration was modified
  * meanwhile. A new reference; NULL without an exception where the registration has gone. */
 static PyObject *
 new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *again)
 {
-    PyObject *event = ready_event(self->module, events);
+    PyObject *event = events_of(self, events, data);
     PyObject *pair = event != NULL ? PyTuple_Pack(2, data, event) : NULL;
     Py_XDECREF(event);
     if (pair == NULL) {

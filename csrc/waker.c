@@ -3,11 +3,10 @@
  * number away, and the write would hit a stranger's file. An eventfd in non-blocking mode never makes
  * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
 #include "errors.h"
-#include "fork.h"
+#include "guard.h"
 #include "module.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -15,45 +14,8 @@
 typedef struct {
     PyObject_HEAD
     int fd; /* -1 once closed */
-#ifdef Py_GIL_DISABLED
-    /* Not the object's own lock: in a child it stays with a thread of the parent's that it was handed to
-     * just before the fork. */
-    PyMutex mutex;
-    atomic_uint forks; /* the fork count of the process that the mutex belongs to */
-#endif
+    Guard guard;
 } Waker;
-
-#ifdef Py_GIL_DISABLED
-static void
-waker_lock(Waker *self)
-{
-    if (self->forks != fork_count) {
-        Py_BEGIN_CRITICAL_SECTION(self);
-        if (self->forks != fork_count) {
-            self->mutex = (PyMutex){0};
-            self->forks = fork_count;
-        }
-        Py_END_CRITICAL_SECTION();
-    }
-    PyMutex_Lock(&self->mutex);
-}
-
-static void
-waker_unlock(Waker *self)
-{
-    PyMutex_Unlock(&self->mutex);
-}
-#else
-static void
-waker_lock(Waker *Py_UNUSED(self))
-{
-}
-
-static void
-waker_unlock(Waker *Py_UNUSED(self))
-{
-}
-#endif
 
 static PyObject *
 waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -72,9 +34,7 @@ waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->fd = fd;
-#ifdef Py_GIL_DISABLED
-    self->forks = fork_count;
-#endif
+    guard_init(&self->guard);
     return (PyObject *)self;
 }
 
@@ -123,11 +83,11 @@ static PyObject *
 waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int error = 0;
-    waker_lock(self);
+    guard_lock(&self->guard, self);
     if (self->fd >= 0) {
         error = add_one(self->fd);
     }
-    waker_unlock(self);
+    guard_unlock(&self->guard);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", self->fd);
 }
 
@@ -144,12 +104,12 @@ waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
     eventfd_t count;
     int error = 0;
     bool closed;
-    waker_lock(self);
+    guard_lock(&self->guard, self);
     closed = self->fd < 0;
     if (!closed && eventfd_read(self->fd, &count) < 0) {
         error = errno;
     }
-    waker_unlock(self);
+    guard_unlock(&self->guard);
     if (closed) {
         return refuse_closed();
     }
@@ -165,9 +125,9 @@ static PyObject *
 waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd;
-    waker_lock(self);
+    guard_lock(&self->guard, self);
     fd = self->fd;
-    waker_unlock(self);
+    guard_unlock(&self->guard);
     return fd >= 0 ? PyLong_FromLong(fd) : refuse_closed();
 }
 
@@ -180,13 +140,13 @@ static PyObject *
 waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd, error = 0;
-    waker_lock(self);
+    guard_lock(&self->guard, self);
     fd = self->fd;
     self->fd = -1;
     if (fd >= 0 && close(fd) < 0) {
         error = errno;
     }
-    waker_unlock(self);
+    guard_unlock(&self->guard);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close eventfd %d", fd);
 }
 
@@ -194,9 +154,9 @@ static PyObject *
 waker_closed(Waker *self, void *Py_UNUSED(closure))
 {
     bool closed;
-    waker_lock(self);
+    guard_lock(&self->guard, self);
     closed = self->fd < 0;
-    waker_unlock(self);
+    guard_unlock(&self->guard);
     return PyBool_FromLong(closed);
 }
 

@@ -34,6 +34,7 @@ from ._epoll import (
 )
 from .epoll import BusyPoll, Epoll, Registrations
 from .events import Event
+from .selector import EpollSelector
 
 __all__ = [
     "EPOLLERR",
@@ -54,6 +55,7 @@ __all__ = [
     "EPOLL_CLOEXEC",
     "BusyPoll",
     "Epoll",
+    "EpollSelector",
     "Event",
     "Registrations",
     "Waker",

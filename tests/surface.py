@@ -7,6 +7,8 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 import pyepoll
@@ -58,6 +60,14 @@ class Broken:
         raise ZeroDivisionError
 
 
+class File:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
 class Bench:
     """What the calls are made on."""
 
@@ -75,12 +85,19 @@ class Bench:
         self.shut: Epoll = pyepoll.Epoll()
         self.shut_batch = self.shut.wait(0)
         self.shut.close()
+        self.sel, self.shut_sel = pyepoll.EpollSelector(), pyepoll.EpollSelector()
+        self.register_keys()
+        self.shut_sel.close()
         self.waker, self.shut_waker = pyepoll.Waker(), pyepoll.Waker()
         self.shut_waker.close()
         self.epfd = raw.epoll_create1(raw.EPOLL_CLOEXEC)
         raw.epoll_ctl(self.epfd, raw.EPOLL_CTL_ADD, self.fd, Event.IN, 7)
         self.buffer, self.filled = raw.EventBuffer(4), raw.EventBuffer(4)
         raw.epoll_wait(self.epfd, self.filled, 0)
+
+    def register_keys(self) -> None:
+        self.key = self.sel.register(self.fd, EVENT_READ, self.data)
+        self.sel.register(self.idle, EVENT_READ)
 
     @staticmethod
     def move(fd: int, to: int) -> int:
@@ -92,18 +109,23 @@ class Bench:
         """Undo what a call that failed half-way has done."""
         with contextlib.suppress(OSError):
             os.close(self.spare)
-        for epoll in self.ep.fileno(), self.epfd:
+        for epoll in self.ep.fileno(), self.sel.fileno(), self.epfd:
             with contextlib.suppress(FileNotFoundError):
                 raw.epoll_ctl(epoll, raw.EPOLL_CTL_DEL, self.other)
         with contextlib.suppress(OSError):
             self.ep.unregister(self.other)
         self.ep.modify(self.fd, Event.IN, self.data)
+        for number in list(self.sel.get_map()):
+            self.sel.unregister(number)
+        self.register_keys()
         self.waker.clear()
         for _ in range(10):
             self.ep.poll(0)
+            self.sel.select(0)
 
     def close(self) -> None:
         self.ep.close()
+        self.sel.close()
         self.waker.close()
         for fd in self.fd, self.idle, self.other, self.keep, self.file, self.epfd:
             os.close(fd)
@@ -215,6 +237,90 @@ def rearm(bench: Bench) -> None:
     bench.ep.unregister(bench.other)
 
 
+def select(bench: Bench, *arguments: object) -> None:
+    select: Callable[..., object] = bench.sel.select
+    assert select(*arguments) == [(bench.key, EVENT_READ)]
+
+
+def register_key(bench: Bench, *arguments: Any) -> None:
+    bench.sel.register(bench.other, EVENT_READ, Data(), *arguments)
+    bench.sel.select(0)
+    bench.sel.unregister(bench.other)
+
+
+def replace_key(bench: Bench) -> None:
+    """The number comes back as another file, and its file object is closed for good."""
+    os.dup2(bench.keep, bench.spare)
+    bench.sel.register(bench.spare, EVENT_READ, Data())
+    os.close(bench.spare)
+    os.dup2(bench.idle, bench.spare)
+    file = File(bench.spare)
+    bench.sel.register(file, EVENT_READ, Data())
+    os.close(bench.spare)
+    file.number = -1
+    bench.sel.unregister(file)
+    for _ in range(10):
+        bench.sel.select(0)
+
+
+def modify_key(bench: Bench) -> None:
+    bench.sel.modify(bench.fd, EVENT_READ | EVENT_WRITE, Data())
+    bench.sel.modify(bench.fd, EVENT_READ, Data(), Event.ONESHOT)
+    bench.sel.select(0)
+    bench.sel.modify(bench.fd, EVENT_READ, Data(), flags=0)
+    bench.sel.modify(bench.fd, EVENT_READ, bench.data)
+    bench.key = bench.sel.modify(bench.fd, EVENT_READ, bench.data)
+
+
+def modify_refused(bench: Bench) -> None:
+    """Then it is registered no more."""
+    bench.sel.register(bench.other, EVENT_READ, Data(), Event.EXCLUSIVE)
+    refused(OSError, bench.sel.modify, bench.other, EVENT_WRITE, Data())
+    refused(KeyError, bench.sel.unregister, bench.other)
+
+
+class Stand:
+    """In the place of an Epoll."""
+
+    def register(self, fd: int, mask: int, key: object) -> None:
+        pass
+
+    modify = register
+
+    def unregister(self, fd: int) -> None:
+        pass
+
+    def poll(self, timeout: float | None) -> list[tuple[object, int]]:
+        return []
+
+
+def stand_in(bench: Bench) -> None:
+    """Calls that go to something else, and a core that is replaced."""
+    selector = pyepoll.EpollSelector()
+    selector._selector = Stand()
+    selector.register(bench.fd, EVENT_READ, Data())
+    selector.modify(bench.fd, EVENT_WRITE, Data())
+    selector.modify(bench.fd, EVENT_WRITE, Data())
+    selector.unregister(bench.fd)
+    assert selector.select(0) == selector.select(0.5) == []
+
+
+def key_cycle(bench: Bench) -> None:
+    selector = pyepoll.EpollSelector()
+    selector.register(bench.fd, EVENT_READ, selector)
+    selector.select(0)
+    del selector
+    gc.collect(0)
+
+
+def close_selector(bench: Bench) -> None:
+    selector = pyepoll.EpollSelector()
+    selector.register(bench.fd, EVENT_READ, Data())
+    selector.select(0)
+    selector.close()
+    selector.close()
+
+
 def raw_ctl(bench: Bench) -> None:
     raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_ADD, bench.other, Event.IN, 2**64 - 1)
     raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_MOD, bench.other, Event.OUT, data=1)
@@ -283,6 +389,27 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Event.hangup": lambda b: Event.HUP.hangup,
     "Event.readable": lambda b: Event.IN.readable,
     "Event.writable": lambda b: Event.OUT.writable,
+    "EpollSelector": lambda b: pyepoll.EpollSelector(),
+    "EpollSelector (a cycle)": key_cycle,
+    "EpollSelector (a stand-in)": stand_in,
+    "EpollSelector.close": close_selector,
+    "EpollSelector.fileno": lambda b: b.sel.fileno(),
+    "EpollSelector.get_key": lambda b: b.sel.get_key(b.fd),
+    "EpollSelector.get_map": lambda b: (
+        b.sel.get_map()[b.fd],
+        b.sel.get_map().get(b.other),
+        b.shut_sel.get_map(),
+    ),
+    "EpollSelector.register": register_key,
+    "EpollSelector.register (flags)": lambda b: register_key(b, Event.EXCLUSIVE),
+    "EpollSelector.register (a number that comes back)": replace_key,
+    "EpollSelector.modify": modify_key,
+    "EpollSelector.modify (refused)": modify_refused,
+    "EpollSelector.unregister": register_key,
+    "EpollSelector.select": lambda b: select(b, 0),
+    "EpollSelector.select (for ever)": select,
+    "EpollSelector.select (a timeout)": lambda b: select(b, 0.1),
+    "EpollSelector.select (a fraction)": lambda b: select(b, Fraction(1, 10)),
     "Waker": lambda b: pyepoll.Waker(),
     "Waker.__enter__": lambda b: b.waker.__enter__(),
     "Waker.__exit__": lambda b: pyepoll.Waker().__exit__(None, None, None),
@@ -353,6 +480,39 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "Epoll.__reduce_ex__": lambda b: (TypeError, b.ep.__reduce_ex__, 4),
     "Ready.__next__ (ended)": lambda b: (StopIteration, b.shut_batch.__next__),
     "Registrations.__getitem__ (missing)": lambda b: (KeyError, b.ep.registrations.__getitem__, b.other),
+    "EpollSelector.close (a number)": lambda b: (TypeError, b.sel.close, 1),
+    "EpollSelector.fileno (closed)": lambda b: (ValueError, b.shut_sel.fileno),
+    "EpollSelector.get_key (unknown)": lambda b: (KeyError, b.sel.get_key, b.other),
+    "EpollSelector.get_key (closed)": lambda b: (RuntimeError, b.shut_sel.get_key, b.fd),
+    "EpollSelector.get_map (unknown)": lambda b: (KeyError, b.sel.get_map().__getitem__, b.other),
+    "EpollSelector.register (refused)": lambda b: (KeyError, b.sel.register, b.fd, EVENT_WRITE, Data()),
+    "EpollSelector.register (not open)": lambda b: (OSError, b.sel.register, b.never, EVENT_READ, Data()),
+    "EpollSelector.register (a regular file)": lambda b: (
+        OSError,
+        b.sel.register,
+        b.file,
+        EVENT_READ,
+        Data(),
+    ),
+    "EpollSelector.register (bad events)": lambda b: (ValueError, b.sel.register, b.other, 4, Data()),
+    "EpollSelector.register (bad flags)": lambda b: (
+        ValueError,
+        b.sel.register,
+        b.other,
+        1,
+        Data(),
+        Event.IN,
+    ),
+    "EpollSelector.register (no file)": lambda b: (ValueError, b.sel.register, b.data, EVENT_READ, Data()),
+    "EpollSelector.register (broken fileno)": lambda b: (ZeroDivisionError, b.sel.register, b.broken, 1),
+    "EpollSelector.register (closed)": lambda b: (ValueError, b.shut_sel.register, b.fd, EVENT_READ, Data()),
+    "EpollSelector.modify (unknown)": lambda b: (KeyError, b.sel.modify, b.other, EVENT_READ, Data()),
+    "EpollSelector.modify (bad events)": lambda b: (ValueError, b.sel.modify, b.fd, 4, Data()),
+    "EpollSelector.unregister (unknown)": lambda b: (KeyError, b.sel.unregister, b.other),
+    "EpollSelector.unregister (no file)": lambda b: (ValueError, b.sel.unregister, b.data),
+    "EpollSelector.select (bad timeout)": lambda b: (ValueError, b.sel.select, float("nan")),
+    "EpollSelector.select (bad argument)": lambda b: (TypeError, b.sel.select, "1"),
+    "EpollSelector.select (closed)": lambda b: (ValueError, b.shut_sel.select, 0),
     "Event (bad mask)": lambda b: (ValueError, Event, "1"),
     "Waker (bad argument)": lambda b: (TypeError, pyepoll.Waker, 1),
     "Waker.__enter__ (closed)": lambda b: (ValueError, b.shut_waker.__enter__),

@@ -15,6 +15,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ class World:
         self.ep.register(self.anchor, Event.IN, "anchor")
         self.ep.register(self.target, Event.OUT, "target")
         self.ep.register(self.lonely, Event.OUT | Event.EXCLUSIVE, "lonely")
+        self.sel = pyepoll.EpollSelector()
+        self.sel.register(self.anchor, EVENT_READ, "anchor")
+        self.sel.register(self.target, EVENT_WRITE, "target")
+        self.sel.register(self.lonely, EVENT_WRITE, "lonely", Event.EXCLUSIVE)
         self.waker = pyepoll.Waker()
         self.buffer = raw.EventBuffer(8)
         self.closed = CLOSED
@@ -56,12 +61,16 @@ class World:
         """The lists agree, and nobody else's fd was closed."""
         for ep in (self.ep, self.other):
             assert ep.closed or agree(ep)
+        core: pyepoll.Epoll[Any] = self.sel._selector
+        assert core.closed or agree(core)
+        assert {fd: data for fd, (_, data) in core.registrations.items()} == self.sel._fd_to_key
         for fd in (self.anchor, self.target, self.spare, self.lonely, self.file, self.path, self.raw):
             os.fstat(fd)
 
     def close(self) -> None:
         self.ep.close()
         self.other.close()
+        self.sel.close()
         self.waker.close()
         for fd in (self.anchor, self.target, self.spare, self.lonely, self.file, self.path, self.raw):
             os.close(fd)
@@ -71,6 +80,7 @@ ACTIONS: dict[str, Callable[[World], object]] = {
     "nothing": lambda w: None,
     "close": lambda w: w.ep.close(),
     "close other": lambda w: w.other.close(),
+    "close selector": lambda w: w.sel.close(),
     "close waker": lambda w: w.waker.close(),
     "register": lambda w: w.ep.register(w.spare, Event.OUT, []),
     "register lonely": lambda w: w.ep.register(w.lonely, Event.IN),
@@ -81,6 +91,11 @@ ACTIONS: dict[str, Callable[[World], object]] = {
     "poll": lambda w: w.ep.poll(0),
     "wait": lambda w: next(w.ep.wait()),
     "iterate": lambda w: next(iter(w.ep)),
+    "register key": lambda w: w.sel.register(w.spare, EVENT_WRITE, []),
+    "modify key": lambda w: w.sel.modify(w.target, EVENT_READ, []),
+    "replace key": lambda w: w.sel.modify(w.target, EVENT_WRITE, []),
+    "unregister key": lambda w: w.sel.unregister(w.target),
+    "select": lambda w: w.sel.select(),
     "raw wait": lambda w: raw.epoll_wait(w.raw, w.buffer, 0),
     "share": lambda w: pyepoll.Epoll[Any].fromfd(w.ep.fileno()).poll(0),
     "collect": lambda w: gc.collect(0),
@@ -192,6 +207,7 @@ masks = mixed(
     numbers,
     st.integers(0, 2**32 - 1),
 )
+events = mixed(st.sampled_from([EVENT_READ, EVENT_WRITE, EVENT_READ | EVENT_WRITE]), numbers)
 timeouts = mixed(numbers, st.floats(), st.floats(-2, 2), st.booleans(), st.none())
 counts = mixed(numbers, st.integers(-1, 5), st.booleans())
 signals = st.one_of(
@@ -357,6 +373,29 @@ TARGETS: dict[str, Target] = {
                             by_name=False),
     "Event.__rand__": Target(of_event(lambda event, other: other & event), {"other": anything}, 1,
                              by_name=False),
+    "EpollSelector": Target(lambda w: lambda *args, **kwargs: pyepoll.EpollSelector(*args, **kwargs).close()),
+    "EpollSelector.register": Target(
+        lambda w: w.sel.register, {"fileobj": fds, "events": events, "data": data, "flags": masks}, 2,
+        (KeyError, *FD_ERRORS), CTL + " ELOOP", doc=pyepoll.EpollSelector.register,
+    ),
+    "EpollSelector.modify": Target(
+        lambda w: w.sel.modify, {"fileobj": fds, "events": events, "data": data, "flags": masks}, 2,
+        (KeyError, *FD_ERRORS), "EBADF ENOENT EINVAL", doc=pyepoll.EpollSelector.modify,
+    ),
+    "EpollSelector.unregister": Target(
+        lambda w: w.sel.unregister, {"fileobj": fds}, 1, (KeyError, *FD_ERRORS),
+        doc=pyepoll.EpollSelector.unregister,
+    ),
+    "EpollSelector.select": Target(
+        lambda w: w.sel.select, {"timeout": timeouts}, 0, FD_ERRORS, doc=pyepoll.EpollSelector.select
+    ),
+    "EpollSelector.get_key": Target(
+        lambda w: w.sel.get_key, {"fileobj": fds}, 1, (KeyError, RuntimeError, *FD_ERRORS),
+        doc=pyepoll.EpollSelector.get_key,
+    ),
+    "EpollSelector.get_map": Target(lambda w: lambda: dict(w.sel.get_map())),
+    "EpollSelector.close": Target(lambda w: w.sel.close),
+    "EpollSelector.fileno": Target(lambda w: w.sel.fileno),
     "Waker": Target(lambda w: lambda *args, **kwargs: pyepoll.Waker(*args, **kwargs).close()),
     "Waker.wake": Target(lambda w: w.waker.wake),
     "Waker.clear": Target(lambda w: w.waker.clear),

@@ -1,0 +1,199 @@
+#include "selector.h"
+
+#include "convert.h"
+#include "ctl.h"
+#include "key.h"
+#include "ready.h"
+
+#include <limits.h>
+
+int
+core_take(Selector *self, Core *core)
+{
+    guard_lock(&self->guard, self);
+    core->object = Py_XNewRef(self->core);
+    core->instance = (Instance *)Py_XNewRef(self->instance);
+    core->direct = self->direct;
+    guard_unlock(&self->guard);
+    if (core->object == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this selector has no '_selector': was __init__ called?");
+        return -1;
+    }
+    return 0;
+}
+
+void
+core_drop(Core *core)
+{
+    Py_CLEAR(core->object);
+    Py_CLEAR(core->instance);
+}
+
+/* 0, or -1 with an exception, for what a call on the instance says. */
+static int
+told(int status)
+{
+    if (status == IS_CLOSED) {
+        PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
+    }
+    return status == 0 ? 0 : -1;
+}
+
+/* The same for what a method of another core returned. */
+static int
+called(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+int
+core_register(const Core *core, int fd, uint32_t mask, PyObject *key)
+{
+    return core->direct ? told(ctl_register(core->instance, fd, mask, key))
+                        : called(PyObject_CallMethod(core->object, "register", "iIO", fd, mask, key));
+}
+
+int
+core_modify(const Core *core, int fd, uint32_t mask, PyObject *key)
+{
+    return core->direct ? told(ctl_modify(core->instance, fd, mask, key))
+                        : called(PyObject_CallMethod(core->object, "modify", "iIO", fd, mask, key));
+}
+
+int
+core_replace(const Core *core, int fd, PyObject *key)
+{
+    return core->instance != NULL ? told(ctl_replace_data(core->instance, fd, key)) : 0;
+}
+
+int
+core_unregister(const Core *core, int fd)
+{
+    int status = core->direct ? told(ctl_unregister(core->instance, fd))
+                              : called(PyObject_CallMethod(core->object, "unregister", "i", fd));
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        status = 0;
+    }
+    return status;
+}
+
+uint32_t
+core_mask(const Core *core, int fd)
+{
+    uint32_t mask = 0;
+    if (core->instance != NULL) {
+        STATE_LOCK(core->instance);
+        const Registration *present = interest_get(&core->instance->list, fd);
+        mask = present != NULL ? present->mask : 0;
+        STATE_UNLOCK(core->instance);
+    }
+    return mask;
+}
+
+/* What a registration has for data: a new reference, or NULL without an exception. */
+static PyObject *
+registered_data(const Core *core, int fd)
+{
+    PyObject *data = NULL;
+    if (core->instance != NULL) {
+        STATE_LOCK(core->instance);
+        const Registration *present = interest_get(&core->instance->list, fd);
+        data = present != NULL ? Py_NewRef(present->data) : NULL;
+        STATE_UNLOCK(core->instance);
+    }
+    return data;
+}
+
+int
+core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise)
+{
+    PyObject *before;
+    guard_lock(&self->guard, self);
+    PyObject *data = registered_data(core, (int)PyLong_AsLong(number));
+    PyObject *key = data != NULL && key_is(self->module, data) ? data : otherwise;
+    int status = PyDict_GetItemRef(self->keys, number, &before); /* held, so that it does not go in here */
+    if (status >= 0 && key != before) {
+        status = key != NULL ? PyDict_SetItem(self->keys, number, key) : PyDict_DelItem(self->keys, number);
+    }
+    guard_unlock(&self->guard);
+    Py_XDECREF(before);
+    Py_XDECREF(data);
+    return status < 0 ? -1 : 0;
+}
+
+int
+core_claim(Selector *self, PyObject *key)
+{
+    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
+    PyObject *present;
+    guard_lock(&self->guard, self);
+    int status = PyDict_GetItemRef(self->keys, number, &present);
+    bool claimed = status > 0 && present == key;
+    if (claimed) {
+        status = PyDict_DelItem(self->keys, number);
+    }
+    guard_unlock(&self->guard);
+    Py_XDECREF(present);
+    return status < 0 ? -1 : claimed;
+}
+
+void
+core_forget(Selector *self, const Core *core, PyObject *number)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (core_unregister(core, (int)PyLong_AsLong(number)) < 0 || core_settle(self, core, number, NULL) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(error);
+}
+
+void
+core_resettle(Selector *self, const Core *core, PyObject *number, const PyObject *seen)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *present;
+    if (PyDict_GetItemRef(self->keys, number, &present) < 0 ||
+        (present == seen && core_settle(self, core, number, NULL) < 0)) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(present);
+    PyErr_SetRaisedException(error);
+}
+
+/* Ask a core whose poll is not the package's. */
+static PyObject *
+call_poll(PyObject *core, PyObject *object, int64_t timeout)
+{
+    PyObject *name = PyUnicode_FromString("poll");
+    PyObject *zero = PyLong_FromLong(0);
+    PyObject *list = NULL;
+    if (name != NULL && zero != NULL) {
+        list = PyObject_CallMethodOneArg(core, name,
+                                         timeout == FOREVER ? Py_None
+                                         : timeout == 0     ? zero
+                                                            : object);
+    }
+    Py_XDECREF(zero);
+    Py_XDECREF(name);
+    return list;
+}
+
+PyObject *
+core_wait(const Core *core, PyObject *object, int64_t timeout)
+{
+    if (!core->direct) {
+        return call_poll(core->object, object, timeout);
+    }
+    WaitFor wait;
+    wait.timeout = timeout;
+    wait.deadline = timeout > 0 ? wait_deadline(timeout) : 0;
+    wait.maxevents = INT_MAX;
+    wait.masked = false;
+    PyObject *list = ready_list(core->instance, &wait);
+    if (list == NULL && !PyErr_Occurred()) {
+        told(IS_CLOSED);
+    }
+    return list;
+}
