@@ -7,13 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import aio, ctl, echo, flags, idle, memory, wait
+from . import aio, ctl, echo, flags, idle, memory, selector, wait
 from .machine import Unfit, describe
 from .report import table, write_json
 
 PARTS = {
     "wait": wait.measure,
     "ctl": ctl.measure,
+    "selector": selector.measure,
     "flags": flags.measure,
     "memory": memory.measure,
     "idle": idle.measure,

@@ -7,6 +7,13 @@
 
 #include <limits.h>
 
+void
+core_drop(Core *core)
+{
+    Py_CLEAR(core->object);
+    Py_CLEAR(core->instance);
+}
+
 int
 core_take(Selector *self, Core *core)
 {
@@ -17,16 +24,10 @@ core_take(Selector *self, Core *core)
     guard_unlock(&self->guard);
     if (core->object == NULL) {
         PyErr_SetString(PyExc_AttributeError, "this selector has no '_selector': was __init__ called?");
+        core_drop(core);
         return -1;
     }
     return 0;
-}
-
-void
-core_drop(Core *core)
-{
-    Py_CLEAR(core->object);
-    Py_CLEAR(core->instance);
 }
 
 /* 0, or -1 with an exception, for what a call on the instance says. */
@@ -123,27 +124,28 @@ core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherw
     return status < 0 ? -1 : 0;
 }
 
-int
-core_claim(Selector *self, PyObject *key)
+PyObject *
+core_pop(Selector *self, PyObject *number)
 {
-    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
-    PyObject *present;
+    PyObject *key;
     guard_lock(&self->guard, self);
-    int status = PyDict_GetItemRef(self->keys, number, &present);
-    bool claimed = status > 0 && present == key;
-    if (claimed) {
-        status = PyDict_DelItem(self->keys, number);
-    }
+    bool taken = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key) &&
+                 PyDict_DelItem(self->keys, number) == 0;
     guard_unlock(&self->guard);
-    Py_XDECREF(present);
-    return status < 0 ? -1 : claimed;
+    if (!taken) {
+        Py_CLEAR(key);
+    }
+    return key;
 }
 
 void
 core_forget(Selector *self, const Core *core, PyObject *number)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (core_unregister(core, (int)PyLong_AsLong(number)) < 0 || core_settle(self, core, number, NULL) < 0) {
+    if (core_unregister(core, (int)PyLong_AsLong(number)) < 0) {
+        PyErr_Clear();
+    }
+    if (core_settle(self, core, number, NULL) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(error);

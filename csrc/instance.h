@@ -46,7 +46,6 @@ typedef struct {
     int epfd;
     Standing standing;
     bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
-    bool selects;      /* a Selector's: an event of a SelectorKey yields the events that selectors know */
     bool haunted;      /* a ghost reports */
     bool moving;       /* it is being rebuilt: nobody may begin to wait */
     bool finished;     /* the fd and the registrations have been given up */
@@ -64,6 +63,7 @@ typedef struct {
     uint32_t doubts;     /* stale events since, of which it is not known whether a ghost sent them */
     uint64_t ghost;      /* the word of the last stale event */
     int hint;            /* a foreign instance: how many events a wait should have room for */
+    atomic_bool selects; /* a Selector's: an event of a SelectorKey yields the events that selectors know */
     Array *spare;
     PyThread_type_lock drained; /* released by a post, acquired by a wait; so is ctl_free */
 #ifdef Py_GIL_DISABLED

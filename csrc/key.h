@@ -33,7 +33,7 @@ int key_events(const ModuleState *module, PyObject *key, uint32_t events);
 /* The fd number of a file object as an int, or NULL with ValueError where it has none. */
 PyObject *key_open_number(PyObject *fileobj);
 
-/* The same, but a file object that is closed by now is looked for among `keys`, a dict of keys by fd number. */
+/* The same, but one that is closed by now is looked for among `keys`, a dict of keys by fd number. */
 PyObject *key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj);
 
 #endif

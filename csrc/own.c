@@ -1,5 +1,6 @@
-/* Method objects of their own for the package's subclasses. The interpreter calls a method by a short cut when
- * the object's type is the one that the method was made for, and a subclass's never is: 30 ns of a call. */
+/* Method objects of their own for the package's subclasses. The interpreter calls a method by a short cut
+ * when the object's type is the one that the method was made for, and a subclass's never is: 30 ns of a
+ * call. */
 #include "module.h"
 
 static int
@@ -25,7 +26,9 @@ own_methods(PyObject *module, PyObject *type)
     int status;
     if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->epoll_type)) {
         status = give_methods(type, epoll_methods);
-        Py_XSETREF(state->plain_epoll, (PyTypeObject *)Py_NewRef(type));
+        if (status == 0 && state->plain_epoll == NULL) {
+            state->plain_epoll = (PyTypeObject *)Py_NewRef(type);
+        }
     }
     else if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->selector_type)) {
         status = give_methods(type, selector_methods);

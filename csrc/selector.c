@@ -80,9 +80,7 @@ selector_set_core(Selector *self, PyObject *object, void *Py_UNUSED(closure))
     if (object != NULL && PyObject_TypeCheck(object, module->epoll_type)) {
         now.instance = (Instance *)Py_NewRef(epoll_instance(object));
         now.direct = Py_IS_TYPE(object, module->plain_epoll) || Py_IS_TYPE(object, module->epoll_type);
-        STATE_LOCK(now.instance);
         now.instance->selects = true;
-        STATE_UNLOCK(now.instance);
     }
     guard_lock(&self->guard, self);
     Core before = {self->core, self->instance, self->direct};
@@ -121,7 +119,7 @@ find(Selector *self, PyObject *fileobj)
     return key;
 }
 
-/* The events of selectors and more bits of epoll's to a mask. `least` is the smallest that `events` may be. */
+/* The events of selectors and more bits of epoll's to a mask; `events` may not be below `least`. */
 static int
 convert_events(PyObject *events, long least, PyObject *flags, uint32_t *mask)
 {
@@ -168,7 +166,7 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
         say_registered(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
         core_resettle(self, &core, number, key);
     }
-    else if (core_settle(self, &core, number, core.instance == NULL ? key : NULL) < 0) {
+    else if (core_settle(self, &core, number, core.direct ? NULL : key) < 0) {
         status = -1;
         core_forget(self, &core, number);
     }
@@ -229,7 +227,7 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     }
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = core_settle(self, &core, number, told && core.instance != NULL ? NULL : key);
+        status = core_settle(self, &core, number, told && core.direct ? NULL : key);
     }
     if (status < 0) {
         core_forget(self, &core, number);
@@ -266,23 +264,25 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     return now;
 }
 
-/* 1; 0 where another call was first; -1 with an exception. */
-static int
-remove_key(Selector *self, PyObject *key)
+/* Unregister what has this number; its key, a new reference. */
+static PyObject *
+remove_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
-    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
     Core core;
     if (core_take(self, &core) < 0) {
-        return -1;
+        return NULL;
     }
-    int status = core_claim(self, key);
-    if (status > 0 && (core_unregister(&core, (int)PyLong_AsLong(number)) < 0 ||
-                       core_settle(self, &core, number, NULL) < 0)) {
+    PyObject *key = core_pop(self, number);
+    if (key == NULL && !PyErr_Occurred()) {
+        refuse_unknown(fileobj);
+    }
+    else if (key != NULL && (core_unregister(&core, (int)PyLong_AsLong(number)) < 0 ||
+                             core_settle(self, &core, number, NULL) < 0)) {
         core_resettle(self, &core, number, NULL);
-        status = -1;
+        Py_CLEAR(key);
     }
     core_drop(&core);
-    return status;
+    return key;
 }
 
 static PyObject *
@@ -293,17 +293,9 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    PyObject *key = find(self, given[0]);
-    if (key == NULL) {
-        return NULL;
-    }
-    int status = remove_key(self, key);
-    if (status == 0) {
-        refuse_unknown(given[0]);
-    }
-    if (status <= 0) {
-        Py_CLEAR(key);
-    }
+    PyObject *number = key_number_of(self->module, self->keys, given[0]);
+    PyObject *key = number != NULL ? remove_key(self, number, given[0]) : NULL;
+    Py_XDECREF(number);
     return key;
 }
 

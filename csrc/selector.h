@@ -1,9 +1,9 @@
 /* A Selector: what selectors.EpollSelector does, on an Epoll whose data are the SelectorKeys.
  *
- * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in `_fd_to_key`,
- * which keeps it until it is unregistered, whatever became of the file. After each change of its own a call
- * brings the dict up to the registration as it is then; so, whoever was first to tell the kernel, the two
- * agree once all calls have returned. */
+ * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in
+ * `_fd_to_key`, which keeps it until it is unregistered, whatever became of the file. After each change of
+ * its own a call brings the dict up to the registration as it is then; so, whoever was first to tell the
+ * kernel, the two agree once all calls have returned. */
 #ifndef PYEPOLL_SELECTOR_H
 #define PYEPOLL_SELECTOR_H
 
@@ -58,7 +58,7 @@ void core_forget(Selector *self, const Core *core, PyObject *number);
  * the dict: settle that, and keep the exception. */
 void core_resettle(Selector *self, const Core *core, PyObject *number, const PyObject *seen);
 
-/* Take `key` out of the dict: 1; 0 where it is not there any more; -1 with an exception. */
-int core_claim(Selector *self, PyObject *key);
+/* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
+PyObject *core_pop(Selector *self, PyObject *number);
 
 #endif

@@ -30,17 +30,17 @@ PyDoc_STRVAR(selector_modify_doc,
 "edge is reported again, and a spent one-shot is armed. Otherwise no system call is made where only the\n"
 "data change. events of 0 leave but errors and hang-ups, which are reported with events of 0.\n\n"
 "Raises KeyError when fileobj is not registered, and ValueError, OverflowError and TypeError as register:\n"
-"then nothing has changed; OSError: EBADF or ENOENT when its file was closed, EINVAL for a registration with EXCLUSIVE, the\n"
-"rest as Epoll.modify, and then fileobj is registered no more.");
+"then nothing has changed; OSError: EBADF or ENOENT when its file was closed, EINVAL for a registration\n"
+"with EXCLUSIVE, the rest as Epoll.modify: then fileobj is registered no more. See epoll_ctl(2).");
 
 PyDoc_STRVAR(selector_select_doc,
 "select($self, /, timeout=None)\n--\n\n"
 "Wait for events and return them as a list of (SelectorKey, events).\n\n"
 "timeout is in seconds, kept to the nanosecond where the kernel can and never early: None waits for ever,\n"
-"0 and less polls. events is EVENT_READ, EVENT_WRITE or both, of what the key asks for; an error or a hang-up\n"
-"is all that it asks for. A signal runs its handler and the wait goes on (PEP 475).\n\n"
+"0 and less polls. events is EVENT_READ, EVENT_WRITE or both, of what the key asks for; an error or a\n"
+"hang-up is all that it asks for. A signal runs its handler and the wait goes on (PEP 475).\n\n"
 "Raises ValueError for a timeout of nan, and when the selector is closed, also while it waits; TypeError\n"
-"for a wrong type; OverflowError for a number that has no float. See epoll_pwait2(2).");
+"for a wrong type; OverflowError for a number that is too large for a float. See epoll_pwait2(2).");
 
 PyDoc_STRVAR(selector_doc,
 "Selector()\n--\n\n"

@@ -56,6 +56,12 @@ except OSError as error:
 else:
     raise AssertionError
 
+sel = pyepoll.EpollSelector()
+key = sel.register(keep, 1, [sel], Event.ET)
+assert sel.select(0) == [(key, 1)]
+assert sel.modify(keep, 1, data).data is data
+assert [key.data for key, events in sel.select(0)] == [data]
+
 # A thread waits, and this one closes.
 other = pyepoll.Epoll()
 ends = []
@@ -76,6 +82,7 @@ waker.close()
 os.close(keep)
 os.close(idle)
 if {close}:
+    sel.close()
     ep.close()
 """
 
