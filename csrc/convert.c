@@ -209,7 +209,8 @@ int
 convert_span(PyObject *object, int64_t *timeout)
 {
     const PyNumberMethods *number = Py_TYPE(object)->tp_as_number;
-    if (PyFloat_Check(object) || PyIndex_Check(object) || number == NULL || number->nb_float == NULL) {
+    if (PyLong_Check(object) || PyFloat_Check(object) || PyIndex_Check(object) || number == NULL ||
+        number->nb_float == NULL) {
         return convert_seconds(object, 0, timeout);
     }
     PyObject *seconds = PyNumber_Float(object);

@@ -182,20 +182,38 @@ call_poll(PyObject *core, PyObject *object, int64_t timeout)
     return list;
 }
 
-PyObject *
-core_wait(const Core *core, PyObject *object, int64_t timeout)
+/* The package's Epoll is waited on without a word to the object, which may go meanwhile. */
+static PyObject *
+wait_on(Instance *instance, int64_t timeout)
 {
-    if (!core->direct) {
-        return call_poll(core->object, object, timeout);
-    }
     WaitFor wait;
     wait.timeout = timeout;
     wait.deadline = timeout > 0 ? wait_deadline(timeout) : 0;
     wait.maxevents = INT_MAX;
     wait.masked = false;
-    PyObject *list = ready_list(core->instance, &wait);
+    PyObject *list = ready_list(instance, &wait);
     if (list == NULL && !PyErr_Occurred()) {
         told(IS_CLOSED);
     }
+    return list;
+}
+
+PyObject *
+core_wait(Selector *self, PyObject *object, int64_t timeout)
+{
+    guard_lock(&self->guard, self);
+    Instance *instance = self->direct ? (Instance *)Py_NewRef(self->instance) : NULL;
+    guard_unlock(&self->guard);
+    if (instance != NULL) {
+        PyObject *list = wait_on(instance, timeout);
+        Py_DECREF(instance);
+        return list;
+    }
+    Core core;
+    if (core_take(self, &core) < 0) {
+        return NULL;
+    }
+    PyObject *list = call_poll(core.object, object, timeout);
+    core_drop(&core);
     return list;
 }

@@ -305,14 +305,11 @@ selector_select(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     static const Signature signature = {"select", 0, 1, {"timeout"}};
     PyObject *given[ARGUMENTS];
     int64_t timeout = FOREVER;
-    Core core;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (given[0] != NULL && convert_span(given[0], &timeout) < 0) || core_take(self, &core) < 0) {
+        (given[0] != NULL && convert_span(given[0], &timeout) < 0)) {
         return NULL;
     }
-    PyObject *list = core_wait(&core, given[0], timeout);
-    core_drop(&core);
-    return list;
+    return core_wait(self, given[0], timeout);
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS

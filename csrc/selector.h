@@ -42,7 +42,7 @@ int core_replace(const Core *core, int fd, PyObject *key);
 int core_unregister(const Core *core, int fd);
 
 /* The list of what select is to return. A new reference; `object` is the timeout as it was given. */
-PyObject *core_wait(const Core *core, PyObject *object, int64_t timeout);
+PyObject *core_wait(Selector *self, PyObject *object, int64_t timeout);
 
 /* The mask that a registration asks for; 0 where it is not known. */
 uint32_t core_mask(const Core *core, int fd);
