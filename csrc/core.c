@@ -138,11 +138,25 @@ core_pop(Selector *self, PyObject *number)
     return key;
 }
 
+/* Unregister `key`, but nothing that another call has registered since. 0, or -1 with an exception. */
+static int
+unregister_only(Selector *self, const Core *core, int fd, const PyObject *key)
+{
+    if (core->direct) {
+        return told(ctl_unregister_only(core->instance, fd, key));
+    }
+    PyObject *data = registered_data(core, fd);
+    bool replaced = data != NULL && data != key && key_is(self->module, data);
+    Py_XDECREF(data);
+    return replaced ? 0 : core_unregister(core, fd);
+}
+
 void
-core_forget(Selector *self, const Core *core, PyObject *number)
+core_forget(Selector *self, const Core *core, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (core_unregister(core, (int)PyLong_AsLong(number)) < 0) {
+    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
+    if (unregister_only(self, core, (int)PyLong_AsLong(number), key) < 0) {
         PyErr_Clear();
     }
     if (core_settle(self, core, number, NULL) < 0) {

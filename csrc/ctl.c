@@ -331,12 +331,18 @@ ctl_rearm(Instance *self, int fd)
     return modify(self, "rearm", fd, NULL, NULL);
 }
 
-int
-ctl_unregister(Instance *self, int fd)
+/* Where `only` is given, a registration with other data stays. */
+static int
+unregister(Instance *self, int fd, const PyObject *only)
 {
     int status = begin(self);
     if (status != 0) {
         return status;
+    }
+    const Registration *present = interest_get(&self->list, fd);
+    if (only != NULL && (present == NULL || present->data != only)) {
+        end(self);
+        return 0;
     }
     int epfd = self->epfd;
     Registration old = removed(self, fd);
@@ -345,6 +351,18 @@ ctl_unregister(Instance *self, int fd)
     end(self);
     registration_release(&old);
     return error != 0 ? fail(error, EPOLL_CTL_DEL, "unregister", epfd, fd, 0) : 0;
+}
+
+int
+ctl_unregister(Instance *self, int fd)
+{
+    return unregister(self, fd, NULL);
+}
+
+int
+ctl_unregister_only(Instance *self, int fd, const PyObject *data)
+{
+    return unregister(self, fd, data);
 }
 
 Registration

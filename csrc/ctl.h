@@ -20,6 +20,9 @@ int ctl_rearm(Instance *self, int fd);
 /* What was registered is forgotten even when the kernel refuses. */
 int ctl_unregister(Instance *self, int fd);
 
+/* The same, unless something else was registered meanwhile: with other data than these. */
+int ctl_unregister_only(Instance *self, int fd, const PyObject *data);
+
 /* Drop the registration that `word` was made for, whose fd was found closed: a ghost from now on.
  * The caller has the ctl lock and releases what comes back. */
 Registration ctl_forget(Instance *self, uint64_t word);

@@ -168,7 +168,7 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
     }
     else if (core_settle(self, &core, number, core.direct ? NULL : key) < 0) {
         status = -1;
-        core_forget(self, &core, number);
+        core_forget(self, &core, key);
     }
     core_drop(&core);
     return status;
@@ -225,12 +225,13 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     else {
         status = core_replace(&core, fd, key);
     }
+    PyObject *left = status == 0 ? key : old;
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
         status = core_settle(self, &core, number, told && core.direct ? NULL : key);
     }
     if (status < 0) {
-        core_forget(self, &core, number);
+        core_forget(self, &core, left);
     }
     core_drop(&core);
     return status == 0 ? Py_NewRef(key) : NULL;

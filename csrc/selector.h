@@ -51,8 +51,9 @@ uint32_t core_mask(const Core *core, int fd);
  * 0, or -1 with an exception. */
 int core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise);
 
-/* A change has failed: forget what it was of, and keep the exception. */
-void core_forget(Selector *self, const Core *core, PyObject *number);
+/* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
+ * exception. */
+void core_forget(Selector *self, const Core *core, PyObject *key);
 
 /* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
  * the dict: settle that, and keep the exception. */

@@ -582,6 +582,27 @@ def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
         assert fdinfo(sel) == {}
 
 
+def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) -> None:
+    """By another thread, or by what runs in between."""
+    fd = eventfd(1)
+
+    class Core(pyepoll.Epoll[Any]):
+        def modify(self, *_: object) -> None:
+            sel.unregister(fd)
+            sel.register(fd, EVENT_READ, "new")
+            raise ZeroDivisionError
+
+    class Mine(EpollSelector):
+        _selector_cls = Core
+
+    with Mine() as sel:
+        sel.register(fd, EVENT_READ, "old")
+        with pytest.raises(ZeroDivisionError):
+            sel.modify(fd, EVENT_WRITE)
+        assert sel.get_key(fd).data == "new"
+        assert is_whole(sel)
+
+
 def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     sel.register(fd, EVENT_READ, flags=Event.EXCLUSIVE)
