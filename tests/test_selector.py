@@ -588,19 +588,19 @@ def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) 
 
     class Core(pyepoll.Epoll[Any]):
         def modify(self, *_: object) -> None:
-            sel.unregister(fd)
-            sel.register(fd, EVENT_READ, "new")
+            mine.unregister(fd)
+            mine.register(fd, EVENT_READ, "new")
             raise ZeroDivisionError
 
     class Mine(EpollSelector):
         _selector_cls = Core
 
-    with Mine() as sel:
-        sel.register(fd, EVENT_READ, "old")
+    with Mine() as mine:
+        mine.register(fd, EVENT_READ, "old")
         with pytest.raises(ZeroDivisionError):
-            sel.modify(fd, EVENT_WRITE)
-        assert sel.get_key(fd).data == "new"
-        assert is_whole(sel)
+            mine.modify(fd, EVENT_WRITE)
+        assert mine.get_key(fd).data == "new"
+        assert is_whole(mine)
 
 
 def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) -> None:
