@@ -1,0 +1,124 @@
+/* The extension module pyepoll._aio: what of an asyncio transport is worth C. */
+#include "module.h"
+
+static AioState *
+state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+PyDoc_STRVAR(equip_doc,
+"_equip($module, type, socket_type, /)\n--\n\n"
+"Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
+"They act for sockets of socket_type itself.");
+
+PyDoc_STRVAR(handles_doc,
+"_handles($module, events, /)\n--\n\n"
+"The handles that wait for the events that a selector reports, as a list; None where one is cancelled.");
+
+static PyMethodDef module_methods[] = {
+    {"_handles", handles_of,      METH_O,       handles_doc},
+    {"_equip",   transport_equip, METH_VARARGS, equip_doc  },
+    {NULL,       NULL,            0,            NULL       },
+};
+
+static int
+module_exec(PyObject *module)
+{
+    static const char *const names[METHODS] = {
+        [BUFFER_UPDATED] = "buffer_updated", [DATA_RECEIVED] = "data_received", [FAILED] = "_failed",
+
+        [GET_BUFFER] = "get_buffer",         [ON_EOF] = "_read_ready__on_eof",
+    };
+    AioState *state = state_of(module);
+    for (int i = 0; i < METHODS; i++) {
+        state->methods[i] = PyUnicode_InternFromString(names[i]);
+        if (state->methods[i] == NULL) {
+            return -1;
+        }
+    }
+    state->minus_one = PyLong_FromLong(-1);
+    state->cancelled = PyUnicode_InternFromString("_cancelled");
+    if (state->minus_one == NULL || state->cancelled == NULL) {
+        return -1;
+    }
+    state->transport_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &transport_spec, NULL);
+    return state->transport_type != NULL ? PyModule_AddType(module, state->transport_type) : -1;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    AioState *state = state_of(module);
+    Py_VISIT(state->transport_type);
+    Py_VISIT(state->socket_type);
+    Py_VISIT(state->inherited_write);
+    Py_VISIT(state->inherited_read_ready);
+    Py_VISIT(state->read_to_protocol);
+    Py_VISIT(state->read_to_buffer);
+    return 0;
+}
+
+/* This alone makes a cycle. The rest is needed for as long as there is a transport, which may still be used
+ * when the module is garbage. */
+static int
+module_clear(PyObject *module)
+{
+    Py_CLEAR(state_of(module)->transport_type);
+    return 0;
+}
+
+static void
+module_free(void *object)
+{
+    PyObject *module = object;
+    AioState *state = state_of(module);
+    module_clear(module);
+    Py_CLEAR(state->socket_type);
+    Py_CLEAR(state->inherited_write);
+    Py_CLEAR(state->inherited_read_ready);
+    Py_CLEAR(state->read_to_protocol);
+    Py_CLEAR(state->read_to_buffer);
+    Py_CLEAR(state->cancelled);
+    Py_CLEAR(state->minus_one);
+    for (int i = 0; i < METHODS; i++) {
+        Py_CLEAR(state->methods[i]);
+    }
+    PyMem_Free(atomic_exchange(&state->spare, NULL));
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec,                  module_exec                         },
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil,                   Py_MOD_GIL_NOT_USED                 },
+#endif
+    {0,                            NULL                                },
+};
+
+static PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyepoll._aio",
+    .m_doc = "The C paths of pyepoll.aio's transports. Import pyepoll.aio instead.",
+    .m_size = sizeof(AioState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+AioState *
+aio_state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &module_def);
+    return module != NULL ? state_of(module) : NULL;
+}
+
+PyMODINIT_FUNC
+PyInit__aio(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

@@ -1,0 +1,112 @@
+"""asyncio on pyepoll: ``pyepoll.aio.run(main())``, or ``new_event_loop`` as the loop factory.
+
+The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with its semantics in everything. Three things
+are different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
+not milliseconds; never early), and TCP and Unix stream connections have a transport that receives and sends
+in C as long as nothing is out of the ordinary.
+"""
+
+import asyncio
+import asyncio.selector_events
+import selectors
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any, Self, TypeVar
+
+from . import _aio
+from .selector import EpollSelector
+
+__all__ = ["EventLoop", "SocketTransport", "new_event_loop", "run"]
+
+T = TypeVar("T")
+
+_stock: Any = asyncio.selector_events
+"""Private parts of asyncio's are used through this name, and listed in docs/design.md."""
+
+
+class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  # type: ignore[misc]
+    """asyncio's transport of a stream socket, of which ``write()`` and the reading are in C.
+
+    Made by the loop. What C reads of the state has slots; all of it is written by asyncio's own methods.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_conn_lost",
+        "_empty_waiter",
+        "_eof",
+        "_protocol",
+        "_read_ready_cb",
+        "_sock",
+        "_sock_fd",
+    )
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self: Self = super().__new__(cls)
+        self._sock = None  # For __del__, as in asyncio's class.
+        return self
+
+    def _failed(self, error: BaseException, message: str) -> None:
+        try:
+            raise error
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as raised:
+            self._fatal_error(raised, message)
+        finally:
+            del error  # The traceback leads here: it would be a cycle.
+
+
+_aio._equip(SocketTransport, socket.socket)
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """An event loop on pyepoll.
+
+    selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
+    loop closes it.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(EpollSelector() if selector is None else selector)
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> SocketTransport:
+        if sys.version_info >= (3, 12):
+            self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return SocketTransport(self, sock, protocol, waiter, extra, server)
+
+    def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
+        handles = _aio._handles(event_list)
+        if handles is None:
+            super()._process_events(event_list)  # type: ignore[misc]
+        else:
+            self._ready.extend(handles)  # type: ignore[attr-defined]
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new :class:`EventLoop`.
+
+    Raises OSError: EMFILE or ENFILE when no fd is left.
+    """
+    return EventLoop()
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run a coroutine in a new :class:`EventLoop` as :func:`asyncio.run` does, and return its result.
+
+    debug: asyncio's debug mode; None leaves it to ``PYTHONASYNCIODEBUG``. Raises what ``main`` raises;
+    RuntimeError when an event loop is running in this thread; ValueError when ``main`` is no coroutine.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("pyepoll.aio.run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
