@@ -12,7 +12,7 @@ import selectors
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _aio
 from .selector import EpollSelector
@@ -41,6 +41,10 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
         "_sock",
         "_sock_fd",
     )
+
+    if TYPE_CHECKING:  # _aio._equip() gives it this method.
+
+        def write(self, data: bytes | bytearray | memoryview) -> None: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self: Self = super().__new__(cls)
