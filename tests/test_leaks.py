@@ -124,6 +124,7 @@ def test_a_leak_is_seen(bench: Bench, what: str) -> None:
             os.close(fd)
 
 
+@pytest.mark.lasts(600)
 @pytest.mark.parametrize("name", CALLS_AND_MORE)
 def test_counts_stay_flat(bench: Bench, effort: Effort, name: str) -> None:
     """Blocks of memory, references (on a debug build) and fds."""
