@@ -1,0 +1,31 @@
+"""A hub for eventlet on ``pyepoll.Epoll``.
+
+    $ EVENTLET_HUB=eventlet_hub:Hub python program.py
+
+or, before the first green thread, ``eventlet.hubs.use_hub("eventlet_hub:Hub")``. The directory of this file
+has to be on the path (``PYTHONPATH``).
+
+Timers come at the nanosecond that they are due, where eventlet's own hub rounds up to the next millisecond,
+and the child of a fork has a hub of its own instead of one that it shares with its parent.
+"""
+
+from typing import Any
+
+from eventlet.hubs import epolls
+
+import pyepoll
+
+
+def is_available() -> bool:
+    """Whether this hub can be used here: eventlet asks."""
+    return True
+
+
+class Hub(epolls.Hub):
+    poll: Any
+
+    def __init__(self, clock: object = None) -> None:
+        super().__init__(clock)
+        # Nothing is registered yet.
+        self.poll.close()
+        self.poll = pyepoll.Epoll()

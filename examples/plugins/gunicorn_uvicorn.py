@@ -1,0 +1,18 @@
+"""gunicorn's processes, each with uvicorn on the loop of pyepoll.
+
+    $ gunicorn --worker-class gunicorn_uvicorn.PyepollUvicornWorker package:app
+
+It needs the package ``uvicorn-worker``. The directory of this file has to be on the path (``PYTHONPATH``), as
+for every worker class that is not gunicorn's own.
+"""
+
+from typing import Any, ClassVar
+
+from uvicorn_worker import UvicornWorker
+
+
+class PyepollUvicornWorker(UvicornWorker):
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        **UvicornWorker.CONFIG_KWARGS,
+        "loop": "pyepoll.aio:new_event_loop",
+    }
