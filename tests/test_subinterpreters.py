@@ -173,6 +173,7 @@ def test_no_memory_is_left(
     assert max(used) < idle + effort(65536, 16384)
 
 
+@pytest.mark.lasts(600)
 def test_in_parallel(effort: Effort) -> None:
     """Two interpreters each with an Epoll, and this one with one."""
     failures: list[BaseException] = []
