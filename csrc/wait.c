@@ -180,7 +180,12 @@ int
 wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 {
     for (;;) {
-        int64_t left = wait->timeout > 0 ? Py_MAX(wait->deadline - now(), 1) : wait->timeout;
+        /* The time is asked once, for Py_MAX evaluates twice: less than 0 would be a wait for ever. */
+        int64_t left = wait->timeout;
+        if (left > 0) {
+            left = wait->deadline - now();
+            left = Py_MAX(left, 1);
+        }
         int error;
         if (PyErr_CheckSignals() < 0) {
             return -1;

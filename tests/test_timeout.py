@@ -179,6 +179,12 @@ def test_refused(
         wait(ep, timeout)
 
 
+def test_a_deadline_that_passes_before_the_system_call(ep: pyepoll.Epoll[int], wait: Wait) -> None:
+    """What is left then is less than nothing, which the kernel would take for: for ever."""
+    for nanoseconds in range(1, 3000):
+        assert wait(ep, nanoseconds * 1e-9) == []
+
+
 def test_what_index_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None:
     class Odd:
         def __index__(self) -> int:
