@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -170,7 +171,10 @@ def test_paused_when_made() -> None:
             await soon(lambda: seen.has(4))
             return [before, seen.seen]
 
-    assert same(scenario) == [["made"], ["made", b"data", ("lost", None)]]
+    before, after = same(scenario)
+    # The first releases of 3.11 read nevertheless.
+    assert before == ["made"] or (sys.version_info < (3, 11, 7) and before == ["made", b"data"])
+    assert after == ["made", b"data", ("lost", None)]
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
