@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from conftest import run
 from loops import Buffered, Keeps, Plain, connection, on, receive, small_buffers, soon
 
 from pyepoll import aio
@@ -206,3 +207,31 @@ def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
 
     assert on("pyepoll", scenario) == [aio.SocketTransport] * 6
     assert issubclass(aio.SocketTransport, STOCK)
+
+
+def test_another_class_in_the_place_of_sockets_is_asyncios() -> None:
+    """As eventlet puts there when it patches a program."""
+    printed = run("""
+        import asyncio, socket
+
+        class Green:
+            pass
+
+        before, socket.socket = socket.socket, Green
+        from pyepoll import aio
+        socket.socket = before
+
+        async def main():
+            ours, peer = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            assert type(writer.transport) is aio.SocketTransport
+            writer.write(b"sent")
+            peer.send(b"received")
+            print(peer.recv(100), await reader.readexactly(8))
+            peer.close()
+            writer.close()
+            await writer.wait_closed()
+
+        aio.run(main())
+    """)
+    assert printed == "b'sent' b'received'\n"

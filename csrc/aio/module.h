@@ -15,7 +15,7 @@ enum { BUFFER_UPDATED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, METHODS };
 
 typedef struct {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
-    PyTypeObject *socket_type;    /* socket.socket */
+    PyTypeObject *socket_type;    /* socket.socket; NULL if that is not CPython's own */
     PyObject *inherited_write;    /* asyncio's functions, for all that C does not do */
     PyObject *inherited_read_ready;
     PyObject *read_to_protocol; /* asyncio's, one for each kind of protocol: they tell which it is */

@@ -383,7 +383,10 @@ transport_equip(PyObject *module, PyObject *args)
     }
     state->closed_offset = offset_of(socket_type, "_closed");
     if (state->closed_offset < 0) {
-        return NULL;
+        /* Another class in the place of socket.socket, as eventlet puts there: its sockets are asyncio's to
+         * serve. */
+        PyErr_Clear();
+        socket_type = NULL;
     }
     for (int i = 0; i < ATTRIBUTES; i++) {
         state->offsets[i] = offset_of(type, attributes[i]);
@@ -415,7 +418,7 @@ transport_equip(PyObject *module, PyObject *args)
             return NULL;
         }
     }
-    Py_XSETREF(state->socket_type, (PyTypeObject *)Py_NewRef(socket_type));
+    Py_XSETREF(state->socket_type, (PyTypeObject *)Py_XNewRef(socket_type));
     Py_RETURN_NONE;
 }
 
