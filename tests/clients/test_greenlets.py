@@ -188,9 +188,7 @@ def test_green_threads(client: str, program: str, order: str) -> None:
     check(client, ORDERS[order], TICKS, program)
 
 
-# Imported after eventlet's patching, pyepoll.aio does not find the class of sockets that it looks for.
-@pytest.mark.parametrize(
-    ("client", "order"), [("gevent", "before"), ("gevent", "after"), ("eventlet", "before")]
-)
+@pytest.mark.parametrize("order", IMPORT_LOOP)
+@pytest.mark.parametrize("client", CLIENTS)
 def test_loop_beside_green_threads(client: str, order: str) -> None:
     check(client, IMPORT_LOOP[order], TICKS, ASYNCIO)
