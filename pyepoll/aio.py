@@ -7,7 +7,10 @@ in C as long as nothing is out of the ordinary.
 """
 
 import asyncio
+import asyncio.format_helpers
 import asyncio.selector_events
+import asyncio.sslproto
+import contextlib
 import selectors
 import socket
 import sys
@@ -17,12 +20,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _aio
 from .selector import EpollSelector
 
+if TYPE_CHECKING:
+    import ssl  # Not every Python has it.
+
 __all__ = ["EventLoop", "SocketTransport", "new_event_loop", "run"]
 
 T = TypeVar("T")
 
 _stock: Any = asyncio.selector_events
-"""Private parts of asyncio's are used through this name, and listed in docs/design.md."""
+"""Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
+_sslproto: Any = asyncio.sslproto
+_format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
 class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  # type: ignore[misc]
@@ -63,6 +71,8 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
 
 
 _aio._equip(SocketTransport, socket.socket)
+with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
+    _aio._learn_handles(asyncio.Handle)
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -88,12 +98,41 @@ class EventLoop(asyncio.SelectorEventLoop):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return SocketTransport(self, sock, protocol, waiter, extra, server)
 
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext | None",
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        **timeouts: float | None,
+    ) -> asyncio.Transport:
+        tls = _sslproto.SSLProtocol(
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        )
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        transport: asyncio.Transport = tls._app_transport
+        return transport
+
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        handles = _aio._handles(event_list)
-        if handles is None:
+        batch = None if self._debug else _aio._batch(self, event_list)  # type: ignore[attr-defined]
+        if batch is None:
             super()._process_events(event_list)  # type: ignore[misc]
-        else:
-            self._ready.extend(handles)  # type: ignore[attr-defined]
+        elif event_list:
+            self._ready.append(batch)  # type: ignore[attr-defined]
+
+    def _run_first(self, batch: _aio.Batch) -> None:
+        self._ready.appendleft(batch)  # type: ignore[attr-defined]
+
+    def _callback_failed(self, handle: Any, error: BaseException) -> None:
+        source = _format_callback(handle._callback, handle._args)
+        self.call_exception_handler(
+            {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
+        )
 
 
 def new_event_loop() -> EventLoop:

@@ -440,6 +440,8 @@ def test_interrupt(where: str) -> None:
         import asyncio, os, signal, threading
         from pyepoll import aio
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell ignores it in the background.
+
         async def main():
             threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
             try:

@@ -196,6 +196,7 @@ def test_the_walk_sees_what_is_done() -> None:
     ]
 
 
+@pytest.mark.lasts(600)
 def test_random_walks(effort: Effort) -> None:
     @settings(
         max_examples=effort(40, 1500),
@@ -212,6 +213,7 @@ def test_random_walks(effort: Effort) -> None:
     walk()
 
 
+@pytest.mark.lasts(600)
 def test_a_peer_of_no_loop(effort: Effort) -> None:
     """One end is a TCP socket that sends, reads and resets as it likes."""
     acts = st.one_of(

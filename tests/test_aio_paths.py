@@ -175,7 +175,7 @@ def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
-    """Connected, accepted, given as a socket; TCP, Unix. TLS from the start is asyncio's."""
+    """Connected, accepted, given as a socket; TCP, Unix. test_aio_tls.py has TLS."""
 
     async def scenario() -> list[type]:
         kinds: list[type] = []

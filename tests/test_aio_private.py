@@ -5,6 +5,7 @@ A failure here with a new CPython says what has changed; docs/asyncio.md says wh
 
 import asyncio
 import asyncio.selector_events
+import contextvars
 import inspect
 import socket
 from collections.abc import Callable
@@ -191,24 +192,53 @@ def test_the_maker_of_transports() -> None:
     )
 
 
+def test_the_maker_of_tls() -> None:
+    """What ours takes by name, stock's takes by the same; an SSLProtocol takes the rest."""
+    stock: Any = asyncio.selector_events.BaseSelectorEventLoop
+    theirs = inspect.signature(stock._make_ssl_transport).parameters
+    ours = inspect.signature(aio.EventLoop._make_ssl_transport).parameters
+    named = [name for name, parameter in ours.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    rest = theirs.keys() - set(named)
+    sslproto = pytest.importorskip("asyncio.sslproto", exc_type=ImportError)
+    accepted = list(inspect.signature(sslproto.SSLProtocol).parameters)
+    assert set(named) <= theirs.keys(), changed("the arguments of _make_ssl_transport")
+    assert rest == {"ssl_handshake_timeout", "ssl_shutdown_timeout"} <= set(accepted), changed(
+        "the timeouts of TLS"
+    )
+    assert accepted[:6] == [
+        *("loop", "app_protocol", "sslcontext", "waiter"),
+        *("server_side", "server_hostname"),
+    ], changed("the arguments of SSLProtocol")
+
+
 def test_the_size_of_a_read() -> None:
     assert STOCK.max_size == 256 * 1024, changed("how much it asks for: RECEIVE_MAX in csrc/aio/transport.c")
 
 
 def test_what_runs_next() -> None:
-    """_process_events() puts the handles of events in line in `_ready`, those for reading first."""
+    """_process_events() puts the handles of events in line in `_ready`, those for reading first.
+
+    Ours puts one there that runs them.
+    """
 
     async def scenario() -> None:
         loop: Any = asyncio.get_running_loop()
         a, b = socket.socketpair()
+        ran: list[str] = []
         with a, b:
             b.send(b"data")
-            loop.add_reader(a, lambda: None)
-            loop.add_writer(a, lambda: None)
+            loop.add_reader(a, ran.append, "reader")
+            loop.add_writer(a, ran.append, "writer")
             key = loop._selector.get_key(a)
-            before = list(loop._ready)
+            before = len(loop._ready)
             loop._process_events([(key, 3)])
-            assert list(loop._ready)[len(before) :] == list(key.data), changed("_ready or _process_events()")
+            put = [loop._ready.pop() for _ in range(len(loop._ready) - before)][::-1]
+            if type(loop) is asyncio.SelectorEventLoop:
+                assert put == list(key.data), changed("_ready or _process_events()")
+            assert not any(handle._cancelled for handle in put)
+            for handle in put:
+                handle._run()
+            assert ran == ["reader", "writer"], changed("what _ready is for")
             key.data[0].cancel()
             loop._process_events([(key, 1)])
             assert loop._selector.get_key(a).events == 2, changed("what becomes of a cancelled handle")
@@ -216,6 +246,22 @@ def test_what_runs_next() -> None:
 
     for name in "asyncio", "pyepoll":
         on(name, scenario)
+
+
+def test_a_handle() -> None:
+    """A handle's `_run()` calls its `_callback` in its `_context`, unless it is `_cancelled`."""
+    for name in "_callback", "_cancelled", "_context":
+        assert inspect.ismemberdescriptor(asyncio.Handle.__dict__[name]), changed(f"Handle.{name}")
+    loop = asyncio.new_event_loop()
+    context = contextvars.copy_context()
+    variable = contextvars.ContextVar("variable", default=0)
+    handle: Any = asyncio.Handle(callback := lambda: variable.set(1), (), loop, context)
+    assert (handle._callback, handle._cancelled, handle._context) == (callback, False, context)
+    assert handle._run() is None
+    assert context[variable] == 1
+    handle.cancel()
+    assert handle._cancelled is True
+    loop.close()
 
 
 def test_the_socket() -> None:

@@ -162,5 +162,47 @@ def test_an_unknown_certificate() -> None:
     assert same(scenario) == ["SSLCertVerificationError"]
 
 
+@pytest.mark.parametrize("server_side", [False, True])
+def test_what_carries_it_is_our_transport(server_side: bool) -> None:
+    async def scenario() -> type:
+        loop = asyncio.get_running_loop()
+        ends: list[Any] = list(tcp_pair())
+        client, server = await asyncio.gather(
+            loop.create_connection(Plain, ssl=client_context(), sock=ends[0], server_hostname="localhost"),
+            loop.connect_accepted_socket(Plain, ends[1], ssl=server_context()),
+        )
+        transport: Any = (server if server_side else client)[0]
+        carrier = type(transport._ssl_protocol._transport)
+        for transport, protocol in client, server:
+            transport.abort()
+            await soon(protocol.lost)
+        return carrier
+
+    assert on("pyepoll", scenario) is aio.SocketTransport
+
+
+def test_timeouts_of_a_handshake() -> None:
+    """The peer says nothing."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        near, peer = tcp_pair()
+        with peer, near:
+            start = loop.time()
+            with pytest.raises(ConnectionAbortedError) as raised:
+                await loop.create_connection(
+                    Plain,
+                    ssl=client_context(),
+                    sock=near,
+                    server_hostname="localhost",
+                    ssl_handshake_timeout=0.1,
+                )
+            assert loop.time() - start >= 0.1
+            await asyncio.sleep(0.01)
+        return [told(raised.value)]
+
+    assert "ConnectionAbortedError" in same(scenario)[0]
+
+
 def test_told_apart() -> None:
     assert on("pyepoll", lambda: asyncio.sleep(0, told(ssl.SSLError()))) == "SSLError: ()"

@@ -1,59 +1,324 @@
-/* From what a selector reports to what the loop is to run. */
+/*
+ * What a selector reports becomes one handle of the loop's, a batch, that runs the handles which wait for it. In
+ * the loop's queue it stands where they would stand, and runs them in the order in which they would run.
+ *
+ * A transport's reading is called without Handle._run(), which would only step into the context and call it.
+ */
 #include "module.h"
 
-/* Add to `handles` the handle at `index` of a key's data, if it waits for one of these events. 1; 0 if it is
- * cancelled, or what there is no handle; -1 with an exception. */
-static int
-add(const AioState *state, PyObject *handles, PyObject *data, int index)
+#include <stddef.h>
+
+typedef struct {
+    PyObject_VAR_HEAD PyObject *loop;
+    const AioState *state; /* of the type's module */
+    bool direct;           /* Handle._run() is asyncio's own: there is no need to call it */
+    Py_ssize_t next;
+    PyObject *handles[];
+} Batch;
+
+static PyObject *
+handle_attribute(const AioState *state, PyObject *handle, int index)
 {
-    PyObject *handle = PyTuple_GET_ITEM(data, index);
-    if (handle == Py_None) {
-        return 1;
-    }
-    PyObject *cancelled = PyObject_GetAttr(handle, state->cancelled);
-    Py_XDECREF(cancelled);
-    return cancelled == NULL ? -1 : cancelled != Py_False ? 0 : PyList_Append(handles, handle) == 0 ? 1 : -1;
+    return aio_slot(handle, state->handle_offsets[index]);
 }
 
-/* The same for an event: a pair of the key and the mask. */
-static int
-add_all(const AioState *state, PyObject *handles, PyObject *event)
+/* Tell the loop of an exception as Handle._run() would. A new reference to None; NULL for an exception that is
+ * to end the loop. */
+static PyObject *
+tell_loop(const Batch *self, PyObject *handle)
 {
-    enum { EVENT_READ = 1, EVENT_WRITE = 2, KEY_DATA = 3 };
+    if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        return NULL;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *args[] = {self->loop, handle, error};
+    PyObject *result = PyObject_VectorcallMethod(self->state->methods[CALLBACK_FAILED], args, 3, NULL);
+    Py_DECREF(error);
+    return result;
+}
+
+/* Leave a context without losing what is to be returned, or the exception that is set. */
+static PyObject *
+leave(PyObject *context, PyObject *result)
+{
+    PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
+    int status = PyContext_Exit(context);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+    else if (status < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* Call the reading of a transport in the context of its handle. */
+static PyObject *
+read_in_context(const Batch *self, PyObject *handle, PyObject *transport, PyObject *context)
+{
+    PyObject *result = NULL;
+    if (PyContext_Enter(context) == 0) {
+        result = leave(context, transport_read_ready(transport, NULL));
+    }
+    return result != NULL ? result : tell_loop(self, handle);
+}
+
+/* Run a handle, if it is not cancelled. A new reference; NULL with an exception. */
+static PyObject *
+run(const Batch *self, PyObject *handle)
+{
+    PyObject *transport = NULL, *context = NULL;
+    bool cancelled = false;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    PyObject *callback = handle_attribute(self->state, handle, HANDLE_CALLBACK);
+    cancelled = handle_attribute(self->state, handle, HANDLE_CANCELLED) != Py_False;
+    if (!cancelled && self->direct && callback != NULL && PyCFunction_Check(callback) &&
+        PyCFunction_GET_FUNCTION(callback) == transport_read_ready) {
+        transport = Py_NewRef(PyCFunction_GET_SELF(callback));
+        context = Py_XNewRef(handle_attribute(self->state, handle, HANDLE_CONTEXT));
+    }
+    Py_END_CRITICAL_SECTION();
+    PyObject *result = cancelled         ? Py_NewRef(Py_None)
+                       : context != NULL ? read_in_context(self, handle, transport, context)
+                                         : PyObject_CallMethodNoArgs(handle, self->state->methods[RUN]);
+    Py_XDECREF(transport);
+    Py_XDECREF(context);
+    return result;
+}
+
+/* What has not run stays in the loop's queue. The exception that is set goes on. */
+static void
+keep_rest(Batch *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodOneArg(self->loop, self->state->methods[RUN_FIRST],
+                                                 (PyObject *)self);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(result);
+    PyErr_SetRaisedException(error);
+}
+
+PyDoc_STRVAR(run_doc,
+"_run($self, /)\n--\n\n"
+"Run the handles that have not run yet and are not cancelled. What SystemExit or KeyboardInterrupt leaves\n"
+"over goes back to the loop.");
+
+static PyObject *
+batch_run(Batch *self, PyObject *Py_UNUSED(ignored))
+{
+    while (self->next < Py_SIZE(self)) {
+        PyObject *handle = self->handles[self->next];
+        self->handles[self->next++] = NULL;
+        PyObject *result = run(self, handle);
+        Py_DECREF(handle);
+        if (result == NULL) {
+            if (self->next < Py_SIZE(self)) {
+                keep_rest(self);
+            }
+            return NULL;
+        }
+        Py_DECREF(result);
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+batch_traverse(Batch *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
+        Py_VISIT(self->handles[i]);
+    }
+    return 0;
+}
+
+static int
+batch_clear(Batch *self)
+{
+    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
+        Py_CLEAR(self->handles[i]);
+    }
+    self->next = Py_SIZE(self);
+    return 0;
+}
+
+static void
+batch_dealloc(Batch *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    batch_clear(self);
+    Py_DECREF(self->loop);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+/* What a loop asks any handle, in debug mode too. */
+static PyObject *
+batch_cancelled(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_FALSE;
+}
+
+static PyObject *
+batch_callback(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_NONE;
+}
+
+/* The handle of a key's data at `index`, 0 for reading and 1 for writing, if it waits for that and `mask` tells
+ * of it; else NULL. Borrowed. */
+static PyObject *
+waiting(PyObject *data, int index, long mask)
+{
+    PyObject *handle = (mask & (1 << index)) != 0 ? PyTuple_GET_ITEM(data, index) : NULL;
+    return handle != Py_None ? handle : NULL;
+}
+
+/* The data of an event's key, a pair of handles or None, and the event's mask; NULL, without an exception, for
+ * what does not look so. Borrowed. */
+static PyObject *
+data_of(PyObject *event, long *mask)
+{
+    enum { KEY_DATA = 3 };
     PyObject *key = PyTuple_Check(event) && PyTuple_GET_SIZE(event) == 2 ? PyTuple_GET_ITEM(event, 0) : NULL;
-    PyObject *data = key != NULL && PyTuple_Check(key) && PyTuple_GET_SIZE(key) == KEY_DATA + 1
-                         ? PyTuple_GET_ITEM(key, KEY_DATA)
-                         : NULL;
-    if (data == NULL || !PyTuple_Check(data) || PyTuple_GET_SIZE(data) != 2) {
-        return 0;
+    if (key == NULL || !PyTuple_Check(key) || PyTuple_GET_SIZE(key) != KEY_DATA + 1 ||
+        !PyLong_CheckExact(PyTuple_GET_ITEM(event, 1))) {
+        return NULL;
     }
-    long mask = PyLong_AsLong(PyTuple_GET_ITEM(event, 1));
-    int status = mask == -1 && PyErr_Occurred() ? -1 : 1;
-    if (status > 0 && (mask & EVENT_READ) != 0) {
-        status = add(state, handles, data, 0);
+    int overflow;
+    *mask = PyLong_AsLongAndOverflow(PyTuple_GET_ITEM(event, 1), &overflow);
+    PyObject *data = PyTuple_GET_ITEM(key, KEY_DATA);
+    return overflow == 0 && PyTuple_Check(data) && PyTuple_GET_SIZE(data) == 2 ? data : NULL;
+}
+
+/* Take the handles that the events are for. False, without an exception, where one is cancelled, or there is
+ * something else than asyncio puts there. */
+static bool
+collect(Batch *self, PyObject *events, Py_ssize_t count)
+{
+    const AioState *state = self->state;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        long mask;
+        PyObject *data = i < PyList_GET_SIZE(events) ? data_of(PyList_GET_ITEM(events, i), &mask) : NULL;
+        if (data == NULL) {
+            return false;
+        }
+        for (int index = 0; index < 2; index++) {
+            PyObject *handle = waiting(data, index, mask);
+            if (handle == NULL) {
+                continue;
+            }
+            if (!Py_IS_TYPE(handle, state->handle_type) ||
+                handle_attribute(state, handle, HANDLE_CANCELLED) != Py_False) {
+                return false;
+            }
+            self->handles[Py_SIZE(self)] = Py_NewRef(handle);
+            Py_SET_SIZE(self, Py_SIZE(self) + 1);
+        }
     }
-    if (status > 0 && (mask & EVENT_WRITE) != 0) {
-        status = add(state, handles, data, 1);
+    return true;
+}
+
+/* A batch with room for the handles of `count` events, and none in it. */
+static Batch *
+batch_new(const AioState *state, PyObject *loop, Py_ssize_t count)
+{
+    Batch *self = PyObject_GC_NewVar(Batch, state->batch_type, 2 * count);
+    PyObject *function = self != NULL ? PyObject_GetAttr((PyObject *)state->handle_type, state->methods[RUN])
+                                      : NULL;
+    if (self == NULL) {
+        return NULL;
     }
-    return status;
+    Py_SET_SIZE(self, 0);
+    self->loop = Py_NewRef(loop);
+    self->state = state;
+    self->direct = function == state->handle_run;
+    self->next = 0;
+    PyErr_Clear();
+    Py_XDECREF(function);
+    return self;
 }
 
 PyObject *
-handles_of(PyObject *module, PyObject *events)
+handles_batch(PyObject *module, PyObject *args)
 {
     const AioState *state = PyModule_GetState(module);
-    if (!PyList_CheckExact(events)) {
+    PyObject *loop, *events;
+    if (!PyArg_ParseTuple(args, "OO:_batch", &loop, &events)) {
+        return NULL;
+    }
+    if (state->handle_type == NULL || state->batch_type == NULL || !PyList_CheckExact(events)) {
         Py_RETURN_NONE;
     }
-    PyObject *handles = PyList_New(0);
-    int status = handles != NULL ? 1 : -1;
-    for (Py_ssize_t i = 0; status > 0 && i < PyList_GET_SIZE(events); i++) {
-        PyObject *event = Py_NewRef(PyList_GET_ITEM(events, i));
-        status = add_all(state, handles, event);
-        Py_DECREF(event);
+    Py_ssize_t count = PyList_GET_SIZE(events);
+    Batch *self = batch_new(state, loop, count);
+    if (self == NULL) {
+        return NULL;
     }
-    if (status <= 0) {
-        Py_CLEAR(handles);
+    bool plain = false;
+    Py_BEGIN_CRITICAL_SECTION(events);
+    plain = collect(self, events, count);
+    Py_END_CRITICAL_SECTION();
+    PyObject_GC_Track(self);
+    if (!plain) {
+        Py_DECREF(self);
+        Py_RETURN_NONE;
     }
-    return status == 0 ? Py_NewRef(Py_None) : handles;
+    return (PyObject *)self;
 }
+
+PyObject *
+handles_learn(PyObject *module, PyObject *type)
+{
+    static const char *const attributes[HANDLE_ATTRIBUTES] = {
+        [HANDLE_CALLBACK] = "_callback",
+        [HANDLE_CANCELLED] = "_cancelled",
+        [HANDLE_CONTEXT] = "_context",
+    };
+    AioState *state = PyModule_GetState(module);
+    PyObject *function = PyObject_GetAttr(type, state->methods[RUN]);
+    if (function == NULL || aio_offsets_of(type, attributes, HANDLE_ATTRIBUTES, state->handle_offsets) < 0) {
+        Py_XDECREF(function);
+        return NULL;
+    }
+    Py_XSETREF(state->handle_run, function);
+    Py_XSETREF(state->handle_type, (PyTypeObject *)Py_NewRef(type));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef batch_methods[] = {
+    {"_run", (PyCFunction)batch_run, METH_NOARGS, run_doc},
+    {NULL,   NULL,                   0,           NULL   },
+};
+
+static PyGetSetDef batch_getset[] = {
+    {"_callback",  batch_callback,  NULL, "None: it has several.",                NULL},
+    {"_cancelled", batch_cancelled, NULL, "False: each of its handles is asked.", NULL},
+    {NULL,         NULL,            NULL, NULL,                                   NULL},
+};
+
+PyDoc_STRVAR(batch_doc,
+"The handles that wait for what the selector has reported, as one of the loop's own.");
+
+static PyType_Slot batch_slots[] = {
+    {Py_tp_doc,      (void *)batch_doc},
+    {Py_tp_dealloc,  batch_dealloc    },
+    {Py_tp_traverse, batch_traverse   },
+    {Py_tp_clear,    batch_clear      },
+    {Py_tp_methods,  batch_methods    },
+    {Py_tp_getset,   batch_getset     },
+    {0,              NULL             },
+};
+
+PyType_Spec batch_spec = {
+    .name = "pyepoll._aio.Batch",
+    .basicsize = offsetof(Batch, handles),
+    .itemsize = sizeof(PyObject *),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = batch_slots,
+};

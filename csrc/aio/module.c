@@ -12,23 +12,34 @@ PyDoc_STRVAR(equip_doc,
 "Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
 "They act for sockets of socket_type itself.");
 
-PyDoc_STRVAR(handles_doc,
-"_handles($module, events, /)\n--\n\n"
-"The handles that wait for the events that a selector reports, as a list; None where one is cancelled.");
+PyDoc_STRVAR(learn_doc,
+"_learn_handles($module, type, /)\n--\n\n"
+"Take note of how type, which is asyncio.Handle, is laid out. Until then there are no batches.");
+
+PyDoc_STRVAR(batch_doc,
+"_batch($module, loop, events, /)\n--\n\n"
+"The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
+"cancelled or anything is not as asyncio makes it.");
 
 static PyMethodDef module_methods[] = {
-    {"_handles", handles_of,      METH_O,       handles_doc},
-    {"_equip",   transport_equip, METH_VARARGS, equip_doc  },
-    {NULL,       NULL,            0,            NULL       },
+    {"_batch",         handles_batch,   METH_VARARGS, batch_doc},
+    {"_equip",         transport_equip, METH_VARARGS, equip_doc},
+    {"_learn_handles", handles_learn,   METH_O,       learn_doc},
+    {NULL,             NULL,            0,            NULL     },
 };
 
 static int
 module_exec(PyObject *module)
 {
     static const char *const names[METHODS] = {
-        [BUFFER_UPDATED] = "buffer_updated", [DATA_RECEIVED] = "data_received", [FAILED] = "_failed",
-
-        [GET_BUFFER] = "get_buffer",         [ON_EOF] = "_read_ready__on_eof",
+        [BUFFER_UPDATED] = "buffer_updated",
+        [CALLBACK_FAILED] = "_callback_failed",
+        [DATA_RECEIVED] = "data_received",
+        [FAILED] = "_failed",
+        [GET_BUFFER] = "get_buffer",
+        [ON_EOF] = "_read_ready__on_eof",
+        [RUN] = "_run",
+        [RUN_FIRST] = "_run_first",
     };
     AioState *state = state_of(module);
     for (int i = 0; i < METHODS; i++) {
@@ -38,12 +49,15 @@ module_exec(PyObject *module)
         }
     }
     state->minus_one = PyLong_FromLong(-1);
-    state->cancelled = PyUnicode_InternFromString("_cancelled");
-    if (state->minus_one == NULL || state->cancelled == NULL) {
+    state->batch_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &batch_spec, NULL);
+    if (state->minus_one == NULL || state->batch_type == NULL) {
         return -1;
     }
     state->transport_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &transport_spec, NULL);
-    return state->transport_type != NULL ? PyModule_AddType(module, state->transport_type) : -1;
+    if (state->transport_type == NULL || PyModule_AddType(module, state->transport_type) < 0) {
+        return -1;
+    }
+    return PyModule_AddType(module, state->batch_type);
 }
 
 static int
@@ -51,6 +65,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     AioState *state = state_of(module);
     Py_VISIT(state->transport_type);
+    Py_VISIT(state->batch_type);
+    Py_VISIT(state->handle_type);
+    Py_VISIT(state->handle_run);
     Py_VISIT(state->socket_type);
     Py_VISIT(state->inherited_write);
     Py_VISIT(state->inherited_read_ready);
@@ -59,12 +76,14 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
-/* This alone makes a cycle. The rest is needed for as long as there is a transport, which may still be used
+/* These alone make a cycle. The rest is needed for as long as there is a transport, which may still be used
  * when the module is garbage. */
 static int
 module_clear(PyObject *module)
 {
-    Py_CLEAR(state_of(module)->transport_type);
+    AioState *state = state_of(module);
+    Py_CLEAR(state->transport_type);
+    Py_CLEAR(state->batch_type);
     return 0;
 }
 
@@ -79,7 +98,8 @@ module_free(void *object)
     Py_CLEAR(state->inherited_read_ready);
     Py_CLEAR(state->read_to_protocol);
     Py_CLEAR(state->read_to_buffer);
-    Py_CLEAR(state->cancelled);
+    Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->handle_run);
     Py_CLEAR(state->minus_one);
     for (int i = 0; i < METHODS; i++) {
         Py_CLEAR(state->methods[i]);

@@ -11,7 +11,10 @@
 enum { BUFFER, CONN_LOST, EMPTY_WAITER, EOF_WRITTEN, PROTOCOL, READ_READY_CB, SOCK, SOCK_FD, ATTRIBUTES };
 
 /* What the C paths call. */
-enum { BUFFER_UPDATED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, METHODS };
+enum { BUFFER_UPDATED, CALLBACK_FAILED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, RUN, RUN_FIRST, METHODS };
+
+/* Attributes of a handle that are read, likewise. */
+enum { HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
 
 typedef struct {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
@@ -20,22 +23,44 @@ typedef struct {
     PyObject *inherited_read_ready;
     PyObject *read_to_protocol; /* asyncio's, one for each kind of protocol: they tell which it is */
     PyObject *read_to_buffer;
-    PyObject *cancelled; /* the name of a handle's attribute */
+    PyTypeObject *batch_type;
+    PyTypeObject *handle_type; /* asyncio.Handle */
+    PyObject *handle_run;      /* its method that a batch need not call */
     PyObject *minus_one;
     PyObject *methods[METHODS]; /* their names */
     Py_ssize_t offsets[ATTRIBUTES];
+    Py_ssize_t handle_offsets[HANDLE_ATTRIBUTES];
     Py_ssize_t closed_offset; /* of a socket's own word whether it is closed */
     _Atomic(char *) spare;    /* where data is received, when no thread has it */
 } AioState;
 
 extern PyType_Spec transport_spec; /* transport.c */
+extern PyType_Spec batch_spec;     /* handles.c */
+
+/* What is in a slot of an object: borrowed, NULL if it is not set. */
+static inline PyObject *
+aio_slot(PyObject *object, Py_ssize_t offset)
+{
+    return *(PyObject **)((char *)object + offset);
+}
+
+/* The places of slots that `type` has by itself, for at most AIO_MOST_OFFSETS names. 0; -1 with an exception, and
+ * none is written: transport.c. */
+enum { AIO_MOST_OFFSETS = 8 };
+int aio_offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets);
 
 /* Give a class of transports the C paths: transport.c. */
 PyObject *transport_equip(PyObject *module, PyObject *args);
 
-/* The handles that wait for what a selector reports, as a list; None where it is not the plain case that none
- * is cancelled: handles.c. */
-PyObject *handles_of(PyObject *module, PyObject *events);
+/* The reading of a transport, for who knows that it is one: transport.c. */
+PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
+
+/* Learn where a handle of asyncio's has what a batch reads: handles.c. */
+PyObject *handles_learn(PyObject *module, PyObject *type);
+
+/* The handles that a loop is to run for what its selector reports, as a batch; None where it is not the plain
+ * case: handles.c. */
+PyObject *handles_batch(PyObject *module, PyObject *args);
 
 /* The state of the module of which `type` has a base. Borrowed. */
 AioState *aio_state_of(PyTypeObject *type);

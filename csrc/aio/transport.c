@@ -22,15 +22,9 @@ enum { RECEIVE_MAX = 256 * 1024 };
 enum { SEND_HELD_MAX = 64 * 1024 };
 
 static PyObject *
-slot(PyObject *object, Py_ssize_t offset)
-{
-    return *(PyObject **)((char *)object + offset);
-}
-
-static PyObject *
 attribute(const AioState *state, PyObject *self, int index)
 {
-    return slot(self, state->offsets[index]);
+    return aio_slot(self, state->offsets[index]);
 }
 
 /* A number from 0 to INT_MAX; -1 for what is none. Sets no exception. */
@@ -57,8 +51,9 @@ open_fd(const AioState *state, PyObject *self)
 {
     PyObject *sock = attribute(state, self, SOCK);
     bool plain = sock != NULL && Py_IS_TYPE(sock, state->socket_type);
-    return plain && slot(sock, state->closed_offset) == Py_False ? number_of(attribute(state, self, SOCK_FD))
-                                                                 : -1;
+    return plain && aio_slot(sock, state->closed_offset) == Py_False
+               ? number_of(attribute(state, self, SOCK_FD))
+               : -1;
 }
 
 /* None for a result that nobody needs; it takes over the reference. */
@@ -217,7 +212,7 @@ PyDoc_STRVAR(read_ready_doc,
 "_read_ready($self, /)\n--\n\n"
 "The socket is readable: receive once, and tell the protocol.");
 
-static PyObject *
+PyObject *
 transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     AioState *state = aio_state_of(Py_TYPE(self));
@@ -365,6 +360,20 @@ offset_of(PyObject *type, const char *name)
     return offset;
 }
 
+int
+aio_offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
+{
+    Py_ssize_t found[AIO_MOST_OFFSETS];
+    for (int i = 0; i < count; i++) {
+        found[i] = offset_of(type, names[i]);
+        if (found[i] < 0) {
+            return -1;
+        }
+    }
+    memcpy(offsets, found, (size_t)count * sizeof(*offsets));
+    return 0;
+}
+
 PyObject *
 transport_equip(PyObject *module, PyObject *args)
 {
@@ -388,11 +397,8 @@ transport_equip(PyObject *module, PyObject *args)
         PyErr_Clear();
         socket_type = NULL;
     }
-    for (int i = 0; i < ATTRIBUTES; i++) {
-        state->offsets[i] = offset_of(type, attributes[i]);
-        if (state->offsets[i] < 0) {
-            return NULL;
-        }
+    if (aio_offsets_of(type, attributes, ATTRIBUTES, state->offsets) < 0) {
+        return NULL;
     }
     const struct {
         const char *name;
