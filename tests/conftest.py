@@ -279,7 +279,10 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     lasts = request.node.get_closest_marker("lasts")
-    seconds = HANG + (lasts.args[0] if lasts and request.config.getoption("--long") else 0)
+    seconds: float = HANG
+    if request.config.getoption("--long"):
+        # Nobody waits for the long forms, and other programs may be at work beside them.
+        seconds = 5 * HANG + (lasts.args[0] if lasts else 0)
     faulthandler.dump_traceback_later(seconds, exit=True, file=request.config.stash[_stderr])
     yield
     faulthandler.cancel_dump_traceback_later()
