@@ -1,0 +1,101 @@
+"""Every block of code on the pages runs as it stands, or says why not; every link leads somewhere."""
+
+import doctest
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from pages import PAGES, PORT, ROOT, Block, Session, blocks_of, commands, run_alone, serve_echo
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+DIRECTIVES = {"{eval-rst}", "{toctree}"}
+
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def run_by_ci() -> list[str]:
+    """The commands of README.md that .ci/run runs to the letter; their shape is tested in test_readme.py."""
+    return [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(".ci/venv ")]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_block_is_of_a_kind_that_is_run(block: Block) -> None:
+    assert block.language in {"python", "sh", "console", "text"} | DIRECTIVES
+    if block.note.startswith("not run"):
+        assert block.excused
+    if block.program:
+        calls = [
+            command
+            for other in blocks_of(block.page)
+            if other.language == "console" and not other.excused
+            for command, _ in commands(other)
+        ]
+        assert any(block.program in command.split() for command in calls), "nobody runs this program"
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python" and not block.program], ids=str
+)
+def test_python_block_runs(block: Block, tmp_path: Path) -> None:
+    if needs := re.fullmatch(r"needs Python (\d+)\.(\d+)", block.note):
+        if sys.version_info < tuple(map(int, needs.groups())):
+            pytest.skip(block.note)
+    if ">>>" in block.text:
+        examples = doctest.DocTestParser().get_doctest(block.text, {}, "the block", None, None)
+        assert doctest.DocTestRunner().run(examples).failed == 0
+    elif PORT in block.text:
+        serve_echo(block.text, tmp_path)
+    else:
+        run_alone(block.text, tmp_path)
+
+
+@by_name
+def test_session_goes_as_it_is_told(page: Path, tmp_path: Path) -> None:
+    blocks = blocks_of(page)
+    session = [block for block in blocks if block.language == "console" and not block.excused]
+    Session(blocks, tmp_path).run(session)
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "sh" and not block.excused], ids=str
+)
+def test_sh_block_runs(block: Block, tmp_path: Path) -> None:
+    session = Session(blocks_of(block.page), tmp_path)
+    for line in block.text.splitlines():
+        if line not in run_by_ci():
+            status, printed = session.finish(line)
+            assert status == 0, printed
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that forges and MyST give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return set(map(anchor_of, re.findall(r"^#+ (.*)$", text, re.MULTILINE)))
+
+
+@by_name
+def test_every_link_and_path_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for path, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", text):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    named = [ROOT / path for path in re.findall(r"(?:examples|docs|\.ci)/[\w.-]+\w", text)]
+    tests = [ROOT / "tests" / name for name in re.findall(r"\btest_\w+\.py", text)]
+    missing = sorted(str(path) for path in {*named, *tests} if not path.exists())
+    assert not missing
+
+
+def test_docs_have_no_page_that_is_not_looked_at() -> None:
+    strays = [path for path in (ROOT / "docs").glob("**/*") if path.suffix in {".rst", ".txt", ".ipynb"}]
+    assert not [path for path in strays if "_build" not in path.parts]
+
+
+def test_nothing_sends_the_reader_to_a_strangers_package() -> None:
+    for page in PAGES:
+        assert not re.search(r"install\s+(-\S+\s+)*pyepoll\b", page.read_text()), page
