@@ -91,6 +91,18 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     assert not missing
 
 
+def test_each_surprise_of_the_kernel_has_a_program_and_a_source() -> None:
+    text = (ROOT / "docs/kernel.md").read_text()
+    *surprises, rest = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert rest.startswith("And some more")
+    assert len(surprises) > 20
+    for surprise in surprises:
+        title, _, body = surprise.partition("\n")
+        assert "```python\n" in body, title
+        assert "\n*Source:* " in body, title
+        assert f"(#{anchor_of(title)})" in text, f"the list at the top leaves out: {title}"
+
+
 def test_docs_have_no_page_that_is_not_looked_at() -> None:
     strays = [path for path in (ROOT / "docs").glob("**/*") if path.suffix in {".rst", ".txt", ".ipynb"}]
     assert not [path for path in strays if "_build" not in path.parts]

@@ -35,3 +35,13 @@ def test_the_two_commands_set_up_everything() -> None:
     assert script, "the main job is a program of examples/"
     assert (ROOT / script[0]).is_file()
     assert test.endswith(" && .venv-test/bin/pytest")
+
+
+def test_the_figures_are_the_same_on_both_pages() -> None:
+    def figures(page: str) -> str:
+        _, _, rest = (ROOT / page).read_text().partition("<!-- benchmarks: begin -->")
+        part, end, _ = rest.partition("<!-- benchmarks: end -->")
+        assert end
+        return part.replace("](docs/", "](")
+
+    assert figures("README.md") == figures("docs/performance.md")
