@@ -1,0 +1,297 @@
+"""Sphinx: `sphinx-build -W docs docs/_build`, in an environment in which the package is installed."""
+
+import ast
+import builtins
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import download_reference, manpage, pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.inspect import stringify_signature
+
+import pyepoll
+import pyepoll.aio
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("**/*.py"))
+
+sys.path.insert(0, str(ROOT / "tests"))
+from surface import surface  # noqa: E402
+
+project = "pyepoll"
+author = "The pyepoll authors"
+copyright = f"2026, {author}"
+version = release = pyepoll.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+nitpicky = True
+show_warning_types = True
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+html_theme = "furo"
+html_title = f"pyepoll {release}"
+html_static_path = ["_static"]
+html_css_files = ["pyepoll.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+# The Markdown is read as it is elsewhere too, where quotes are straight.
+smartquotes = False
+
+manpages_url = "https://man7.org/linux/man-pages/man{section}/{page}.{section}.html"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+
+PYTHON_DOCS = "https://docs.python.org/3/library/"
+PYTHON_PAGES = {
+    "Any": "typing.html#typing.Any",
+    "Coroutine": "collections.abc.html#collections.abc.Coroutine",
+    "Iterable": "collections.abc.html#collections.abc.Iterable",
+    "Iterator": "collections.abc.html#collections.abc.Iterator",
+    "Mapping": "collections.abc.html#collections.abc.Mapping",
+    "NamedTuple": "typing.html#typing.NamedTuple",
+    "Self": "typing.html#typing.Self",
+    "SupportsIndex": "typing.html#typing.SupportsIndex",
+    "TracebackType": "types.html#types.TracebackType",
+    "SelectorEventLoop": "asyncio-eventloop.html#asyncio.SelectorEventLoop",
+    "asyncio.run": "asyncio-runner.html#asyncio.run",
+    "bool": "functions.html#bool",
+    "dict": "stdtypes.html#dict",
+    "IntFlag": "enum.html#enum.IntFlag",
+    "float": "functions.html#float",
+    "int": "functions.html#int",
+    "list": "stdtypes.html#list",
+    "None": "constants.html#None",
+    "object": "functions.html#object",
+    "os.close": "os.html#os.close",
+    "BaseSelector": "selectors.html#selectors.BaseSelector",
+    "SelectorKey": "selectors.html#selectors.SelectorKey",
+    "tuple": "stdtypes.html#tuple",
+}
+"""Where Python's documentation has what ours refers to; a list, since to build must not need the network."""
+PLACEHOLDERS = {"T", "FileDescriptorLike"}
+"""What stands for a type in signatures, as the reference says."""
+
+logger = logging.getLogger(__name__)
+
+
+# The types of what is in C: they are in the stub, and nowhere else.
+
+
+def stub_functions() -> dict[str, ast.FunctionDef]:
+    """Every function and method of the stub by its dotted name; of overloads the last, which takes most."""
+    (directory,) = find_spec("pyepoll").submodule_search_locations
+    tree = ast.parse((Path(directory) / "_epoll.pyi").read_text())
+    found = {}
+    for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
+        prefix = f"{scope.name}." if isinstance(scope, ast.ClassDef) else ""
+        found |= {prefix + node.name: node for node in scope.body if isinstance(node, ast.FunctionDef)}
+    return found
+
+
+STUB = stub_functions()
+SHORT = {"_T": "T", "_FileDescriptorLike": "FileDescriptorLike"}
+"""How the stub's private names are shown; what stands for several types is told in the reference."""
+LONG = {"_Timeout": "float | SupportsIndex | None", "_Sigmask": "Iterable[int] | None"}
+
+
+def shown_type(annotation: ast.expr) -> str:
+    return re.sub(r"\b_\w+", lambda name: (SHORT | LONG).get(name[0], name[0]), ast.unparse(annotation))
+
+
+MADE_BY_THE_PACKAGE = {"Registrations", "aio.SocketTransport"}
+"""What these are made of is nobody's concern."""
+
+
+def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tuple[str, str]:
+    """The arguments, with the defaults of the function and the stub's types, and what it returns."""
+    types = {node.arg: node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    shown = runtime.replace(
+        parameters=[
+            parameter.replace(annotation=shown_type(types[name]))
+            for name, parameter in runtime.parameters.items()
+            if name != "self"
+        ]
+    )
+    arguments = stringify_signature(shown, show_return_annotation=False).replace("Ellipsis", "...")
+    return arguments, "" if function.name == "__new__" else shown_type(function.returns)
+
+
+def add_types(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    path = name.removeprefix("pyepoll.").removeprefix("raw.").replace("EpollSelector.", "Selector.")
+    if path in MADE_BY_THE_PACKAGE:
+        return "", None
+    function = STUB.get(f"{path}.__new__" if what == "class" else path)
+    if function is None or not is_plain(thing) or inspect.isgetsetdescriptor(thing):
+        return None
+    return typed_signature(function, inspect.signature(thing))
+
+
+# What help() shows of C is plain text: here it becomes reStructuredText.
+
+ERRNO = r"\bE(?:POLL|PIO)?[A-Z_\d]{2,}\b"
+LINKED = re.compile(
+    rf"(?P<manpage>\b[a-z]\w+\(\d\))|(?P<error>\b[A-Z]\w+Error\b)|(?P<literal>{ERRNO}|\b(?:CAP|CONFIG)_[A-Z_]+)"
+)
+MARKED = re.compile(
+    rf"""{LINKED.pattern.removesuffix(")")}
+        | /(?:proc|sys)/[\w/]+
+        | \b(?:\w+\.)*\w+\(\)
+        | \b(?:pyepoll|select|selectors|os)\.\w+(?:\.\w+)*
+        | \bEVENT_[A-Z]+
+        | \b(?:Event\.)?(?:IN|OUT|PRI|ERR|HUP|RDHUP|ET|ONESHOT|EXCLUSIVE|WAKEUP)\b(?:\s\|\s(?:IN|OUT|PRI)\b)*
+        | \bNone\b
+    )""",
+    re.VERBOSE,
+)
+ROLES = {"argument": "*{}*", "manpage": ":manpage:`{}`", "error": ":exc:`{}`", "literal": "``{}``"}
+
+
+def marked(text: str, names: set[str]) -> str:
+    """Plain text with its arguments, errors, constants and manual pages set as what they are."""
+    argument = rf"\b(?:{'|'.join(sorted(names))})\b(?!\()" if names else "(?!)"
+    pieces, end = [], 0
+    for match in re.finditer(rf"(?P<argument>{argument})|{MARKED.pattern}", text, re.VERBOSE):
+        pieces += [escaped(text[end : match.start()]), "\\ ", ROLES[match.lastgroup].format(match[0]), "\\ "]
+        end = match.end()
+    return "".join([*pieces, escaped(text[end:])])
+
+
+def escaped(text: str) -> str:
+    return re.sub(r"([\\*`|_])", r"\\\1", text)
+
+
+def linked(text: str) -> str:
+    """reStructuredText with its errors and manual pages set as what they are."""
+    pieces = re.split(r"(``.*?``|:\w+:`.*?`)", text, flags=re.DOTALL)
+    for i in range(0, len(pieces), 2):
+        pieces[i] = LINKED.sub(lambda match: ROLES[match.lastgroup].format(match[0]), pieces[i])
+    return "".join(pieces)
+
+
+def from_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    text = "\n".join(lines)
+    if not is_plain(thing):
+        lines[:] = linked(text).splitlines()
+        return
+    has_arguments = callable(thing) and not inspect.isgetsetdescriptor(thing)
+    names = set(inspect.signature(thing).parameters) - {"self"} if has_arguments else set()
+    lines[:] = "\n\n".join(
+        f".. code-block:: python\n\n{part}" if part.startswith("    ") else marked(part, names)
+        for part in text.strip().split("\n\n")
+    ).splitlines()
+
+
+def is_plain(thing: Any) -> bool:
+    """Whether a docstring is C's. The package's Epoll has the core's."""
+    if isinstance(thing, type):
+        return thing in (pyepoll.Epoll, pyepoll.Waker, pyepoll.raw.EventBuffer)
+    return inspect.isgetsetdescriptor(thing) or (inspect.isroutine(thing) and not inspect.isfunction(thing))
+
+
+# Links that are right on a forge, where the pages are read as they are, and here.
+
+
+def unlink_folders(app: Sphinx, document: nodes.document) -> None:
+    """A folder of the checkout has no page here."""
+    for node in list(document.findall(pending_xref)):
+        if node["reftype"] == "myst":
+            here = Path(app.env.doc2path(node["refdoc"])).parent
+            if (here / node["reftarget"]).resolve().is_dir():
+                node.replace_self(node.children)
+
+
+def link_examples(app: Sphinx, document: nodes.document) -> None:
+    """The programs are pages here, to be read and not to be downloaded."""
+    for node in list(document.findall(download_reference)):
+        path = (Path(app.env.doc2path(app.env.docname)).parent / node["reftarget"]).resolve()
+        if path in EXAMPLES:
+            uri = app.builder.get_relative_uri(app.env.docname, page_of(path))
+            node.replace_self(nodes.reference("", "", *node.children, internal=True, refuri=uri))
+
+
+def page_of(example: Path) -> str:
+    return str(example.relative_to(ROOT).with_suffix(""))
+
+
+def example_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for example in EXAMPLES:
+        title = str(example.relative_to(ROOT))
+        code = app.builder.highlighter.highlight_block(example.read_text(), "python")
+        yield page_of(example), {"title": title, "body": f"<h1>{title}</h1>\n{code}"}, "page.html"
+
+
+def link_manual_pages(app: Sphinx, document: nodes.document) -> None:
+    """Where a page says epoll(7), it means the manual."""
+    for text in list(document.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.paragraph):
+            pieces = re.split(r"\b([a-z]\w+\(\d\))", text)
+            text.parent.replace(
+                text, [manual_page(piece) if i % 2 else nodes.Text(piece) for i, piece in enumerate(pieces)]
+            )
+
+
+def manual_page(name: str) -> manpage:
+    page, section = name.removesuffix(")").split("(")
+    uri = manpages_url.format(page=page, section=section)
+    return manpage("", "", nodes.reference("", name, internal=False, refuri=uri))
+
+
+def to_python_docs(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contents: nodes.Element
+) -> nodes.Element | None:
+    target = node.get("reftarget", "")
+    name = target.rpartition(".")[2]
+    page = PYTHON_PAGES.get(target) or PYTHON_PAGES.get(name)
+    if page is None and isinstance(getattr(builtins, target, None), type):
+        page = f"exceptions.html#{target}"
+    if page is None:
+        return contents if name in PLACEHOLDERS else None
+    link = nodes.reference("", "", internal=False, refuri=PYTHON_DOCS + page)
+    link += contents
+    return link
+
+
+# Every public name is in the reference.
+
+UNTOLD = {"and", "class_getitem", "eq", "next", "rand", "reduce_ex", "repr", "str"}
+"""The special methods that do what one expects, and what no one calls by hand."""
+
+
+def check_names(app: Sphinx, env: BuildEnvironment) -> None:
+    told = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
+    wanted = {name for name in surface() if not name.startswith(("Ready.", "Registrations."))}
+    wanted = {f"raw.{name}" if name.startswith("EventBuffer") else name for name in wanted}
+    for prefix, module in ("", pyepoll), ("raw.", pyepoll.raw), ("aio.", pyepoll.aio):
+        wanted |= {prefix + name for name in module.__all__}
+    for name in sorted(wanted - told):
+        if name.rpartition(".")[2].strip("_") not in UNTOLD:
+            logger.warning("%s is not in the reference", name, type="pyepoll")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", add_types)
+    app.connect("autodoc-process-docstring", from_docstring)
+    app.connect("missing-reference", to_python_docs)
+    app.connect("doctree-read", unlink_folders)
+    # Before Sphinx takes note of what is to be downloaded.
+    app.connect("doctree-read", link_examples, priority=100)
+    app.connect("html-collect-pages", example_pages)
+    app.connect("doctree-read", link_manual_pages)
+    app.connect("env-check-consistency", check_names)
