@@ -1,6 +1,7 @@
 /*
- * What a selector reports becomes one handle of the loop's, a batch, that runs the handles which wait for it. In
- * the loop's queue it stands where they would stand, and runs them in the order in which they would run.
+ * What a selector reports becomes one handle of the loop's, a batch, that runs the handles which wait for
+ * it. In the loop's queue it stands where they would stand, and runs them in the order in which they would
+ * run.
  *
  * A transport's reading is called without Handle._run(), which would only step into the context and call it.
  */
@@ -22,8 +23,8 @@ handle_attribute(const AioState *state, PyObject *handle, int index)
     return aio_slot(handle, state->handle_offsets[index]);
 }
 
-/* Tell the loop of an exception as Handle._run() would. A new reference to None; NULL for an exception that is
- * to end the loop. */
+/* Tell the loop of an exception as Handle._run() would. A new reference to None; NULL for an exception that
+ * is to end the loop. */
 static PyObject *
 tell_loop(const Batch *self, PyObject *handle)
 {
@@ -169,8 +170,8 @@ batch_callback(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
     Py_RETURN_NONE;
 }
 
-/* The handle of a key's data at `index`, 0 for reading and 1 for writing, if it waits for that and `mask` tells
- * of it; else NULL. Borrowed. */
+/* The handle of a key's data at `index`, 0 for reading and 1 for writing, if it waits for that and `mask`
+ * tells of it; else NULL. Borrowed. */
 static PyObject *
 waiting(PyObject *data, int index, long mask)
 {
@@ -178,8 +179,8 @@ waiting(PyObject *data, int index, long mask)
     return handle != Py_None ? handle : NULL;
 }
 
-/* The data of an event's key, a pair of handles or None, and the event's mask; NULL, without an exception, for
- * what does not look so. Borrowed. */
+/* The data of an event's key, a pair of handles or None, and the event's mask; NULL, without an exception,
+ * for what does not look so. Borrowed. */
 static PyObject *
 data_of(PyObject *event, long *mask)
 {

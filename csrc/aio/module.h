@@ -44,8 +44,8 @@ aio_slot(PyObject *object, Py_ssize_t offset)
     return *(PyObject **)((char *)object + offset);
 }
 
-/* The places of slots that `type` has by itself, for at most AIO_MOST_OFFSETS names. 0; -1 with an exception, and
- * none is written: transport.c. */
+/* The places of slots that `type` has by itself, for at most AIO_MOST_OFFSETS names. 0; -1 with an exception,
+ * and none is written: transport.c. */
 enum { AIO_MOST_OFFSETS = 8 };
 int aio_offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets);
 
