@@ -7,6 +7,7 @@ in C as long as nothing is out of the ordinary.
 """
 
 import asyncio
+import asyncio.events
 import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
@@ -72,7 +73,9 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
 
 _aio._equip(SocketTransport, socket.socket)
 with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
-    _aio._learn_handles(asyncio.Handle)
+    _handle_run: Any = vars(asyncio.Handle)["_run"]
+    if _handle_run.__globals__ is vars(asyncio.events):  # What has been put in its place is to be called.
+        _aio._learn_handles(asyncio.Handle)
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -125,14 +128,17 @@ class EventLoop(asyncio.SelectorEventLoop):
         elif event_list:
             self._ready.append(batch)  # type: ignore[attr-defined]
 
-    def _run_first(self, batch: _aio.Batch) -> None:
-        self._ready.appendleft(batch)  # type: ignore[attr-defined]
-
     def _callback_failed(self, handle: Any, error: BaseException) -> None:
-        source = _format_callback(handle._callback, handle._args)
-        self.call_exception_handler(
-            {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
-        )
+        try:
+            raise error  # A handler may ask for what is being handled.
+        except BaseException as raised:
+            source = _format_callback(handle._callback, handle._args)
+            context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}
+            if handle._source_traceback:
+                context["source_traceback"] = handle._source_traceback
+            self.call_exception_handler(context)
+        finally:
+            del error  # The traceback leads here: it would be a cycle.
 
 
 def new_event_loop() -> EventLoop:

@@ -7,7 +7,12 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
+import operator
+import signal
 import socket
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -441,3 +446,210 @@ def test_a_batch_that_never_runs_is_garbage() -> None:
     on_a_key(check)
     gc.collect()
     assert gone[0]() is None
+
+
+def test_a_handle_patched_before_the_import_is_called() -> None:
+    """As the tools that measure callbacks say to do it: first of all."""
+    program = """
+import asyncio, socket
+seen = []
+proper = asyncio.Handle._run
+def patched(self):
+    seen.append(getattr(self._callback, "__name__", None))
+    proper(self)
+asyncio.Handle._run = patched
+from pyepoll import aio
+
+async def main():
+    come = asyncio.get_running_loop().create_future()
+    class Reads(asyncio.Protocol):
+        def data_received(self, data):
+            come.set_result(data)
+    near, peer = socket.socketpair()
+    near.setblocking(False)
+    with peer:
+        transport, _ = await asyncio.get_running_loop().create_connection(Reads, sock=near)
+        peer.send(b"data")
+        await come
+        transport.abort()
+        await asyncio.sleep(0)
+
+aio.run(main())
+assert "_read_ready" in seen, seen
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    proper: Any = vars(asyncio.Handle)["_run"]
+    called: list[object] = []
+
+    def patched(self: Any) -> None:
+        called.append(self)
+        proper(self)
+
+    async def scenario() -> list[bool]:
+        async with connection(seen := Plain()) as (transport, peer):
+            handle = reader_of(transport)
+            peer.send(b"data")
+            called.clear()
+            asyncio.get_running_loop().call_soon(monkeypatch.setattr, asyncio.Handle, "_run", patched)
+            await soon(lambda: seen.has(4))
+            monkeypatch.setattr(asyncio.Handle, "_run", proper)
+            return [handle is each for each in called if handle is each]
+
+    assert same(scenario) == [True]
+
+
+@pytest.mark.parametrize("created_in_debug", [False, True])
+def test_what_a_handler_is_told_of_an_exception(created_in_debug: bool) -> None:
+    """It may log what is being handled, and where the handle was made."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        told: list[Any] = []
+
+        def handler(_: Any, context: dict[str, Any]) -> None:
+            told.append((sorted(context), sys.exc_info()[1] is context["exception"]))
+
+        def fails() -> None:
+            raise ZeroDivisionError
+
+        loop.set_exception_handler(handler)
+        loop.set_debug(created_in_debug)
+        async with connection(Plain()) as (transport, peer):
+            transport.pause_reading()
+            transport.resume_reading()
+            loop.set_debug(False)
+            transport._read_ready_cb = fails
+            peer.send(b"data")
+            await soon(lambda: bool(told))
+            transport.pause_reading()
+        return told[:1]
+
+    assert same(scenario)[0][1]
+
+
+class Runs:
+    """A context that is none of contextvars'."""
+
+    def run(self, function: Callable[..., object], *args: object) -> object:
+        return function(*args)
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("_context", Runs()), ("_args", (1,))])
+def test_a_handle_that_is_not_quite_a_transports(attribute: str, value: object) -> None:
+    async def scenario() -> list[Any]:
+        seen: list[Any] = complaints()
+
+        class Notes(Plain):
+            def data_received(self, data: bytes) -> None:
+                seen.append(data)
+
+        async with connection(Notes()) as (transport, peer):
+            handle = reader_of(transport)
+            proper = getattr(handle, attribute)
+            setattr(handle, attribute, value)
+            peer.send(b"data")
+            await soon(lambda: bool(seen))
+            setattr(handle, attribute, proper)
+            transport.pause_reading()
+        return [each if isinstance(each, bytes) else type(each["exception"]) for each in seen[:1]]
+
+    assert same(scenario) == [b"data" if attribute == "_context" else TypeError]
+
+
+def test_what_is_logged_when_debug_mode_comes_in_the_midst() -> None:
+    for make in FACTORIES.values():
+        loop = make()
+        a, b = socket.socketpair()
+
+        def read(loop: asyncio.AbstractEventLoop = loop, a: socket.socket = a) -> None:
+            a.recv(9)
+            loop.call_exception_handler({"message": "said"})
+            loop.stop()
+
+        with a, b, logged() as messages:
+            loop.slow_callback_duration = 1000
+            loop.add_reader(a, read)
+            b.send(b"data")
+            loop.call_soon(loop.set_debug, True)
+            loop.run_forever()
+            loop.remove_reader(a)
+        loop.close()
+        assert messages[0].startswith("said"), messages
+
+
+def test_what_is_ready_may_be_cancelled(pairs: Pairs) -> None:
+    """As a program does that empties a loop."""
+    for make in FACTORIES.values():
+        loop: Any = make()
+        seen: list[int] = []
+
+        def purge(loop: Any = loop) -> None:
+            loop.stop()
+            for handle in loop._ready:
+                assert not handle.cancelled()
+                handle.cancel()
+                assert handle.cancelled()
+                assert handle._cancelled
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, seen.append, number)
+        make_ready(pairs)
+        loop.call_soon(purge)
+        loop.run_forever()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert seen == []
+        assert len(loop._selector.get_map()) == 1, "cancelled readers are not waited for"
+        loop.close()
+        for sock, _ in pairs:
+            sock.recv(9)
+
+
+def test_an_exception_of_a_signals_handler_beside_the_end(pairs: Pairs, monkeypatch: Any) -> None:
+    """KeyboardInterrupt, while a signal waits to be handled: what its handler raises is not lost, nor is the
+    rest. The callback is all in C, so that it is handled only once the callback has raised."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def alarm(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        for make in FACTORIES.values():
+            loop = make()
+            seen: list[Any] = []
+
+            def read(number: int, loop: asyncio.AbstractEventLoop = loop, seen: list[Any] = seen) -> None:
+                with contextlib.suppress(BlockingIOError):
+                    pairs[number][0].recv(100)
+                    seen.append(number)
+                    loop.call_soon(seen.append, f"soon {number}")
+
+            acts = map(
+                operator.call,
+                [
+                    partial(signal.setitimer, signal.ITIMER_REAL, 0.0005),
+                    partial(sum, range(3_000_000)),  # Without a look at signals.
+                    partial(signal.default_int_handler, signal.SIGINT, None),
+                ],
+            )
+            for number, (sock, _) in enumerate(pairs):
+                loop.add_reader(sock, read, number)
+            loop.add_reader(pairs[1][0], next, itertools.filterfalse(None, acts))
+            make_ready(pairs)
+            with pytest.raises(TimeoutError) as raised:
+                loop.run_forever()
+            assert isinstance(raised.value.__context__, KeyboardInterrupt)
+            loop.remove_reader(pairs[1][0])
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+            assert seen[: PAIRS - 1] == [0, *range(2, PAIRS)]
+            pairs[1][0].recv(100)
+            loop.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert unraisable == []

@@ -13,6 +13,7 @@ typedef struct {
     PyObject_VAR_HEAD PyObject *loop;
     const AioState *state; /* of the type's module */
     bool direct;           /* Handle._run() is asyncio's own: there is no need to call it */
+    bool cancelled;
     Py_ssize_t next;
     PyObject *handles[];
 } Batch;
@@ -64,6 +65,29 @@ read_in_context(const Batch *self, PyObject *handle, PyObject *transport, PyObje
     return result != NULL ? result : tell_loop(self, handle);
 }
 
+/* Whether a handle does nothing else than to call a transport's reading in a context. */
+static bool
+is_reading(const AioState *state, PyObject *handle)
+{
+    PyObject *callback = handle_attribute(state, handle, HANDLE_CALLBACK);
+    PyObject *args = handle_attribute(state, handle, HANDLE_ARGS);
+    PyObject *context = handle_attribute(state, handle, HANDLE_CONTEXT);
+    return Py_IS_TYPE(handle, state->handle_type) && callback != NULL && PyCFunction_Check(callback) &&
+           PyCFunction_GET_FUNCTION(callback) == transport_read_ready && args != NULL &&
+           PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 0 && context != NULL &&
+           PyContext_CheckExact(context);
+}
+
+/* Whether Handle._run() is asyncio's own. */
+static bool
+is_direct(const AioState *state)
+{
+    PyObject *function = PyObject_GetAttr((PyObject *)state->handle_type, state->methods[RUN]);
+    PyErr_Clear();
+    Py_XDECREF(function);
+    return function == state->handle_run;
+}
+
 /* Run a handle, if it is not cancelled. A new reference; NULL with an exception. */
 static PyObject *
 run(const Batch *self, PyObject *handle)
@@ -71,12 +95,10 @@ run(const Batch *self, PyObject *handle)
     PyObject *transport = NULL, *context = NULL;
     bool cancelled = false;
     Py_BEGIN_CRITICAL_SECTION(handle);
-    PyObject *callback = handle_attribute(self->state, handle, HANDLE_CALLBACK);
     cancelled = handle_attribute(self->state, handle, HANDLE_CANCELLED) != Py_False;
-    if (!cancelled && self->direct && callback != NULL && PyCFunction_Check(callback) &&
-        PyCFunction_GET_FUNCTION(callback) == transport_read_ready) {
-        transport = Py_NewRef(PyCFunction_GET_SELF(callback));
-        context = Py_XNewRef(handle_attribute(self->state, handle, HANDLE_CONTEXT));
+    if (!cancelled && self->direct && is_reading(self->state, handle)) {
+        transport = Py_NewRef(PyCFunction_GET_SELF(handle_attribute(self->state, handle, HANDLE_CALLBACK)));
+        context = Py_NewRef(handle_attribute(self->state, handle, HANDLE_CONTEXT));
     }
     Py_END_CRITICAL_SECTION();
     PyObject *result = cancelled         ? Py_NewRef(Py_None)
@@ -87,13 +109,17 @@ run(const Batch *self, PyObject *handle)
     return result;
 }
 
-/* What has not run stays in the loop's queue. The exception that is set goes on. */
+/* What has not run stays in the loop's queue. The exception that is set goes on. No Python code runs here, in
+ * which a signal's handler might raise another one that would be lost. */
 static void
 keep_rest(Batch *self)
 {
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *result = PyObject_CallMethodOneArg(self->loop, self->state->methods[RUN_FIRST],
-                                                 (PyObject *)self);
+    PyObject *ready = PyObject_GetAttr(self->loop, self->state->methods[READY]);
+    PyObject *result = ready != NULL ? PyObject_CallMethodOneArg(ready, self->state->methods[APPENDLEFT],
+                                                                 (PyObject *)self)
+                                     : NULL;
+    Py_XDECREF(ready);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -109,6 +135,7 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 batch_run(Batch *self, PyObject *Py_UNUSED(ignored))
 {
+    self->direct = is_direct(self->state);
     while (self->next < Py_SIZE(self)) {
         PyObject *handle = self->handles[self->next];
         self->handles[self->next++] = NULL;
@@ -123,6 +150,37 @@ batch_run(Batch *self, PyObject *Py_UNUSED(ignored))
         Py_DECREF(result);
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancel_doc,
+"cancel($self, /)\n--\n\n"
+"Cancel the handles that have not run yet.");
+
+static PyObject *
+batch_cancel(Batch *self, PyObject *Py_UNUSED(ignored))
+{
+    self->cancelled = true;
+    for (Py_ssize_t i = self->next; i < Py_SIZE(self); i++) {
+        PyObject *handle = Py_XNewRef(self->handles[i]);
+        PyObject *result = handle != NULL ? PyObject_CallMethodNoArgs(handle, self->state->methods[CANCEL])
+                                          : Py_NewRef(Py_None);
+        Py_XDECREF(handle);
+        if (result == NULL) {
+            return NULL;
+        }
+        Py_DECREF(result);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancelled_doc,
+"cancelled($self, /)\n--\n\n"
+"Whether it has been cancelled as a whole.");
+
+static PyObject *
+batch_is_cancelled(Batch *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->cancelled);
 }
 
 static int
@@ -159,13 +217,13 @@ batch_dealloc(Batch *self)
 
 /* What a loop asks any handle, in debug mode too. */
 static PyObject *
-batch_cancelled(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+batch_cancelled(Batch *self, void *Py_UNUSED(closure))
 {
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(self->cancelled);
 }
 
 static PyObject *
-batch_callback(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+batch_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
     Py_RETURN_NONE;
 }
@@ -229,18 +287,15 @@ static Batch *
 batch_new(const AioState *state, PyObject *loop, Py_ssize_t count)
 {
     Batch *self = PyObject_GC_NewVar(Batch, state->batch_type, 2 * count);
-    PyObject *function = self != NULL ? PyObject_GetAttr((PyObject *)state->handle_type, state->methods[RUN])
-                                      : NULL;
     if (self == NULL) {
         return NULL;
     }
     Py_SET_SIZE(self, 0);
     self->loop = Py_NewRef(loop);
     self->state = state;
-    self->direct = function == state->handle_run;
+    self->direct = false;
+    self->cancelled = false;
     self->next = 0;
-    PyErr_Clear();
-    Py_XDECREF(function);
     return self;
 }
 
@@ -276,6 +331,7 @@ PyObject *
 handles_learn(PyObject *module, PyObject *type)
 {
     static const char *const attributes[HANDLE_ATTRIBUTES] = {
+        [HANDLE_ARGS] = "_args",
         [HANDLE_CALLBACK] = "_callback",
         [HANDLE_CANCELLED] = "_cancelled",
         [HANDLE_CONTEXT] = "_context",
@@ -292,14 +348,17 @@ handles_learn(PyObject *module, PyObject *type)
 }
 
 static PyMethodDef batch_methods[] = {
-    {"_run", (PyCFunction)batch_run, METH_NOARGS, run_doc},
-    {NULL,   NULL,                   0,           NULL   },
+    {"_run",      (PyCFunction)batch_run,          METH_NOARGS, run_doc      },
+    {"cancel",    (PyCFunction)batch_cancel,       METH_NOARGS, cancel_doc   },
+    {"cancelled", (PyCFunction)batch_is_cancelled, METH_NOARGS, cancelled_doc},
+    {NULL,        NULL,                            0,           NULL         },
 };
 
 static PyGetSetDef batch_getset[] = {
-    {"_callback",  batch_callback,  NULL, "None: it has several.",                NULL},
-    {"_cancelled", batch_cancelled, NULL, "False: each of its handles is asked.", NULL},
-    {NULL,         NULL,            NULL, NULL,                                   NULL},
+    {"_callback",         batch_none,              NULL, "None: it has several.",                   NULL},
+    {"_cancelled",        (getter)batch_cancelled, NULL, "Whether cancel() was called.",            NULL},
+    {"_source_traceback", batch_none,              NULL, "None: it is not made in debug mode.",     NULL},
+    {NULL,                NULL,                    NULL, NULL,                                      NULL},
 };
 
 PyDoc_STRVAR(batch_doc,

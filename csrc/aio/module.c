@@ -32,14 +32,16 @@ static int
 module_exec(PyObject *module)
 {
     static const char *const names[METHODS] = {
+        [APPENDLEFT] = "appendleft",
         [BUFFER_UPDATED] = "buffer_updated",
         [CALLBACK_FAILED] = "_callback_failed",
+        [CANCEL] = "cancel",
         [DATA_RECEIVED] = "data_received",
         [FAILED] = "_failed",
         [GET_BUFFER] = "get_buffer",
         [ON_EOF] = "_read_ready__on_eof",
+        [READY] = "_ready",
         [RUN] = "_run",
-        [RUN_FIRST] = "_run_first",
     };
     AioState *state = state_of(module);
     for (int i = 0; i < METHODS; i++) {

@@ -10,11 +10,23 @@
 /* Attributes that the C paths read, as slots at a fixed place in the object. */
 enum { BUFFER, CONN_LOST, EMPTY_WAITER, EOF_WRITTEN, PROTOCOL, READ_READY_CB, SOCK, SOCK_FD, ATTRIBUTES };
 
-/* What the C paths call. */
-enum { BUFFER_UPDATED, CALLBACK_FAILED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, RUN, RUN_FIRST, METHODS };
+/* What the C paths call, and the queue that they put something in. */
+enum {
+    APPENDLEFT,
+    BUFFER_UPDATED,
+    CALLBACK_FAILED,
+    CANCEL,
+    DATA_RECEIVED,
+    FAILED,
+    GET_BUFFER,
+    ON_EOF,
+    READY,
+    RUN,
+    METHODS
+};
 
 /* Attributes of a handle that are read, likewise. */
-enum { HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
+enum { HANDLE_ARGS, HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
 
 typedef struct {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
