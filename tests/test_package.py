@@ -1,0 +1,53 @@
+"""What is installed is the package, with its types, and needs nothing but CPython."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import pyepoll
+
+INSTALLED = Path(pyepoll.__file__).parent
+METADATA = importlib.metadata.metadata("pyepoll")
+
+
+def test_one_version() -> None:
+    assert METADATA["Version"] == pyepoll.__version__
+
+
+def test_no_dependencies() -> None:
+    """Whatever is asked for is an extra."""
+    needs = [Requirement(text) for text in importlib.metadata.requires("pyepoll") or []]
+    assert [str(need) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})] == []
+
+
+@pytest.mark.parametrize("module", ["pyepoll", "pyepoll.raw", "pyepoll.aio"])
+def test_imports_nothing_from_elsewhere(module: str) -> None:
+    """With what extras are for installed or not."""
+    # -S: what site puts in place, an editable install's finder too, is not the package's doing.
+    program = f"""
+import sys
+sys.path.append({str(INSTALLED.parent)!r})
+before = set(sys.modules)
+import {module}
+print(*{{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.stdlib_module_names)
+"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["pyepoll"]
+
+
+def test_types_come_with_it() -> None:
+    """An extension module has its stub, and the package says that its types count."""
+    assert (INSTALLED / "py.typed").is_file()
+    # In an editable install the extensions may be anywhere; the names are those that CPython loaded.
+    extensions = {
+        name.removeprefix("pyepoll.")
+        for name, module in sys.modules.items()
+        if name.startswith("pyepoll.") and not str(module.__file__).endswith(".py")
+    }
+    assert "_epoll" in extensions
+    assert {f"{name}.pyi" for name in extensions} <= {path.name for path in INSTALLED.iterdir()}
