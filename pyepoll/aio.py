@@ -71,10 +71,16 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
             del error  # The traceback leads here: it would be a cycle.
 
 
-_aio._equip(SocketTransport, socket.socket)
-with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
-    _handle_run: Any = vars(asyncio.Handle)["_run"]
-    if _handle_run.__globals__ is vars(asyncio.events):  # What has been put in its place is to be called.
+def _is_as_made(owner: type, module: Any, *names: str) -> bool:
+    """Return whether these methods are the module's own: what a program has put there is to be called."""
+    return all(getattr(getattr(owner, name, None), "__globals__", None) is vars(module) for name in names)
+
+
+_READS = "_read_ready", "_read_ready__data_received", "_read_ready__get_buffer"
+if _is_as_made(SocketTransport, _stock, "write", *_READS):
+    _aio._equip(SocketTransport, socket.socket)
+if _is_as_made(asyncio.Handle, asyncio.events, "_run"):
+    with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
         _aio._learn_handles(asyncio.Handle)
 
 

@@ -7,11 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import itertools
-import operator
-import signal
 import socket
-import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from conftest import run
 from loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
 
 from pyepoll import _aio
@@ -450,34 +447,39 @@ def test_a_batch_that_never_runs_is_garbage() -> None:
 
 def test_a_handle_patched_before_the_import_is_called() -> None:
     """As the tools that measure callbacks say to do it: first of all."""
-    program = """
-import asyncio, socket
-seen = []
-proper = asyncio.Handle._run
-def patched(self):
-    seen.append(getattr(self._callback, "__name__", None))
-    proper(self)
-asyncio.Handle._run = patched
-from pyepoll import aio
+    printed = run(
+        """
+        import asyncio, socket
 
-async def main():
-    come = asyncio.get_running_loop().create_future()
-    class Reads(asyncio.Protocol):
-        def data_received(self, data):
-            come.set_result(data)
-    near, peer = socket.socketpair()
-    near.setblocking(False)
-    with peer:
-        transport, _ = await asyncio.get_running_loop().create_connection(Reads, sock=near)
-        peer.send(b"data")
-        await come
-        transport.abort()
-        await asyncio.sleep(0)
+        proper = asyncio.Handle._run
 
-aio.run(main())
-assert "_read_ready" in seen, seen
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        def patched(self):
+            print(getattr(self._callback, "__name__", None))
+            proper(self)
+
+        asyncio.Handle._run = patched
+        from pyepoll import aio
+
+        async def main():
+            come = asyncio.get_running_loop().create_future()
+
+            class Reads(asyncio.Protocol):
+                def data_received(self, data):
+                    come.set_result(data)
+
+            near, peer = socket.socketpair()
+            near.setblocking(False)
+            with peer:
+                transport, _ = await asyncio.get_running_loop().create_connection(Reads, sock=near)
+                peer.send(b"data")
+                await come
+                transport.abort()
+                await asyncio.sleep(0)
+
+        aio.run(main())
+        """
+    )
+    assert "_read_ready" in printed.split()
 
 
 def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,50 +608,3 @@ def test_what_is_ready_may_be_cancelled(pairs: Pairs) -> None:
         loop.close()
         for sock, _ in pairs:
             sock.recv(9)
-
-
-def test_an_exception_of_a_signals_handler_beside_the_end(pairs: Pairs, monkeypatch: Any) -> None:
-    """KeyboardInterrupt, while a signal waits to be handled: what its handler raises is not lost, nor is the
-    rest. The callback is all in C, so that it is handled only once the callback has raised."""
-    unraisable: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
-
-    def alarm(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, alarm)
-    try:
-        for make in FACTORIES.values():
-            loop = make()
-            seen: list[Any] = []
-
-            def read(number: int, loop: asyncio.AbstractEventLoop = loop, seen: list[Any] = seen) -> None:
-                with contextlib.suppress(BlockingIOError):
-                    pairs[number][0].recv(100)
-                    seen.append(number)
-                    loop.call_soon(seen.append, f"soon {number}")
-
-            acts = map(
-                operator.call,
-                [
-                    partial(signal.setitimer, signal.ITIMER_REAL, 0.0005),
-                    partial(sum, range(3_000_000)),  # Without a look at signals.
-                    partial(signal.default_int_handler, signal.SIGINT, None),
-                ],
-            )
-            for number, (sock, _) in enumerate(pairs):
-                loop.add_reader(sock, read, number)
-            loop.add_reader(pairs[1][0], next, itertools.filterfalse(None, acts))
-            make_ready(pairs)
-            with pytest.raises(TimeoutError) as raised:
-                loop.run_forever()
-            assert isinstance(raised.value.__context__, KeyboardInterrupt)
-            loop.remove_reader(pairs[1][0])
-            loop.call_soon(loop.stop)
-            loop.run_forever()
-            assert seen[: PAIRS - 1] == [0, *range(2, PAIRS)]
-            pairs[1][0].recv(100)
-            loop.close()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert unraisable == []

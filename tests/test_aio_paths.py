@@ -174,6 +174,39 @@ def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == ["patched"]
 
 
+@pytest.mark.parametrize("name", ["write", "_read_ready", "_read_ready__data_received"])
+def test_what_was_patched_before_the_import_is_called(name: str) -> None:
+    printed = run(
+        f"""
+        import asyncio, socket
+        from asyncio import selector_events
+
+        stock = selector_events._SelectorSocketTransport
+        proper = stock.{name}
+
+        def patched(self, *args):
+            print("patched")
+            return proper(self, *args)
+
+        stock.{name} = patched
+        from pyepoll import aio
+
+        async def main():
+            a, b = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=a)
+            peer, answer = await asyncio.open_connection(sock=b)
+            writer.write(b"data")
+            assert await peer.readexactly(4) == b"data"
+            for each in writer, answer:
+                each.close()
+                await each.wait_closed()
+
+        aio.run(main())
+        """
+    )
+    assert "patched" in printed
+
+
 def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
     """Connected, accepted, given as a socket; TCP, Unix. test_aio_tls.py has TLS."""
 

@@ -10,8 +10,10 @@
 #include <stddef.h>
 
 typedef struct {
-    PyObject_VAR_HEAD PyObject *loop;
-    const AioState *state; /* of the type's module */
+    PyObject_VAR_HEAD
+    PyObject *loop;
+    PyObject *module;
+    const AioState *state; /* of the module */
     bool direct;           /* Handle._run() is asyncio's own: there is no need to call it */
     bool cancelled;
     Py_ssize_t next;
@@ -188,6 +190,7 @@ batch_traverse(Batch *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
+    Py_VISIT(self->module);
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         Py_VISIT(self->handles[i]);
     }
@@ -211,6 +214,7 @@ batch_dealloc(Batch *self)
     PyObject_GC_UnTrack(self);
     batch_clear(self);
     Py_DECREF(self->loop);
+    Py_DECREF(self->module);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
@@ -284,14 +288,16 @@ collect(Batch *self, PyObject *events, Py_ssize_t count)
 
 /* A batch with room for the handles of `count` events, and none in it. */
 static Batch *
-batch_new(const AioState *state, PyObject *loop, Py_ssize_t count)
+batch_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 {
+    const AioState *state = PyModule_GetState(module);
     Batch *self = PyObject_GC_NewVar(Batch, state->batch_type, 2 * count);
     if (self == NULL) {
         return NULL;
     }
     Py_SET_SIZE(self, 0);
     self->loop = Py_NewRef(loop);
+    self->module = Py_NewRef(module);
     self->state = state;
     self->direct = false;
     self->cancelled = false;
@@ -311,7 +317,7 @@ handles_batch(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     }
     Py_ssize_t count = PyList_GET_SIZE(events);
-    Batch *self = batch_new(state, loop, count);
+    Batch *self = batch_new(module, loop, count);
     if (self == NULL) {
         return NULL;
     }
@@ -355,10 +361,10 @@ static PyMethodDef batch_methods[] = {
 };
 
 static PyGetSetDef batch_getset[] = {
-    {"_callback",         batch_none,              NULL, "None: it has several.",                   NULL},
-    {"_cancelled",        (getter)batch_cancelled, NULL, "Whether cancel() was called.",            NULL},
-    {"_source_traceback", batch_none,              NULL, "None: it is not made in debug mode.",     NULL},
-    {NULL,                NULL,                    NULL, NULL,                                      NULL},
+    {"_callback",         batch_none,              NULL, "None: it has several.",               NULL},
+    {"_cancelled",        (getter)batch_cancelled, NULL, "Whether cancel() was called.",        NULL},
+    {"_source_traceback", batch_none,              NULL, "None: it is not made in debug mode.", NULL},
+    {NULL,                NULL,                    NULL, NULL,                                  NULL},
 };
 
 PyDoc_STRVAR(batch_doc,
