@@ -114,7 +114,7 @@ module_exec(PyObject *module)
     state->events = PyDict_New();
     state->instances = PyDict_New();
     if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||
-        PyModule_AddFunctions(module, raw_methods) < 0) {
+        PyModule_AddFunctions(module, raw_methods) < 0 || PyModule_AddFunctions(module, kcmp_methods) < 0) {
         return -1;
     }
     return flags_add_constants(module);

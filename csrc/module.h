@@ -19,13 +19,14 @@ typedef struct {
     int ready_fd;              /* an eventfd that is always ready: what wakes the waiters */
 } ModuleState;
 
-extern PyType_Spec epoll_spec;    /* epoll.c */
-extern PyType_Spec instance_spec; /* instance.c */
-extern PyType_Spec ready_spec;    /* ready.c */
-extern PyType_Spec buffer_spec;   /* buffer.c */
-extern PyType_Spec waker_spec;    /* waker.c */
-extern PyType_Spec selector_spec; /* selector.c */
-extern PyMethodDef raw_methods[]; /* raw.c */
+extern PyType_Spec epoll_spec;     /* epoll.c */
+extern PyType_Spec instance_spec;  /* instance.c */
+extern PyType_Spec ready_spec;     /* ready.c */
+extern PyType_Spec buffer_spec;    /* buffer.c */
+extern PyType_Spec waker_spec;     /* waker.c */
+extern PyType_Spec selector_spec;  /* selector.c */
+extern PyMethodDef raw_methods[];  /* raw.c */
+extern PyMethodDef kcmp_methods[]; /* kcmp.c */
 extern PyMethodDef epoll_methods[];
 extern PyMethodDef selector_methods[];
 
