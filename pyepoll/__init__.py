@@ -12,7 +12,14 @@
 a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
 """
 
-from . import raw
+try:
+    from . import raw
+except ModuleNotFoundError as _error:
+    _error.add_note(
+        f"{__path__[0]} has no extension for this Python: if it is a source tree, build it (pip install -e), "
+        "or run Python with -P to import what is installed"
+    )
+    raise
 from ._epoll import (
     EPOLL_CLOEXEC,
     EPOLLERR,

@@ -1,0 +1,340 @@
+"""What the kernel says of epolls in ``/proc/PID/fdinfo``: what each one watches, and what of it is stale.
+
+It needs no package but this one; what the files are that an fd stands for is told by ``procfs``.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import pwd
+import re
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from . import _epoll
+from .events import Event
+
+IMPLIED = Event.ERR | Event.HUP
+"""What the kernel adds to every mask."""
+
+HOW = Event.ET | Event.ONESHOT | Event.EXCLUSIVE | Event.WAKEUP
+"""The bits that say how to be told, not of what."""
+
+_EPOLL = "anon_inode:[eventpoll]"
+_LINE = re.compile(
+    r"tfd: *(\d+) events: *([0-9a-f]+) data: *([0-9a-f]+)(?: *pos:-?\d+ ino:([0-9a-f]+) sdev:([0-9a-f]+))?"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watched:
+    """An entry of an epoll's interest list, as the kernel shows it."""
+
+    fd: int
+    """The number that the file was registered under."""
+    events: Event
+    """The mask. The kernel adds ERR and HUP to each, and leaves a spent one-shot just ONESHOT, ET, WAKEUP."""
+    data: int
+    """The data word, 0 to 2**64-1: the fd number of ``select.epoll``, pyepoll's ``generation << 32 | fd``."""
+    nth: int
+    """Which of the entries under this number it is, from 0: a stale one and a live one can share it."""
+    inode: int | None
+    """The inode number of the file that is watched; None before Linux 4.13."""
+    stale: bool
+    """True if the number is closed, or is another file's by now: nobody can unregister the entry by it.
+
+    The kernel reports events of the file until its last duplicate, in whatever process, is closed. Where
+    kcmp(2) is refused, only a file with another inode is known to be another: two eventfds cannot be told
+    apart.
+    """
+
+    @property
+    def spent(self) -> bool:
+        """True for a one-shot that was reported and is not armed again."""
+        return bool(self.events & Event.ONESHOT) and not int(self.events) & ~int(HOW)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instance:
+    """An epoll that a process has open."""
+
+    pid: int
+    fd: int
+    watched: tuple[Watched, ...]
+    """In the kernel's order."""
+    same_as: int | None
+    """The lowest fd of the process that this one is a duplicate of; None where there is none, or kcmp(2) is
+    refused."""
+
+    @property
+    def stale(self) -> int:
+        """How many entries are stale."""
+        return sum(watched.stale for watched in self.watched)
+
+
+class Holder(NamedTuple):
+    """An fd by which a process keeps a file open."""
+
+    pid: int
+    fd: int
+
+
+class Usage(NamedTuple):
+    """How much of ``max_user_watches`` a user has in use, as far as /proc shows it."""
+
+    watches: int
+    processes: int
+    """How many processes with epolls were looked into."""
+    refused: int
+    """How many of the user's processes may not be looked into."""
+
+
+def pids() -> list[int]:
+    """Return the numbers of the processes in /proc. Raises FileNotFoundError when it is not mounted."""
+    numbers = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    if not numbers:
+        raise FileNotFoundError(errno.ENOENT, "/proc is not mounted")
+    return numbers
+
+
+@contextlib.contextmanager
+def errors_of(pid: int) -> Iterator[None]:
+    """Let an error at /proc/PID say what it means for the process."""
+    try:
+        yield
+    except PermissionError:
+        raise PermissionError(
+            errno.EACCES,
+            f"not permitted to look into process {pid}{_whose(pid)}: its own user may, and root, who has "
+            "CAP_SYS_PTRACE",
+        ) from None
+    except (FileNotFoundError, ProcessLookupError):
+        raise _gone(pid) from None
+
+
+def _whose(pid: int) -> str:
+    try:
+        return f" of user {user_name(os.stat(f'/proc/{pid}').st_uid)}"
+    except OSError:
+        return ""
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number of one that has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _gone(pid: int) -> OSError:
+    pids()
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except (ProcessLookupError, OverflowError):
+        return ProcessLookupError(errno.ESRCH, f"no process {pid}")
+    if os.path.exists(f"/proc/{pid}"):
+        return ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    return PermissionError(
+        errno.EACCES,
+        f"process {pid} exists, but this /proc does not show it: it is mounted with hidepid, or is that of "
+        "another PID namespace",
+    )
+
+
+def links(pid: int) -> dict[int, str]:
+    """Return what /proc/PID/fd says of each fd of a process.
+
+    Raises ProcessLookupError when there is no such process, PermissionError when it may not be looked into.
+    """
+    found = {}
+    with errors_of(pid):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return dict(sorted(found.items()))
+
+
+def is_epoll(link: str) -> bool:
+    """Return whether a link of /proc/PID/fd is an epoll's."""
+    return link == _EPOLL
+
+
+def lines(pid: int, fd: int) -> list[str]:
+    """Return the lines of /proc/PID/fdinfo/FD; none when the fd is closed. Raises as ``links`` does."""
+    with errors_of(pid):
+        try:
+            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8", errors="surrogateescape") as file:
+                return file.read().splitlines()
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}"):
+                return []
+            raise
+
+
+def epolls(pid: int) -> list[Instance]:
+    """Return the epolls that a process has open, and what each watches.
+
+    pid: the process, of the PID namespace that /proc is of; ``os.getpid()`` is fine.
+
+    A process that goes on working may change between one epoll and the next; each is read in one piece.
+
+    Raises ProcessLookupError when there is no such process or it ends meanwhile; PermissionError when it may
+    not be looked into, which takes ptrace read access (the same user, or CAP_SYS_PTRACE), or /proc hides it;
+    FileNotFoundError when /proc is not mounted. See proc_pid_fdinfo(5), Linux 3.8.
+    """
+    instances: list[Instance] = []
+    all_links = links(pid)
+    for fd, link in all_links.items():
+        if is_epoll(link):
+            watched = tuple(_watched(pid, fd))
+            instances.append(Instance(pid, fd, watched, _same_as(pid, fd, instances)))
+    return instances
+
+
+def _same_as(pid: int, fd: int, others: list[Instance]) -> int | None:
+    for other in others:
+        with contextlib.suppress(OSError):
+            if _epoll._same_file(pid, other.fd, pid, fd):
+                return other.fd
+    return None
+
+
+def _watched(pid: int, epfd: int) -> list[Watched]:
+    """What an epoll watches. What is stale stays so; what the process just opens and closes does not."""
+    found = [_judged(pid, epfd, entry) for entry in entries(pid, epfd)]
+    for pause in _PAUSES:
+        suspects = {_identity(entry) for entry in found if entry.stale}
+        if not suspects:
+            break
+        time.sleep(pause)
+        found = [
+            _judged(pid, epfd, entry) if _identity(entry) in suspects else entry
+            for entry in entries(pid, epfd)
+        ]
+    return found
+
+
+_PAUSES = (0, 0.001, 0.002, 0.003, 0.005)
+"""Seconds before each further look at what seems to be stale."""
+
+
+def _identity(entry: Watched) -> tuple[object, ...]:
+    return entry.fd, entry.data, entry.inode
+
+
+def entries(pid: int, epfd: int) -> list[Watched]:
+    """Return what an epoll watches, none of it judged to be stale yet. Raises as ``links`` does."""
+    found = []
+    seen: dict[int, int] = {}
+    for line in lines(pid, epfd):
+        if match := _LINE.match(line):
+            fd, inode = int(match[1]), match[4]
+            nth = seen[fd] = seen.get(fd, -1) + 1
+            events, data = Event(int(match[2], 16)), int(match[3], 16)
+            found.append(Watched(fd, events, data, nth, int(inode, 16) if inode else None, False))
+    return found
+
+
+def _judged(pid: int, epfd: int, entry: Watched) -> Watched:
+    return dataclasses.replace(entry, stale=True) if _is_stale(pid, epfd, entry) else entry
+
+
+def _is_stale(pid: int, epfd: int, entry: Watched) -> bool:
+    try:
+        link = os.readlink(f"/proc/{pid}/fd/{entry.fd}")
+    except OSError:
+        return True
+    return _same(pid, epfd, entry, Holder(pid, entry.fd), link) is False
+
+
+def _same(pid: int, epfd: int, entry: Watched, holder: Holder, link: str) -> bool | None:
+    """Whether an fd is the file that an entry watches; None when it cannot be known."""
+    # A socket has an inode of its own. Others are asked of kcmp, which goes through the whole interest list.
+    if (own := re.fullmatch(r"socket:\[(\d+)\]", link)) and entry.inode is not None:
+        return int(own[1]) == entry.inode
+    try:
+        return _epoll._watches_file(pid, epfd, entry.fd, entry.nth, *holder)
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ENOENT):
+            return False
+    inode = _inode(holder, link)
+    if None in (inode, entry.inode) or (inode == entry.inode and not link.startswith("pipe:")):
+        return None
+    return inode == entry.inode
+
+
+def _inode(holder: Holder, link: str) -> int | None:
+    """The inode number as the interest list shows it: stat's may be another, on overlayfs for one."""
+    if own := re.fullmatch(r"(?:socket|pipe):\[(\d+)\]", link):
+        return int(own[1])
+    with contextlib.suppress(OSError):
+        for line in lines(*holder):
+            if line.startswith("ino:"):  # Linux 5.14.
+                return int(line.partition(":")[2])
+    return None
+
+
+def holders(instance: Instance, watched: Watched) -> list[Holder]:
+    """Return the fds, in all processes that may be looked into, that keep what an epoll watches open.
+
+    For a stale entry these are the fds that keep it alive. The process of the epoll comes first. None are
+    found where the file is kept open by other means, in a message on a Unix socket for one. Where kcmp(2) is
+    refused, only sockets and pipes are found, a pipe by both its ends.
+
+    Raises FileNotFoundError when /proc is not mounted.
+    """
+    found = []
+    for pid in sorted(pids(), key=lambda pid: pid != instance.pid):
+        with contextlib.suppress(OSError):  # It has ended, or may not be looked into.
+            for fd, link in links(pid).items():
+                holder = Holder(pid, fd)
+                inode = _inode(holder, link)
+                if inode is None or watched.inode is None or inode == watched.inode:
+                    if _same(instance.pid, instance.fd, watched, holder, link):
+                        found.append(holder)
+    return found
+
+
+def usage(uid: int) -> Usage:
+    """Return how much of ``max_user_watches`` the epolls in a user's processes take.
+
+    An epoll counts for the user who made it, whoever has it now. One that processes share is counted once,
+    where kcmp(2) is allowed.
+    """
+    alike: dict[str, list[Holder]] = {}
+    watches = processes = refused = 0
+    for pid in pids():
+        try:
+            if _real_uid(pid) != uid:
+                continue
+            epfds = [fd for fd, link in links(pid).items() if is_epoll(link)]
+            lists = {fd: [line for line in lines(pid, fd) if line.startswith("tfd:")] for fd in epfds}
+        except PermissionError:
+            refused += 1
+            continue
+        except ProcessLookupError:
+            continue
+        processes += bool(lists)
+        for fd, watched in lists.items():
+            others = alike.setdefault("\n".join(watched), [])
+            if not any(_is_same_file(other, Holder(pid, fd)) for other in others):
+                others.append(Holder(pid, fd))
+                watches += len(watched)
+    return Usage(watches, processes, refused)
+
+
+def _is_same_file(one: Holder, other: Holder) -> bool:
+    try:
+        return _epoll._same_file(*one, *other)
+    except OSError:
+        return False
+
+
+def _real_uid(pid: int) -> int:
+    with errors_of(pid), open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Uid:"))
