@@ -1,0 +1,513 @@
+"""doctor tells what is: what is missing, forbidden or short, and fails only where pyepoll cannot work."""
+
+import asyncio
+import errno
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import SYSCALLS, run
+from test_denied import denied
+
+import pyepoll
+from pyepoll import _extra, _fdinfo, doctor, raw
+from pyepoll.__main__ import main
+
+NAMES = [
+    "pyepoll",
+    "Python",
+    "GIL",
+    "kernel",
+    "libc",
+    "epoll",
+    "epoll_pwait2",
+    "EXCLUSIVE",
+    "busy polling",
+    "WAKEUP",
+    "max_user_watches",
+    "RLIMIT_NOFILE",
+    "/proc",
+    "kcmp",
+    "ps",
+    "green threads",
+    "asyncio",
+]
+
+NEEDED = {"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2"}
+"""What pyepoll cannot work without."""
+
+DENIED = [errno.EPERM, errno.ENOSYS]
+
+
+def found(findings: list[doctor.Finding], name: str) -> doctor.Finding:
+    [finding] = [finding for finding in findings if finding.name == name]
+    return finding
+
+
+def examined(name: str) -> doctor.Finding:
+    return found(doctor.examine(), name)
+
+
+def python(*arguments: str, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    """``python -m pyepoll`` in an interpreter of its own, after a prelude."""
+    program = f"""
+import runpy, sys
+{textwrap.dedent(prelude)}
+sys.argv[0] = "pyepoll"
+runpy.run_module("pyepoll", run_name="__main__", alter_sys=True)
+"""
+    return subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_all_is_told_and_nothing_is_left() -> None:
+    """In this order; the fixtures see to it that no fd is left open."""
+    findings = doctor.examine()
+    assert [finding.name for finding in findings] == NAMES
+    assert doctor.works(findings)
+    for finding in findings:
+        assert finding.status in ("ok", "note")
+        assert bool(finding.advice) == (finding.status == "note"), finding
+        json.dumps(finding.value)
+
+
+def test_what_is_so_whatever_the_machine() -> None:
+    findings = doctor.examine()
+    assert found(findings, "pyepoll").text.startswith(pyepoll.__version__)
+    assert sys.executable in found(findings, "Python").text
+    assert os.uname().release in found(findings, "kernel").text
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = found(findings, "RLIMIT_NOFILE").value
+    assert (limits["soft"], limits["hard"]) == (soft, hard)
+    with open("/proc/sys/fs/epoll/max_user_watches") as file:
+        assert found(findings, "max_user_watches").value["limit"] == int(file.read())
+    if "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        assert found(findings, "libc").text == os.confstr("CS_GNU_LIBC_VERSION")
+
+
+def test_the_command() -> None:
+    done = python("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    for name in NAMES:
+        assert any(re.match(rf"(ok   |note ) {re.escape(name)} ", line) for line in lines), name
+    assert lines[-1].startswith("pyepoll works here")
+    assert max(map(len, lines)) > 80, "it is not wrapped where it is no terminal"
+
+
+def test_the_command_for_programs() -> None:
+    done = python("doctor", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document["works"] is True
+    assert [finding["name"] for finding in document["findings"]] == NAMES
+    assert document["findings"][0].keys() == {"name", "status", "text", "advice", "value"}
+
+
+@pytest.mark.parametrize("width", [1, 40, 72, 100])
+def test_a_report_is_as_wide_as_the_terminal(width: int) -> None:
+    findings = doctor.examine()
+    lines = doctor.report(findings, width).splitlines()
+    assert max(map(len, lines)) <= max(width, 40)
+    assert len(lines) > len(doctor.report(findings).splitlines()) or width == 100
+
+
+# What a sandbox forbids.
+
+
+@pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
+@pytest.mark.parametrize("syscall", sorted(SYSCALLS.keys() - {"epoll_create"}))
+def test_it_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> None:
+    """And whatever is denied, there is a report."""
+    if syscall == "epoll_wait" and os.uname().machine != "x86_64":
+        pytest.skip("no system call here")
+    doctor.examine()  # What is imported on the way is not to be denied.
+    findings = denied(doctor.examine, error, syscall)
+    assert isinstance(findings, list), findings
+    assert doctor.works(findings) == (syscall not in NEEDED)
+    report = doctor.report(findings)
+    if syscall in NEEDED:
+        assert report.endswith("pyepoll cannot work here: see epoll.")
+        assert re.search(rf"{os.strerror(error)}", found(findings, "epoll").text)
+        assert syscall in found(findings, "epoll").advice
+    else:
+        assert "pyepoll works here" in report
+
+
+@pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
+def test_epoll_pwait2_forbidden(error: int) -> None:
+    finding = found(denied(doctor.examine, error, "epoll_pwait2"), "epoll_pwait2")
+    assert finding.status == "note"
+    assert f"forbidden, by a seccomp filter as it seems ({errno.errorcode[error]})" in finding.text
+    assert "441" in finding.advice
+    assert finding.value == {"works": False, "error": errno.errorcode[error], "forbidden": True}
+    assert found(denied(doctor.examine, error, "epoll_pwait2"), "kernel").value["seccomp_filter"]
+
+
+def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for release, forbidden in (("5.10.0-28-amd64", False), ("4.18.0", False), ("5.11.0-rc1", True)):
+        uname = os.uname()
+        older = types.SimpleNamespace(sysname="Linux", release=release, machine=uname.machine)
+        monkeypatch.setattr(os, "uname", lambda: older)  # noqa: B023
+        finding = found(denied(doctor.examine, errno.ENOSYS, "epoll_pwait2"), "epoll_pwait2")
+        monkeypatch.undo()
+        assert finding.value["forbidden"] is forbidden, release
+        assert ("a newer kernel" in finding.advice) is not forbidden
+
+
+def test_looking_does_not_change_how_the_process_waits() -> None:
+    """The refusal of epoll_pwait2 is latched by waits, not by a look."""
+    denied(doctor.examine, errno.EPERM, "epoll_pwait2")
+    with pyepoll.Epoll[Any]() as ep:
+        assert ep.stats()["pwait2"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (errno.ENOTTY, "not there before Linux 6.9 (ENOTTY)"),
+        (errno.EOPNOTSUPP, "not in this kernel (ENOTSUP)"),
+        (errno.EPERM, "forbidden (EPERM)"),
+        (errno.EIO, "could not be found out: "),
+    ],
+)
+def test_busy_polling(error: int, text: str) -> None:
+    finding = found(denied(doctor.examine, error, "ioctl"), "busy polling")
+    assert finding.status == "note"
+    assert text in finding.text
+
+
+def test_no_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctl = raw.epoll_ctl
+
+    def older(epfd: int, op: int, fd: int, events: int = 0, data: int = 0) -> None:
+        if events & raw.EPOLLEXCLUSIVE:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        ctl(epfd, op, fd, events, data)
+
+    monkeypatch.setattr(raw, "epoll_ctl", older)
+    findings = doctor.examine()
+    assert found(findings, "EXCLUSIVE").status == "note"
+    assert doctor.works(findings)
+
+
+@pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
+def test_no_kcmp(error: int) -> None:
+    finding = found(denied(doctor.examine, error, "kcmp"), "kcmp")
+    assert finding.status == "note"
+    assert f"refused ({errno.errorcode[error]})" in finding.text
+
+
+def test_no_proc() -> None:
+    doctor.examine()
+    findings = denied(doctor.examine, errno.ENOENT, "openat")
+    assert "mount /proc" in found(findings, "/proc").advice
+    assert doctor.works(findings)
+
+
+# What is short.
+
+
+def test_wakeup() -> None:
+    """As the kernel has it: kept, or dropped with or without the capability."""
+    with pyepoll.Epoll[Any]() as ep:
+        fd = os.eventfd(0)
+        ep.register(fd, pyepoll.Event.IN | pyepoll.Event.WAKEUP)
+        kept = bool(_fdinfo.entries(os.getpid(), ep.fileno())[0].events & pyepoll.Event.WAKEUP)
+        os.close(fd)
+    finding = examined("WAKEUP")
+    assert finding.value["kept"] is kept
+    assert (finding.status == "ok") is kept
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has the capability to lose")
+def test_wakeup_without_the_capability() -> None:
+    printed = run(
+        """
+        import os
+        from pyepoll import doctor
+        doctor.examine()
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        print(next(finding for finding in doctor.examine() if finding.name == "WAKEUP"))
+        """
+    )
+    assert "this process lacks CAP_BLOCK_SUSPEND" in printed
+    assert "'CAP_BLOCK_SUSPEND': False" in printed
+
+
+def test_wakeup_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that sleeps."""
+    entry = _fdinfo.Watched(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
+    monkeypatch.setattr(_fdinfo, "entries", lambda pid, epfd: [entry])
+    assert examined("WAKEUP").status == "ok"
+
+
+@pytest.mark.parametrize(("part", "status"), [(0.79, "ok"), (0.81, "note"), (1, "note")])
+def test_watches_in_use(part: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = examined("max_user_watches").value["limit"]
+    monkeypatch.setattr(_fdinfo, "usage", lambda uid: _fdinfo.Usage(int(limit * part), 3, 2))
+    finding = examined("max_user_watches")
+    assert finding.status == status
+    assert f"{int(limit * part)} in use by 3 processes" in finding.text
+    assert "(2 cannot)" in finding.text
+    assert ("sysctl fs.epoll.max_user_watches=" in finding.advice) == (status == "note")
+
+
+def test_the_use_is_that_of_this_user() -> None:
+    with pyepoll.Epoll[Any]() as ep:
+        fds = [os.eventfd(0) for _ in range(300)]
+        for fd in fds:
+            ep.register(fd)
+        assert examined("max_user_watches").value["watches"] >= 300
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("soft", "status"), [(1024, "note"), (256, "note"), (1025, "ok")], ids=lambda value: str(value)
+)
+def test_few_fds(soft: int, status: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
+    try:
+        finding = examined("RLIMIT_NOFILE")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert finding.status == status
+    assert finding.text.startswith(f"{soft}, which this process may raise to ")
+    assert ("ulimit -n" in finding.advice) == (status == "note")
+
+
+def test_fds_in_use() -> None:
+    printed = run(
+        """
+        import os, resource
+        from pyepoll import doctor
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))
+        fds = [os.dup(0) for _ in range(1700)]
+        print(next(finding for finding in doctor.examine() if finding.name == "RLIMIT_NOFILE"))
+        """
+    )
+    assert "status='note'" in printed
+
+
+def test_no_fd_left() -> None:
+    """Then an epoll cannot be made, and the report says why."""
+    printed = run(
+        """
+        import os, resource
+        from pyepoll import doctor
+        doctor.examine()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (30, 100))
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+        findings = doctor.examine()
+        assert not doctor.works(findings)
+        print(doctor.report(findings))
+        """
+    )
+    assert re.search(r"fails epoll .*Too many open files", printed)
+    assert "no fd is left: see RLIMIT_NOFILE" in printed
+    assert printed.strip().endswith("pyepoll cannot work here: see epoll.")
+
+
+# What is in the process.
+
+
+@pytest.mark.parametrize(
+    ("free", "enabled", "status", "text"),
+    [
+        (0, None, "ok", "on; a wait lets go of it"),
+        (0, True, "ok", "on; a wait lets go of it"),
+        (1, False, "ok", "off: a free-threaded build"),
+        (1, True, "note", "on, in a free-threaded build"),
+    ],
+)
+def test_the_gil(
+    free: int, enabled: bool | None, status: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": free}.get)
+    if enabled is None:
+        monkeypatch.delattr(sys, "_is_gil_enabled", raising=False)
+    else:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: enabled, raising=False)
+    found_status, found_text, _, value = doctor._gil()
+    assert (found_status, found_text) == (status, text)
+    assert value == {"free_threaded_build": bool(free), "enabled": enabled is not False}
+
+
+STAND_INS: dict[str, tuple[str, str]] = {
+    "gevent": ("gevent.monkey", "is_module_patched"),
+    "eventlet": ("eventlet.patcher", "is_monkey_patched"),
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("patched", [None, "select", "socket"])
+def test_who_has_patched_the_process(name: str, patched: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins of the two: imported is not patched."""
+    module, function = STAND_INS[name]
+    stand_in: Any = types.ModuleType(module)
+    setattr(stand_in, function, lambda what: what == patched)
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    finding = examined("green threads")
+    assert finding.value == ([name] if patched else [])
+    assert finding.status == ("note" if patched else "ok")
+    assert (name in finding.text.split(" has patched")[0]) or not patched
+
+
+PATCHES = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_the_real_ones(name: str) -> None:
+    pytest.importorskip(name)
+    prelude = f"import warnings; warnings.simplefilter('ignore'); {PATCHES[name]}"
+    done = python("doctor", "--json", prelude=prelude)
+    assert done.returncode == 0, done.stderr
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["green threads"]["value"] == [name]
+
+
+def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyepoll import aio
+
+    stock = examined("asyncio")
+    assert "asyncio.unix_events._UnixSelectorEventLoop on selectors.EpollSelector" in stock.text
+    assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
+    monkeypatch.setattr(asyncio, "new_event_loop", aio.new_event_loop)
+    ours = examined("asyncio")
+    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.selector.EpollSelector"
+
+
+def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a policy raises."""
+
+    def broken() -> asyncio.AbstractEventLoop:
+        raise ZeroDivisionError("a policy")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", broken)
+    findings = doctor.examine()
+    text = found(findings, "asyncio").text
+    assert text == "no default loop can be made: ZeroDivisionError: a policy"
+    assert doctor.works(findings)
+
+
+# The extra.
+
+WITHOUT = """
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in {names} else find(name, package)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.mark.parametrize("names", [["psutil"], ["rich"], ["psutil", "rich"]], ids=" ".join)
+def test_without_the_extra(names: list[str]) -> None:
+    """doctor needs nothing of it, and says what ps lacks; so does ps."""
+    prelude = WITHOUT.format(names=names)
+    done = python("doctor", prelude=prelude)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(rf"^note  ps +needs {' and '.join(names)}$", done.stdout, re.MULTILINE)
+    for arguments in ("ps",), ("ps", str(os.getpid())), ("ps", "--json"), ("ps", "--watch"):
+        lacking = python(*arguments, prelude=prelude)
+        assert (lacking.returncode, lacking.stdout) == (1, "")
+        assert lacking.stderr.startswith(f"python -m pyepoll: ps needs {' and '.join(names)}: ")
+        for text in (done.stdout, lacking.stderr):
+            assert "pip install 'PATH[cli]'" in text
+            assert "pip install psutil rich" in text
+            assert not re.search(r"install\s+(-\S+\s+)*pyepoll\b", text)
+
+
+def test_what_the_extra_is() -> None:
+    """The names here, of the extra and of the group that the tests are run with are the same."""
+    tomllib = pytest.importorskip("tomllib")
+    path = os.path.join(os.path.dirname(__file__), "..", "pyproject.toml")
+    with open(path, "rb") as file:
+        project = tomllib.load(file)
+    cli = project["project"]["optional-dependencies"]["cli"]
+    assert tuple(re.split(r"\W", wanted)[0] for wanted in cli) == _extra.NAMES
+    assert all(wanted in project["dependency-groups"]["test"] for wanted in cli)
+    assert project["project"]["dependencies"] == []
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out", "err"),
+    [
+        ((), 2, "usage: python -m pyepoll", ""),
+        (("--help",), 0, "doctor", ""),
+        (("doctor", "--help"), 0, "1 when it cannot", ""),
+        (("ps", "--help"), 0, "STALE is an entry", ""),
+        (("--version",), 0, f"pyepoll {pyepoll.__version__}", ""),
+        (("nonsense",), 2, "", "invalid choice"),
+        (("doctor", "1"), 2, "", "unrecognized arguments"),
+        (("ps", "x"), 2, "", "'x' is not the number of a process"),
+        (("ps", "0"), 2, "", "'0' is not the number of a process"),
+        (("ps", "--count", "0"), 2, "", "'0' is not a number of looks"),
+        (("ps", "--interval", "0"), 2, "", "'0' is no time in seconds from 0.05 to 86400"),
+        (("ps", "--interval", "nan"), 2, "", "'nan' is no time in seconds"),
+        (("ps", "--interval", "inf"), 2, "", "'inf' is no time in seconds"),
+        (("ps", "--interval", "soon"), 2, "", "'soon' is no time in seconds"),
+        (("ps", "²"), 2, "", "'²' is not the number of a process"),
+        (("ps", str(2**70)), 2, "", "is not the number of a process"),
+    ],
+)
+def test_arguments(
+    arguments: tuple[str, ...], status: int, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        returned = main(arguments)
+    except SystemExit as ended:
+        returned = int(ended.code or 0)
+    printed, complained = capsys.readouterr()
+    assert returned == status
+    assert out in printed
+    assert bool(printed) == bool(out)
+    assert err in complained
+    assert bool(complained) == bool(err)
+
+
+def test_a_command_that_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call: Callable[[], int] = lambda: main(["doctor"])  # noqa: E731
+    assert denied(call, errno.EPERM, "epoll_create1") == 1
+    assert "fails epoll" in capsys.readouterr().out
+    call = lambda: main(["doctor", "--json"])  # noqa: E731
+    assert denied(call, errno.EPERM, "epoll_ctl") == 1
+    assert json.loads(capsys.readouterr().out)["works"] is False
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in doctor.__all__:
+        assert getattr(doctor, name).__doc__, name
