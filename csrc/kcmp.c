@@ -32,13 +32,15 @@ ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, 
     return 0;
 }
 
-/* The kernel goes through the whole interest list, and waits for whoever changes it. */
+/* 0 for the same, above 0 for not; below 0, and `*error`, where the kernel refuses. Without the GIL, as the
+ * kernel goes through the whole interest list, and waits for whoever changes it. */
 static long
-compare(int pid1, int pid2, int type, unsigned long first, unsigned long second)
+compare(int pid1, int pid2, int type, unsigned long first, unsigned long second, int *error)
 {
     long order;
     Py_BEGIN_ALLOW_THREADS
     order = syscall(SYS_kcmp, pid1, pid2, type, first, second);
+    *error = errno;
     Py_END_ALLOW_THREADS
     return order;
 }
@@ -52,13 +54,13 @@ PyDoc_STRVAR(same_file_doc,
 static PyObject *
 same_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    int of[4];
+    int of[4], error;
     if (ints("_same_file", args, nargs, 4, of) < 0) {
         return NULL;
     }
-    long order = compare(of[0], of[2], KCMP_FILE, (unsigned)of[1], (unsigned)of[3]);
+    long order = compare(of[0], of[2], KCMP_FILE, (unsigned)of[1], (unsigned)of[3], &error);
     return order >= 0 ? PyBool_FromLong(order == 0)
-                      : os_error(errno, "kcmp(KCMP_FILE) of fd %d of process %d and fd %d of process %d",
+                      : os_error(error, "kcmp(KCMP_FILE) of fd %d of process %d and fd %d of process %d",
                                  of[1], of[0], of[3], of[2]);
 }
 
@@ -73,15 +75,16 @@ PyDoc_STRVAR(watches_file_doc,
 static PyObject *
 watches_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    int of[6];
+    int of[6], error;
     if (ints("_watches_file", args, nargs, 6, of) < 0) {
         return NULL;
     }
     Slot slot = {(uint32_t)of[1], (uint32_t)of[2], (uint32_t)of[3]};
-    long order = compare(of[4], of[0], KCMP_EPOLL_TFD, (unsigned)of[5], (unsigned long)(uintptr_t)&slot);
+    long order = compare(of[4], of[0], KCMP_EPOLL_TFD, (unsigned)of[5], (unsigned long)(uintptr_t)&slot,
+                         &error);
     return order >= 0
                ? PyBool_FromLong(order == 0)
-               : os_error(errno,
+               : os_error(error,
                           "kcmp(KCMP_EPOLL_TFD) of fd %d of process %d and fd %d in epoll %d of process %d",
                           of[5], of[4], of[2], of[1], of[0]);
 }

@@ -63,7 +63,7 @@ def session(leader: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = entry.read_text().rpartition(")")[2].split()
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] not in "ZX":
                 found.append(int(entry.parent.name))
     return found
