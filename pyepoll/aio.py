@@ -51,7 +51,7 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
         "_sock_fd",
     )
 
-    if TYPE_CHECKING:  # _aio._equip() gives it this method.
+    if TYPE_CHECKING:  # _aio._learn_transport() gives it this method.
 
         def write(self, data: bytes | bytearray | memoryview) -> None: ...
 
@@ -78,7 +78,7 @@ def _is_as_made(owner: type, module: Any, *names: str) -> bool:
 
 _READS = "_read_ready", "_read_ready__data_received", "_read_ready__get_buffer"
 if _is_as_made(SocketTransport, _stock, "write", *_READS):
-    _aio._equip(SocketTransport, socket.socket)
+    _aio._learn_transport(SocketTransport, socket.socket)
 if _is_as_made(asyncio.Handle, asyncio.events, "_run"):
     with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
         _aio._learn_handles(asyncio.Handle)

@@ -333,26 +333,6 @@ handles_batch(PyObject *module, PyObject *args)
     return (PyObject *)self;
 }
 
-PyObject *
-handles_learn(PyObject *module, PyObject *type)
-{
-    static const char *const attributes[HANDLE_ATTRIBUTES] = {
-        [HANDLE_ARGS] = "_args",
-        [HANDLE_CALLBACK] = "_callback",
-        [HANDLE_CANCELLED] = "_cancelled",
-        [HANDLE_CONTEXT] = "_context",
-    };
-    AioState *state = PyModule_GetState(module);
-    PyObject *function = PyObject_GetAttr(type, state->methods[RUN]);
-    if (function == NULL || aio_offsets_of(type, attributes, HANDLE_ATTRIBUTES, state->handle_offsets) < 0) {
-        Py_XDECREF(function);
-        return NULL;
-    }
-    Py_XSETREF(state->handle_run, function);
-    Py_XSETREF(state->handle_type, (PyTypeObject *)Py_NewRef(type));
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef batch_methods[] = {
     {"_run",      (PyCFunction)batch_run,          METH_NOARGS, run_doc      },
     {"cancel",    (PyCFunction)batch_cancel,       METH_NOARGS, cancel_doc   },

@@ -7,12 +7,12 @@ state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-PyDoc_STRVAR(equip_doc,
-"_equip($module, type, socket_type, /)\n--\n\n"
+PyDoc_STRVAR(learn_transport_doc,
+"_learn_transport($module, type, socket_type, /)\n--\n\n"
 "Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
 "They act for sockets of socket_type itself.");
 
-PyDoc_STRVAR(learn_doc,
+PyDoc_STRVAR(learn_handles_doc,
 "_learn_handles($module, type, /)\n--\n\n"
 "Take note of how type, which is asyncio.Handle, is laid out. Until then there are no batches.");
 
@@ -22,10 +22,10 @@ PyDoc_STRVAR(batch_doc,
 "cancelled or anything is not as asyncio makes it.");
 
 static PyMethodDef module_methods[] = {
-    {"_batch",         handles_batch,   METH_VARARGS, batch_doc},
-    {"_equip",         transport_equip, METH_VARARGS, equip_doc},
-    {"_learn_handles", handles_learn,   METH_O,       learn_doc},
-    {NULL,             NULL,            0,            NULL     },
+    {"_batch",           handles_batch,   METH_VARARGS, batch_doc          },
+    {"_learn_transport", learn_transport, METH_VARARGS, learn_transport_doc},
+    {"_learn_handles",   learn_handles,   METH_O,       learn_handles_doc  },
+    {NULL,               NULL,            0,            NULL               },
 };
 
 static int
@@ -71,10 +71,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->handle_type);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->socket_type);
-    Py_VISIT(state->inherited_write);
-    Py_VISIT(state->inherited_read_ready);
-    Py_VISIT(state->read_to_protocol);
-    Py_VISIT(state->read_to_buffer);
+    for (int i = 0; i < INHERITED; i++) {
+        Py_VISIT(state->inherited[i]);
+    }
     return 0;
 }
 
@@ -96,10 +95,9 @@ module_free(void *object)
     AioState *state = state_of(module);
     module_clear(module);
     Py_CLEAR(state->socket_type);
-    Py_CLEAR(state->inherited_write);
-    Py_CLEAR(state->inherited_read_ready);
-    Py_CLEAR(state->read_to_protocol);
-    Py_CLEAR(state->read_to_buffer);
+    for (int i = 0; i < INHERITED; i++) {
+        Py_CLEAR(state->inherited[i]);
+    }
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->handle_run);
     Py_CLEAR(state->minus_one);

@@ -25,16 +25,16 @@ enum {
     METHODS
 };
 
+/* asyncio's functions: two for all that C does not do, and one by which each kind of protocol is known. */
+enum { READ_READY, READ_TO_BUFFER, READ_TO_PROTOCOL, WRITE, INHERITED };
+
 /* Attributes of a handle that are read, likewise. */
 enum { HANDLE_ARGS, HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
 
 typedef struct {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
     PyTypeObject *socket_type;    /* socket.socket; NULL if that is not CPython's own */
-    PyObject *inherited_write;    /* asyncio's functions, for all that C does not do */
-    PyObject *inherited_read_ready;
-    PyObject *read_to_protocol; /* asyncio's, one for each kind of protocol: they tell which it is */
-    PyObject *read_to_buffer;
+    PyObject *inherited[INHERITED];
     PyTypeObject *batch_type;
     PyTypeObject *handle_type; /* asyncio.Handle */
     PyObject *handle_run;      /* its method that a batch need not call */
@@ -46,8 +46,9 @@ typedef struct {
     _Atomic(char *) spare;    /* where data is received, when no thread has it */
 } AioState;
 
-extern PyType_Spec transport_spec; /* transport.c */
-extern PyType_Spec batch_spec;     /* handles.c */
+extern PyType_Spec transport_spec;      /* transport.c */
+extern PyMethodDef transport_methods[]; /* its C paths */
+extern PyType_Spec batch_spec;          /* handles.c */
 
 /* What is in a slot of an object: borrowed, NULL if it is not set. */
 static inline PyObject *
@@ -56,23 +57,16 @@ aio_slot(PyObject *object, Py_ssize_t offset)
     return *(PyObject **)((char *)object + offset);
 }
 
-/* The places of slots that `type` has by itself, for at most AIO_MOST_OFFSETS names. 0; -1 with an exception,
- * and none is written: transport.c. */
-enum { AIO_MOST_OFFSETS = 8 };
-int aio_offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets);
-
-/* Give a class of transports the C paths: transport.c. */
-PyObject *transport_equip(PyObject *module, PyObject *args);
-
 /* The reading of a transport, for who knows that it is one: transport.c. */
 PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
-
-/* Learn where a handle of asyncio's has what a batch reads: handles.c. */
-PyObject *handles_learn(PyObject *module, PyObject *type);
 
 /* The handles that a loop is to run for what its selector reports, as a batch; None where it is not the plain
  * case: handles.c. */
 PyObject *handles_batch(PyObject *module, PyObject *args);
+
+/* Learn how a class of transports, or of handles, is laid out, and give the first the C paths: learn.c. */
+PyObject *learn_transport(PyObject *module, PyObject *args);
+PyObject *learn_handles(PyObject *module, PyObject *type);
 
 /* The state of the module of which `type` has a base. Borrowed. */
 AioState *aio_state_of(PyTypeObject *type);

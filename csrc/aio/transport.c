@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <structmember.h>
 #include <sys/socket.h>
 
 /* As much as asyncio asks for at a time. */
@@ -203,9 +202,9 @@ reader_for(const AioState *state, PyObject *self)
         return NULL;
     }
     PyObject *function = PyMethod_GET_FUNCTION(method);
-    return function == state->read_to_protocol ? read_to_protocol
-           : function == state->read_to_buffer ? read_to_buffer
-                                               : NULL;
+    return function == state->inherited[READ_TO_PROTOCOL] ? read_to_protocol
+           : function == state->inherited[READ_TO_BUFFER] ? read_to_buffer
+                                                          : NULL;
 }
 
 PyDoc_STRVAR(read_ready_doc,
@@ -229,7 +228,7 @@ transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     Py_END_CRITICAL_SECTION();
     PyObject *result = protocol != NULL && fd >= 0 ? reader(state, self, protocol, fd)
-                                                   : PyObject_CallOneArg(state->inherited_read_ready, self);
+                                                   : PyObject_CallOneArg(state->inherited[READ_READY], self);
     Py_XDECREF(protocol);
     return result;
 }
@@ -311,7 +310,7 @@ write_data(const AioState *state, PyObject *self, PyObject *data)
     }
     PyObject *rest = rest_of(data, sent.count);
     PyObject *args[] = {self, rest};
-    PyObject *result = rest != NULL ? PyObject_Vectorcall(state->inherited_write, args, 2, NULL) : NULL;
+    PyObject *result = rest != NULL ? PyObject_Vectorcall(state->inherited[WRITE], args, 2, NULL) : NULL;
     Py_XDECREF(rest);
     return result;
 }
@@ -327,7 +326,7 @@ transport_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
         return write_data(state, self, args[0]);
     }
     /* By name, or wrongly. */
-    PyObject *method = PyMethod_New(state->inherited_write, self);
+    PyObject *method = PyMethod_New(state->inherited[WRITE], self);
     PyObject *result = method != NULL ? PyObject_Vectorcall(method, args, (size_t)count, names) : NULL;
     Py_XDECREF(method);
     return result;
@@ -337,96 +336,11 @@ transport_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
 
 /* Not of the base: the interpreter calls a method by a short cut when the object's type is the one that the
  * method was made for. */
-static PyMethodDef transport_methods[] = {
+PyMethodDef transport_methods[] = {
     {"_read_ready", transport_read_ready, METH_NOARGS, read_ready_doc},
     {"write", FAST(transport_write), write_doc},
     {NULL, NULL, 0, NULL},
 };
-
-/* The place of a slot that `type` has by itself; -1 with an exception. */
-static Py_ssize_t
-offset_of(PyObject *type, const char *name)
-{
-    PyObject *descriptor = PyObject_GetAttrString(type, name);
-    Py_ssize_t offset = -1;
-    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
-        PyDescr_TYPE(descriptor) == (PyTypeObject *)type) {
-        offset = ((PyMemberDescrObject *)descriptor)->d_member->offset;
-    }
-    else if (descriptor != NULL) {
-        PyErr_Format(PyExc_TypeError, "%R has no slot %s", type, name);
-    }
-    Py_XDECREF(descriptor);
-    return offset;
-}
-
-int
-aio_offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
-{
-    Py_ssize_t found[AIO_MOST_OFFSETS];
-    for (int i = 0; i < count; i++) {
-        found[i] = offset_of(type, names[i]);
-        if (found[i] < 0) {
-            return -1;
-        }
-    }
-    memcpy(offsets, found, (size_t)count * sizeof(*offsets));
-    return 0;
-}
-
-PyObject *
-transport_equip(PyObject *module, PyObject *args)
-{
-    static const char *const attributes[ATTRIBUTES] = {
-        [BUFFER] = "_buffer",   [CONN_LOST] = "_conn_lost", [EMPTY_WAITER] = "_empty_waiter",
-        [EOF_WRITTEN] = "_eof", [PROTOCOL] = "_protocol",   [READ_READY_CB] = "_read_ready_cb",
-        [SOCK] = "_sock",       [SOCK_FD] = "_sock_fd",
-    };
-    AioState *state = PyModule_GetState(module);
-    PyObject *type, *socket_type;
-    if (!PyArg_ParseTuple(args, "O!O!:_equip", &PyType_Type, &type, &PyType_Type, &socket_type)) {
-        return NULL;
-    }
-    if (!PyType_IsSubtype((PyTypeObject *)type, state->transport_type)) {
-        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %R", type, state->transport_type);
-    }
-    state->closed_offset = offset_of(socket_type, "_closed");
-    if (state->closed_offset < 0) {
-        /* Another class in the place of socket.socket, as eventlet puts there: its sockets are asyncio's to
-         * serve. */
-        PyErr_Clear();
-        socket_type = NULL;
-    }
-    if (aio_offsets_of(type, attributes, ATTRIBUTES, state->offsets) < 0) {
-        return NULL;
-    }
-    const struct {
-        const char *name;
-        PyObject **function;
-    } inherited[] = {
-        {"write",                      &state->inherited_write     },
-        {"_read_ready",                &state->inherited_read_ready},
-        {"_read_ready__data_received", &state->read_to_protocol    },
-        {"_read_ready__get_buffer",    &state->read_to_buffer      },
-    };
-    for (size_t i = 0; i < sizeof(inherited) / sizeof(inherited[0]); i++) {
-        PyObject *function = PyObject_GetAttrString(type, inherited[i].name);
-        if (function == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(*inherited[i].function, function);
-    }
-    for (PyMethodDef *method = transport_methods; method->ml_name != NULL; method++) {
-        PyObject *own = PyDescr_NewMethod((PyTypeObject *)type, method);
-        int status = own != NULL ? PyObject_SetAttrString(type, method->ml_name, own) : -1;
-        Py_XDECREF(own);
-        if (status < 0) {
-            return NULL;
-        }
-    }
-    Py_XSETREF(state->socket_type, (PyTypeObject *)Py_XNewRef(socket_type));
-    Py_RETURN_NONE;
-}
 
 PyDoc_STRVAR(transport_doc,
 "The base of pyepoll.aio's socket transport: it has no state, but leads to this module.");

@@ -1,0 +1,142 @@
+/* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave out. What was
+ * known before a failure is known after it. */
+#include "module.h"
+
+#include <structmember.h>
+
+enum { MOST = 8 };
+
+/* The place of a slot that `type` has by itself; -1 with an exception. */
+static Py_ssize_t
+offset_of(PyObject *type, const char *name)
+{
+    PyObject *descriptor = PyObject_GetAttrString(type, name);
+    Py_ssize_t offset = -1;
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
+        PyDescr_TYPE(descriptor) == (PyTypeObject *)type) {
+        offset = ((PyMemberDescrObject *)descriptor)->d_member->offset;
+    }
+    else if (descriptor != NULL) {
+        PyErr_Format(PyExc_TypeError, "%R has no slot %s", type, name);
+    }
+    Py_XDECREF(descriptor);
+    return offset;
+}
+
+/* The places of slots that `type` has by itself, for at most MOST names. 0; -1 with an exception, and none is
+ * written. */
+static int
+offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
+{
+    Py_ssize_t found[MOST];
+    for (int i = 0; i < count; i++) {
+        found[i] = offset_of(type, names[i]);
+        if (found[i] < 0) {
+            return -1;
+        }
+    }
+    memcpy(offsets, found, (size_t)count * sizeof(*offsets));
+    return 0;
+}
+
+static void
+drop(PyObject **objects, int count)
+{
+    for (int i = 0; i < count; i++) {
+        Py_CLEAR(objects[i]);
+    }
+}
+
+/* asyncio's functions, of which `type` inherits them: new references. 0; -1 with an exception, and none. */
+static int
+functions_of(PyObject *type, PyObject **functions)
+{
+    static const char *const names[INHERITED] = {
+        [READ_READY] = "_read_ready",
+        [READ_TO_BUFFER] = "_read_ready__get_buffer",
+        [READ_TO_PROTOCOL] = "_read_ready__data_received",
+        [WRITE] = "write",
+    };
+    for (int i = 0; i < INHERITED; i++) {
+        functions[i] = PyObject_GetAttrString(type, names[i]);
+        if (functions[i] == NULL) {
+            drop(functions, i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* 0, or -1 with an exception. */
+static int
+give_methods(PyTypeObject *type)
+{
+    for (PyMethodDef *method = transport_methods; method->ml_name != NULL; method++) {
+        PyObject *own = PyDescr_NewMethod(type, method);
+        int status = own != NULL ? PyObject_SetAttrString((PyObject *)type, method->ml_name, own) : -1;
+        Py_XDECREF(own);
+        if (status < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+PyObject *
+learn_transport(PyObject *module, PyObject *args)
+{
+    static const char *const attributes[ATTRIBUTES] = {
+        [BUFFER] = "_buffer",   [CONN_LOST] = "_conn_lost", [EMPTY_WAITER] = "_empty_waiter",
+        [EOF_WRITTEN] = "_eof", [PROTOCOL] = "_protocol",   [READ_READY_CB] = "_read_ready_cb",
+        [SOCK] = "_sock",       [SOCK_FD] = "_sock_fd",
+    };
+    AioState *state = PyModule_GetState(module);
+    PyObject *type, *socket_type;
+    if (!PyArg_ParseTuple(args, "O!O!:_learn_transport", &PyType_Type, &type, &PyType_Type, &socket_type)) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)type, state->transport_type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %R", type, state->transport_type);
+    }
+    Py_ssize_t closed = offset_of(socket_type, "_closed");
+    if (closed < 0) {
+        /* Another class in the place of socket.socket, as eventlet puts there: its sockets are asyncio's to
+         * serve. */
+        PyErr_Clear();
+        socket_type = NULL;
+    }
+    PyObject *functions[INHERITED];
+    if (functions_of(type, functions) < 0) {
+        return NULL;
+    }
+    if (offsets_of(type, attributes, ATTRIBUTES, state->offsets) < 0) {
+        drop(functions, INHERITED);
+        return NULL;
+    }
+    for (int i = 0; i < INHERITED; i++) {
+        Py_XSETREF(state->inherited[i], functions[i]);
+    }
+    state->closed_offset = closed;
+    Py_XSETREF(state->socket_type, (PyTypeObject *)Py_XNewRef(socket_type));
+    return give_methods((PyTypeObject *)type) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyObject *
+learn_handles(PyObject *module, PyObject *type)
+{
+    static const char *const attributes[HANDLE_ATTRIBUTES] = {
+        [HANDLE_ARGS] = "_args",
+        [HANDLE_CALLBACK] = "_callback",
+        [HANDLE_CANCELLED] = "_cancelled",
+        [HANDLE_CONTEXT] = "_context",
+    };
+    AioState *state = PyModule_GetState(module);
+    PyObject *function = PyObject_GetAttr(type, state->methods[RUN]);
+    if (function == NULL || offsets_of(type, attributes, HANDLE_ATTRIBUTES, state->handle_offsets) < 0) {
+        Py_XDECREF(function);
+        return NULL;
+    }
+    Py_XSETREF(state->handle_run, function);
+    Py_XSETREF(state->handle_type, (PyTypeObject *)Py_NewRef(type));
+    Py_RETURN_NONE;
+}
