@@ -10,7 +10,6 @@ import asyncio
 import pkgutil
 import signal
 import socket
-import ssl
 import sys
 from typing import Any, cast
 
@@ -79,6 +78,8 @@ async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
         case "streams":
             server = await asyncio.start_server(echo_stream, sock=listener, backlog=backlog)
         case "tls":
+            import ssl  # Not every Python has it.
+
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(certificate)
             server = await loop.create_server(Echo, sock=listener, ssl=tls, backlog=backlog)

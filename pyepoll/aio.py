@@ -120,10 +120,12 @@ class EventLoop(asyncio.SelectorEventLoop):
         server: Any = None,
         **timeouts: float | None,
     ) -> asyncio.Transport:
+        if sys.version_info >= (3, 12):
+            self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
         tls = _sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        SocketTransport(self, rawsock, tls, None, extra, server)
         transport: asyncio.Transport = tls._app_transport
         return transport
 

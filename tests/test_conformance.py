@@ -28,7 +28,6 @@ NO_NUMBER = "a socket's fileno() gives a mock: stock's selectors take int() of i
 NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
-WHOLE_BATCH = "puts a mock in the place of loop._add_callback(); ours queues what a select() reports at once"
 
 CANNOT_HOLD = {
     "asyncio": (
@@ -44,8 +43,6 @@ CANNOT_HOLD = {
         **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
-        f"{SELECTOR_EVENTS}.BaseSelectorEventLoopTests.test_process_events_read": WHOLE_BATCH,
-        f"{SELECTOR_EVENTS}.BaseSelectorEventLoopTests.test_process_events_write": WHOLE_BATCH,
     },
 }
 """The tests of private details that fail on ours, by what is swapped, and why. They must fail."""
