@@ -151,8 +151,8 @@ class Room:
             print(f"dropped {client.name.decode()}: {why}", flush=True)
 
 
-def serve(listener: socket.socket, stop: pyepoll.Waker, limit: int) -> None:
-    """Run the room until stdin ends or ``stop`` is woken."""
+def serve(listener: socket.socket, signals: int, limit: int) -> None:
+    """Run the room until stdin ends or a signal comes."""
     with pyepoll.Epoll[Handler]() as ep:
 
         def read_stdin(_events: Event) -> None:
@@ -161,7 +161,7 @@ def serve(listener: socket.socket, stop: pyepoll.Waker, limit: int) -> None:
 
         room = Room(ep, listener, limit)
         ep.register(listener, Event.IN, data=room.accept)
-        ep.register(stop, Event.IN, data=lambda _events: ep.close())
+        ep.register(signals, Event.IN, data=lambda _events: ep.close())
         if sys.stdin:
             # A regular file or /dev/null is always ready, and epoll refuses it.
             with contextlib.suppress(PermissionError):
@@ -182,13 +182,16 @@ def main() -> None:
     args = parser.parse_args()
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+    with socket.create_server((args.host, args.port), backlog=1024) as listener:
         listener.setblocking(False)
+        # A handler in Python alone might run too late: see signals.py.
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
-        serve(listener, stop, args.limit)
+        serve(listener, signals, args.limit)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ class Stdin:
     """The last line, as far as it has come."""
 
 
-Source = Connection | socket.socket | Stdin | pyepoll.Waker
+Source = Connection | socket.socket | Stdin | int
+"""The int is the pipe of signals."""
 
 
 def accept(ep: pyepoll.Epoll[Source], listener: socket.socket, connections: set[Connection]) -> None:
@@ -94,11 +95,11 @@ def quits(stdin: Stdin) -> bool:
     return not data or b"quit" in lines
 
 
-def serve(listener: socket.socket, stop: pyepoll.Waker) -> None:
-    """Echo until stdin ends, says ``quit``, or ``stop`` is woken."""
+def serve(listener: socket.socket, signals: int) -> None:
+    """Echo until stdin ends, says ``quit``, or a signal comes."""
     connections: set[Connection] = set()
     with pyepoll.Epoll[Source]() as ep:
-        ep.register(stop, Event.IN, data=stop)
+        ep.register(signals, Event.IN, data=signals)
         ep.register(listener, Event.IN, data=listener)
         if sys.stdin:
             # A regular file or /dev/null is always ready, and epoll refuses it.
@@ -132,13 +133,16 @@ def main() -> None:
     args = parser.parse_args()
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+    with socket.create_server((args.host, args.port), backlog=1024) as listener:
         listener.setblocking(False)
+        # A handler in Python alone might run too late: see signals.py.
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
-        serve(listener, stop)
+        serve(listener, signals)
 
 
 if __name__ == "__main__":

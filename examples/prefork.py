@@ -117,8 +117,8 @@ def start_worker(listener: socket.socket, lifeline: tuple[int, int]) -> int:
         return os.pidfd_open(pid)
     status = 1
     try:
-        # The parent's handlers would wake the parent. ^C goes to all processes of the terminal: the parent
-        # decides what it means.
+        # With the parent's handlers, signals go into the parent's pipe. ^C goes to all processes of the
+        # terminal: the parent decides what it means.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(lifeline[1])
@@ -137,12 +137,12 @@ def reap(pidfd: int) -> bool:
     return end is None or end.si_code != os.CLD_EXITED or end.si_status == 0
 
 
-def supervise(listener: socket.socket, stop: pyepoll.Waker, workers: int) -> None:
-    """Keep the workers running until stdin ends or ``stop`` is woken."""
+def supervise(listener: socket.socket, signals: int, workers: int) -> None:
+    """Keep the workers running until stdin ends or a signal comes."""
     lifeline = os.pipe()
     pidfds: set[int] = set()
-    with pyepoll.Epoll[int | TextIO | pyepoll.Waker]() as ep:
-        ep.register(stop, Event.IN, data=stop)
+    with pyepoll.Epoll[int | TextIO | None]() as ep:
+        ep.register(signals, Event.IN, data=None)
         if sys.stdin:
             # A regular file or /dev/null is always ready, and epoll refuses it.
             with contextlib.suppress(PermissionError):
@@ -159,7 +159,7 @@ def supervise(listener: socket.socket, stop: pyepoll.Waker, workers: int) -> Non
                         pidfds.discard(source)
                         if not reap(source):
                             sys.exit("a worker has failed")  # and its successor would, likewise
-                    elif source is stop or not os.read(0, 4096):
+                    elif source is None or not os.read(0, 4096):
                         return
         finally:
             os.close(lifeline[1])
@@ -176,13 +176,16 @@ def main() -> None:
     args = parser.parse_args()
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+    with socket.create_server((args.host, args.port), backlog=1024) as listener:
         listener.setblocking(False)
+        # A handler in Python alone might run too late: see signals.py.
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
-        supervise(listener, stop, args.workers)
+        supervise(listener, signals, args.workers)
 
 
 if __name__ == "__main__":

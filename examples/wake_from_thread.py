@@ -45,7 +45,8 @@ class Connection:
     """What is left of the answer that is being sent."""
 
 
-Source = Connection | socket.socket | TextIO | pyepoll.Waker
+Source = Connection | socket.socket | TextIO | pyepoll.Waker | int
+"""The int is the pipe of signals."""
 
 
 def digest(line: bytes, rounds: int) -> bytes:
@@ -56,11 +57,9 @@ def digest(line: bytes, rounds: int) -> bytes:
 class Server:
     """The loop's side: all of it runs in one thread but ``finished``."""
 
-    def __init__(
-        self, listener: socket.socket, stop: pyepoll.Waker, pool: ThreadPoolExecutor, rounds: int
-    ) -> None:
+    def __init__(self, listener: socket.socket, signals: int, pool: ThreadPoolExecutor, rounds: int) -> None:
         self.listener = listener
-        self.stop = stop
+        self.signals = signals
         self.pool = pool
         self.rounds = rounds
         self.results: queue.SimpleQueue[tuple[Connection, Future[bytes]]] = queue.SimpleQueue()
@@ -69,9 +68,9 @@ class Server:
         self.waker = pyepoll.Waker()
 
     def run(self) -> None:
-        """Serve until stdin ends or ``stop`` is woken."""
+        """Serve until stdin ends or a signal comes."""
         with self.ep as ep, self.waker:
-            ep.register(self.stop, Event.IN, data=self.stop)
+            ep.register(self.signals, Event.IN, data=self.signals)
             ep.register(self.waker, Event.IN | Event.ET, data=self.waker)
             ep.register(self.listener, Event.IN, data=self.listener)
             if sys.stdin:
@@ -86,7 +85,7 @@ class Server:
                         self.take_results()
                     elif source is self.listener:
                         self.accept()
-                    elif source is self.stop or not os.read(0, 4096):
+                    elif isinstance(source, int) or not os.read(0, 4096):
                         return
             finally:
                 for conn in self.connections:
@@ -175,14 +174,17 @@ def main() -> None:
     args = parser.parse_args()
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+    with socket.create_server((args.host, args.port), backlog=1024) as listener:
         listener.setblocking(False)
+        # A handler in Python alone might run too late: see signals.py.
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         with ThreadPoolExecutor(args.threads) as pool:
-            Server(listener, stop, pool, args.rounds).run()
+            Server(listener, signals, pool, args.rounds).run()
             pool.shutdown(cancel_futures=True)
 
 

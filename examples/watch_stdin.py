@@ -64,13 +64,13 @@ def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
     return piece
 
 
-def watch(stdin: io.FileIO, stop: pyepoll.Waker, mode: str, careless: bool) -> None:
-    """Print each event and what is read because of it, until the input ends or ``stop`` is woken."""
-    with pyepoll.Epoll[io.FileIO | pyepoll.Waker]() as ep:
-        ep.register(stop, Event.IN, data=stop)
+def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
+    """Print each event and what is read because of it, until the input ends or a signal comes."""
+    with pyepoll.Epoll[io.FileIO | int]() as ep:
+        ep.register(signals, Event.IN, data=signals)
         ep.register(stdin, MODES[mode], data=stdin)
         for source, events in ep:
-            if source is stop:
+            if isinstance(source, int):
                 return
             print(events, flush=True)
             if mode == "edge":
@@ -90,14 +90,17 @@ def main() -> None:
     args = parser.parse_args()
 
     # Unbuffered: bytes that sys.stdin had read ahead would be invisible to epoll.
-    with open(0, "rb", buffering=0, closefd=False) as stdin, pyepoll.Waker() as stop:
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        # A handler in Python alone might run too late: see signals.py.
+        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
+        signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stop.wake())
+            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
         # O_NONBLOCK belongs to the open file, which a shell may share: put back what was there.
         blocking = os.get_blocking(0)
         os.set_blocking(0, False)
         try:
-            watch(stdin, stop, args.mode, args.no_drain)
+            watch(stdin, signals, args.mode, args.no_drain)
         except PermissionError as error:  # a regular file or /dev/null
             sys.exit(f"watch_stdin: {error}")
         finally:

@@ -353,6 +353,26 @@ def test_stops_when_told_with_clients_connected(name: str, how: str) -> None:
                 member.rest()
 
 
+# The main thread is not interrupted, and its wait goes on: as with a signal that comes just before the sleep.
+TO_ANOTHER_THREAD = """if True:
+    import signal, threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+"""
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "watch_stdin"])
+def test_misses_no_signal_that_does_not_interrupt_the_wait(name: str) -> None:
+    with example(name, *SERVERS.get(name, ()), prelude=TO_ANOTHER_THREAD) as child:
+        if name in SERVERS:
+            listening(child)
+        else:
+            child.write(b"hello")
+            reads(child, "IN", "  b'hello'")
+        rests(child)
+        child.stop(signal.SIGTERM)
+
+
 @every_server
 @pytest.mark.parametrize("stdin", ["/dev/null", "closed"])
 def test_runs_without_stdin(name: str, stdin: str) -> None:
