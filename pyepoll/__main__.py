@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 2
+    if options.command == "ps" and not options.watch and (options.interval or options.count):
+        parser.error("ps: --interval and --count are for --watch")
     try:
         return _doctor(options) if options.command == "doctor" else _ps(options)
     except OSError as error:
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     ps.add_argument("pid", metavar="PID", type=_pid, nargs="?", help="a process; without it, all with epolls")
     ps.add_argument("--watch", action="store_true", help="look again and again, with rates; q or ^C ends it")
     ps.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
+        "--interval", type=_seconds, metavar="SECONDS", help="with --watch, between two looks (default: 1)"
     )
     ps.add_argument("--count", type=_count, metavar="N", help="with --watch, end after N looks")
     ps.add_argument(
@@ -133,7 +135,7 @@ def _ps(options: argparse.Namespace) -> int:
 
     pages = ps.everything() if options.pid is None else ps.one(options.pid)
     if options.watch:
-        screen.watch(pages, interval=options.interval, count=options.count, as_json=options.json)
+        screen.watch(pages, interval=options.interval or 1.0, count=options.count, as_json=options.json)
     else:
         screen.show(pages, as_json=options.json)
     return 0

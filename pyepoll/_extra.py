@@ -6,8 +6,8 @@ NAMES = ("psutil", "rich")
 
 # The name pyepoll on the public index is another project's: nobody must be told to install it by name.
 HOW = (
-    "it comes with the extra cli of pyepoll. Install the wheel or checkout that this pyepoll is from with "
-    "it, pip install 'PATH[cli]'; or what it consists of, pip install psutil rich"
+    "pip install psutil rich; or with the wheel or checkout that this pyepoll is from, its extra cli, "
+    "pip install 'PATH[cli]'"
 )
 """How they are installed, for an error."""
 

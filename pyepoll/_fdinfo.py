@@ -107,8 +107,8 @@ def errors_of(pid: int) -> Iterator[None]:
     except PermissionError:
         raise PermissionError(
             errno.EACCES,
-            f"not permitted to look into process {pid}{_whose(pid)}: its own user may, and root, who has "
-            "CAP_SYS_PTRACE",
+            f"not permitted to look into process {pid}{_whose(pid)}: its own user may, and who has "
+            "CAP_SYS_PTRACE, as root has outside a container",
         ) from None
     except (FileNotFoundError, ProcessLookupError):
         raise _gone(pid) from None

@@ -99,6 +99,8 @@ def _found(name: str, check: Callable[[], _Result]) -> Finding:
         return Finding(name, *check())
     except OSError as error:
         advice = "a sandbox denies what a look takes"
+        if error.errno == errno.ENOENT:
+            advice = "mount /proc; that of a sandbox may lack a part"
         return Finding(name, "note", f"could not be found out: {error}", advice, {"error": str(error)})
 
 
@@ -283,7 +285,8 @@ def _max_user_watches() -> _Result:
         limit = int(file.read())
     used = _fdinfo.usage(os.getuid())
     user = _fdinfo.user_name(os.getuid())
-    seen = f"{used.watches} in use by {used.processes} processes of {user} that can be looked into"
+    processes = "1 process" if used.processes == 1 else f"{used.processes} processes"
+    seen = f"{used.watches} in use by {processes} of {user} that can be looked into"
     if used.refused:
         seen += f" ({used.refused} cannot)"
     value = {"limit": limit, **used._asdict()}
@@ -303,13 +306,15 @@ def _nofile() -> _Result:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) - 1
     value = {"soft": soft, "hard": hard, "open": used}
-    text = f"{_limit(soft)}, which this process may raise to {_limit(hard)}; {used} fds are open"
+    more = "" if soft == hard else f", which this process may raise to {_limit(hard)}"
+    text = f"{_limit(soft)}{more}; {used} fds are open"
     advice = ""
     if soft != resource.RLIM_INFINITY and (soft <= _FEW_FDS or used > soft * _SHORT):
         advice = (
-            f"each connection takes an fd: ulimit -n {_limit(hard)}, or LimitNOFILE= in a systemd unit, "
-            "--ulimit nofile= for a container, resource.setrlimit in the program"
+            "each connection takes an fd: LimitNOFILE= in a systemd unit, --ulimit nofile= for a container"
         )
+        if soft != hard:
+            advice += f", ulimit -n {_limit(hard)} in a shell, resource.setrlimit in the program"
     return ("note" if advice else "ok"), text, advice, value
 
 

@@ -82,7 +82,8 @@ class Process:
     user: str
     """Its user's name, or number."""
     command: tuple[str, ...]
-    """Its arguments; empty for one that has ended meanwhile."""
+    """Its arguments, without empty ones at the end, which a program leaves that gives itself a title; empty
+    for one that has ended meanwhile."""
     epolls: tuple[Instance, ...]
 
 
@@ -112,7 +113,13 @@ def process(pid: int) -> Process:
     with errors_of_psutil(pid):
         about = psutil.Process(pid)
         with about.oneshot():
-            return Process(pid, about.name(), about.username(), tuple(about.cmdline()), found)
+            return Process(pid, about.name(), about.username(), _arguments(about.cmdline()), found)
+
+
+def _arguments(command: list[str]) -> tuple[str, ...]:
+    while command and not command[-1]:
+        del command[-1]
+    return tuple(command)
 
 
 def processes() -> Survey:

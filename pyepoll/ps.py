@@ -401,6 +401,8 @@ def _page_of_all(look: Look, rates: dict[int, dict[str, float]], watching: bool)
     if look.refused:
         others = "1 other process" if len(look.refused) == 1 else f"{len(look.refused)} other processes"
         heading.append(f"not permitted to look into {others}")
+    if not rows:
+        heading.append("no process that may be looked into has an epoll open")
     return Page(
         heading, tuple(columns), rows, alarming, {"processes": documents, "refused": list(look.refused)}
     )

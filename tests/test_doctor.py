@@ -215,7 +215,8 @@ def test_no_kcmp(error: int) -> None:
 def test_no_proc() -> None:
     doctor.examine()
     findings = denied(doctor.examine, errno.ENOENT, "openat")
-    assert "mount /proc" in found(findings, "/proc").advice
+    for name in "/proc", "max_user_watches", "RLIMIT_NOFILE":
+        assert "mount /proc" in found(findings, name).advice
     assert doctor.works(findings)
 
 
@@ -267,6 +268,11 @@ def test_watches_in_use(part: float, status: str, monkeypatch: pytest.MonkeyPatc
     assert ("sysctl fs.epoll.max_user_watches=" in finding.advice) == (status == "note")
 
 
+def test_watches_in_use_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fdinfo, "usage", lambda uid: _fdinfo.Usage(1, 1, 0))
+    assert "; 1 in use by 1 process of " in examined("max_user_watches").text
+
+
 def test_the_use_is_that_of_this_user() -> None:
     with pyepoll.Epoll[Any]() as ep:
         fds = [os.eventfd(0) for _ in range(300)]
@@ -290,6 +296,20 @@ def test_few_fds(soft: int, status: str) -> None:
     assert finding.status == status
     assert finding.text.startswith(f"{soft}, which this process may raise to ")
     assert ("ulimit -n" in finding.advice) == (status == "note")
+
+
+def test_few_fds_and_no_way_to_raise_that() -> None:
+    printed = run(
+        """
+        import resource
+        from pyepoll import doctor
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+        print(next(finding for finding in doctor.examine() if finding.name == "RLIMIT_NOFILE"))
+        """
+    )
+    assert "status='note', text='512; " in printed
+    assert "LimitNOFILE=" in printed
+    assert "ulimit -n" not in printed
 
 
 def test_fds_in_use() -> None:
@@ -478,6 +498,8 @@ def test_what_the_extra_is() -> None:
         (("ps", "--interval", "nan"), 2, "", "'nan' is no time in seconds"),
         (("ps", "--interval", "inf"), 2, "", "'inf' is no time in seconds"),
         (("ps", "--interval", "soon"), 2, "", "'soon' is no time in seconds"),
+        (("ps", "--interval", "1"), 2, "", "--interval and --count are for --watch"),
+        (("ps", "1", "--count", "2"), 2, "", "--interval and --count are for --watch"),
         (("ps", "²"), 2, "", "'²' is not the number of a process"),
         (("ps", str(2**70)), 2, "", "is not the number of a process"),
     ],

@@ -580,6 +580,19 @@ def test_an_asyncio_server() -> None:
         assert process_found.user == _fdinfo.user_name(os.getuid())
 
 
+def test_a_program_that_gave_itself_a_title() -> None:
+    """As redis and PostgreSQL do: what was its arguments is cut short, and empty ones are left at the end."""
+    program = """
+        import os, sys
+        if not sys.argv[1:]:
+            os.execv(sys.executable, [*sys.orig_argv, "serves", "", "now", "", "", ""])
+        print(flush=True)
+        sys.stdin.read()
+    """
+    with child(program) as process:
+        assert procfs.process(process.pid).command[-3:] == ("serves", "", "now")
+
+
 # What goes wrong.
 
 
