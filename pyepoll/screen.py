@@ -12,7 +12,6 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 from rich.cells import cell_len
 from rich.console import Console, Group
@@ -20,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from . import Epoll, Event, Waker
+from . import Epoll, Event
 from .ps import Page
 
 _NARROW = 90
@@ -188,13 +187,12 @@ def _redraw(pages: Iterator[Page], interval: float) -> None:
 def _on_screen(view: _View, pages: Iterator[Page], interval: float) -> signal.Signals | None:
     """Draw until there are no more pages or a signal or a key ends it; return the signal."""
     with (
-        Waker() as waker,
         Epoll[str]() as ep,
-        _signals(waker) as caught,
+        _signals() as signals,
         _keys() as keys,
         Live(screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
     ):
-        ep.register(waker, Event.IN, "signal")
+        ep.register(signals, Event.IN, "signals")
         if keys is not None:
             ep.register(keys, Event.IN, "keys")
         while True:
@@ -205,16 +203,16 @@ def _on_screen(view: _View, pages: Iterator[Page], interval: float) -> signal.Si
                 view.page, view.due = page, max(view.due + interval, time.monotonic())
             view.draw(live, interval)
             for what, _ in ep.poll(max(view.due - time.monotonic(), 0)):
-                if what == "signal":
-                    waker.clear()
+                if what == "signals":
+                    for number in os.read(signals, 4096):
+                        if number in _ENDING:
+                            return signal.Signals(number)
                 elif keys is not None:
                     pressed = _read(keys)
                     if not pressed:
                         ep.unregister(keys)
                     if view.press(pressed):
                         return None
-            if caught:
-                return caught[0]
 
 
 def _read(fd: int) -> bytes:
@@ -226,21 +224,19 @@ def _read(fd: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _signals(waker: Waker) -> Iterator[list[signal.Signals]]:
-    """Let signals wake a wait; which of those came that end what is on the screen."""
-    caught: list[signal.Signals] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if number in _ENDING:
-            caught.append(signal.Signals(number))
-        waker.wake()
-
-    before = {number: signal.signal(number, handler) for number in (*_ENDING, signal.SIGWINCH)}
+def _signals() -> Iterator[int]:
+    """The fd of a pipe with the numbers of the signals that come. A handler in Python might run too late."""
+    pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup = signal.set_wakeup_fd(pipe[1], warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (*_ENDING, signal.SIGWINCH)}
     try:
-        yield caught
+        yield pipe[0]
     finally:
         for number, handled in before.items():
             signal.signal(number, handled)
+        signal.set_wakeup_fd(wakeup)
+        for fd in pipe:
+            os.close(fd)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -79,13 +80,15 @@ def pyepoll_ps(*arguments: object, **more: str) -> subprocess.CompletedProcess[s
 class Terminal:
     """A pseudo-terminal with a program on it."""
 
-    def __init__(self, *arguments: object, columns: int = 100, lines: int = 24, **more: str) -> None:
+    def __init__(
+        self, command: list[str], *arguments: object, columns: int = 100, lines: int = 24, **more: str
+    ) -> None:
         self.master, slave = os.openpty()
         self.output = ""
         self.before = termios.tcgetattr(slave)
         self.resize(columns, lines)
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            [*command, *map(str, arguments)],
             env=environment(**more),
             stdin=slave,
             stdout=slave,
@@ -149,8 +152,8 @@ def plain(text: str) -> str:
 
 
 @contextlib.contextmanager
-def terminal(*arguments: object, columns: int = 100, lines: int = 24, **more: Any) -> Iterator[Terminal]:
-    made = Terminal(*arguments, columns=columns, lines=lines, **more)
+def terminal(*arguments: object, command: list[str] = COMMAND, **more: Any) -> Iterator[Terminal]:
+    made = Terminal(command, *arguments, **more)
     try:
         yield made
     finally:
@@ -373,6 +376,7 @@ def test_not_permitted() -> None:
             assert main(["ps"]) == 0
             """
         )
+    assert "\nno process that may be looked into has an epoll open\n" in printed
     assert (
         f"complaint: python -m pyepoll: not permitted to look into process {process.pid} of user root"
         in printed
@@ -712,6 +716,24 @@ def test_keys_scroll() -> None:
             shown.until(rf"(?<!\d){first} to {first + 13} of 100")
         shown.type("q")
         assert shown.end() == 0
+
+
+def test_a_signal_that_does_not_interrupt_the_wait() -> None:
+    """As one that comes just before the sleep; here it goes to another thread."""
+    program = """
+        import signal, sys, threading
+        from pyepoll.__main__ import main
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        sys.exit(main(sys.argv[1:]))
+    """
+    command = [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(program)]
+    options = ("--watch", "--interval", 600)
+    with child(STALE) as process, terminal("ps", process.pid, *options, command=command) as shown:
+        shown.until("q quits")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == 0
+        assert shown.restored()
 
 
 def test_a_terminal_of_another_size() -> None:
