@@ -99,6 +99,8 @@ class Server:
         for client in self.clients:
             with contextlib.suppress(OSError):  # it has gone, and its event is on the way
                 client.shutdown(socket.SHUT_WR)
+        if self.clients:
+            print(f"waiting for clients to leave: {len(self.clients)}; a second signal ends it", flush=True)
         return False
 
     def reload(self) -> None:

@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="level")
     parser.add_argument("--no-drain", action="store_true", help="with --mode edge: read only once per event")
     args = parser.parse_args()
+    if not sys.stdin:
+        sys.exit("watch_stdin: stdin is closed")
 
     # Unbuffered: bytes that sys.stdin had read ahead would be invisible to epoll.
     with open(0, "rb", buffering=0, closefd=False) as stdin:

@@ -1008,6 +1008,12 @@ def test_watcher_says_that_it_cannot_watch_a_file() -> None:
         child.end(1, rb"watch_stdin: [^\n]+\n")
 
 
+def test_watcher_says_that_stdin_is_closed() -> None:
+    with example("watch_stdin", through=("sh", "-c", 'exec "$@" <&-', "sh")) as child:
+        child.process.wait(DEADLINE)
+        child.end(1, rb"watch_stdin: stdin is closed\n")
+
+
 # Signals as events.
 
 
@@ -1030,6 +1036,7 @@ def test_signals_reload_and_let_the_clients_finish(tmp_path: Path) -> None:
         assert child.read_line().startswith(b"cannot reload: ")
         assert greets(child) == b"two\n"
         child.process.send_signal(signal.SIGTERM)
+        assert child.read_line() == b"waiting for clients to leave: 1; a second signal ends it\n"
         assert client.rest() == b""
         with pytest.raises(ConnectionRefusedError):
             Client(child.port)
