@@ -3,19 +3,7 @@
 #include "convert.h"
 #include "errors.h"
 #include "module.h"
-
-#include <errno.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* linux/kcmp.h, which not every C library's headers come with. */
-enum { KCMP_FILE = 0, KCMP_EPOLL_TFD = 7 };
-
-typedef struct {
-    uint32_t epfd;
-    uint32_t tfd;
-    uint32_t nth; /* among the entries with the number tfd, in the order of fdinfo */
-} Slot;
+#include "syscalls.h"
 
 static int
 ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])
@@ -32,19 +20,6 @@ ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, 
     return 0;
 }
 
-/* 0 for the same, above 0 for not; below 0, and `*error`, where the kernel refuses. Without the GIL, as the
- * kernel goes through the whole interest list, and waits for whoever changes it. */
-static long
-compare(int pid1, int pid2, int type, unsigned long first, unsigned long second, int *error)
-{
-    long order;
-    Py_BEGIN_ALLOW_THREADS
-    order = syscall(SYS_kcmp, pid1, pid2, type, first, second);
-    *error = errno;
-    Py_END_ALLOW_THREADS
-    return order;
-}
-
 PyDoc_STRVAR(same_file_doc,
 "_same_file($module, pid, fd, other_pid, other_fd, /)\n--\n\n"
 "Return whether fds of two processes are duplicates of each other.\n\n"
@@ -54,11 +29,17 @@ PyDoc_STRVAR(same_file_doc,
 static PyObject *
 same_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
+    enum { KCMP_FILE = 0 };
     int of[4], error;
+    long order;
     if (ints("_same_file", args, nargs, 4, of) < 0) {
         return NULL;
     }
-    long order = compare(of[0], of[2], KCMP_FILE, (unsigned)of[1], (unsigned)of[3], &error);
+    Py_BEGIN_ALLOW_THREADS
+    order = syscall(SYS_kcmp, of[0], of[2], KCMP_FILE, (unsigned long)(unsigned)of[1],
+                    (unsigned long)(unsigned)of[3]);
+    error = errno;
+    Py_END_ALLOW_THREADS
     return order >= 0 ? PyBool_FromLong(order == 0)
                       : os_error(error, "kcmp(KCMP_FILE) of fd %d of process %d and fd %d of process %d",
                                  of[1], of[0], of[3], of[2]);
@@ -76,12 +57,14 @@ static PyObject *
 watches_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
     int of[6], error;
+    long order;
     if (ints("_watches_file", args, nargs, 6, of) < 0) {
         return NULL;
     }
-    Slot slot = {(uint32_t)of[1], (uint32_t)of[2], (uint32_t)of[3]};
-    long order = compare(of[4], of[0], KCMP_EPOLL_TFD, (unsigned)of[5], (unsigned long)(uintptr_t)&slot,
-                         &error);
+    Py_BEGIN_ALLOW_THREADS
+    order = sys_kcmp_watched(of[0], of[1], of[2], of[3], of[4], of[5]);
+    error = errno;
+    Py_END_ALLOW_THREADS
     return order >= 0
                ? PyBool_FromLong(order == 0)
                : os_error(error,

@@ -13,10 +13,12 @@ typedef struct {
     int fd;
     uint32_t mask;
     uint64_t word;
-    bool known; /* the old instance has it */
-    bool spent; /* a one-shot that has fired */
-    bool owed;  /* its event was given back in a child */
-    bool dead;  /* its file is not under this number any more */
+    int entries; /* how many the old instance has under the number */
+    int nth;     /* which of them it is, where it is known */
+    bool known;  /* the old instance has it */
+    bool spent;  /* a one-shot that has fired */
+    bool owed;   /* its event was given back in a child */
+    bool dead;   /* its file is not under this number any more */
 } Move;
 
 typedef struct {
@@ -60,10 +62,14 @@ see_watched(const Watched *watched, void *arg)
                                  : NULL;
     if (move != NULL && move->word == watched->word) {
         move->known = true;
+        move->nth = move->entries;
         plan->familiar = true;
         /* One that was spent at an earlier rebuild does not look it. */
         move->spent |= !move->owed && (move->mask & EPOLLONESHOT) != 0 &&
                        (watched->events & ~private_bits) == 0;
+    }
+    if (move != NULL) {
+        move->entries++;
     }
     return true;
 }
@@ -142,17 +148,28 @@ add_moves(Plan *plan, int epfd)
     return 0;
 }
 
-/* What the old instance does not have under a number is another file by now, and what it has is a ghost. To
- * add asks without changing anything: copies in children learn from the old instance what is spent. */
+/* Whether the file under a number is another than the one that was registered. What the old instance does not
+ * have is one; to add it asks without changing anything, as copies in children learn from the old instance
+ * what is spent. What it has may be the entry of a ghost of the same number: kcmp tells, if it may. */
+static bool
+is_reused(const Instance *self, const Move *move)
+{
+    struct epoll_event nothing = {0};
+    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0 || errno != EEXIST) {
+        epoll_ctl(self->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
+        return true;
+    }
+    int pid = getpid();
+    return move->entries > 1 && sys_kcmp_watched(pid, self->epfd, move->fd, move->nth, pid, move->fd) > 0;
+}
+
+/* Take out of the new instance what is another file by now: what was registered is a ghost. */
 static void
-find_reused(Plan *plan, int epfd)
+drop_reused(Plan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
         Move *move = &plan->moves[i];
-        struct epoll_event nothing = {0};
-        if (move->known && !move->dead &&
-            (epoll_ctl(plan->instance->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0 || errno != EEXIST)) {
-            epoll_ctl(plan->instance->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
+        if (move->known && !move->dead && is_reused(plan->instance, move)) {
             ctl(epfd, EPOLL_CTL_DEL, move);
             move->dead = true;
         }
@@ -209,7 +226,7 @@ move_all(Plan *plan)
         return error;
     }
     if (!plan->orphan) {
-        find_reused(plan, epfd);
+        drop_reused(plan, epfd);
     }
     return take_number(self, epfd);
 }

@@ -1,5 +1,5 @@
-/* epoll_pwait2, which libc has only since glibc 2.35, Linux 5.11; and whether epoll_ctl may be called. The
- * errno is the caller's to judge. */
+/* epoll_pwait2, which libc has only since glibc 2.35, Linux 5.11; kcmp, which it has not; and whether
+ * epoll_ctl may be called. The errno is the caller's to judge. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
@@ -15,6 +15,23 @@
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
+
+/* Whether what an epoll watches under the number `tfd` is the file of a process's `fd`: 0 if so, above 0 if
+ * not; below 0 and errno where the kernel does not say. A number can be there more than once: `nth` counts
+ * from 0, in the order of fdinfo. The kernel goes through the whole interest list, and waits for whoever
+ * changes it. Since Linux 4.13, with CONFIG_KCMP. */
+static inline long
+sys_kcmp_watched(int epoll_pid, int epfd, int tfd, int nth, int pid, int fd)
+{
+    enum { KCMP_EPOLL_TFD = 7 }; /* of linux/kcmp.h, which not every C library's headers come with */
+    struct {
+        uint32_t epfd;
+        uint32_t tfd;
+        uint32_t nth;
+    } slot = {(uint32_t)epfd, (uint32_t)tfd, (uint32_t)nth};
+    return syscall(SYS_kcmp, pid, epoll_pid, KCMP_EPOLL_TFD, (unsigned long)(unsigned)fd,
+                   (unsigned long)(uintptr_t)&slot);
+}
 
 /* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel's own answer is EINVAL: an epoll
  * cannot watch itself. */

@@ -218,6 +218,29 @@ def test_fork_and_close(ep: Epoll) -> None:
     end()
 
 
+def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: Callable[..., int]) -> None:
+    """The kernel has two entries of one number, and knows the file that is there now by the older one."""
+    first, second = eventfd(), eventfd()
+    try:
+        pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)  # type: ignore[attr-defined]
+    except OSError as error:
+        pytest.skip(f"nothing tells the files apart: {error}")
+    number = os.dup(first)
+    ep.register(number, Event.OUT, "first")
+    os.close(number)
+    unregister_closed(ep, number)
+    assert os.dup2(second, number) == number
+    ep.register(number, Event.IN, "second")
+    os.close(number)  # Nobody unregisters it.
+    assert os.dup2(first, number) == number
+    os.eventfd_write(first, 1)
+    assert [ep.poll(0.001) for _ in range(20)] == [[]] * 20
+    assert cured(ep)
+    assert fdinfo(ep) == {}
+    assert number not in ep.registrations
+    os.close(number)
+
+
 def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
     """Two entries in the kernel's list with one number."""
     pipe = make_pipe()
