@@ -319,7 +319,7 @@ def test_sendfile(fallback: bool) -> None:
                 file.write(much)
                 file.flush()
                 if fallback:
-                    transport._sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK  # type: ignore[attr-defined]
+                    transport._sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
                 transport.write(b"<")
                 task = asyncio.create_task(loop.sendfile(transport, file, 1, None))
                 await turns(2)

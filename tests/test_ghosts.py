@@ -222,7 +222,7 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
     """The kernel has two entries of one number, and knows the file that is there now by the older one."""
     first, second = eventfd(), eventfd()
     try:
-        pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)  # type: ignore[attr-defined]
+        pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)
     except OSError as error:
         pytest.skip(f"nothing tells the files apart: {error}")
     number = os.dup(first)
