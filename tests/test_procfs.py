@@ -427,7 +427,8 @@ def test_the_process_of_the_epoll_is_the_first_holder(fds: Callable[[int], int])
     """
     with child(program, str(fd), pass_fds=[fd]) as process:
         [found] = procfs.epolls(process.pid)
-        assert ME < process.pid
+        if process.pid < ME:
+            pytest.skip("the numbers of processes have begun anew")
         assert procfs.holders(found, found.watched[0]) == [(process.pid, 100), (ME, fd)]
 
 
