@@ -46,7 +46,9 @@ def bars(axes: Axes, figures: Sequence[Figure], styles: dict[str, tuple[str, str
             label=legend,
             color=colour,
         )
-        axes.bar_label(drawn, fmt=label, fontsize=7, padding=1)
+        numbers = axes.bar_label(drawn, fmt=label, fontsize=7, padding=1)
+        for number in numbers:  # readable on the line of C
+            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
     axes.spines[["top", "right"]].set_visible(False)
 
