@@ -272,8 +272,9 @@ _stderr = pytest.StashKey[int]()
 _figures = pytest.StashKey[list[str]]()
 
 
-def pytest_collection_finish() -> None:
-    # The check for leaks collects garbage twice a test: let it pass over what pytest itself holds.
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect() -> None:
+    """Let collections of garbage, of which there are thousands, pass over what pytest itself holds."""
     gc.collect()
     gc.freeze()
 
