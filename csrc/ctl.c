@@ -78,7 +78,7 @@ removed(Instance *self, int fd)
     return before;
 }
 
-/* A removal has ended; what may have left a ghost makes a suspect. */
+/* A removal has ended, or begins; what may have left a ghost makes a suspect. */
 static void
 removal_ended(Instance *self, bool suspect)
 {
@@ -268,6 +268,20 @@ modify_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registrati
     return replace(self, EPOLL_CTL_MOD, fd, registration_new(next_generation(self), mask, own), old);
 }
 
+/* The same while there may be ghosts. One of them may be what the kernel changes: the entry of another file
+ * that had the number before and has it again, closed and opened as a duplicate. What was registered is then
+ * a ghost itself, so from here on the registration has a word that the other entry has not. */
+static int
+change_anew(Instance *self, int fd, const Registration *present, uint32_t mask, PyObject *data,
+            Registration *old)
+{
+    PyObject *own = Py_NewRef(data != NULL ? data : present->data);
+    removal_ended(self, false); /* what was fetched until now is late */
+    int error = replace(self, EPOLL_CTL_MOD, fd, registration_new(next_generation(self), mask, own), old);
+    removal_ended(self, error == 0);
+    return error;
+}
+
 /* modify and rearm. `mask` is NULL for the one that the registration has, `data` for the data it has. */
 static int
 modify(Instance *self, const char *action, int fd, const uint32_t *mask, PyObject *data)
@@ -282,7 +296,8 @@ modify(Instance *self, const char *action, int fd, const uint32_t *mask, PyObjec
     Registration *present = interest_get(&self->list, fd);
     uint32_t asked = mask != NULL ? *mask : present != NULL ? present->mask : 0;
     if (present != NULL) {
-        error = change(self, fd, present, asked, data, &old);
+        error = self->suspects > 0 ? change_anew(self, fd, present, asked, data, &old)
+                                   : change(self, fd, present, asked, data, &old);
         if (is_gone(self, error, fd)) {
             lost = removed(self, fd);
             removal_ended(self, true);

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from conftest import IMPLIED, Effort, Pipe, agree, fdinfo, fdinfo_lines, no_fd_left, open_fds, until, waiters
@@ -239,6 +240,64 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
     assert fdinfo(ep) == {}
     assert number not in ep.registrations
     os.close(number)
+
+
+@pytest.mark.parametrize("how", ["modify", "rearm"])
+def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
+    """The kernel changes the older entry, of the file that has the number now: the other file is a ghost's."""
+    first, second = eventfd(), eventfd()
+    number = os.dup(first)
+    ep.register(number, Event.IN, "first")
+    os.close(number)
+    unregister_closed(ep, number)
+    assert os.dup2(second, number) == number
+    ep.register(number, Event.IN, "second")
+    os.close(number)  # Nobody unregisters it.
+    assert os.dup2(first, number) == number
+    if how == "modify":
+        ep.modify(number, Event.IN, "now")
+    else:
+        ep.rearm(number)
+    os.eventfd_write(second, 1)
+    assert [ep.poll(0.001) for _ in range(20)] == [[]] * 20
+    assert cured(ep)
+    os.eventfd_write(first, 1)
+    assert ep.poll(0) == [("now" if how == "modify" else "second", Event.IN)]
+    assert fdinfo_lines(ep) == [(number, Event.IN | IMPLIED, ANY)]
+    os.close(number)
+
+
+@pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT])
+def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int], mask: Event) -> None:
+    """What was fetched before the change comes again: nothing is lost, nor taken for a ghost's."""
+    silent = eventfd()
+    ghost = os.dup(silent)
+    ep.register(ghost, Event.IN, "ghost")
+    os.close(ghost)
+    unregister_closed(ep, ghost)
+    fds = [eventfd(1), eventfd(1)]
+    for fd in fds:
+        ep.register(fd, mask, fd)
+    changes: list[Callable[[int], None]] = [lambda fd: ep.modify(fd, mask), ep.rearm]
+    for change in changes * 10:
+        events = ep.wait(0)
+        first, _ = next(events)
+        (second,) = set(fds) - {first}
+        change(second)
+        assert (second, Event.IN) in list(events) + ep.poll(0)
+        change(second)
+        change(first)
+    with pytest.raises(OSError, match="EXCLUSIVE"):
+        ep.modify(fds[0], Event.IN | Event.EXCLUSIVE)
+    assert agree(ep)
+    assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in sorted(fds)]
+    os.eventfd_write(silent, 1)
+    if mask == Event.IN:
+        for fd in fds:
+            os.eventfd_read(fd)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
+    assert sorted(ep.registrations) == sorted(fds)
 
 
 def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:

@@ -250,7 +250,9 @@ class Walk(RuleBasedStateMachine):
                 assert not self.listed(fd)
                 self.forget_if_gone(fd)
         else:
-            self.entries[fd].armed = self.entries[fd].edge = self.entries[fd].sure = True
+            # It may have been another's before the number was closed: the kernel knows an earlier ghost by it.
+            entry = self.entries[fd]
+            self.entries[fd] = Entry(self.open[fd], entry.mask, entry.data)
 
     @rule(fd=numbers)
     def unregister(self, fd: int) -> None:
