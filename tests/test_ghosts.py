@@ -244,7 +244,7 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
 
 @pytest.mark.parametrize("how", ["modify", "rearm"])
 def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
-    """The kernel changes the older entry, of the file that has the number now: the other file is a ghost's."""
+    """The kernel changes the older entry, of the file that has the number now: the other is a ghost."""
     first, second = eventfd(), eventfd()
     number = os.dup(first)
     ep.register(number, Event.IN, "first")

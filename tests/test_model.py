@@ -250,7 +250,7 @@ class Walk(RuleBasedStateMachine):
                 assert not self.listed(fd)
                 self.forget_if_gone(fd)
         else:
-            # It may have been another's before the number was closed: the kernel knows an earlier ghost by it.
+            # Where the number was closed, it may be an older ghost's file that it has again.
             entry = self.entries[fd]
             self.entries[fd] = Entry(self.open[fd], entry.mask, entry.data)
 
