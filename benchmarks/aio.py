@@ -103,6 +103,8 @@ def tls_program() -> Path:
 def missing_for(scenario: Scenario, pem: str) -> str:
     """Return what keeps a scenario from being measured here, or ""."""
     if scenario.kind == "tls":
+        if find_spec("_ssl") is None:
+            return "this Python has no ssl"
         if not pem:
             return "no openssl to make a certificate with"
         try:

@@ -41,6 +41,8 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
     if needs := re.fullmatch(r"needs Python (\d+)\.(\d+)", block.note):
         if sys.version_info < tuple(map(int, needs.groups())):
             pytest.skip(block.note)
+    elif needs := re.fullmatch(r"needs (\w+)", block.note):
+        pytest.importorskip(needs[1])
     if ">>>" in block.text:
         examples = doctest.DocTestParser().get_doctest(block.text, {}, "the block", None, None)
         assert doctest.DocTestRunner().run(examples).failed == 0
