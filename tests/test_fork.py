@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
+from conftest import HANG, Effort, Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -26,7 +26,7 @@ from pyepoll import Event
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
-SECONDS = 20
+SECONDS = HANG // 3
 """After so many seconds SIGALRM ends a child that hangs."""
 
 
