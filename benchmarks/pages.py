@@ -103,7 +103,7 @@ def block(runs: Runs, picture: str) -> str:
         f"{both('asyncio.sleep(0.0001), uvloop', form='{:.0f}')}, which is early.",
         "",
         f"{runs.machine['machine']} that are shared, {runs.machine['kernel']}; medians of {runs.rounds}",
-        f"rounds, for asyncio's servers {runs.rounds // 5}, which vary by 5 % from run to run.",
+        f"rounds, for asyncio's servers {runs.rounds // 5}, which move by up to a fifth from run to run.",
         "",
         f"![What is measured, beside C]({picture})",
     ]
