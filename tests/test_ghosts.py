@@ -219,6 +219,19 @@ def test_fork_and_close(ep: Epoll) -> None:
     end()
 
 
+def of_an_older_ghost(ep: Epoll, first: int, mask: Event, second: int) -> int:
+    """A number registered for one file and then for another, both ghosts, that has the first one again."""
+    number = os.dup(first)
+    ep.register(number, mask, "first")
+    os.close(number)
+    unregister_closed(ep, number)
+    assert os.dup2(second, number) == number
+    ep.register(number, Event.IN, "second")
+    os.close(number)  # Nobody unregisters it.
+    assert os.dup2(first, number) == number
+    return number
+
+
 def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: Callable[..., int]) -> None:
     """The kernel has two entries of one number, and knows the file that is there now by the older one."""
     first, second = eventfd(), eventfd()
@@ -226,14 +239,7 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
         pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)
     except OSError as error:
         pytest.skip(f"nothing tells the files apart: {error}")
-    number = os.dup(first)
-    ep.register(number, Event.OUT, "first")
-    os.close(number)
-    unregister_closed(ep, number)
-    assert os.dup2(second, number) == number
-    ep.register(number, Event.IN, "second")
-    os.close(number)  # Nobody unregisters it.
-    assert os.dup2(first, number) == number
+    number = of_an_older_ghost(ep, first, Event.OUT, second)
     os.eventfd_write(first, 1)
     assert [ep.poll(0.001) for _ in range(20)] == [[]] * 20
     assert cured(ep)
@@ -246,14 +252,7 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
 def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
     """The kernel changes the older entry, of the file that has the number now: the other is a ghost."""
     first, second = eventfd(), eventfd()
-    number = os.dup(first)
-    ep.register(number, Event.IN, "first")
-    os.close(number)
-    unregister_closed(ep, number)
-    assert os.dup2(second, number) == number
-    ep.register(number, Event.IN, "second")
-    os.close(number)  # Nobody unregisters it.
-    assert os.dup2(first, number) == number
+    number = of_an_older_ghost(ep, first, Event.IN, second)
     if how == "modify":
         ep.modify(number, Event.IN, "now")
     else:
