@@ -268,7 +268,7 @@ modify_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registrati
     return replace(self, EPOLL_CTL_MOD, fd, registration_new(next_generation(self), mask, own), old);
 }
 
-/* The same while there may be ghosts. One of them may be what the kernel changes: the entry of another file
+/* change(), while there may be ghosts. One of them may be what the kernel changes: the entry of another file
  * that had the number before and has it again, closed and opened as a duplicate. What was registered is then
  * a ghost itself, so from here on the registration has a word that the other entry has not. */
 static int
