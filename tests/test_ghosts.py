@@ -279,7 +279,7 @@ def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int
         ep.register(fd, mask, fd)
     with pytest.raises(OSError, match="EXCLUSIVE"):
         ep.modify(fds[0], Event.IN | Event.EXCLUSIVE)
-    assert agree(ep)
+    assert ep.registrations[fds[0]] == (mask, fds[0])
     changes: list[Callable[[int], None]] = [lambda fd: ep.modify(fd, mask), ep.rearm]
     for change in changes * 10:
         events = ep.wait(0)
@@ -289,7 +289,6 @@ def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int
         assert (second, Event.IN) in list(events) + ep.poll(0)
         change(second)
         change(first)
-    assert agree(ep)
     assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in sorted(fds)]
     os.eventfd_write(silent, 1)
     if mask == Event.IN:
