@@ -10,6 +10,7 @@ import fcntl
 import gc
 import os
 import resource
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -157,6 +159,21 @@ def others_sleep() -> bool:
             if file.read().rpartition(b")")[2].split()[0] != b"S" and int(task) != threading.get_native_id():
                 return False
     return True
+
+
+def fork(seconds: int = 0) -> int:
+    """os.fork(), also where there are threads: what becomes of them in the child is what is tested.
+
+    A child that is still there after so many seconds says where, and ends; 0 is for ever.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0 and seconds > 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, file=2, chain=True)
+        signal.alarm(seconds)
+    return child
 
 
 def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import HANG, Effort, Pipe, agree, fdinfo, no_fd_left, open_fds, run, until, waiters
+from conftest import HANG, Effort, Pipe, agree, fdinfo, fork, no_fd_left, open_fds, run, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -30,21 +30,12 @@ SECONDS = HANG // 3
 """After so many seconds SIGALRM ends a child that hangs."""
 
 
-def fork() -> int:
-    """os.fork(), also where there are threads: what becomes of them in the child is what is tested."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
 def begin(program: Callable[[], object]) -> tuple[int, int]:
     """Run a function in a fork; return the child and a pipe from it."""
     report, write = os.pipe()
-    child = fork()
+    child = fork(SECONDS)
     if child == 0:
         # What pytest would do with an exception, or at exit, is the parent's business.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
         try:
             program()
         except BaseException:
@@ -218,11 +209,10 @@ def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -
     ep.register(pipe.read, Event.IN)
     children = []
     for _ in range(2):
-        child = fork()
+        child = fork(SECONDS)
         if child == 0:
             status = 1
             with contextlib.suppress(BaseException):
-                signal.alarm(SECONDS)
                 select.select([go.read], [], [])
                 assert sorted(ep.registrations) == [pipe.read]
                 assert agree(ep)
@@ -1091,8 +1081,7 @@ def test_a_daemon(ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], ke
 
     def parent_of_the_daemon() -> None:
         os.setsid()
-        if fork() == 0:
-            signal.alarm(SECONDS)
+        if fork(SECONDS) == 0:
             try:
                 daemon()
             except BaseException:

@@ -11,14 +11,25 @@ import signal
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from conftest import IMPLIED, Effort, Pipe, agree, fdinfo, fdinfo_lines, no_fd_left, open_fds, until, waiters
+from conftest import (
+    IMPLIED,
+    Effort,
+    Pipe,
+    agree,
+    fdinfo,
+    fdinfo_lines,
+    fork,
+    no_fd_left,
+    open_fds,
+    until,
+    waiters,
+)
 
 import pyepoll
 from pyepoll import Event, raw
@@ -34,13 +45,6 @@ def unregister_closed(ep: Any, fd: int) -> None:
     """Unregister a number whose file is gone from it: EBADF, or ENOENT where it has another."""
     with contextlib.suppress(OSError):
         ep.unregister(fd)
-
-
-def fork() -> int:
-    """os.fork(), also where there are threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def held_by_a_child(fd: int) -> Callable[[], None]:

@@ -5,13 +5,12 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, until, waiters
+from conftest import Effort, Pipe, fork, until, waiters
 
 import pyepoll
 from pyepoll import Event, Waker
@@ -20,13 +19,6 @@ Epoll = pyepoll.Epoll[Any]
 Show = Callable[[str], None]
 
 modes = pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["level", "edge"])
-
-
-def fork() -> int:
-    """os.fork(), also where there are threads: what becomes of them in the child is what is tested."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 @modes
@@ -307,9 +299,8 @@ def test_in_children_made_while_others_wake(
         working = [pool.submit(work) for _ in range(4)]
         try:
             for _ in range(effort(30, 1000)):
-                child = fork()
+                child = fork(8)
                 if child == 0:
-                    signal.alarm(8)  # which ends a child that hangs
                     waker.wake()
                     waker.clear()
                     heard.wake()
