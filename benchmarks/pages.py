@@ -1,11 +1,12 @@
-"""``python -m benchmarks.pages A.json B.json``: put the figures where README and docs show them.
+"""``python -m benchmarks.pages``: put the figures of ``results`` where README and docs show them.
 
-The files are what ``python -m benchmarks --json`` wrote, on the same machine, the older interpreter first.
+There is what ``python -m benchmarks --json benchmarks/results/cpython-X.Y.json`` wrote, on one machine.
 """
 
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,18 +111,30 @@ def block(runs: Runs, picture: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def saved() -> Runs:
+    """The results, the older interpreter's first."""
+    runs = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")]
+    return Runs(
+        sorted(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run["machine"]["python"])])
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pages", description="Show the figures in the pages."
+        prog="python -m benchmarks.pages", description="Show the saved figures in the pages."
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="FILE", help="what python -m benchmarks --json wrote"
-    )
-    runs = Runs([json.loads(path.read_text()) for path in parser.parse_args().runs])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page shows others")
+    check = parser.parse_args().check
+    runs = saved()
     for page, picture in PICTURES.items():
-        before, _, rest = (ROOT / page).read_text().partition(BEGIN)
+        text = (ROOT / page).read_text()
+        before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)
-        (ROOT / page).write_text(f"{before}{BEGIN}{block(runs, picture)}{END}{after}")
+        shown = f"{before}{BEGIN}{block(runs, picture)}{END}{after}"
+        if not check:
+            (ROOT / page).write_text(shown)
+        elif shown != text:
+            sys.exit(f"{page} does not show what benchmarks/results has: python -m benchmarks.pages")
 
 
 if __name__ == "__main__":
