@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-from conftest import IMPLIED, Effort, fdinfo_lines
+from conftest import IMPLIED, SANITIZED, Effort, fdinfo_lines
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -409,7 +409,8 @@ class Walk(RuleBasedStateMachine):
 def test_walks(part: int, effort: Effort, show: Callable[[str], None]) -> None:
     Walk.done.clear()
     walks = settings(
-        max_examples=effort(75, 2500),
+        # A sanitizer looks at what each step does, and takes five times as long over it.
+        max_examples=effort(25 if SANITIZED else 75, 2500),
         stateful_step_count=60,
         deadline=None,
         database=None,
