@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from unittest.mock import ANY
 
@@ -267,6 +268,21 @@ def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], 
     os.eventfd_write(first, 1)
     assert ep.poll(0) == [("now" if how == "modify" else "second", Event.IN)]
     assert fdinfo_lines(ep) == [(number, Event.IN | IMPLIED, ANY)]
+    os.close(number)
+
+
+@pytest.mark.parametrize("how", ["modify", "rearm"])
+def test_an_older_ghost_that_cannot_be_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
+    """The kernel refuses for the sake of the older entry, which has EXCLUSIVE: all stays as it was."""
+    first, second = eventfd(), eventfd()
+    number = of_an_older_ghost(ep, first, Event.IN | Event.EXCLUSIVE, second)
+    change = partial(ep.modify, number, Event.OUT, "now") if how == "modify" else partial(ep.rearm, number)
+    with pytest.raises(OSError, match="EXCLUSIVE"):
+        change()
+    assert ep.registrations == {number: (Event.IN, "second")}
+    os.eventfd_write(first, 1)
+    assert wake_ups(ep) <= MOST_WAITS
+    assert cured(ep)
     os.close(number)
 
 

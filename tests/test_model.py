@@ -214,6 +214,13 @@ class Walk(RuleBasedStateMachine):
         if fd in self.entries and not self.listed(fd):
             del self.entries[fd]
 
+    def exclusive(self, fd: int, mask: Event | int = 0) -> int:
+        """Whether the kernel may have refused a change because of EXCLUSIVE."""
+        if self.ghosts and not self.listed(fd):
+            # A ghost's mask counts too, once its very file is back under its number.
+            return True
+        return (mask | self.entries[fd].mask if fd in self.entries else mask) & Event.EXCLUSIVE
+
     @rule(fd=numbers, mask=masks, new=st.booleans())
     def modify(self, fd: int, mask: Event, new: bool) -> None:
         data = [object()] if new else []
@@ -223,9 +230,7 @@ class Walk(RuleBasedStateMachine):
             if fd not in self.open:
                 assert error.errno == errno.EBADF
             elif error.errno == errno.EINVAL:
-                # A ghost's mask counts too, once its very file is back under its number.
-                exclusive = self.entries[fd].mask | mask if fd in self.entries else mask
-                assert exclusive & Event.EXCLUSIVE or (self.ghosts and fd not in self.entries)
+                assert self.exclusive(fd, mask)
                 return
             else:
                 assert error.errno == errno.ENOENT
@@ -245,7 +250,7 @@ class Walk(RuleBasedStateMachine):
         except OSError as error:
             assert error.errno in (errno.EBADF, errno.ENOENT, errno.EINVAL)
             if error.errno == errno.EINVAL:
-                assert self.entries[fd].mask & Event.EXCLUSIVE
+                assert self.exclusive(fd)
             else:
                 assert not self.listed(fd)
                 self.forget_if_gone(fd)
