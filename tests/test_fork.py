@@ -559,7 +559,21 @@ def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
         assert stock.poll(0) == [(fd, select.EPOLLIN)]
 
 
-# Threads of the parent.
+# Threads of the parent. What they do is given all it needs: on a free-threaded build a variable of an
+# enclosing function has a lock, which in a child stays with a thread of the parent's that it was handed to.
+
+
+def keep_changing(ep: Epoll, fd: int, done: threading.Event) -> None:
+    while not done.is_set():
+        ep.register(fd, Event.IN)
+        ep.modify(fd, Event.OUT)
+        ep.unregister(fd)
+
+
+def keep_waking(waker: pyepoll.Waker, done: threading.Event) -> None:
+    while not done.is_set():
+        waker.wake()
+        waker.clear()
 
 
 def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
@@ -595,19 +609,12 @@ def test_fork_while_others_change_registrations(
     done = threading.Event()
     ready = eventfd(1)
 
-    def churn() -> None:
-        fd = eventfd()
-        while not done.is_set():
-            ep.register(fd, Event.IN)
-            ep.modify(fd, Event.OUT)
-            ep.unregister(fd)
-
     def child() -> None:
         ep.register(ready, Event.IN | Event.ET, "ready")
         until(lambda: ("ready", Event.IN) in ep.poll(0))
         ep.close()
 
-    churns = [pool.submit(churn) for _ in range(2)]
+    churns = [pool.submit(keep_changing, ep, eventfd(), done) for _ in range(2)]
     try:
         for _ in range(20):
             assert in_child(child) == ""
@@ -648,11 +655,6 @@ def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Eff
     """The child's waker works at once, wherever they were in theirs."""
     done = threading.Event()
 
-    def wake() -> None:
-        while not done.is_set():
-            waker.wake()
-            waker.clear()
-
     def child() -> None:
         seen: list[Any] = []
         deadline = time.monotonic() + 10
@@ -666,7 +668,7 @@ def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Eff
 
     with pyepoll.Waker() as waker:
         ep.register(waker, Event.IN, waker)
-        wakes = [pool.submit(wake) for _ in range(2)]
+        wakes = [pool.submit(keep_waking, waker, done) for _ in range(2)]
         try:
             for _ in range(effort(10, 500)):
                 assert in_child(child) == ""

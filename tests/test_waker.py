@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Effort, Pipe, fork, until, waiters
+from test_fork import keep_waking
 
 import pyepoll
 from pyepoll import Event, Waker
@@ -290,13 +291,7 @@ def test_in_children_made_while_others_wake(
     done = threading.Event()
     with Waker() as waker, Waker() as heard:
         ep.register(heard, Event.IN, "heard")
-
-        def work() -> None:
-            while not done.is_set():
-                waker.wake()
-                waker.clear()
-
-        working = [pool.submit(work) for _ in range(4)]
+        working = [pool.submit(keep_waking, waker, done) for _ in range(4)]
         try:
             for _ in range(effort(30, 1000)):
                 child = fork(8)
