@@ -134,31 +134,29 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.001)
 
 
-def waiters() -> int:
-    """How many threads of this process sleep in an epoll wait."""
-    waits = [str(number).encode() for name, number in SYSCALLS.items() if "wait" in name]
-    count = 0
+def threads_say(what: str) -> Iterator[tuple[int, bytes]]:
+    """The ids of this process's threads, and what /proc says of each in that file."""
     for task in os.listdir("/proc/self/task"):
         # The thread may have ended meanwhile.
         with (
             contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            open(f"/proc/self/task/{task}/syscall", "rb") as file,
+            open(f"/proc/self/task/{task}/{what}", "rb") as file,
         ):
-            count += file.read().split()[0] in waits
-    return count
+            yield int(task), file.read()
+
+
+def waiters() -> int:
+    """How many threads of this process sleep in an epoll wait."""
+    waits = [str(number).encode() for name, number in SYSCALLS.items() if "wait" in name]
+    return sum(text.split()[0] in waits for _, text in threads_say("syscall"))
 
 
 def others_sleep() -> bool:
     """Whether no other thread of this process runs."""
-    for task in os.listdir("/proc/self/task"):
-        # The thread may have ended meanwhile.
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            open(f"/proc/self/task/{task}/stat", "rb") as file,
-        ):
-            if file.read().rpartition(b")")[2].split()[0] != b"S" and int(task) != threading.get_native_id():
-                return False
-    return True
+    own = threading.get_native_id()
+    return all(
+        text.rpartition(b")")[2].split()[0] == b"S" for task, text in threads_say("stat") if task != own
+    )
 
 
 def fork(seconds: int = 0) -> int:
