@@ -6,11 +6,12 @@ import os
 from setuptools import Extension, setup
 
 
-def extension(name: str, folder: str) -> Extension:
+def extension(name: str, *folders: str) -> Extension:
     return Extension(
         name,
-        sources=sorted(glob.glob(f"{folder}/*.c")),
-        depends=sorted([*glob.glob(f"{folder}/*.h"), "csrc/compat.h"]),
+        sources=sorted(source for folder in folders for source in glob.glob(f"{folder}/*.c")),
+        depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
+        include_dirs=["csrc"],
         define_macros=[("_GNU_SOURCE", "1")],
         extra_compile_args=[
             "-std=c11",
@@ -22,4 +23,9 @@ def extension(name: str, folder: str) -> Extension:
     )
 
 
-setup(ext_modules=[extension("pyepoll._epoll", "csrc"), extension("pyepoll._aio", "csrc/aio")])
+setup(
+    ext_modules=[
+        extension("pyepoll._epoll", "csrc", "csrc/base", "csrc/core", "csrc/core/repair"),
+        extension("pyepoll._aio", "csrc/aio"),
+    ]
+)

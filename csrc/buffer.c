@@ -1,7 +1,7 @@
 #include "buffer.h"
 
 #include "convert.h"
-#include "fork.h"
+#include "base/atfork.h"
 #include "module.h"
 
 #include <limits.h>
@@ -11,7 +11,7 @@
 static bool
 is_claimed(const EventBuffer *self)
 {
-    return self->waiter == fork_count + 1;
+    return self->waiter == fork_epoch();
 }
 
 static int
@@ -28,7 +28,7 @@ buffer_claim(EventBuffer *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     claimed = is_claimed(self);
     if (!claimed) {
-        self->waiter = fork_count + 1;
+        self->waiter = fork_epoch();
         self->count = 0;
     }
     Py_END_CRITICAL_SECTION();

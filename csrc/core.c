@@ -1,7 +1,7 @@
 #include "selector.h"
 
 #include "convert.h"
-#include "ctl.h"
+#include "core/ctl.h"
 #include "key.h"
 #include "ready.h"
 
@@ -17,7 +17,7 @@ core_drop(Core *core)
 int
 core_take(Selector *self, Core *core)
 {
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     core->object = Py_XNewRef(self->core);
     core->instance = (Instance *)Py_XNewRef(self->instance);
     core->direct = self->direct;
@@ -111,7 +111,7 @@ int
 core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise)
 {
     PyObject *before;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     PyObject *data = registered_data(core, (int)PyLong_AsLong(number));
     PyObject *key = data != NULL && key_is(self->module, data) ? data : otherwise;
     int status = PyDict_GetItemRef(self->keys, number, &before); /* held, so that it does not go in here */
@@ -128,7 +128,7 @@ PyObject *
 core_pop(Selector *self, PyObject *number)
 {
     PyObject *key;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     bool taken = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key) &&
                  PyDict_DelItem(self->keys, number) == 0;
     guard_unlock(&self->guard);
@@ -215,7 +215,7 @@ wait_on(Instance *instance, int64_t timeout)
 PyObject *
 core_wait(Selector *self, PyObject *object, int64_t timeout)
 {
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     Instance *instance = self->direct ? (Instance *)Py_NewRef(self->instance) : NULL;
     guard_unlock(&self->guard);
     if (instance != NULL) {

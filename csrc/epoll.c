@@ -1,10 +1,12 @@
 /* The Epoll type: parse, delegate, return. */
 #include "epoll.h"
 #include "convert.h"
-#include "ctl.h"
+#include "core/ctl.h"
+#include "core/front.h"
+#include "core/repair/repair.h"
 #include "epoll_docs.h"
 #include "errors.h"
-#include "fdinfo.h"
+#include "base/fdinfo.h"
 #include "flags.h"
 #include "ready.h"
 
@@ -30,7 +32,8 @@ refuse_closed(const Epoll *self)
         PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
         return NULL;
     }
-    return os_error(EBADF, "epoll fd %d was closed through another object", self->instance->epfd);
+    return os_error(EBADF, "epoll fd %d was closed through another object",
+                    instance_public_fd(self->instance));
 }
 
 /* None for 0; else the error that the status of a call on the instance stands for. */
@@ -132,10 +135,10 @@ epoll_close(Epoll *self, PyObject *Py_UNUSED(ignored))
     if (self->closed) {
         Py_RETURN_NONE;
     }
-    int epfd = self->instance->epfd;
+    int fd = instance_public_fd(self->instance);
     self->closed = true;
     int error = instance_close(self->instance);
-    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close epoll fd %d", epfd);
+    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close epoll fd %d", fd);
 }
 
 Instance *
@@ -150,14 +153,38 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
     if (self->closed) {
         return refuse_closed(self);
     }
-    int status = instance_enter(self->instance);
-    if (status < 0) {
-        return NULL;
+    Instance *instance = self->instance;
+    int error = 0;
+    int status = repair_enter(instance);
+    if (status != 0) {
+        return status == IS_CLOSED ? refuse_closed(self) : NULL;
     }
-    if (status == 0) {
-        instance_leave(self->instance);
+    if (instance->front_fd < 0 && !instance->foreign) {
+        error = front_open(instance);
     }
-    return PyLong_FromLong(self->instance->epfd);
+    int fd = instance_public_fd(instance);
+    instance_leave(instance);
+    return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d needs an fd more", fd);
+}
+
+/* The fd in texts: what fileno() returns, or would; nothing is made for it. */
+static PyObject *
+epoll_public_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    return self->closed ? refuse_closed(self) : PyLong_FromLong(instance_public_fd(self->instance));
+}
+
+/* The kernel instance's own fd. */
+static PyObject *
+epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    instance_leave(self->instance);
+    return PyLong_FromLong(epfd);
 }
 
 static PyObject *
@@ -287,11 +314,11 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
 {
     Instance *instance = self->instance;
     STATE_LOCK(instance);
-    unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale;
-    unsigned long long cures = instance->cures, dropped = instance->dropped;
+    unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale_events;
+    unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds, lost = instance->lost;
     STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures", cures,
-                         "dropped", dropped, "pwait2", (int)wait_uses_pwait2());
+    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures", rebuilds,
+                         "failed_rebuilds", failed, "dropped", lost, "pwait2", (int)wait_uses_pwait2());
 }
 
 static Py_ssize_t
@@ -393,6 +420,8 @@ PyMethodDef epoll_methods[] = {
     {"poll", FAST(epoll_poll), poll_doc},
     {"wait", FAST(epoll_wait_method), wait_doc},
     {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
+    {"_public_fd", (PyCFunction)epoll_public_fd, METH_NOARGS, public_fd_doc},
+    {"_instance_fd", (PyCFunction)epoll_instance_fd, METH_NOARGS, instance_fd_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},
     {"_registration", (PyCFunction)epoll_registration, METH_O, registration_doc},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},

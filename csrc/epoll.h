@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_EPOLL_H
 #define PYEPOLL_EPOLL_H
 
-#include "instance.h"
+#include "core/instance.h"
 
 /* What an Epoll is a handle on. Borrowed. */
 Instance *epoll_instance(PyObject *epoll);

@@ -22,8 +22,13 @@ PyDoc_STRVAR(close_doc,
 
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
-"Return the fd number of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
-"Raises ValueError when the object is closed.");
+"Return the fd of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
+"It belongs to an epoll that watches the one that is waited on, so that nothing which pyepoll does inside\n"
+"is seen outside. The first call makes it: one fd more, and for each wake-up one more step in the kernel.\n"
+"Epolls nest five deep, so an Epoll in an Epoll counts twice.\n\n"
+"Raises ValueError when the object is closed; OSError: EBADF when it was closed through another object,\n"
+"EMFILE or ENFILE when no fd is left, ENOSPC when this user may watch no more, ELOOP when the epolls that\n"
+"it watches are nested too deep. See epoll(7).");
 
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
@@ -85,6 +90,14 @@ PyDoc_STRVAR(stats_doc,
 "waits: calls of epoll_wait; events: what they returned; stale: events dropped because their registration\n"
 "had gone; cures: ghosts removed, which made such events without end; dropped: registrations given up\n"
 "because their fd was found closed; pwait2: 1 if timeouts are kept to the nanosecond.");
+
+PyDoc_STRVAR(public_fd_doc,
+"_public_fd($self, /)\n--\n\n"
+"Return what fileno() returns, or would. For texts: nothing is made for it.");
+
+PyDoc_STRVAR(instance_fd_doc,
+"_instance_fd($self, /)\n--\n\n"
+"Return the fd of the kernel instance, whose fdinfo lists the registrations. A rebuild may change it.");
 
 PyDoc_STRVAR(fds_doc,
 "_fds($self, /)\n--\n\n"

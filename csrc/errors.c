@@ -1,8 +1,8 @@
 #include "errors.h"
 
-#include "fdinfo.h"
+#include "base/fdinfo.h"
 #include "flags.h"
-#include "syscalls.h"
+#include "base/syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>

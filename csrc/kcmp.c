@@ -3,7 +3,7 @@
 #include "convert.h"
 #include "errors.h"
 #include "module.h"
-#include "syscalls.h"
+#include "base/syscalls.h"
 
 static int
 ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])

@@ -3,8 +3,8 @@
 
 #include "errors.h"
 #include "flags.h"
-#include "fork.h"
-#include "instance.h"
+#include "base/atfork.h"
+#include "core/instance.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -106,7 +106,7 @@ module_exec(PyObject *module)
         os_error(errno, "eventfd(CLOEXEC | NONBLOCK), with which close() wakes waiters");
         return -1;
     }
-    errno = fork_count_start();
+    errno = fork_watch_start();
     if (errno != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;

@@ -4,7 +4,7 @@
 #include "errors.h"
 #include "flags.h"
 #include "module.h"
-#include "syscalls.h"
+#include "base/syscalls.h"
 
 #include <errno.h>
 #include <unistd.h>

@@ -1,10 +1,10 @@
 #include "ready.h"
 
 #include "convert.h"
-#include "ctl.h"
-#include "fork.h"
+#include "core/ctl.h"
+#include "base/atfork.h"
 #include "key.h"
-#include "stale.h"
+#include "core/repair/stale.h"
 
 #include <limits.h>
 
@@ -89,7 +89,7 @@ look_up(Instance *self, uint64_t word, const Seen *seen)
     Look look = {0};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, word);
-    look.ended = self->standing == CLOSED || (present != NULL && interest_is_spent(present, seen->removals));
+    look.ended = self->standing == CLOSED || (present != NULL && interest_is_disarmed(present, seen->started));
     if (present != NULL && !look.ended) {
         look.data = Py_NewRef(present->data);
         look.check = present->countdown == 0 || --present->countdown == 0;
@@ -212,15 +212,16 @@ PyObject *
 ready_list(Instance *self, const WaitFor *wait)
 {
     Batch batch = {0};
+    Idle idle = IDLE_START;
     PyObject *list = NULL;
-    /* A batch of which nothing is handed out does not end the wait; a poll looks again a few times. */
-    for (int tries = 0; tries < WAIT_MOST_POLLS; tries += wait->timeout == 0) {
+    bool again;
+    do {
         Py_CLEAR(list);
-        list = wait_any(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
-        if (list == NULL || PyList_GET_SIZE(list) > 0 || batch.count == 0 || wait_has_expired(wait)) {
-            break;
-        }
-    }
+        list = wait_fetch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
+        again = list != NULL && PyList_GET_SIZE(list) == 0 && batch.fetched > 0 &&
+                wait_goes_on(self, wait, &batch, &idle);
+    } while (again);
+    wait_idle_end(&idle);
     batch_drop(self, &batch);
     return list;
 }
@@ -230,7 +231,7 @@ typedef struct {
     Instance *instance;
     Batch batch;
     bool endless;
-    unsigned waiter; /* 0, or 1 + the fork count of the process in which a thread waits for the next batch */
+    unsigned waiter; /* 0, or the fork_epoch() of the process in which a thread waits for the next batch */
 } Ready;
 
 static Ready *
@@ -268,7 +269,7 @@ ready_batch(Instance *instance, const WaitFor *wait)
 static bool
 is_waiting(const Ready *self)
 {
-    return self->waiter == fork_count + 1;
+    return self->waiter == fork_epoch();
 }
 
 static int
@@ -288,7 +289,7 @@ ready_refill(Ready *self)
     if (is_waiting(self)) {
         return refuse_waiting();
     }
-    self->waiter = fork_count + 1;
+    self->waiter = fork_epoch();
     int status = wait_batch(self->instance, &wait, &self->batch);
     self->waiter = 0;
     return status;

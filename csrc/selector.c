@@ -21,7 +21,6 @@ selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(
         return NULL;
     }
     self->module = module_state_of(type);
-    guard_init(&self->guard);
     self->keys = PyDict_New();
     if (self->keys == NULL) {
         Py_CLEAR(self);
@@ -82,7 +81,7 @@ selector_set_core(Selector *self, PyObject *object, void *Py_UNUSED(closure))
         now.direct = Py_IS_TYPE(object, module->plain_epoll) || Py_IS_TYPE(object, module->epoll_type);
         now.instance->selects = true;
     }
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     Core before = {self->core, self->instance, self->direct};
     self->core = now.object;
     self->instance = now.instance;

@@ -7,8 +7,8 @@
 #ifndef PYEPOLL_SELECTOR_H
 #define PYEPOLL_SELECTOR_H
 
-#include "guard.h"
-#include "instance.h"
+#include "base/mutex.h"
+#include "core/instance.h"
 
 typedef struct {
     PyObject_HEAD

@@ -1,14 +1,18 @@
 #include "wait.h"
 
 #include "convert.h"
+#include "core/ctl.h"
+#include "core/repair/repair.h"
 #include "errors.h"
-#include "stale.h"
-#include "syscalls.h"
+#include "core/repair/stale.h"
+#include "base/syscalls.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
 static atomic_bool use_pwait2 = true;
@@ -25,18 +29,10 @@ wait_uses_pwait2(void)
     return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
 }
 
-static int64_t
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 int64_t
 wait_deadline(int64_t timeout)
 {
-    int64_t start = now();
+    int64_t start = monotonic_now();
     return timeout < INT64_MAX - start ? start + timeout : INT64_MAX;
 }
 
@@ -53,32 +49,32 @@ milliseconds(int64_t nanoseconds)
 
 /* One system call, without the GIL. The number of events, or -1 and errno. */
 static int
-wait_once(int epfd, Array *array, int maxevents, int64_t timeout, const sigset_t *set)
+wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
 {
     if (timeout > 0 && wait_uses_pwait2()) {
-        int count = sys_epoll_pwait2(epfd, array->events, maxevents, timeout, set);
+        int count = sys_epoll_pwait2(epfd, events, maxevents, timeout, set);
         /* Before Linux 5.11, or under a seccomp profile older than the call. */
         if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
             return count;
         }
         atomic_store(&use_pwait2, false);
     }
-    return set != NULL ? epoll_pwait(epfd, array->events, maxevents, milliseconds(timeout), set)
-                       : epoll_wait(epfd, array->events, maxevents, milliseconds(timeout));
+    return set != NULL ? epoll_pwait(epfd, events, maxevents, milliseconds(timeout), set)
+                       : epoll_wait(epfd, events, maxevents, milliseconds(timeout));
 }
 
-/* How many events a wait should have room for. The kernel cannot report more than are registered,
- * and pages that it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
+/* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that it
+ * leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
 static int
-room_for(const Instance *self, const Seen *seen, int maxevents)
+room_for(const Instance *self, const Seen *seen)
 {
     enum { LEAST = 64 };
-    int wanted = self->foreign ? Py_MAX(seen->count, self->hint) : seen->count;
+    int wanted = Py_MAX(seen->count, self->hint);
     int capacity = LEAST;
     while (capacity < wanted) {
         capacity *= 2;
     }
-    return Py_MIN(capacity, maxevents);
+    return capacity;
 }
 
 /* Give the batch an array of `capacity`: the one it has, the one on hand, or a new one. 0 or -1. */
@@ -107,12 +103,15 @@ reserve(Instance *self, Batch *batch, int capacity)
 static int
 fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *error)
 {
-    int status = instance_enter_wait(self, &batch->seen);
+    int status = repair_enter_wait(self, &batch->seen);
     if (status != 0) {
         return status;
     }
-    int capacity = room_for(self, &batch->seen, wait->maxevents);
-    int epfd = self->epfd;
+    /* What the kernel watches besides the registrations: those of others, and stale ones. */
+    bool beside = self->foreign || self->stale.found;
+    int room = room_for(self, &batch->seen);
+    int capacity = self->stale.found ? room : Py_MIN(room, wait->maxevents);
+    int epfd = batch->seen.epfd;
     int count = 0;
     *error = 0;
     if (reserve(self, batch, capacity) < 0) {
@@ -121,17 +120,18 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        count = wait_once(epfd, batch->array, capacity, timeout, wait->masked ? &wait->set : NULL);
+        count = wait_once(epfd, batch->array->events, capacity, timeout, wait->masked ? &wait->set : NULL);
         *error = count < 0 ? errno : 0;
         Py_END_ALLOW_THREADS
     }
     batch->next = 0;
     batch->count = Py_MAX(count, 0);
+    batch->full = beside && count == room;
     STATE_LOCK(self);
     self->events += (unsigned)batch->count;
-    batch->seen.changes = self->changes; /* what the kernel was told while the wait slept came before */
-    if (self->foreign && count == capacity) {
-        self->hint = Py_MIN(capacity, INT_MAX / 4) * 2;
+    batch->seen.returned = self->clock;
+    if (batch->full) {
+        self->hint = Py_MIN(room, INT_MAX / 4) * 2;
     }
     STATE_UNLOCK(self);
     instance_leave_wait(self);
@@ -141,19 +141,19 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
 /* Whether an event can be handed out: its registration is live, and so is the fd, if that is about to be
  * checked. */
 static bool
-is_due(Instance *self, const Seen *seen, uint64_t word)
+is_due(Instance *self, const Seen *seen, uint64_t epoll_data)
 {
     STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
-    bool others = self->foreign && !instance_made(self, word);
-    bool due = present != NULL ? !interest_is_spent(present, seen->removals) : others;
+    Registration *present = interest_find(&self->list, epoll_data);
+    bool others = self->foreign && !instance_made(self, epoll_data);
+    bool due = present != NULL ? !interest_is_disarmed(present, seen->started) : others;
     bool unknown = present == NULL && !others;
     bool check = due && present != NULL && present->countdown <= 1;
     STATE_UNLOCK(self);
     if (unknown) {
-        due = stale_judge(self, seen, word);
+        due = stale_judge(self, seen, epoll_data);
     }
-    return due && (!check || stale_check_open(self, word));
+    return due && (!check || stale_check_open(self, epoll_data));
 }
 
 /* Whether one of the events can be handed out, of an instance that is not closed. */
@@ -173,19 +173,26 @@ has_due(Instance *self, const Batch *batch)
 bool
 wait_has_expired(const WaitFor *wait)
 {
-    return wait->timeout > 0 && now() >= wait->deadline;
+    return wait->timeout > 0 && monotonic_now() >= wait->deadline;
 }
 
-int
+/* What is left of the timeout, above 0 if it was. The time is asked once, for Py_MAX evaluates twice. */
+static int64_t
+time_left(const WaitFor *wait)
+{
+    if (wait->timeout <= 0) {
+        return wait->timeout;
+    }
+    int64_t left = wait->deadline - monotonic_now();
+    return Py_MAX(left, 1);
+}
+
+/* 0, IS_CLOSED, or -1 with an exception. */
+static int
 wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 {
     for (;;) {
-        /* The time is asked once, for Py_MAX evaluates twice: less than 0 would be a wait for ever. */
-        int64_t left = wait->timeout;
-        if (left > 0) {
-            left = wait->deadline - now();
-            left = Py_MAX(left, 1);
-        }
+        int64_t left = time_left(wait);
         int error;
         if (PyErr_CheckSignals() < 0) {
             return -1;
@@ -196,7 +203,7 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
         }
         if (error == EINTR ? PyErr_CheckSignals() < 0 : error != 0) {
             if (error != EINTR) {
-                os_error(error, "epoll_wait(epfd %d)", self->epfd);
+                os_error(error, "epoll_wait(epfd %d)", instance_public_fd(self));
             }
             return -1;
         }
@@ -206,19 +213,144 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
     }
 }
 
+/* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be handed
+ * out, and give back the rest. */
+static void
+sift(Instance *self, const WaitFor *wait, Batch *batch)
+{
+    struct epoll_event *events = batch->array->events;
+    int kept = 0;
+    for (int i = 0; i < batch->count; i++) {
+        if (!is_due(self, &batch->seen, events[i].data.u64)) {
+            continue;
+        }
+        if (kept < wait->maxevents) {
+            events[kept++] = events[i];
+        }
+        else {
+            ctl_report_again(self, events[i].data.u64, &batch->seen);
+        }
+    }
+    batch->count = kept;
+}
+
+/* An epoll that watches the instance by edges wakes when something new happens in it; what merely goes on being
+ * ready, as a stale registration does, wakes it once. An fd, or -1. */
+static int
+new_guard(int epfd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int guard_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (guard_fd >= 0 && epoll_ctl(guard_fd, EPOLL_CTL_ADD, epfd, &event) < 0) {
+        close(guard_fd);
+        guard_fd = -1;
+    }
+    return guard_fd;
+}
+
+/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
+ * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. */
+static void
+rest(const Idle *idle, int64_t left, const sigset_t *set)
+{
+    enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
+    int over = idle->guard_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
+    if (over > 0) {
+        int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
+        pause = left >= 0 ? Py_MIN(pause, left) : pause;
+        struct timespec span = {0, (long)pause};
+        ppoll(NULL, 0, &span, set);
+    }
+}
+
+/* Wait until something happens in the instance besides stale registrations that go on reporting; close(), a
+ * rebuild and signals end the wait too. May return early. */
+static void
+wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
+{
+    enum { QUIET = 50000000 }; /* nanoseconds without a new event, after which all is forgiven */
+    Seen seen;
+    struct epoll_event event;
+    const sigset_t *set = wait->masked ? &wait->set : NULL;
+    if (instance_enter_wait(self, &seen) != 0) {
+        return;
+    }
+    uint64_t rebuilt_at = self->stale.rebuilt_at;
+    int64_t start = monotonic_now();
+    Py_BEGIN_ALLOW_THREADS
+    if (idle->guard_fd < 0 || idle->rebuilt_at != rebuilt_at) {
+        wait_idle_end(idle);
+        idle->guard_fd = new_guard(seen.epfd);
+        idle->rebuilt_at = rebuilt_at;
+    }
+    rest(idle, time_left(wait), set);
+    if (idle->guard_fd >= 0) {
+        wait_once(idle->guard_fd, &event, 1, time_left(wait), set);
+    }
+    Py_END_ALLOW_THREADS
+    if (monotonic_now() - start > QUIET) {
+        idle->rounds = 0;
+    }
+    instance_leave_wait(self);
+}
+
+void
+wait_idle_end(Idle *idle)
+{
+    if (idle->guard_fd >= 0) {
+        close(idle->guard_fd);
+        idle->guard_fd = -1;
+    }
+}
+
+bool
+wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle)
+{
+    enum { MOST_POLLS = 16, FEW_POLLS = 4 };
+    if (wait_has_expired(wait)) {
+        return false;
+    }
+    STATE_LOCK(self);
+    bool unresolved = self->stale.found && !instance_repair_is_due(self);
+    STATE_UNLOCK(self);
+    idle->rounds++;
+    if (wait->timeout == 0) {
+        return idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
+    }
+    if (unresolved && !batch->full) {
+        wait_guarded(self, wait, idle);
+    }
+    return true;
+}
+
+int
+wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
+{
+    int status = wait_any(self, wait, batch);
+    STATE_LOCK(self);
+    bool sifts = self->stale.found;
+    STATE_UNLOCK(self);
+    batch->fetched = batch->count;
+    if (status == 0 && batch->count > 0 && sifts) {
+        sift(self, wait, batch);
+    }
+    return status;
+}
+
 int
 wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
 {
-    int status = 0;
-    for (int polls = 0; polls < WAIT_MOST_POLLS; polls += wait->timeout == 0) {
-        status = wait_any(self, wait, batch);
-        if (status != 0 || batch->count == 0 || has_due(self, batch)) {
-            return status;
+    Idle idle = IDLE_START;
+    int status;
+    bool again;
+    do {
+        status = wait_fetch(self, wait, batch);
+        again = status == 0 && batch->fetched > 0 && !has_due(self, batch);
+        if (again) {
+            batch->count = 0;
+            again = wait_goes_on(self, wait, batch, &idle);
         }
-        batch->count = 0;
-        if (wait_has_expired(wait)) {
-            return 0;
-        }
-    }
+    } while (again);
+    wait_idle_end(&idle);
     return status;
 }

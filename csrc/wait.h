@@ -2,12 +2,9 @@
 #ifndef PYEPOLL_WAIT_H
 #define PYEPOLL_WAIT_H
 
-#include "instance.h"
+#include "core/instance.h"
 
 #include <signal.h>
-
-/* With a timeout of 0, so often may nothing but stale events come before it counts as nothing. */
-enum { WAIT_MOST_POLLS = 16 };
 
 typedef struct {
     int64_t timeout;  /* nanoseconds, or FOREVER */
@@ -22,8 +19,18 @@ typedef struct {
     Array *array; /* owned, or NULL */
     int next;
     int count;
+    int fetched; /* how many the kernel reported, stale ones included */
+    bool full;   /* it may have more */
     Seen seen;
 } Batch;
+
+/* The rounds of one call in which only stale events came. Starts as IDLE_START; wait_idle_end() frees it. */
+typedef struct {
+    int rounds;
+    int guard_fd;        /* an epoll that watches the instance by edges; -1: none */
+    uint64_t rebuilt_at; /* of the instance that it watches */
+} Idle;
+#define IDLE_START ((Idle){.guard_fd = -1})
 
 /* When a wait that begins now is to end. */
 int64_t wait_deadline(int64_t timeout);
@@ -31,10 +38,15 @@ int64_t wait_deadline(int64_t timeout);
 bool wait_has_expired(const WaitFor *wait);
 
 /* Wait until the kernel has an event, or to the deadline; `batch` must be used up. 0, and the batch may be
- * empty; IS_CLOSED; or -1 with an exception. */
-int wait_any(Instance *self, const WaitFor *wait, Batch *batch);
+ * empty, also where `fetched` is not 0: all were stale; IS_CLOSED; or -1 with an exception. */
+int wait_fetch(Instance *self, const WaitFor *wait, Batch *batch);
 
-/* The same, until there is an event that can be handed out. */
+/* A batch had events, but nothing was handed out. Whether to wait again: not where the time is up. Where stale
+ * registrations report that cannot be removed now, this call itself waits until something else happens. */
+bool wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle);
+void wait_idle_end(Idle *idle);
+
+/* wait_fetch() until there is an event that can be handed out. */
 int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
 
 /* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */

@@ -3,7 +3,7 @@
  * number away, and the write would hit a stranger's file. An eventfd in non-blocking mode never makes
  * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
 #include "errors.h"
-#include "guard.h"
+#include "base/mutex.h"
 #include "module.h"
 
 #include <errno.h>
@@ -34,7 +34,6 @@ waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->fd = fd;
-    guard_init(&self->guard);
     return (PyObject *)self;
 }
 
@@ -83,7 +82,7 @@ static PyObject *
 waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int error = 0;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     if (self->fd >= 0) {
         error = add_one(self->fd);
     }
@@ -104,7 +103,7 @@ waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
     eventfd_t count;
     int error = 0;
     bool closed;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     closed = self->fd < 0;
     if (!closed && eventfd_read(self->fd, &count) < 0) {
         error = errno;
@@ -125,7 +124,7 @@ static PyObject *
 waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     fd = self->fd;
     guard_unlock(&self->guard);
     return fd >= 0 ? PyLong_FromLong(fd) : refuse_closed();
@@ -140,7 +139,7 @@ static PyObject *
 waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     int fd, error = 0;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     fd = self->fd;
     self->fd = -1;
     if (fd >= 0 && close(fd) < 0) {
@@ -154,7 +153,7 @@ static PyObject *
 waker_closed(Waker *self, void *Py_UNUSED(closure))
 {
     bool closed;
-    guard_lock(&self->guard, self);
+    guard_lock(&self->guard);
     closed = self->fd < 0;
     guard_unlock(&self->guard);
     return PyBool_FromLong(closed);

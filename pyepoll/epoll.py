@@ -58,7 +58,7 @@ class Epoll(_epoll.Epoll[T]):
 
     def __enter__(self) -> Self:
         """Return the object itself; ValueError if it is closed."""
-        self.fileno()
+        self._public_fd()
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class Epoll(_epoll.Epoll[T]):
         name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
         if self.closed:
             return f"<{name} closed>"
-        return f"<{name} fd={self.fileno()} registered={len(self)}>"
+        return f"<{name} fd={self._public_fd()} registered={len(self)}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse copy and pickle: the object stands for a file of the kernel's."""

@@ -110,7 +110,8 @@ def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
 
     A number can be there twice: a ghost (its fd closed, its file open elsewhere) and a live one.
     """
-    with open(f"/proc/self/fdinfo/{ep if isinstance(ep, int) else ep.fileno()}") as file:
+    epfd = ep if isinstance(ep, int) else ep._instance_fd() if isinstance(ep, pyepoll.Epoll) else ep.fileno()
+    with open(f"/proc/thread-self/fdinfo/{epfd}") as file:
         fields = [line.split() for line in file if line.startswith("tfd:")]
     return [(int(f[1]), int(f[3], 16), int(f[5], 16)) for f in fields]
 

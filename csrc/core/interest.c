@@ -1,4 +1,4 @@
-#include "interest.h"
+#include "core/interest.h"
 
 #include <string.h>
 
@@ -65,6 +65,16 @@ interest_next(const InterestList *list, int from)
         }
     }
     return -1;
+}
+
+void
+interest_unshadow(InterestList *list)
+{
+    for (int page = 0; page < list->page_count; page++) {
+        for (int i = 0; list->pages[page] != NULL && i < INTEREST_PAGE; i++) {
+            list->pages[page][i].shadowed = false;
+        }
+    }
 }
 
 void

@@ -4,14 +4,14 @@
 #ifndef PYEPOLL_CTL_H
 #define PYEPOLL_CTL_H
 
-#include "instance.h"
+#include "core/instance.h"
 
 int ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data);
 
 /* `data` may be NULL: it stays as it is. */
 int ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data);
 
-/* Change the data alone, without a word to the kernel; nothing where there is no registration. */
+/* Change the data alone, without a system call; nothing where there is no registration. */
 int ctl_replace_data(Instance *self, int fd, PyObject *data);
 
 /* Tell the kernel the mask that the registration has, once more. */
@@ -23,12 +23,8 @@ int ctl_unregister(Instance *self, int fd);
 /* The same, unless something else was registered meanwhile: with other data than these. */
 int ctl_unregister_only(Instance *self, int fd, const PyObject *data);
 
-/* Drop the registration that `word` was made for, whose fd was found closed: a ghost from now on.
- * The caller has the ctl lock and releases what comes back. */
-Registration ctl_forget(Instance *self, uint64_t word);
-
 /* An event that was fetched at `seen` will not be handed out: tell the kernel to report an edge or a
  * one-shot again, unless it was told anything about the registration since. Best effort. */
-void ctl_report_again(Instance *self, uint64_t word, const Seen *seen);
+void ctl_report_again(Instance *self, uint64_t epoll_data, const Seen *seen);
 
 #endif

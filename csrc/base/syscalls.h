@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -16,8 +17,15 @@
 #define SYS_epoll_pwait2 441
 #endif
 
-/* Whether what an epoll watches under the number `tfd` is the file of a process's `fd`: 0 if so, above 0 if
- * not; below 0 and errno where the kernel does not say. A number can be there more than once: `nth` counts
+/* The calling thread, for calls that name a process by it: a thread may have an fd table of its own. */
+static inline int
+sys_gettid(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+/* Whether what an epoll watches under the fd `tfd` is the file of a process's `fd`: 0 if so, above 0 if
+ * not; below 0 and errno where the kernel does not say. An fd can be there more than once: `nth` counts
  * from 0, in the order of fdinfo. The kernel goes through the whole interest list, and waits for whoever
  * changes it. Since Linux 4.13, with CONFIG_KCMP. */
 static inline long
@@ -31,6 +39,16 @@ sys_kcmp_watched(int epoll_pid, int epfd, int tfd, int nth, int pid, int fd)
     } slot = {(uint32_t)epfd, (uint32_t)tfd, (uint32_t)nth};
     return syscall(SYS_kcmp, pid, epoll_pid, KCMP_EPOLL_TFD, (unsigned long)(unsigned)fd,
                    (unsigned long)(uintptr_t)&slot);
+}
+
+/* Whether two fds of the calling thread are duplicates of each other; false where the kernel does not say. */
+static inline bool
+sys_same_file(int fd, int other)
+{
+    enum { KCMP_FILE = 0 };
+    int thread = sys_gettid();
+    return syscall(SYS_kcmp, thread, thread, KCMP_FILE, (unsigned long)(unsigned)fd,
+                   (unsigned long)(unsigned)other) == 0;
 }
 
 /* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel's own answer is EINVAL: an epoll

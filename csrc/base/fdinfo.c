@@ -1,53 +1,76 @@
-#include "fdinfo.h"
+#include "base/fdinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+enum { PATH_SIZE = 64 };
+
+/* The path of something that the calling thread has under /proc. `thread-self` is missing from imitations. */
+static void
+path_of(char path[PATH_SIZE], bool by_number, const char *folder, int fd)
+{
+    if (by_number) {
+        snprintf(path, PATH_SIZE, "/proc/self/task/%ld/%s/%d", syscall(SYS_gettid), folder, fd);
+    }
+    else {
+        snprintf(path, PATH_SIZE, "/proc/thread-self/%s/%d", folder, fd);
+    }
+}
 
 static FILE *
 fdinfo_open(int fd)
 {
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-    return fopen(path, "re");
+    char path[PATH_SIZE];
+    path_of(path, false, "fdinfo", fd);
+    FILE *file = fopen(path, "re");
+    if (file == NULL && errno == ENOENT) {
+        path_of(path, true, "fdinfo", fd);
+        file = fopen(path, "re");
+    }
+    return file;
 }
 
 /* "tfd: %8d events: %8x data: %16llx …", the numbers behind their labels. */
 static bool
-parse(const char *line, Watched *watched)
+parse(const char *line, KernelEntry *entry)
 {
     if (strncmp(line, "tfd:", 4) != 0) {
         return false;
     }
     char *end;
-    watched->fd = (int)strtol(line + 4, &end, 10);
+    entry->fd = (int)strtol(line + 4, &end, 10);
     const char *events = strstr(end, "events:");
     const char *data = strstr(end, "data:");
     if (events == NULL || data == NULL) {
         return false;
     }
-    watched->events = (uint32_t)strtoul(events + 7, NULL, 16);
-    watched->word = strtoull(data + 5, NULL, 16);
+    entry->events = (uint32_t)strtoul(events + 7, NULL, 16);
+    entry->data = strtoull(data + 5, NULL, 16);
     return true;
 }
 
 int
-fdinfo_each(int epfd, bool (*see)(const Watched *, void *), void *arg)
+fdinfo_each(int epfd, bool expected, bool (*see)(const KernelEntry *, void *), void *arg)
 {
     char line[256];
-    Watched watched;
-    bool more = true;
+    KernelEntry entry;
+    bool more = true, any = false;
     FILE *file = fdinfo_open(epfd);
     if (file == NULL) {
         return errno;
     }
     while (more && fgets(line, sizeof(line), file) != NULL) {
-        more = !parse(line, &watched) || see(&watched, arg);
+        if (parse(line, &entry)) {
+            any = true;
+            more = see(&entry, arg);
+        }
     }
-    int error = ferror(file) ? EIO : 0;
+    int error = ferror(file) ? EIO : !any && expected ? ENODATA : 0;
     fclose(file);
     return error;
 }
@@ -56,10 +79,14 @@ int
 fdinfo_is_epoll(int fd)
 {
     static const char epoll[] = "anon_inode:[eventpoll]";
-    char path[64];
+    char path[PATH_SIZE];
     char target[sizeof(epoll)];
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    path_of(path, false, "fd", fd);
     ssize_t length = readlink(path, target, sizeof(target));
+    if (length < 0 && errno == ENOENT) {
+        path_of(path, true, "fd", fd);
+        length = readlink(path, target, sizeof(target));
+    }
     if (length < 0) {
         int error = errno;
         /* ENOENT of an open fd: there is no /proc. */
@@ -82,23 +109,4 @@ fdinfo_may_be_eventfd(int fd, uint64_t count)
     }
     fclose(file);
     return found;
-}
-
-int
-fdinfo_table_size(void)
-{
-    char line[256];
-    int size = -1;
-    FILE *file = fopen("/proc/self/status", "re");
-    if (file == NULL) {
-        return -1;
-    }
-    while (size < 0 && fgets(line, sizeof(line), file) != NULL) {
-        if (strncmp(line, "FDSize:", 7) == 0) {
-            size = (int)strtol(line + 7, NULL, 10);
-        }
-    }
-    fclose(file);
-    errno = size < 0 ? EIO : 0;
-    return size;
 }

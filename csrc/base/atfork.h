@@ -1,0 +1,27 @@
+/* In which process are we? A number that every fork changes: an object that has kept another number is a
+ * forked copy. Cheaper than getpid, and never fooled by a reused process id. */
+#ifndef PYEPOLL_ATFORK_H
+#define PYEPOLL_ATFORK_H
+
+/* The number of this process, above 0. The page that holds it is wiped by the kernel in every child
+ * (MADV_WIPEONFORK, Linux 4.14), so a child that was made without fork handlers, by _Fork() or a raw clone(),
+ * is noticed too. */
+extern unsigned *fork_page;
+unsigned fork_settle(void);
+
+static inline unsigned
+fork_epoch(void)
+{
+    unsigned epoch = *fork_page;
+    return epoch != 0 ? epoch : fork_settle();
+}
+
+/* Begin to notice forks; once in a process, however many interpreters import the module. 0, or an errno. */
+int fork_watch_start(void);
+
+/* Hold off forks for a moment, so that a child has either all or nothing of what is done meanwhile. Only
+ * without the GIL, which the forking thread holds: plain C alone may run. */
+void fork_hold(void);
+void fork_release(void);
+
+#endif

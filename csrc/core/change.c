@@ -1,0 +1,55 @@
+#include "core/change.h"
+
+uint32_t
+change_next_generation(Instance *self)
+{
+    self->generation++;
+    return self->generation != 0 ? self->generation : ++self->generation;
+}
+
+Registration
+change_install(Instance *self, int fd, Registration now)
+{
+    STATE_LOCK(self);
+    const Registration *slot = interest_slot(&self->list, fd);
+    now.changed = self->clock + 1;
+    /* Where something is registered already and the kernel accepts, its file was closed, or is ours too. */
+    now.shadowed |= slot->shadowed || slot->generation != 0;
+    Registration before = interest_put(&self->list, fd, now);
+    STATE_UNLOCK(self);
+    return before;
+}
+
+Registration
+change_remove(Instance *self, int fd)
+{
+    Registration before = {0};
+    STATE_LOCK(self);
+    const Registration *slot = interest_slot(&self->list, fd);
+    if (slot != NULL) {
+        Registration empty = {.changed = self->clock + 1, .shadowed = slot->shadowed};
+        before = interest_put(&self->list, fd, empty);
+    }
+    STATE_UNLOCK(self);
+    return before;
+}
+
+void
+change_shadow(Instance *self, int fd)
+{
+    STATE_LOCK(self);
+    Registration *slot = interest_slot(&self->list, fd);
+    if (slot != NULL) {
+        slot->shadowed = true;
+    }
+    STATE_UNLOCK(self);
+}
+
+Registration
+change_undo(Instance *self, int fd, Registration before)
+{
+    STATE_LOCK(self);
+    Registration refused = interest_put(&self->list, fd, before);
+    STATE_UNLOCK(self);
+    return refused;
+}

@@ -1,0 +1,45 @@
+/*
+ * The steps of a change to the interest list. All with the ctl lock.
+ *
+ *   change_install() or change_remove()   our list says what the kernel is about to be told …
+ *   epoll_ctl()                           … so that what it reports is known here before it can report it …
+ *   change_complete() or change_undo()    … and the change is complete, or has not been.
+ *
+ * While a change is under way, its slot has a time that the clock has yet to reach. So of an event that fits no
+ * registration, it can be seen whether that is settled: see core/repair/stale.h.
+ */
+#ifndef PYEPOLL_CHANGE_H
+#define PYEPOLL_CHANGE_H
+
+#include "core/instance.h"
+
+/* A generation that no registration has had. */
+uint32_t change_next_generation(Instance *self);
+
+/* Put `now` into the slot of `fd`, which must be reserved. What was there is the caller's. */
+Registration change_install(Instance *self, int fd, Registration now);
+
+/* Empty the slot of `fd`, if there is one. What was there is the caller's. */
+Registration change_remove(Instance *self, int fd);
+
+/* The kernel may go on having an entry under `fd` that is no registration of ours any more. */
+void change_shadow(Instance *self, int fd);
+
+/* The kernel refused: put `before` back. What stood in its place is the caller's. */
+Registration change_undo(Instance *self, int fd, Registration before);
+
+/* Needs no GIL. */
+static inline void
+change_complete(Instance *self)
+{
+    atomic_store_explicit(&self->clock, self->clock + 1, memory_order_release);
+}
+
+/* Whether a change of this slot is under way. With the state lock. */
+static inline bool
+change_is_under_way(const Instance *self, const Registration *slot)
+{
+    return slot->changed > self->clock;
+}
+
+#endif

@@ -1,0 +1,456 @@
+#include "core/ctl.h"
+
+#include "base/syscalls.h"
+#include "base/wakeup.h"
+#include "core/change.h"
+#include "core/repair/repair.h"
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* epoll_ctl without the GIL. 0 or an errno. */
+static int
+kernel_ctl(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+{
+    struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
+    int epfd = self->epfd;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+/* The same for a change that is installed. If the kernel accepts it, it is complete and the ctl lock is
+ * released, before the GIL is waited for; of an errno, the caller still has the lock. */
+static int
+kernel_change(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+{
+    struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
+    int epfd = self->epfd;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
+    if (error == 0) {
+        change_complete(self);
+        mutex_unlock(&self->ctl);
+    }
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+/* An fd that is not open gets no slot, however large it is. 0, an errno, or -1 for no memory. */
+static int
+reserve_slot(Instance *self, int fd)
+{
+    if (interest_slot(&self->list, fd) != NULL) {
+        return 0;
+    }
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+        return EBADF;
+    }
+    STATE_LOCK(self);
+    int status = interest_reserve(&self->list, fd);
+    STATE_UNLOCK(self);
+    return status;
+}
+
+/* Whether a refusal means that the registered file is not the one under this number any more. */
+static bool
+is_gone(const Instance *self, int error, int fd)
+{
+    switch (error) {
+    case ENOENT:
+        return true;
+    case EPERM:
+        return sys_epoll_ctl_denied(self->epfd) != EPERM;
+    case EBADF:
+        /* It is the epoll that is not open, or it is the fd: closed, or reused by one with O_PATH. */
+        return fcntl(self->epfd, F_GETFD) >= 0 || fcntl(fd, F_GETFD) < 0;
+    default:
+        return false;
+    }
+}
+
+/* Enter, with the ctl lock. 0, IS_CLOSED, or -1 with an exception. */
+static int
+begin(Instance *self)
+{
+    int status = repair_enter(self);
+    if (status == 0) {
+        mutex_lock(&self->ctl);
+    }
+    return status;
+}
+
+static void
+end(Instance *self)
+{
+    mutex_unlock(&self->ctl);
+    instance_leave(self);
+}
+
+/* 0, or -1 with the exception for `error`: an errno, or -1 for no memory. `fd` is what was asked for. */
+static int
+result_of(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
+{
+    if (error < 0) {
+        PyErr_NoMemory();
+    }
+    else if (error > 0) {
+        ctl_error(error, op, action, epfd, fd, mask);
+    }
+    return error != 0 ? -1 : 0;
+}
+
+/* Whether `fd` is this epoll's own: the front, under which the kernel does not know the instance. */
+static bool
+is_itself(const Instance *self, int fd)
+{
+    return fd == self->front_fd;
+}
+
+/* The part of a mask that the kernel keeps. */
+static uint32_t
+kept_mask(uint32_t mask)
+{
+    bool kept = true;
+    if ((mask & EPOLLWAKEUP) != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        kept = wakeup_is_kept();
+        Py_END_ALLOW_THREADS
+    }
+    return kept ? mask : mask & ~(uint32_t)EPOLLWAKEUP;
+}
+
+/* Install a registration and tell the kernel. 0, and the ctl lock is released; or an errno, and what was there
+ * is back. In `old`: what the caller is to release. */
+static int
+replace(Instance *self, int op, int fd, Registration now, Registration *old)
+{
+    *old = change_install(self, fd, now);
+    int error = kernel_change(self, op, fd, now.mask, now.generation);
+    if (error != 0) {
+        *old = change_undo(self, fd, *old);
+    }
+    return error;
+}
+
+int
+ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
+{
+    uint32_t kept = kept_mask(mask);
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration old = {0};
+    int public_fd = instance_public_fd(self);
+    int error = is_itself(self, fd) ? EINVAL : reserve_slot(self, fd);
+    if (error == 0) {
+        Registration now = registration_new(change_next_generation(self), kept, Py_NewRef(data));
+        error = replace(self, EPOLL_CTL_ADD, fd, now, &old);
+        if (error == ELOOP && sys_same_file(fd, public_fd)) {
+            error = EINVAL; /* a duplicate of itself: so the kernel says of an epoll without a front */
+        }
+    }
+    if (error != 0) {
+        mutex_unlock(&self->ctl);
+    }
+    instance_leave(self);
+    registration_release(&old);
+    return result_of(error, EPOLL_CTL_ADD, "register", public_fd, fd, mask);
+}
+
+/* Give a registration other data; in `old` what it had. With the state lock. */
+static void
+exchange_data(Registration *present, PyObject *data, Registration *old)
+{
+    old->data = present->data;
+    old->pair = present->pair;
+    present->data = Py_NewRef(data);
+    present->pair = NULL;
+    present->reported = 0;
+}
+
+/* What change_in_place() puts back if the kernel refuses. */
+typedef struct {
+    uint32_t mask;
+    bool disarmed;
+    uint64_t changed;
+} Before;
+
+/* With the state lock. */
+static void
+put_back(Registration *present, const Before *before, bool with_data, Registration *old)
+{
+    present->mask = before->mask;
+    present->disarmed = before->disarmed;
+    present->changed = before->changed;
+    if (with_data) {
+        PyObject *refused = present->data;
+        present->data = old->data;
+        old->data = refused;
+        /* The pair with the refused data goes too: the next event makes another. */
+        PyObject *pair = present->pair;
+        present->pair = old->pair;
+        present->reported = 0;
+        old->pair = pair;
+    }
+}
+
+/* Change a registration in its place, and back if the kernel refuses. `data` may be NULL: it stays. 0, and
+ * the ctl lock is released; or an errno. In `old`: what the caller is to release. */
+static int
+change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *data,
+                Registration *old)
+{
+    STATE_LOCK(self);
+    uint32_t generation = present->generation;
+    const Before before = {present->mask, present->disarmed, present->changed};
+    present->mask = mask;
+    present->disarmed = false;
+    present->changed = self->clock + 1;
+    if (data != NULL) {
+        exchange_data(present, data, old);
+    }
+    STATE_UNLOCK(self);
+    int error = kernel_change(self, EPOLL_CTL_MOD, fd, mask, generation);
+    if (error != 0) {
+        STATE_LOCK(self);
+        put_back(present, &before, data != NULL, old);
+        STATE_UNLOCK(self);
+    }
+    return error;
+}
+
+/* Change a registration that the kernel may know though we do not, because others made it. 0, and the ctl lock
+ * is released; -1 or an errno. */
+static int
+change_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
+{
+    int error = reserve_slot(self, fd);
+    if (error != 0) {
+        return error;
+    }
+    PyObject *own = data != NULL ? Py_NewRef(data) : PyLong_FromLong(fd);
+    if (own == NULL) {
+        PyErr_Clear();
+        return -1;
+    }
+    Registration now = registration_new(change_next_generation(self), mask, own);
+    return replace(self, EPOLL_CTL_MOD, fd, now, old);
+}
+
+/* change_in_place(), where the kernel may have an older entry under the fd: the entry of another file, which
+ * may have the fd again, closed and opened as a duplicate. Then it is this older entry that the kernel
+ * changes, and what was registered is stale. So the registration gets epoll data that the other entry has
+ * not. */
+static int
+change_shadowed(Instance *self, int fd, const Registration *present, uint32_t mask, PyObject *data,
+                Registration *old)
+{
+    PyObject *own = Py_NewRef(data != NULL ? data : present->data);
+    Registration now = registration_new(change_next_generation(self), mask, own);
+    return replace(self, EPOLL_CTL_MOD, fd, now, old);
+}
+
+/* modify and rearm, with the ctl lock, which is released if this returns 0. `*asked` is the mask to ask for. */
+static int
+modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *data, Registration *old)
+{
+    Registration *present = interest_get(&self->list, fd);
+    if (is_itself(self, fd)) {
+        return EINVAL;
+    }
+    if (present == NULL && rearm) {
+        return fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
+    }
+    if (rearm) {
+        *asked = present->mask;
+    }
+    if (present == NULL) {
+        return change_unknown(self, fd, *asked, data, old);
+    }
+    return present->shadowed ? change_shadowed(self, fd, present, *asked, data, old)
+                             : change_in_place(self, fd, present, *asked, data, old);
+}
+
+/* The registered file is not the one under this fd any more: forget it. What was there is the caller's. */
+static Registration
+forget(Instance *self, int fd)
+{
+    Registration lost = change_remove(self, fd);
+    change_shadow(self, fd);
+    change_complete(self);
+    return lost;
+}
+
+static int
+modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
+{
+    uint32_t asked = kept_mask(mask);
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration old = {0}, lost = {0};
+    int public_fd = instance_public_fd(self);
+    int error = modify_locked(self, fd, rearm, &asked, data, &old);
+    if (error != 0) {
+        if (interest_get(&self->list, fd) != NULL && is_gone(self, error, fd)) {
+            lost = forget(self, fd);
+        }
+        mutex_unlock(&self->ctl);
+    }
+    instance_leave(self);
+    registration_release(&old);
+    registration_release(&lost);
+    return result_of(error, EPOLL_CTL_MOD, rearm ? "rearm" : "modify", public_fd, fd, rearm ? asked : mask);
+}
+
+int
+ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data)
+{
+    return modify(self, fd, false, mask, data);
+}
+
+int
+ctl_rearm(Instance *self, int fd)
+{
+    return modify(self, fd, true, 0, NULL);
+}
+
+int
+ctl_replace_data(Instance *self, int fd, PyObject *data)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    Registration old = {0};
+    STATE_LOCK(self);
+    Registration *present = interest_get(&self->list, fd);
+    if (present != NULL) {
+        exchange_data(present, data, &old);
+    }
+    STATE_UNLOCK(self);
+    end(self);
+    registration_release(&old);
+    return 0;
+}
+
+/* Where `only` is given, a registration with other data stays. */
+static int
+unregister(Instance *self, int fd, const PyObject *only)
+{
+    int status = begin(self);
+    if (status != 0) {
+        return status;
+    }
+    const Registration *present = interest_get(&self->list, fd);
+    if (only != NULL && (present == NULL || present->data != only)) {
+        end(self);
+        return 0;
+    }
+    int public_fd = instance_public_fd(self);
+    Registration old = change_remove(self, fd);
+    int error = is_itself(self, fd) ? EINVAL : kernel_change(self, EPOLL_CTL_DEL, fd, 0, 0);
+    if (error != 0) {
+        if (old.generation != 0) {
+            change_shadow(self, fd);
+        }
+        change_complete(self);
+        mutex_unlock(&self->ctl);
+    }
+    instance_leave(self);
+    registration_release(&old);
+    return result_of(error, EPOLL_CTL_DEL, "unregister", public_fd, fd, 0);
+}
+
+int
+ctl_unregister(Instance *self, int fd)
+{
+    return unregister(self, fd, NULL);
+}
+
+int
+ctl_unregister_only(Instance *self, int fd, const PyObject *data)
+{
+    return unregister(self, fd, data);
+}
+
+/* Tell the kernel a registration's mask once more. An exclusive one cannot be modified, but it can be removed
+ * and added with the same epoll data; false if that failed half-way. */
+static bool
+tell_again(const Instance *self, int fd, uint32_t mask, uint32_t generation)
+{
+    if ((mask & EPOLLEXCLUSIVE) == 0) {
+        kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
+        return true;
+    }
+    return kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
+           kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
+}
+
+/* The registration that is to report again an event which was fetched at `seen`, or NULL. A one-shot that a
+ * rebuild took for fired is not, if its event was fetched before. With the state lock. */
+static Registration *
+to_report_again(const Instance *self, uint64_t epoll_data, const Seen *seen)
+{
+    Registration *present = interest_find(&self->list, epoll_data);
+    if (present == NULL || present->changed > seen->returned || interest_is_disarmed(present, seen->started) ||
+        (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
+        return NULL;
+    }
+    present->disarmed = false;
+    return present;
+}
+
+/* The mask to tell the kernel for such an event; 0 if there is none. */
+static uint32_t
+mask_to_tell(Instance *self, uint64_t epoll_data, const Seen *seen)
+{
+    STATE_LOCK(self);
+    const Registration *present = to_report_again(self, epoll_data, seen);
+    uint32_t mask = present != NULL ? present->mask : 0;
+    STATE_UNLOCK(self);
+    return mask;
+}
+
+/* A forked copy has no instance yet that could be told: it arms what it owes when it gets one, so an unused
+ * copy costs no system call. False where it is no such copy. */
+static bool
+owe(Instance *self, uint64_t epoll_data, const Seen *seen)
+{
+    instance_notice_fork(self);
+    STATE_LOCK(self);
+    bool copy = self->standing == FORKED_COPY;
+    Registration *present = copy ? to_report_again(self, epoll_data, seen) : NULL;
+    if (present != NULL) {
+        present->owed = true;
+    }
+    STATE_UNLOCK(self);
+    return copy;
+}
+
+void
+ctl_report_again(Instance *self, uint64_t epoll_data, const Seen *seen)
+{
+    if (owe(self, epoll_data, seen) || instance_enter(self) != 0) {
+        return;
+    }
+    Registration lost = {0};
+    mutex_lock(&self->ctl);
+    int fd = epoll_data_fd(epoll_data);
+    uint32_t mask = mask_to_tell(self, epoll_data, seen);
+    if (mask != 0 && !tell_again(self, fd, mask, epoll_data_generation(epoll_data))) {
+        lost = forget(self, fd);
+        STATE_LOCK(self);
+        self->lost++;
+        STATE_UNLOCK(self);
+    }
+    end(self);
+    registration_release(&lost);
+}

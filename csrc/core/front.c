@@ -1,0 +1,86 @@
+#include "core/front.h"
+
+#include "core/identity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static int
+watch(int front_fd, uint32_t first, int epfd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = identity_front_data(first)};
+    return epoll_ctl(front_fd, EPOLL_CTL_ADD, epfd, &event) < 0 ? errno : 0;
+}
+
+int
+front_new(uint32_t first, int epfd)
+{
+    int front_fd = epoll_create1(EPOLL_CLOEXEC);
+    int error = front_fd >= 0 ? watch(front_fd, first, epfd) : 0;
+    if (error != 0) {
+        close(front_fd);
+        errno = error;
+        front_fd = -1;
+    }
+    return front_fd;
+}
+
+int
+front_replace(int front_fd, uint32_t first, int old, int epfd)
+{
+    int error = watch(front_fd, first, epfd);
+    if (error == 0) {
+        epoll_ctl(front_fd, EPOLL_CTL_DEL, old, &(struct epoll_event){0});
+    }
+    return error;
+}
+
+int
+front_take_fd(int source, int target)
+{
+    int flags = fcntl(target, F_GETFD);
+    bool inheritable = flags >= 0 && (flags & FD_CLOEXEC) == 0;
+    int error = dup3(source, target, inheritable ? 0 : O_CLOEXEC) < 0 ? errno : 0;
+    close(source);
+    return error;
+}
+
+/* Give the instance another fd and the front its old one. 0 and the new fd, or an errno. */
+static int
+swap_fds(const Instance *self, int *epfd)
+{
+    enum { FIRST_FD = 3 }; /* not one of the standard streams */
+    *epfd = fcntl(self->epfd, F_DUPFD_CLOEXEC, FIRST_FD);
+    if (*epfd < 0) {
+        return errno;
+    }
+    int front_fd = front_new(self->first, *epfd);
+    int error = front_fd >= 0 ? front_take_fd(front_fd, self->epfd) : errno;
+    if (error != 0) {
+        close(*epfd);
+    }
+    return error;
+}
+
+int
+front_open(Instance *self)
+{
+    int error = 0;
+    mutex_lock(&self->ctl);
+    if (self->front_fd < 0 && instance_begin_move(self)) {
+        int epfd;
+        Py_BEGIN_ALLOW_THREADS
+        fork_hold();
+        error = swap_fds(self, &epfd);
+        if (error == 0) {
+            self->front_fd = self->epfd;
+            self->epfd = epfd;
+        }
+        fork_release();
+        Py_END_ALLOW_THREADS
+        instance_end_move(self);
+    }
+    mutex_unlock(&self->ctl);
+    return error;
+}

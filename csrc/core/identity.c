@@ -1,0 +1,99 @@
+#include "core/identity.h"
+
+#include "base/syscalls.h"
+
+#include <errno.h>
+
+void
+identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evidence)
+{
+    enum { PARENT_AHEAD = 1 << 20 };
+    const Registration *slot = interest_find(identity->list, entry->data);
+    uint32_t age = epoll_data_generation(entry->data) - identity->first;
+    uint32_t oldest = identity->generation - identity->first + PARENT_AHEAD;
+    bool possible = epoll_data_fd(entry->data) == entry->fd && age >= 1 && age <= oldest;
+    evidence->any = true;
+    evidence->ours |= slot != NULL && epoll_data_fd(entry->data) == entry->fd;
+    evidence->foreign |= entry->data != 0 && !possible;
+}
+
+int
+identity_verdict(const Evidence *evidence)
+{
+    if (!evidence->any) {
+        return FD_MAY_BE_OURS;
+    }
+    return evidence->foreign && !evidence->ours ? FD_IS_UNRELATED : 0;
+}
+
+/* Whether `epfd` watches, under the fd `fd`, what `fd` is in this thread. 0, FD_IS_UNRELATED, or the errno
+ * with which the kernel does not say. */
+static int
+watches(int epfd, int fd)
+{
+    int thread = sys_gettid();
+    long order = sys_kcmp_watched(thread, epfd, fd, 0, thread, fd);
+    if (order >= 0) {
+        return order == 0 ? 0 : FD_IS_UNRELATED;
+    }
+    return errno == ENOENT || errno == EBADF || errno == EINVAL ? FD_IS_UNRELATED : errno;
+}
+
+typedef struct {
+    const Identity *identity;
+    Evidence evidence;
+} Search;
+
+static bool
+see_front_entry(const KernelEntry *entry, void *arg)
+{
+    Search *search = arg;
+    search->evidence.any = true;
+    search->evidence.ours |= entry->fd == search->identity->epfd &&
+                             entry->data == identity_front_data(search->identity->first);
+    search->evidence.foreign = !search->evidence.ours;
+    return true;
+}
+
+static bool
+see_entry(const KernelEntry *entry, void *arg)
+{
+    Search *search = arg;
+    identity_see(search->identity, entry, &search->evidence);
+    return !search->evidence.ours;
+}
+
+/* The front watches the instance, and nothing else does under this fd: that identifies both. */
+static int
+check_front(const Identity *identity)
+{
+    int status = watches(identity->front_fd, identity->epfd);
+    if (status <= 0) {
+        return status;
+    }
+    Search search = {.identity = identity};
+    int error = fdinfo_each(identity->front_fd, true, see_front_entry, &search);
+    return error != 0 ? error : search.evidence.ours ? 0 : FD_IS_UNRELATED;
+}
+
+int
+identity_check(const Identity *identity)
+{
+    enum { ENOUGH = 8 };
+    if (identity->front_fd >= 0) {
+        return check_front(identity);
+    }
+    int fd = interest_next(identity->list, 0);
+    for (int looks = 0; fd >= 0 && looks < ENOUGH; looks++, fd = interest_next(identity->list, fd + 1)) {
+        if (watches(identity->epfd, fd) == 0) {
+            return 0;
+        }
+    }
+    int seen = fdinfo_is_epoll(identity->epfd);
+    if (seen != 0) {
+        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    }
+    Search search = {.identity = identity};
+    int error = fdinfo_each(identity->epfd, false, see_entry, &search);
+    return error != 0 ? error : identity_verdict(&search.evidence);
+}

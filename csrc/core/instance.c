@@ -1,0 +1,388 @@
+#include "core/instance.h"
+
+#include "base/fdinfo.h"
+#include "core/identity.h"
+
+#include <errno.h>
+#include <structmember.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t
+monotonic_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+void
+instance_reset(Instance *self)
+{
+    STATE_LOCK(self);
+    if (self->epoch != fork_epoch()) {
+        self->users = self->waiters = 0;
+        self->moving = self->drain.active = self->stale.found = false;
+        self->stale.retry_at = 0;
+        if (self->standing == OPEN) {
+            self->standing = FORKED_COPY;
+        }
+        self->epoch = fork_epoch();
+    }
+    STATE_UNLOCK(self);
+}
+
+/* Remember `self` under its public fd, for fromfd. */
+static int
+instance_remember(Instance *self)
+{
+    PyObject *key = PyLong_FromLong(self->epfd);
+    PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
+    int status = key != NULL && reference != NULL ? PyDict_SetItem(self->module->instances, key, reference)
+                                                  : -1;
+    Py_XDECREF(key);
+    Py_XDECREF(reference);
+    return status;
+}
+
+Instance *
+instance_new(ModuleState *module, int epfd, bool foreign)
+{
+    Instance *self = (Instance *)module->instance_type->tp_alloc(module->instance_type, 0);
+    if (self == NULL) {
+        if (!foreign) {
+            close(epfd);
+        }
+        return NULL;
+    }
+    self->module = module;
+    self->epfd = epfd;
+    self->front_fd = -1;
+    self->foreign = foreign;
+    self->epoch = fork_epoch();
+    if (getrandom(&self->first, sizeof(self->first), GRND_NONBLOCK) != sizeof(self->first)) {
+        self->first = (uint32_t)(uintptr_t)self;
+    }
+    /* Far from the generation 0 of data that are just an fd, and from the end. */
+    self->first = (self->first & 0x3fffffff) | 0x40000000;
+    self->generation = self->first;
+    if (instance_remember(self) < 0) {
+        self->epfd = foreign ? -1 : epfd; /* the caller's again */
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+Instance *
+instance_find(ModuleState *module, int fd)
+{
+    PyObject *key = PyLong_FromLong(fd);
+    PyObject *reference = NULL;
+    PyObject *found = NULL;
+    if (key != NULL && module->instances != NULL &&
+        PyDict_GetItemRef(module->instances, key, &reference) > 0 &&
+        PyWeakref_GetRef(reference, &found) > 0) {
+        Standing standing = ((Instance *)found)->standing;
+        if (standing == CLOSED || standing == UNRELATED_FD) {
+            Py_CLEAR(found);
+        }
+    }
+    Py_XDECREF(reference);
+    Py_XDECREF(key);
+    return (Instance *)found;
+}
+
+int
+instance_enter_slowly(Instance *self)
+{
+    instance_notice_fork(self);
+    STATE_LOCK(self);
+    Standing standing = self->standing;
+    self->users += standing == OPEN;
+    STATE_UNLOCK(self);
+    return standing == OPEN ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+}
+
+bool
+instance_repair_is_due(const Instance *self)
+{
+    return self->stale.found && monotonic_now() >= self->stale.retry_at;
+}
+
+int
+instance_enter_wait_slowly(Instance *self, Seen *seen)
+{
+    instance_notice_fork(self);
+    STATE_LOCK(self);
+    Standing standing = self->standing;
+    bool enters = standing == OPEN && !self->moving && !instance_repair_is_due(self);
+    if (enters) {
+        instance_begin_wait(self, seen);
+    }
+    STATE_UNLOCK(self);
+    return enters ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+}
+
+/* The last user of a closed instance has left: give up the fds and the registrations. The kernel may wait for
+ * other users of its epoll lock, so the GIL is released. */
+static int
+instance_finish(Instance *self)
+{
+    int error = 0;
+    int epfd = self->epfd, front_fd = self->front_fd;
+    self->finished = true;
+    Py_BEGIN_ALLOW_THREADS
+    if (self->marked && epfd >= 0) {
+        /* A duplicate of the fd may keep the kernel instance. */
+        instance_unwake(self, epfd);
+    }
+    if (front_fd >= 0 && close(front_fd) < 0) {
+        error = errno;
+    }
+    if (epfd >= 0 && close(epfd) < 0) {
+        error = errno;
+    }
+    Py_END_ALLOW_THREADS
+    STATE_LOCK(self);
+    InterestList list = self->list;
+    self->list = (InterestList){0};
+    STATE_UNLOCK(self);
+    interest_free(&list);
+    return error;
+}
+
+void
+instance_leave_slowly(Instance *self, bool waiter)
+{
+    STATE_LOCK(self);
+    self->waiters -= waiter;
+    bool drained = self->drain.active && self->waiters == 0;
+    self->drain.active = self->drain.active && !drained;
+    if (drained) {
+        self->drain.done = 1; /* a rebuild is a user, so `self` is not finished under it */
+    }
+    bool last = --self->users == 0 && self->standing == CLOSED;
+    STATE_UNLOCK(self);
+    if (drained) {
+        futex_wake_all(&self->drain.done);
+    }
+    if (last) {
+        instance_finish(self);
+    }
+}
+
+/* The eventfd is recognised by its count. */
+enum { READY_COUNT = 0x65706f6c };
+
+int
+ready_eventfd(void)
+{
+    return eventfd(READY_COUNT, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+bool
+is_ready_eventfd(int fd)
+{
+    return fdinfo_may_be_eventfd(fd, READY_COUNT);
+}
+
+/* The data 0 are no registration's: generations start far above. 0 or an errno. */
+static int
+add_mark(int ready_fd, int epfd)
+{
+    struct epoll_event mark = {.events = EPOLLIN, .data.u64 = 0};
+    return epoll_ctl(epfd, EPOLL_CTL_ADD, ready_fd, &mark) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+typedef struct {
+    int ready_fd;
+    int epfd;
+} Mark;
+
+static bool
+add_in_place_of(const KernelEntry *entry, void *arg)
+{
+    const Mark *mark = arg;
+    epoll_ctl(mark->epfd, EPOLL_CTL_DEL, entry->fd, &(struct epoll_event){0});
+    return add_mark(mark->ready_fd, mark->epfd) != 0;
+}
+
+/* instance_wake() without the GIL. */
+static int
+mark_ready(Instance *self, int epfd, bool closed)
+{
+    ModuleState *module = self->module;
+    int ready_fd = module->ready_fd;
+    if (!is_ready_eventfd(ready_fd)) {
+        ready_fd = ready_eventfd();
+        if (ready_fd < 0) {
+            return errno;
+        }
+        module->ready_fd = ready_fd;
+    }
+    int error = add_mark(ready_fd, epfd);
+    if (error == ENOSPC && closed) {
+        /* The user may watch no more files. A closed instance gives up its own, which makes room. */
+        Mark mark = {ready_fd, epfd};
+        fdinfo_each(epfd, false, add_in_place_of, &mark);
+        error = add_mark(ready_fd, epfd);
+    }
+    return error;
+}
+
+int
+instance_wake(Instance *self, int epfd)
+{
+    int error;
+    STATE_LOCK(self);
+    bool closed = self->standing == CLOSED;
+    STATE_UNLOCK(self);
+    Py_BEGIN_ALLOW_THREADS
+    error = mark_ready(self, epfd, closed);
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+void
+instance_unwake(Instance *self, int epfd)
+{
+    epoll_ctl(epfd, EPOLL_CTL_DEL, self->module->ready_fd, &(struct epoll_event){0});
+}
+
+bool
+instance_begin_move(Instance *self)
+{
+    STATE_LOCK(self);
+    bool open = self->standing == OPEN;
+    self->moving = open;
+    STATE_UNLOCK(self);
+    return open;
+}
+
+void
+instance_end_move(Instance *self)
+{
+    STATE_LOCK(self);
+    self->moving = false;
+    int epfd = self->epfd;
+    bool wakes = self->standing == CLOSED && self->waiters > 0;
+    self->marked |= wakes;
+    STATE_UNLOCK(self);
+    if (wakes) {
+        instance_wake(self, epfd);
+    }
+}
+
+/* Whether another Epoll of this interpreter has the public fd: somebody has closed it behind our back. */
+static bool
+is_taken(Instance *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    Instance *holder = instance_find(self->module, instance_public_fd(self));
+    PyErr_Clear();
+    bool taken = holder != NULL && holder != self;
+    Py_XDECREF(holder);
+    PyErr_SetRaisedException(error);
+    return taken;
+}
+
+/* Whether the fds are this instance's to close. In a child that never used its copy they are not, unless they
+ * can be seen to be the inherited ones: an fd left open is the lesser evil. */
+static bool
+owns_fds(Instance *self, bool inherited)
+{
+    int status = 0;
+    if (inherited) {
+        const Identity identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation};
+        Py_BEGIN_ALLOW_THREADS
+        status = identity_check(&identity);
+        Py_END_ALLOW_THREADS
+    }
+    return status == 0 && !is_taken(self);
+}
+
+int
+instance_close(Instance *self)
+{
+    instance_notice_fork(self);
+    STATE_LOCK(self);
+    Standing before = self->standing;
+    bool wakes = self->waiters > 0 && !self->moving;
+    int epfd = self->epfd;
+    self->standing = CLOSED;
+    self->users += before != CLOSED; /* until the end of this call */
+    self->marked |= wakes;
+    STATE_UNLOCK(self);
+    if (before == CLOSED) {
+        return 0;
+    }
+    if (before == UNRELATED_FD || !owns_fds(self, before == FORKED_COPY)) {
+        STATE_LOCK(self);
+        self->epfd = self->front_fd = -1;
+        STATE_UNLOCK(self);
+    }
+    int error = wakes ? instance_wake(self, epfd) : 0;
+    STATE_LOCK(self);
+    bool last = --self->users == 0;
+    STATE_UNLOCK(self);
+    return last ? instance_finish(self) : error;
+}
+
+static int
+instance_traverse(Instance *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return interest_traverse(&self->list, visit, arg);
+}
+
+static int
+instance_clear(Instance *self)
+{
+    interest_free(&self->list);
+    return 0;
+}
+
+static void
+instance_dealloc(Instance *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    instance_close(self);
+    if (!self->finished) {
+        /* Closed before a fork, in a parent whose waiters had not left yet. */
+        if (!owns_fds(self, true)) {
+            self->epfd = self->front_fd = -1;
+        }
+        instance_finish(self);
+    }
+    PyMem_Free(self->spare);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef instance_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Instance, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot instance_slots[] = {
+    {Py_tp_members,  instance_members },
+    {Py_tp_traverse, instance_traverse},
+    {Py_tp_clear,    instance_clear   },
+    {Py_tp_dealloc,  instance_dealloc },
+    {0,              NULL             },
+};
+
+PyType_Spec instance_spec = {
+    .name = "pyepoll._epoll.Instance",
+    .basicsize = sizeof(Instance),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = instance_slots,
+};

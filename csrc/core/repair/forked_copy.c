@@ -1,0 +1,115 @@
+#include "core/repair/forked_copy.h"
+
+#include "base/fdinfo.h"
+#include "core/identity.h"
+#include "core/repair/rebuild.h"
+#include "errors.h"
+
+#include <errno.h>
+
+static int adopt(Instance *self, int depth);
+
+static int
+refuse(const Instance *self, int error)
+{
+    int fd = instance_public_fd(self);
+    if (error == FD_IS_UNRELATED) {
+        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now", fd);
+    }
+    else {
+        os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s", fd,
+                 error == ENOENT ? " without /proc" : "");
+    }
+    return -1;
+}
+
+/* Whether `self` watches the forked copy `inner`. */
+static bool
+watches_copy(Instance *self, Instance *inner)
+{
+    instance_notice_fork(inner);
+    STATE_LOCK(inner);
+    bool copy = inner->standing == FORKED_COPY && inner->front_fd >= 0;
+    STATE_UNLOCK(inner);
+    STATE_LOCK(self);
+    bool watched = copy && interest_get(&self->list, inner->front_fd) != NULL;
+    STATE_UNLOCK(self);
+    return watched;
+}
+
+/* Adopt the copies that `self` watches. Where that fails, what `self` watches is the parent's front. */
+static int
+adopt_watched(Instance *self, int depth)
+{
+    enum { KERNEL_DEPTH = 5 }; /* epolls nest no deeper, and fds may have been reused in a circle */
+    PyObject *references = depth < KERNEL_DEPTH ? PyDict_Values(self->module->instances) : PyList_New(0);
+    if (references == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(references); i++) {
+        PyObject *inner;
+        if (PyWeakref_GetRef(PyList_GET_ITEM(references, i), &inner) > 0) {
+            if (inner != (PyObject *)self && watches_copy(self, (Instance *)inner) &&
+                adopt((Instance *)inner, depth + 1) < 0) {
+                PyErr_Clear();
+            }
+            Py_DECREF(inner);
+        }
+    }
+    Py_DECREF(references);
+    return 0;
+}
+
+/* With the ctl lock. 0, FD_IS_UNRELATED or an errno. */
+static int
+adopt_locked(Instance *self, Lost *lost)
+{
+    int error;
+    if (self->foreign) {
+        int epfd = self->epfd;
+        Py_BEGIN_ALLOW_THREADS
+        error = fdinfo_is_epoll(epfd);
+        Py_END_ALLOW_THREADS
+        error = error == EINVAL || error == EBADF ? FD_IS_UNRELATED : error;
+    }
+    else {
+        error = rebuild(self, true, lost);
+    }
+    STATE_LOCK(self);
+    if (self->standing == FORKED_COPY) {
+        self->standing = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
+    }
+    STATE_UNLOCK(self);
+    return error;
+}
+
+static int
+adopt(Instance *self, int depth)
+{
+    Lost lost = {0};
+    int error = 0;
+    if (adopt_watched(self, depth) < 0) {
+        return -1;
+    }
+    STATE_LOCK(self);
+    Standing standing = self->standing;
+    self->users += standing == FORKED_COPY; /* as enter does, which refuses copies */
+    STATE_UNLOCK(self);
+    if (standing != FORKED_COPY) {
+        return standing == UNRELATED_FD ? refuse(self, FD_IS_UNRELATED) : 0;
+    }
+    mutex_lock(&self->ctl);
+    if (self->standing == FORKED_COPY) {
+        error = adopt_locked(self, &lost);
+    }
+    mutex_unlock(&self->ctl);
+    instance_leave(self);
+    lost_release(&lost);
+    return error != 0 ? refuse(self, error) : 0;
+}
+
+int
+forked_copy_adopt(Instance *self)
+{
+    return adopt(self, 0);
+}

@@ -1,0 +1,177 @@
+#include "core/repair/repair.h"
+
+#include "base/fdinfo.h"
+#include "core/repair/forked_copy.h"
+#include "core/repair/rebuild.h"
+
+/* After a repair, none is tried again for so many times its own cost: repairs take a bounded part of the time,
+ * whatever a program does. Until then stale events are dropped one by one. */
+enum { REST_AFTER_SUCCESS = 10, REST_AFTER_FAILURE = 100 };
+
+typedef enum {
+    GONE,    /* there is no stale registration any more: the last duplicate was closed */
+    DELETED, /* by epoll_ctl */
+    REBUILT,
+    FAILED,
+} Outcome;
+
+/* The entries of the kernel's list, as far as they matter to a stale registration. */
+typedef struct {
+    const Instance *instance;
+    bool stale;      /* there is one */
+    int same_fd;     /* entries under the fd that is known to have one */
+    bool same_entry; /* one of them has its epoll data */
+} Search;
+
+static bool
+see_entry(const KernelEntry *entry, void *arg)
+{
+    Search *search = arg;
+    const Instance *self = search->instance;
+    if (entry->fd == epoll_data_fd(self->stale.epoll_data)) {
+        search->same_fd++;
+        search->same_entry |= entry->data == self->stale.epoll_data;
+    }
+    search->stale |= entry->data != 0 && interest_find(&self->list, entry->data) == NULL;
+    return self->foreign || !search->stale;
+}
+
+/* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Ours alone: in a
+ * foreign instance it is removed only if others have none under this fd. */
+static bool
+delete_entry(const Instance *self)
+{
+    int fd = epoll_data_fd(self->stale.epoll_data);
+    return interest_get(&self->list, fd) == NULL &&
+           epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
+}
+
+/* What can be done without a rebuild; FAILED if nothing. Without the GIL. */
+static Outcome
+repair_in_place(const Instance *self)
+{
+    Search search = {.instance = self};
+    if (!self->foreign && delete_entry(self)) {
+        return DELETED;
+    }
+    int error = fdinfo_each(self->epfd, true, see_entry, &search);
+    if (self->foreign) {
+        bool alone = error == 0 && search.same_fd == 1 && search.same_entry;
+        return alone && delete_entry(self) ? DELETED : FAILED;
+    }
+    return error == 0 && !search.stale ? GONE : FAILED;
+}
+
+/* Wait, a second at most, until the last waiter has left. */
+static void
+wait_until_drained(Instance *self)
+{
+    enum { SLICE = 100000000 }; /* nanoseconds */
+    int64_t end = monotonic_now() + 10 * (int64_t)SLICE;
+    Py_BEGIN_ALLOW_THREADS
+    while (atomic_load(&self->drain.done) == 0 && monotonic_now() < end) {
+        futex_wait(&self->drain.done, 0, SLICE);
+    }
+    Py_END_ALLOW_THREADS
+}
+
+/* Wake the waiters and wait until they have left. False if they would not. */
+static bool
+drain(Instance *self)
+{
+    STATE_LOCK(self);
+    self->drain.active = self->waiters > 0;
+    self->drain.done = 0;
+    bool waiting = self->drain.active;
+    STATE_UNLOCK(self);
+    if (!waiting) {
+        return true;
+    }
+    int epfd = self->epfd;
+    if (instance_wake(self, epfd) == 0) {
+        wait_until_drained(self);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    instance_unwake(self, epfd);
+    Py_END_ALLOW_THREADS
+    STATE_LOCK(self);
+    self->drain.active = false;
+    bool drained = self->waiters == 0 && self->standing == OPEN;
+    STATE_UNLOCK(self);
+    return drained;
+}
+
+/* With the ctl lock. */
+static Outcome
+repair_locked(Instance *self, Lost *lost)
+{
+    Outcome outcome;
+    Py_BEGIN_ALLOW_THREADS
+    outcome = repair_in_place(self);
+    Py_END_ALLOW_THREADS
+    if (outcome == FAILED && !self->foreign && instance_begin_move(self)) {
+        outcome = drain(self) && rebuild(self, false, lost) == 0 ? REBUILT : FAILED;
+        instance_end_move(self);
+    }
+    return outcome;
+}
+
+/* Remove a stale registration, or wait until another thread has. */
+static void
+repair_stale(Instance *self)
+{
+    Lost lost = {0};
+    if (instance_enter(self) != 0) {
+        return;
+    }
+    mutex_lock(&self->ctl);
+    STATE_LOCK(self);
+    bool due = instance_repair_is_due(self);
+    STATE_UNLOCK(self);
+    if (due) {
+        int64_t start = monotonic_now();
+        Outcome outcome = repair_locked(self, &lost);
+        int64_t end = monotonic_now();
+        STATE_LOCK(self);
+        self->stale.found = outcome == FAILED;
+        self->stale.retry_at = end + (end - start) * (outcome == FAILED ? REST_AFTER_FAILURE : REST_AFTER_SUCCESS);
+        self->rebuilds += outcome == REBUILT || outcome == DELETED;
+        self->failed_rebuilds += outcome == FAILED;
+        STATE_UNLOCK(self);
+    }
+    mutex_unlock(&self->ctl);
+    instance_leave(self);
+    lost_release(&lost);
+}
+
+int
+repair_and_enter(Instance *self)
+{
+    int status = NEEDS_REPAIR;
+    while (status == NEEDS_REPAIR) {
+        if (forked_copy_adopt(self) < 0) {
+            return -1;
+        }
+        status = instance_enter(self);
+    }
+    return status;
+}
+
+int
+repair_and_enter_wait(Instance *self, Seen *seen)
+{
+    int status = NEEDS_REPAIR;
+    while (status == NEEDS_REPAIR) {
+        STATE_LOCK(self);
+        bool open = self->standing == OPEN;
+        STATE_UNLOCK(self);
+        if (open) {
+            repair_stale(self);
+        }
+        else if (forked_copy_adopt(self) < 0) {
+            return -1;
+        }
+        status = instance_enter_wait(self, seen);
+    }
+    return status;
+}
