@@ -164,7 +164,8 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
     }
     int fd = instance_public_fd(instance);
     instance_leave(instance);
-    return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d needs an fd more", fd);
+    const char *cause = error == ELOOP ? " (epolls nest at most 5 deep, and an Epoll in an Epoll counts twice)" : "";
+    return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d%s", fd, cause);
 }
 
 /* The fd in texts: what fileno() returns, or would; nothing is made for it. */

@@ -151,7 +151,7 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
         explain_invalid(op, epfd, fd, mask, cause, size);
         break;
     case ELOOP:
-        snprintf(cause, size, "epolls would watch each other in a circle, or nest more than 5 deep");
+        snprintf(cause, size, "epolls would watch each other in a circle, or nest more than 5 deep; an Epoll in an Epoll counts twice");
         break;
     case ENOSPC:
         explain_watch_limit(cause, size);

@@ -129,7 +129,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     batch->full = beside && count == room;
     STATE_LOCK(self);
     self->events += (unsigned)batch->count;
-    batch->seen.returned = self->clock;
+    batch->seen.returned = self->begun;
     if (batch->full) {
         self->hint = Py_MIN(room, INT_MAX / 4) * 2;
     }

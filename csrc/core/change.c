@@ -12,7 +12,7 @@ change_install(Instance *self, int fd, Registration now)
 {
     STATE_LOCK(self);
     const Registration *slot = interest_slot(&self->list, fd);
-    now.changed = self->clock + 1;
+    now.changed = change_begin(self);
     /* Where something is registered already and the kernel accepts, its file was closed, or is ours too. */
     now.shadowed |= slot->shadowed || slot->generation != 0;
     Registration before = interest_put(&self->list, fd, now);
@@ -25,9 +25,10 @@ change_remove(Instance *self, int fd)
 {
     Registration before = {0};
     STATE_LOCK(self);
+    uint64_t time = change_begin(self);
     const Registration *slot = interest_slot(&self->list, fd);
     if (slot != NULL) {
-        Registration empty = {.changed = self->clock + 1, .shadowed = slot->shadowed};
+        Registration empty = {.changed = time, .shadowed = slot->shadowed};
         before = interest_put(&self->list, fd, empty);
     }
     STATE_UNLOCK(self);
@@ -50,6 +51,7 @@ change_undo(Instance *self, int fd, Registration before)
 {
     STATE_LOCK(self);
     Registration refused = interest_put(&self->list, fd, before);
+    change_complete(self);
     STATE_UNLOCK(self);
     return refused;
 }

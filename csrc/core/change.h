@@ -3,7 +3,7 @@
  *
  *   change_install() or change_remove()   our list says what the kernel is about to be told …
  *   epoll_ctl()                           … so that what it reports is known here before it can report it …
- *   change_complete() or change_undo()    … and the change is complete, or has not been.
+ *   change_complete() or change_undo()    … and then the change is complete, or was none.
  *
  * While a change is under way, its slot has a time that the clock has yet to reach. So of an event that fits no
  * registration, it can be seen whether that is settled: see core/repair/stale.h.
@@ -27,6 +27,15 @@ void change_shadow(Instance *self, int fd);
 
 /* The kernel refused: put `before` back. What stood in its place is the caller's. */
 Registration change_undo(Instance *self, int fd, Registration before);
+
+/* The time of a change that begins now: the clock will have it once the change is complete. With the state
+ * lock. */
+static inline uint64_t
+change_begin(Instance *self)
+{
+    self->begun = self->clock + 1;
+    return self->begun;
+}
 
 /* Needs no GIL. */
 static inline void

@@ -211,7 +211,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
     const Before before = {present->mask, present->disarmed, present->changed};
     present->mask = mask;
     present->disarmed = false;
-    present->changed = self->clock + 1;
+    present->changed = change_begin(self);
     if (data != NULL) {
         exchange_data(present, data, old);
     }
@@ -220,6 +220,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
     if (error != 0) {
         STATE_LOCK(self);
         put_back(present, &before, data != NULL, old);
+        change_complete(self);
         STATE_UNLOCK(self);
     }
     return error;

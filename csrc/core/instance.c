@@ -276,32 +276,39 @@ instance_end_move(Instance *self)
     }
 }
 
-/* Whether another Epoll of this interpreter has the public fd: somebody has closed it behind our back. */
-static bool
-is_taken(Instance *self)
+/* Leave the public fd open, if another Epoll of this interpreter has got it: somebody has closed it behind our
+ * back. */
+static void
+leave_taken_fd(Instance *self)
 {
     PyObject *error = PyErr_GetRaisedException();
     Instance *holder = instance_find(self->module, instance_public_fd(self));
     PyErr_Clear();
-    bool taken = holder != NULL && holder != self;
+    if (holder != NULL && holder != self) {
+        *(self->front_fd >= 0 ? &self->front_fd : &self->epfd) = -1;
+    }
     Py_XDECREF(holder);
     PyErr_SetRaisedException(error);
-    return taken;
 }
 
-/* Whether the fds are this instance's to close. In a child that never used its copy they are not, unless they
- * can be seen to be the inherited ones: an fd left open is the lesser evil. */
-static bool
-owns_fds(Instance *self, bool inherited)
+/* Leave fds open that are not this instance's to close. In a child that never used its copy they are not, unless
+ * they can be seen to be the inherited ones: an fd left open is the lesser evil. */
+static void
+leave_unowned_fds(Instance *self, Standing before)
 {
-    int status = 0;
-    if (inherited) {
+    int status = before == UNRELATED_FD ? FD_IS_UNRELATED : 0;
+    if (before == FORKED_COPY) {
         const Identity identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation};
         Py_BEGIN_ALLOW_THREADS
         status = identity_check(&identity);
         Py_END_ALLOW_THREADS
     }
-    return status == 0 && !is_taken(self);
+    if (status != 0) {
+        self->epfd = self->front_fd = -1;
+    }
+    else {
+        leave_taken_fd(self);
+    }
 }
 
 int
@@ -319,11 +326,7 @@ instance_close(Instance *self)
     if (before == CLOSED) {
         return 0;
     }
-    if (before == UNRELATED_FD || !owns_fds(self, before == FORKED_COPY)) {
-        STATE_LOCK(self);
-        self->epfd = self->front_fd = -1;
-        STATE_UNLOCK(self);
-    }
+    leave_unowned_fds(self, before);
     int error = wakes ? instance_wake(self, epfd) : 0;
     STATE_LOCK(self);
     bool last = --self->users == 0;
@@ -356,9 +359,7 @@ instance_dealloc(Instance *self)
     instance_close(self);
     if (!self->finished) {
         /* Closed before a fork, in a parent whose waiters had not left yet. */
-        if (!owns_fds(self, true)) {
-            self->epfd = self->front_fd = -1;
-        }
+        leave_unowned_fds(self, FORKED_COPY);
         instance_finish(self);
     }
     PyMem_Free(self->spare);

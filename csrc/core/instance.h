@@ -63,7 +63,8 @@ typedef struct {
     InterestList list;
     uint32_t generation; /* the last one given out */
     uint32_t first;      /* the one before the first; random, so that other epolls' data do not look like ours */
-    _Atomic uint64_t clock; /* changes completed; only the holder of the ctl lock changes it */
+    _Atomic uint64_t clock; /* changes completed; set by the holder of the ctl lock, also without the GIL */
+    uint64_t begun;         /* changes begun: one more than `clock` while one is under way */
     struct {
         bool active;      /* a rebuild waits until `waiters` is 0 (drain, instance_leave_slowly) */
         atomic_uint done; /* 1 when it is */
@@ -142,8 +143,8 @@ static inline void instance_leave(Instance *self);
 typedef struct {
     int epfd;
     int count;         /* registrations when it began */
-    uint64_t started;  /* the instance's clock when it began … */
-    uint64_t returned; /* … and when it had returned */
+    uint64_t started;  /* changes completed when it began */
+    uint64_t returned; /* changes begun when it had returned */
 } Seen;
 static inline int instance_enter_wait(Instance *self, Seen *seen);
 static inline void instance_leave_wait(Instance *self);

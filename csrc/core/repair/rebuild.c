@@ -247,11 +247,12 @@ mark_disarmed(Plan *plan)
 {
     Instance *self = plan->instance;
     STATE_LOCK(self);
+    uint64_t time = change_begin(self);
     for (int i = 0; i < plan->count; i++) {
         Registration *slot = interest_slot(&self->list, plan->moves[i].fd);
         if (plan->moves[i].fired && !slot->disarmed) {
             slot->disarmed = true;
-            slot->disarmed_at = self->clock + 1;
+            slot->disarmed_at = time;
             slot->countdown = 1; /* keeps the short cut away from it */
         }
     }
@@ -265,19 +266,20 @@ settle(Plan *plan, Lost *lost)
 {
     Instance *self = plan->instance;
     STATE_LOCK(self);
+    uint64_t time = change_begin(self);
     for (int i = 0; i < plan->count; i++) {
         const Move *move = &plan->moves[i];
         Registration *slot = interest_slot(&self->list, move->fd);
         slot->owed = false;
         if (move->dead) {
-            Registration empty = {.changed = self->clock + 1};
+            Registration empty = {.changed = time};
             lost->items[lost->count++] = interest_put(&self->list, move->fd, empty);
         }
     }
     interest_unshadow(&self->list);
     self->lost += (unsigned)lost->count;
     change_complete(self);
-    self->stale.rebuilt_at = self->clock;
+    self->stale.rebuilt_at = time;
     STATE_UNLOCK(self);
 }
 
