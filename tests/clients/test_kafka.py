@@ -5,11 +5,13 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from content import body
-from serving import DEADLINE
+from pages import ROOT, blocks_of
+from serving import DEADLINE, finish
 
 import pyepoll
 
@@ -130,6 +132,13 @@ def test_kafka_producer(broker: Broker) -> None:
         producer.close(timeout=DEADLINE)
     assert sorted(broker.stored) == sorted(sent)
     assert Counting.selects > 3
+
+
+def test_kafka_admin_as_on_the_page(broker: Broker) -> None:
+    (block,) = [block for block in blocks_of(ROOT / "docs/clients.md") if block.run_by == Path(__file__)]
+    code = block.text.replace("127.0.0.1:9092", f"127.0.0.1:{broker.port}")
+    assert code != block.text
+    assert finish(code) == "topic\n"
 
 
 def test_kafka_admin(broker: Broker) -> None:
