@@ -209,7 +209,8 @@ class Session:
 
     def obey(self, command: str, output: str) -> None:
         if address := re.fullmatch(rf"curl http://127\.0\.0\.1:{PORT}(/\S*)", command):
-            assert get(self.port, address[1]) == output, self.server and self.server.poll()
+            answer = get(self.port, address[1])
+            assert answer == output, answer
             return
         if any(PORT in text for text in (command, *map(self.programs.get, command.split())) if text):
             self.end_server()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pages import PAGES, PORT, ROOT, Block, Session, blocks_of, commands, run_alone, serve_echo
+from test_conformance import CANNOT_HOLD
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 DIRECTIVES = {"{eval-rst}", "{toctree}"}
@@ -114,6 +115,18 @@ def test_each_surprise_of_the_kernel_has_a_program_and_a_source() -> None:
         assert "```python\n" in body, title
         assert "\n*Source:* " in body, title
         assert f"(#{anchor_of(title)})" in text, f"the list at the top leaves out: {title}"
+
+
+def test_asyncio_page_names_the_tests_that_cannot_pass() -> None:
+    _, _, rest = (ROOT / "docs/asyncio.md").read_text().partition("\n## CPython's own tests\n")
+    section, _, _ = rest.partition("\n## ")
+    default, _, base_classes = section.partition("A second run")
+    names = {swap: {test.rpartition(".")[2] for test in tests} for swap, tests in CANNOT_HOLD.items()}
+    assert set(re.findall(r"^- `(\w+)`$", default, re.MULTILINE)) == names["asyncio"]
+    assert set(re.findall(r"^- `(\w+)`$", base_classes, re.MULTILINE)) == names["bases"] - names["asyncio"]
+    for swap in "asyncio", "bases":
+        for test in CANNOT_HOLD[swap]:
+            assert ".".join(test.split(".")[2:4]) in section
 
 
 def test_docs_have_no_page_that_is_not_looked_at() -> None:
