@@ -3,8 +3,8 @@
     $ export PYTHONPATH=examples/plugins
     $ gunicorn --worker-class gunicorn_gthread.PyepollThreadWorker --threads 4 package:app
 
-A worker class that is not gunicorn's own must be importable, hence ``PYTHONPATH``. New and kept-alive connections
-wait in the poller. It is made after the fork, so each worker has its own.
+A worker class that is not gunicorn's own must be importable, hence ``PYTHONPATH``. New and kept-alive
+connections wait in the poller. It is made after the fork, so each worker has its own.
 """
 
 from typing import Any
