@@ -192,7 +192,7 @@ def test_no_python_at_all(machine: Machine, python: str, why: str) -> None:
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-I", "-c", code],
         cwd=ROOT,
         capture_output=True,
         text=True,
