@@ -60,6 +60,17 @@ convert_fd(PyObject *object, int *fd)
     return *fd < 0 ? -1 : 0;
 }
 
+/* Whether `object` has no fileno() at all. No exception is left. */
+static bool
+lacks_fileno(PyObject *object)
+{
+    PyObject *method = PyObject_GetAttrString(object, "fileno");
+    bool lacks = method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError);
+    Py_XDECREF(method);
+    PyErr_Clear();
+    return lacks;
+}
+
 /* Whether fileno() of `object` gives a negative int, as that of a closed socket does. No exception is left. */
 static bool
 is_closed(PyObject *object)
@@ -84,7 +95,7 @@ explain_fd(const char *function, PyObject *object)
     if (bad_value && PyLong_Check(object)) {
         PyErr_Format(PyExc_ValueError, "%s(): an fd cannot be negative: %R", function, object);
     }
-    else if (bad_type && !PyObject_HasAttrString(object, "fileno")) {
+    else if (bad_type && lacks_fileno(object)) {
         PyErr_Format(PyExc_TypeError, "%s(): fd must be an int or an object with fileno(), not %.200s",
                      function, Py_TYPE(object)->tp_name);
     }
