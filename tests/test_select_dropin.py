@@ -380,7 +380,7 @@ def test_wrong_fd_names_operation_and_type(operation: str) -> None:
         assert refusal(TypeError, "x") == f"{wrong}str"
         assert refusal(TypeError, None) == f"{wrong}NoneType"
         assert refusal(ValueError, -1) == f"{operation}(): an fd cannot be negative: -1"
-        assert "non-integer" in refusal(TypeError, Misleading("x"))
+        assert "fileno()" in refusal(TypeError, Misleading("x"))
         assert refusal(TypeError, Misleading(TypeError("its own"))) == "its own"
         assert refusal(ValueError, Misleading(ValueError("its own"), 5)) == "its own"
         assert refusal(ValueError, Misleading(ValueError("its own"), ValueError("other"))) == "its own"
