@@ -71,7 +71,7 @@ lacks_fileno(PyObject *object)
     return lacks;
 }
 
-/* Whether fileno() of `object` gives a negative int, as that of a closed socket does. No exception is left. */
+/* Whether fileno() of `object` gives a negative int, as that of a closed socket does. Leaves no exception. */
 static bool
 is_closed(PyObject *object)
 {

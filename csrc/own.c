@@ -28,7 +28,7 @@ PyDoc_STRVAR(bool_doc,
 "__bool__($self, /)\n--\n\n"
 "Return True, as select.epoll does: an epoll that watches nothing, or is closed, is true too.");
 
-/* The operators of Epoll. CPython's own text for their slots is the same for every type: "Implement iter(self)." */
+/* The operators of Epoll. CPython's text for a slot is the same for every type: "Implement iter(self)." */
 static const struct {
     const char *name;
     const char *doc;
@@ -57,8 +57,8 @@ describe(int i, const struct wrapperbase *builtin)
     return &described[i];
 }
 
-/* Give a subclass of the core's Epoll its operators with their docstrings. A method in C could have one more
- * simply, but would be called in the place of the slot; a descriptor of the slot leaves it as fast as it is. */
+/* Give a subclass of the core's Epoll its operators with their docstrings. A method in C would be simpler,
+ * but the interpreter would call it instead of the slot; a descriptor of the slot leaves the slot alone. */
 static int
 give_operators(PyObject *type)
 {
