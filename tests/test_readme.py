@@ -40,6 +40,10 @@ def test_readme_has_a_server_of_fifteen_lines_and_one_for_asyncio() -> None:
     assert "pyepoll.aio.run" in aio
 
 
+# Where the tests run in the background of a script, SIGINT is ignored, and a child inherits that.
+HEED_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def reset(client: socket.socket) -> None:
     """Close it so that the peer gets RST instead of FIN."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -94,7 +98,7 @@ def test_server_survives_a_reset(
     """As printed: the other connections, and new ones, are served as before."""
     port = free_port()
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", block.text.replace(PORT, str(port))],
+        [sys.executable, "-W", "error", "-c", HEED_SIGINT + block.text.replace(PORT, str(port))],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,7 +115,10 @@ def test_server_survives_a_reset(
         finally:
             server.send_signal(signal.SIGCONT)
             server.send_signal(signal.SIGINT)
-            _, stderr = server.communicate(timeout=20)
+            try:
+                _, stderr = server.communicate(timeout=20)
+            finally:
+                server.kill()
     assert stderr.rstrip().endswith("KeyboardInterrupt")
     assert not re.search("reset|pipe|exception in|never retrieved", stderr, re.IGNORECASE), stderr
 
