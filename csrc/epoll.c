@@ -169,7 +169,8 @@ epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *k
     PyObject *given[ARGUMENTS];
     uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature.function, given[0], &fd) < 0 ||
         (given[1] != NULL && convert_eventmask(given[1], &mask) < 0)) {
         return NULL;
     }
@@ -196,8 +197,8 @@ epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     PyObject *given[ARGUMENTS];
     uint32_t mask;
     int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
-        convert_eventmask(given[1], &mask) < 0) {
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature.function, given[0], &fd) < 0 || convert_eventmask(given[1], &mask) < 0) {
         return NULL;
     }
     return self->closed ? refuse_closed(self)
@@ -211,7 +212,8 @@ on_registration(Epoll *self, const Signature *signature, int (*action)(Instance 
 {
     PyObject *given[ARGUMENTS];
     int fd;
-    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0) {
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature->function, given[0], &fd) < 0) {
         return NULL;
     }
     return self->closed ? refuse_closed(self) : none_or_error(self, action(self->instance, fd));
@@ -313,7 +315,7 @@ static int
 epoll_contains(Epoll *self, PyObject *object)
 {
     int fd;
-    if (convert_fd(object, &fd) < 0) {
+    if (convert_fd_for("__contains__", object, &fd) < 0) {
         return -1;
     }
     STATE_LOCK(self->instance);

@@ -47,10 +47,14 @@ PyDoc_STRVAR(modify_doc,
 
 PyDoc_STRVAR(unregister_doc,
 "unregister($self, /, fd)\n--\n\n"
-"Stop to watch fd. After this call none of its events comes out of any iterator.\n\n"
+"Stop watching fd. After this call none of its events comes out of any iterator.\n\n"
+"Unregister an object before you close it: a closed one has no fd any more, and stays registered. If it is\n"
+"closed already, pass the int that its fileno() was: that registration is removed, although EBADF is raised\n"
+"where the kernel has removed it.\n\n"
 "Raises OSError: ENOENT when fd is not registered, EBADF when it is not open, EPERM when its file cannot\n"
-"be polled, EINVAL for the epoll itself; ValueError, OverflowError and TypeError as register. Even then\n"
-"the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
+"be polled, EINVAL for the epoll itself: even then fd is no longer registered. Raises ValueError for a\n"
+"closed object or a negative fd, and ValueError, OverflowError and TypeError as register: then nothing has\n"
+"changed. See epoll_ctl(2), EPOLL_CTL_DEL.");
 
 PyDoc_STRVAR(rearm_doc,
 "rearm($self, /, fd)\n--\n\n"
@@ -99,6 +103,8 @@ PyDoc_STRVAR(epoll_doc,
 "An epoll: watches fds and hands out their events with the data they were registered with.\n\n"
 "A drop-in for select.epoll that adds data, iteration, rearm and a mapping of what is registered.\n"
 "sizehint is a positive int or -1, and ignored; flags is 0 or EPOLL_CLOEXEC, which is always set.\n\n"
+"    for data, events in ep:    wait for events and hand them out indefinitely; see __iter__ and wait\n"
+"    len(ep), fd in ep          how many fds are registered, and whether fd is\n\n"
 "Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"
 "fork the object is a copy with registrations of its own.\n\n"
 "Raises OSError: EMFILE or ENFILE when no fd is left, EINVAL for other flags; ValueError for a sizehint\n"

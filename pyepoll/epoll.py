@@ -35,18 +35,22 @@ class Registrations(Mapping[int, tuple[Event, T]]):
         self._epoll = epoll
 
     def __getitem__(self, fd: int) -> tuple[Event, T]:
+        """Return ``(events, data)`` of a registered fd. Raises KeyError when fd is not registered."""
         registration = self._epoll._registration(fd)
         if registration is None:
             raise KeyError(fd)
         return registration
 
     def __iter__(self) -> Iterator[int]:
+        """Iterate over the fds that are registered now, in ascending order."""
         return iter(self._epoll._fds())
 
     def __len__(self) -> int:
+        """Return how many fds are registered."""
         return len(self._epoll)
 
     def __repr__(self) -> str:
+        """Return the type's name and the mapping as a dict."""
         pairs = ((fd, self._epoll._registration(fd)) for fd in self)
         return f"{type(self).__name__}({ ({fd: pair for fd, pair in pairs if pair is not None})!r})"
 
@@ -72,6 +76,7 @@ class Epoll(_epoll.Epoll[T]):
         self.close()
 
     def __repr__(self) -> str:
+        """Return the fd and the number of registrations, or that the epoll is closed."""
         name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
         if self.closed:
             return f"<{name} closed>"

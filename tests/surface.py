@@ -41,6 +41,8 @@ def surface() -> set[str]:
     for prefix, module in ("", pyepoll), ("raw.", raw):
         for name in module.__all__:
             thing = getattr(module, name)
+            if thing is pyepoll.error:
+                continue  # OSError itself
             if isinstance(thing, type):
                 names.update(members(thing))
             elif not isinstance(thing, int | types.ModuleType):

@@ -583,7 +583,7 @@ def methods(kind: type) -> set[str]:
 def public_names() -> set[str]:
     names = set()
     for module, prefix in ((pyepoll, ""), (raw, "raw.")):
-        for name in set(module.__all__) - {"epoll", "raw"}:
+        for name in set(module.__all__) - {"epoll", "error", "raw"}:
             value = getattr(module, name)
             if isinstance(value, int):
                 continue
