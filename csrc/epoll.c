@@ -61,11 +61,15 @@ epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if ((flags & ~EPOLL_CLOEXEC) != 0) {
         return os_error(EINVAL, "epoll flags 0x%x: only EPOLL_CLOEXEC is known", (unsigned)flags);
     }
+    ModuleState *module = module_state_of(type);
+    if (module == NULL) {
+        return NULL;
+    }
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
         return os_error(errno, "epoll_create1(CLOEXEC)");
     }
-    Instance *instance = instance_new(module_state_of(type), epfd, false);
+    Instance *instance = instance_new(module, epfd, false);
     Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         Py_XDECREF(instance);
@@ -80,7 +84,7 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
 {
     int fd;
     ModuleState *module = module_state_of(type);
-    if (convert_int(object, &fd) < 0) {
+    if (module == NULL || convert_int(object, &fd) < 0) {
         return NULL;
     }
     if (fcntl(fd, F_GETFD) < 0) {

@@ -24,6 +24,10 @@ static PyObject *
 use_events(PyObject *module, PyObject *event_class)
 {
     ModuleState *state = state_of(module);
+    if (state->events == NULL) {
+        module_type(NULL);
+        return NULL;
+    }
     PyDict_Clear(state->events);
     Py_XSETREF(state->event_class, Py_NewRef(event_class));
     Py_RETURN_NONE;
@@ -101,6 +105,7 @@ static int
 module_exec(PyObject *module)
 {
     ModuleState *state = state_of(module);
+    state->object = module;
     state->ready_fd = ready_eventfd();
     if (state->ready_fd < 0) {
         os_error(errno, "eventfd(CLOEXEC | NONBLOCK), with which close() wakes waiters");
@@ -194,7 +199,11 @@ static PyModuleDef module_def = {
 ModuleState *
 module_state_of(PyTypeObject *type)
 {
-    PyObject *module = PyType_GetModuleByDef(type, &module_def);
+    /* A type that the garbage collector has cleared has no method resolution order to search. */
+    PyObject *module = type->tp_mro != NULL ? PyType_GetModuleByDef(type, &module_def) : NULL;
+    if (module == NULL && !PyErr_Occurred()) {
+        module_type(NULL);
+    }
     return module != NULL ? state_of(module) : NULL;
 }
 

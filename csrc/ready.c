@@ -12,16 +12,21 @@ PyObject *
 ready_event(ModuleState *module, uint32_t mask)
 {
     PyObject *number = PyLong_FromUnsignedLong(mask);
-    if (number == NULL || module->event_class == NULL) {
+    if (number == NULL || module->event_class == NULL || module->events == NULL) {
         return number;
     }
+    /* With references: the class is Python code, in which the garbage collector may clear the module. */
+    PyObject *class = Py_NewRef(module->event_class);
+    PyObject *members = Py_NewRef(module->events);
     PyObject *event;
-    if (PyDict_GetItemRef(module->events, number, &event) == 0) {
-        event = PyObject_CallOneArg(module->event_class, number);
-        if (event != NULL && PyDict_SetItem(module->events, number, event) < 0) {
+    if (PyDict_GetItemRef(members, number, &event) == 0) {
+        event = PyObject_CallOneArg(class, number);
+        if (event != NULL && PyDict_SetItem(members, number, event) < 0) {
             Py_CLEAR(event);
         }
     }
+    Py_DECREF(members);
+    Py_DECREF(class);
     Py_DECREF(number);
     return event;
 }
@@ -236,8 +241,8 @@ typedef struct {
 static Ready *
 ready_new(Instance *instance, bool endless)
 {
-    PyTypeObject *type = instance->module->ready_type;
-    Ready *self = PyObject_GC_New(Ready, type);
+    PyTypeObject *type = module_type(instance->module->ready_type);
+    Ready *self = type != NULL ? PyObject_GC_New(Ready, type) : NULL;
     if (self == NULL) {
         return NULL;
     }

@@ -16,16 +16,17 @@ static PyObject *
 selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     /* The arguments are those of a subclass's __init__. */
-    Selector *self = (Selector *)type->tp_alloc(type, 0);
+    ModuleState *module = module_state_of(type);
+    PyObject *keys = module != NULL ? PyDict_New() : NULL;
+    Selector *self = keys != NULL ? (Selector *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
+        Py_XDECREF(keys);
         return NULL;
     }
-    self->module = module_state_of(type);
+    /* From here on gc.get_objects() finds it: it is complete before any other code runs. */
+    self->module = module_hold(module);
     guard_init(&self->guard);
-    self->keys = PyDict_New();
-    if (self->keys == NULL) {
-        Py_CLEAR(self);
-    }
+    self->keys = keys;
     return (PyObject *)self;
 }
 
@@ -36,6 +37,9 @@ selector_traverse(Selector *self, visitproc visit, void *arg)
     Py_VISIT(self->core);
     Py_VISIT(self->instance);
     Py_VISIT(self->keys);
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
     return 0;
 }
 
@@ -53,12 +57,14 @@ static void
 selector_dealloc(Selector *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->core);
     Py_XDECREF(self->instance);
     Py_XDECREF(self->keys);
     type->tp_free(self);
     Py_DECREF(type);
+    module_drop(module);
 }
 
 static PyObject *

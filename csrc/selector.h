@@ -16,7 +16,7 @@ typedef struct {
     Instance *instance; /* the Epoll's, or NULL */
     bool direct;        /* the core is the package's own Epoll, whose methods need not be called */
     PyObject *keys;     /* `_fd_to_key`: a dict, fd number -> SelectorKey */
-    ModuleState *module;
+    ModuleState *module; /* with a reference to the module object: module.h */
     Guard guard; /* of the first three, and of what core_settle does */
 } Selector;
 
