@@ -5,6 +5,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+/* Whether other threads run Python code while this one does. */
+#ifdef Py_GIL_DISABLED
+enum { FREE_THREADED = 1 };
+#else
+enum { FREE_THREADED = 0 };
+#endif
+
 /* With CPython 3.11. */
 #if PY_VERSION_HEX < 0x030C0000
 /* The exception that is set, which is set no more: a new reference, or NULL. */

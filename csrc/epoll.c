@@ -94,18 +94,22 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     if (error != 0) {
         return os_error(error, "fromfd(%d): %s", fd, error == EINVAL ? "not an epoll" : "/proc/self/fd");
     }
-    /* First the object: an instance that was made and is dropped again would close the caller's fd. */
-    Epoll *self = (Epoll *)type->tp_alloc(type, 0);
+    bool made = false;
+    Instance *instance = instance_find(module, fd);
+    if (instance == NULL && !PyErr_Occurred()) {
+        instance = instance_new(module, fd, true);
+        made = true;
+    }
+    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
+        if (instance != NULL && made) {
+            instance->epfd = -1; /* the caller's again */
+        }
+        Py_XDECREF(instance);
         return NULL;
     }
-    self->instance = instance_find(module, fd);
-    if (self->instance == NULL && !PyErr_Occurred()) {
-        self->instance = instance_new(module, fd, true);
-    }
-    if (self->instance == NULL) {
-        Py_CLEAR(self);
-    }
+    /* From here on gc.get_objects() finds it: it is complete before any other code runs. */
+    self->instance = instance;
     return (PyObject *)self;
 }
 

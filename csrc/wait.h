@@ -23,6 +23,7 @@ typedef struct {
     int next;
     int count;
     Seen seen;
+    unsigned refills; /* how often an endless iterator has fetched another */
 } Batch;
 
 /* When a wait that begins now is to end. */
