@@ -69,12 +69,13 @@ new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *a
     return pair;
 }
 
-/* An event that others registered: the kernel's own word is its data. */
+/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an int.
+ * The other half is not set by a program that sets only the fd. */
 static PyObject *
 foreign_pair(Instance *self, uint64_t word, uint32_t events)
 {
     PyObject *event = ready_event(self->module, events);
-    PyObject *data = PyLong_FromUnsignedLongLong(word);
+    PyObject *data = PyLong_FromLong((int32_t)(uint32_t)word);
     PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
     Py_XDECREF(data);
     Py_XDECREF(event);
