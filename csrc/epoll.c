@@ -5,7 +5,7 @@
 #include "epoll_docs.h"
 #include "errors.h"
 #include "fdinfo.h"
-#include "flags.h"
+#include "params.h"
 #include "ready.h"
 
 #include <errno.h>
@@ -159,13 +159,48 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
         return refuse_closed(self);
     }
     int status = instance_enter(self->instance);
-    if (status < 0) {
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    instance_leave(self->instance);
+    return PyLong_FromLong(epfd);
+}
+
+/* The two calls below are made between enter and leave: the fd cannot become another file's meanwhile. */
+static PyObject *
+epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    struct epoll_params params;
+    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    int error = params_read(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
+}
+
+static PyObject *
+epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {
+        "_set_params", 3, 3, {"busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
+    };
+    PyObject *given[ARGUMENTS];
+    struct epoll_params params;
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || params_convert(given, &params) < 0) {
         return NULL;
     }
-    if (status == 0) {
-        instance_leave(self->instance);
+    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
     }
-    return PyLong_FromLong(self->instance->epfd);
+    int epfd = self->instance->epfd;
+    int error = params_write(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
 }
 
 static PyObject *
@@ -402,6 +437,8 @@ PyMethodDef epoll_methods[] = {
     {"wait", FAST(epoll_wait_method), wait_doc},
     {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},
+    {"_get_params", (PyCFunction)epoll_get_params, METH_NOARGS, get_params_doc},
+    {"_set_params", FAST(epoll_set_params), set_params_doc},
     {"_registration", (PyCFunction)epoll_registration, METH_O, registration_doc},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},
     {NULL, NULL, 0, NULL},

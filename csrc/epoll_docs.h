@@ -8,7 +8,8 @@ PyDoc_STRVAR(fromfd_doc,
 "fromfd($type, fd, /)\n--\n\n"
 "Return an Epoll on the epoll that is already open under the number fd.\n\n"
 "Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
-"of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
+"of the two closes fd. Otherwise the data of events that others registered is the low half of their\n"
+"epoll data as a signed int, as in select.epoll: their fd, as a rule.\n\n"
 "Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll, another where /proc does not tell;\n"
 "OverflowError for an int that does not fit 32 bits.");
 
@@ -23,7 +24,8 @@ PyDoc_STRVAR(close_doc,
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
 "Return the fd number of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
-"Raises ValueError when the object is closed.");
+"Raises ValueError when the object is closed; OSError: EBADF when another object has closed the same epoll,\n"
+"and in the child of a fork the error that keeps the copy from getting an epoll of its own.");
 
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
@@ -89,6 +91,14 @@ PyDoc_STRVAR(stats_doc,
 PyDoc_STRVAR(fds_doc,
 "_fds($self, /)\n--\n\n"
 "Return the registered fd numbers as a list, in ascending order.");
+
+PyDoc_STRVAR(get_params_doc,
+"_get_params($self, /)\n--\n\n"
+"Return what raw.get_params returns for this epoll, and raise what it raises.");
+
+PyDoc_STRVAR(set_params_doc,
+"_set_params($self, /, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
+"Do what raw.set_params does for this epoll, and raise what it raises.");
 
 PyDoc_STRVAR(registration_doc,
 "_registration($self, fd, /)\n--\n\n"
