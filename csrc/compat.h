@@ -53,6 +53,29 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value)
     return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
+/* 1 and, unless `value` is NULL, a new reference; 0 and NULL where the key is missing, -1 with an exception. */
+static inline int
+PyDict_Pop(PyObject *dict, PyObject *key, PyObject **value)
+{
+    PyObject *found;
+    int status = PyDict_GetItemRef(dict, key, &found);
+    if (status > 0 && PyDict_DelItem(dict, key) < 0) {
+        /* Another key's __eq__ may have taken it out between the two. */
+        status = PyErr_ExceptionMatches(PyExc_KeyError) ? 0 : -1;
+        if (status == 0) {
+            PyErr_Clear();
+        }
+        Py_CLEAR(found);
+    }
+    if (value != NULL) {
+        *value = found;
+    }
+    else {
+        Py_XDECREF(found);
+    }
+    return status;
+}
+
 /* 1 and a new reference, 0 and NULL where the object is gone, -1 with an exception. */
 static inline int
 PyWeakref_GetRef(PyObject *reference, PyObject **object)

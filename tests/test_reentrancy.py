@@ -1,12 +1,15 @@
 """Python code runs in the middle of many calls: it finds no half-made object, and may use what is in use."""
 
+import contextlib
 import gc
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import Effort, run
 
 import pyepoll
 from pyepoll import Event, _epoll
@@ -228,3 +231,126 @@ def test_poll_in_a_poll(ready: Ready, masks: list[Any]) -> None:
     gc.collect()
 
 
+
+
+# No lock is held while Python code runs: where it uses the same selector, nothing waits for itself.
+
+SELECTOR = """
+import os, sys, threading
+import pyepoll
+
+class Number(int):
+    __slots__ = ()
+    def __hash__(self):
+        use()
+        return int.__hash__(self)
+    def __eq__(self, other):
+        use()
+        return int.__eq__(self, other)
+
+depth, uses = 0, 0
+def use():
+    global depth, uses
+    uses += 1
+    if depth < 2 and uses % 7 < 3:  # A look-up begins anew whenever the dict has changed.
+        depth += 1
+        sel.select(0)
+        for call in (sel.get_key, sel.unregister, lambda fd: sel.register(fd, 1), lambda fd: sel.modify(fd, 1, 5)):
+            try:
+                call(fds[0])
+            except (KeyError, ValueError, OSError):
+                pass
+        sel._selector = sel._selector
+        depth -= 1
+
+sel = pyepoll.EpollSelector()
+fds = [os.eventfd(1) for _ in range(3)]
+for fd in fds: sel.register(fd, 1)
+
+def attempt(*calls):
+    for call in calls:
+        try:
+            call()
+        except (KeyError, ValueError, OverflowError, OSError):
+            pass
+
+def agree():
+    assert set(sel.get_map()) == {fd for fd, key in sel._selector.registrations.items()}
+    assert all(sel.get_key(fd) is key for fd, (_, key) in sel._selector.registrations.items())
+"""
+
+SELECTOR_USES = {
+    "a number that does not fit": """
+        for huge in (2**31, 2**63, 2**100):
+            attempt(lambda: sel.unregister(Number(huge)), lambda: sel.modify(Number(huge), 1),
+                    lambda: sel.get_key(Number(huge)), lambda: sel.register(Number(huge), 1))
+    """,
+    "a number that does": """
+        for fd in fds:
+            attempt(lambda: sel.modify(Number(fd), 1, "x"), lambda: sel.unregister(Number(fd)),
+                    lambda: sel.register(Number(fd), 1))
+    """,
+    "a key that is equal to many": """
+        # Its hash is that of a number, so each look-up of that compares the two.
+        for fd in fds:
+            key = sel.unregister(fd)
+            sel._fd_to_key[Number(fd)] = key
+            attempt(lambda: sel.register(fd, 1), lambda: sel.modify(fd, 1, "x"), lambda: sel.unregister(fd))
+            for number in list(sel._fd_to_key):
+                if type(number) is Number:
+                    dict.__delitem__(sel._fd_to_key, number)
+            attempt(lambda: sel.register(fd, 1))
+    """,
+    "a closed file under a strange key": """
+        class File:
+            number = fds[1]
+            def fileno(self):
+                return self.number
+        file = File()
+        sel.unregister(fds[1])
+        key = sel.register(file, 1)
+        del sel._fd_to_key[fds[1]]
+        sel._fd_to_key[Number(fds[1])] = key
+        File.number = -1
+        attempt(lambda: sel.modify(file, 1, "x"), lambda: sel.unregister(file))
+        sel._fd_to_key.clear()
+        for fd in fds: attempt(lambda: sel._selector.unregister(fd))
+    """,
+}
+
+
+@pytest.mark.parametrize("use", SELECTOR_USES)
+def test_python_code_of_a_key_uses_the_selector(use: str) -> None:
+    run(SELECTOR + "".join(line[8:] + "\n" for line in SELECTOR_USES[use].splitlines()) + "\nagree()\n")
+
+
+def test_threads_that_change_one_number_leave_the_two_lists_the_same(effort: Effort) -> None:
+    """The dict of keys and the registrations are the same, whoever was first."""
+    fd = os.eventfd(1)
+    with pyepoll.EpollSelector() as sel:
+
+        def change() -> None:
+            for i in range(effort(300, 5000)):
+                calls: list[Any] = [
+                    lambda: sel.register(fd, 1),
+                    lambda i=i: sel.modify(fd, 1, i),
+                    lambda: sel.modify(fd, 2),
+                    lambda: sel.unregister(fd),
+                ]
+                for call in calls:
+                    with contextlib.suppress(KeyError, FileNotFoundError):
+                        call()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(effort(3, 20)):
+                threads = [threading.Thread(target=change) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert {n: key for n, (_, key) in sel._selector.registrations.items()} == dict(sel._fd_to_key)
+        finally:
+            sys.setswitchinterval(interval)
+    os.close(fd)
