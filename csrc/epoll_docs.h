@@ -67,8 +67,9 @@ PyDoc_STRVAR(poll_doc,
 "maxevents is how many events to return at most; -1 sets no limit.\n\n"
 "A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
 "Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"
-"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, and where a\n"
-"seccomp profile forbids the call, epoll_wait(2) with milliseconds, rounded up.");
+"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, where a\n"
+"seccomp profile forbids the call, and after use_pwait2(False), epoll_wait(2) with milliseconds, rounded\n"
+"up.");
 
 PyDoc_STRVAR(wait_doc,
 "wait($self, /, timeout=None, maxevents=-1, sigmask=None)\n--\n\n"

@@ -34,8 +34,13 @@ use_events(PyObject *module, PyObject *event_class)
 }
 
 PyDoc_STRVAR(use_pwait2_doc,
-"_use_pwait2($module, use, /)\n--\n\n"
-"Use epoll_pwait2, or do as if this kernel had none, and return what was in force. For tests.");
+"use_pwait2($module, use, /)\n--\n\n"
+"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return what was in force.\n\n"
+"Without it, timeouts are rounded up to the millisecond and nothing else changes. The setting is the whole\n"
+"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program that\n"
+"a seccomp filter would kill for the call turns it off before its first wait, with this function or with the\n"
+"environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the call in any\n"
+"case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
 
 static PyObject *
 use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
@@ -73,7 +78,7 @@ static PyMethodDef module_methods[] = {
     {"_own_methods", own_methods,                             METH_O,        own_methods_doc},
     {"_use_events",  use_events,                              METH_O,        use_events_doc },
     {"_use_keys",    use_keys,                                METH_O,        use_keys_doc   },
-    {"_use_pwait2",  use_pwait2,                              METH_O,        use_pwait2_doc },
+    {"use_pwait2",   use_pwait2,                              METH_O,        use_pwait2_doc },
     {NULL,           NULL,                                    0,             NULL           },
 };
 
@@ -116,6 +121,7 @@ module_exec(PyObject *module)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    wait_read_environment();
     state->events = PyDict_New();
     state->instances = PyDict_New();
     if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||

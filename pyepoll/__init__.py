@@ -38,6 +38,7 @@ from ._epoll import (
     EPOLLWRBAND,
     EPOLLWRNORM,
     Waker,
+    use_pwait2,
 )
 from .epoll import BusyPoll, Epoll, Registrations
 from .events import Event
@@ -68,6 +69,7 @@ __all__ = [
     "Waker",
     "epoll",
     "raw",
+    "use_pwait2",
 ]
 
 __version__ = "0.1.0"
