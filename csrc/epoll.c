@@ -190,7 +190,8 @@ epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
     };
     PyObject *given[ARGUMENTS];
     struct epoll_params params;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || params_convert(given, &params) < 0) {
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        params_convert(given, &params) < 0) {
         return NULL;
     }
     int status = self->closed ? IS_CLOSED : instance_enter(self->instance);

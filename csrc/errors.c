@@ -175,11 +175,12 @@ ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask
     explain(error, op, epfd, fd, mask, cause, sizeof(cause));
     flags_text(mask, names);
     PyObject *why = system_text(error);
-    PyObject *text = why != NULL ? PyUnicode_FromFormat(
-                                       "%s fd %d%s%s%s: %U%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
-                                       op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "", why,
-                                       cause[0] != '\0' ? " (" : "", cause, cause[0] != '\0' ? ")" : "")
-                                 : NULL;
+    PyObject *text = why != NULL
+                         ? PyUnicode_FromFormat(
+                               "%s fd %d%s%s%s: %U%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
+                               op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "", why,
+                               cause[0] != '\0' ? " (" : "", cause, cause[0] != '\0' ? ")" : "")
+                         : NULL;
     Py_XDECREF(why);
     return raise_os_error(error, text);
 }

@@ -256,8 +256,9 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     PyObject *number = key_number_of(self->module, self->keys, given[0]);
     PyObject *old = number != NULL ? find(self, number, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = old != NULL ? key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number, given[1], data)
-                                : NULL;
+    PyObject *key = old != NULL
+                        ? key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number, given[1], data)
+                        : NULL;
     PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);

@@ -13,12 +13,12 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *core;     /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
-    Instance *instance; /* the Epoll's, or NULL */
-    bool direct;        /* the core is the package's own Epoll, whose methods need not be called */
-    PyObject *keys;     /* `_fd_to_key`: a dict, fd number -> SelectorKey */
+    PyObject *core;      /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
+    Instance *instance;  /* the Epoll's, or NULL */
+    bool direct;         /* the core is the package's own Epoll, whose methods need not be called */
+    PyObject *keys;      /* `_fd_to_key`: a dict, fd number -> SelectorKey */
     ModuleState *module; /* with a reference to the module object: module.h */
-    Guard guard; /* of the first three: no Python code runs under it */
+    Guard guard;         /* of the first three: no Python code runs under it */
 } Selector;
 
 /* What a call is about to use, with references of its own: `_selector` may be replaced meanwhile. */

@@ -195,7 +195,9 @@ def _pwait2() -> _Result:
     cost = "timeouts are rounded up to the millisecond; nothing else changes"
     if _switched_off():
         text = f"switched off by PYEPOLL_NO_PWAIT2: {cost}"
-        return _note(text, "unset it where no seccomp filter kills for the call", {"works": False, "forbidden": True})
+        return _note(
+            text, "unset it where no seccomp filter kills for the call", {"works": False, "forbidden": True}
+        )
     try:
         with _ready() as (epfd, _):
             raw.epoll_pwait2(epfd, raw.EventBuffer(1), 0)

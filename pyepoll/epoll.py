@@ -96,7 +96,8 @@ class Epoll(_epoll.Epoll[T]):
         Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
         CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs
         above 2**31-1, EBADF when another object has closed the same epoll; OverflowError for a number that
-        does not fit the kernel's struct; ValueError when the object is closed. See ``struct epoll_params`` in linux/eventpoll.h.
+        does not fit the kernel's struct; ValueError when the object is closed. See ``struct
+        epoll_params`` in linux/eventpoll.h.
         """
         return BusyPoll(*self._get_params())
 

@@ -527,7 +527,9 @@ def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
     assert world.ep.stats()["pwait2"] == 1
 
 
-@pytest.mark.parametrize("error", [errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "error", [errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get
+)
 @pytest.mark.parametrize("masked", [False, True], ids=["", "sigmask"])
 def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: bool) -> None:
     """The older call has no such error, so it is not the epoll's."""

@@ -70,7 +70,9 @@ def test_it_can_be_looked_at(left: Epoll) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [0, 1, 5, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 0x1234_5678_0000_0005, 2**63 - 1, 2**64 - 1], ids=hex
+    "word",
+    [0, 1, 5, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 0x1234_5678_0000_0005, 2**63 - 1, 2**64 - 1],
+    ids=hex,
 )
 @pytest.mark.parametrize("how", ["poll", "wait", "iterator"])
 def test_the_data_of_a_foreign_epolls_events(eventfd: Eventfd, word: int, how: str) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from conftest import Effort, run
@@ -113,7 +113,7 @@ def masks() -> Iterator[list[Any]]:
     calls: list[Any] = []
 
     class Mask(int):
-        def __new__(cls, value: int) -> "Mask":
+        def __new__(cls, value: int) -> Self:
             if calls:
                 calls.pop(0)()
             return int.__new__(cls, value)
@@ -231,8 +231,6 @@ def test_poll_in_a_poll(ready: Ready, masks: list[Any]) -> None:
     gc.collect()
 
 
-
-
 # No lock is held while Python code runs: where it uses the same selector, nothing waits for itself.
 
 SELECTOR = """
@@ -255,7 +253,8 @@ def use():
     if depth < 2 and uses % 7 < 3:  # A look-up begins anew whenever the dict has changed.
         depth += 1
         sel.select(0)
-        for call in (sel.get_key, sel.unregister, lambda fd: sel.register(fd, 1), lambda fd: sel.modify(fd, 1, 5)):
+        calls = sel.get_key, sel.unregister, lambda fd: sel.register(fd, 1), lambda fd: sel.modify(fd, 1, 5)
+        for call in calls:
             try:
                 call(fds[0])
             except (KeyError, ValueError, OSError):

@@ -1,6 +1,6 @@
 """Objects may outlive their module and types, in whatever order an exit or a collection tears things down.
 
-Each program runs in an interpreter of its own whose allocator overwrites what is freed, so that a read of it shows.
+Each program runs in an interpreter of its own whose allocator overwrites what is freed, so that reads show.
 """
 
 import os
@@ -152,7 +152,7 @@ class Watch:
         return str(kind.__dict__.get("__module__")).partition(".")[0] == "pyepoll"
 CALLS = [
     [
-        lambda each: each(), lambda each: each.poll(0), lambda each: iter(each), lambda each: list(each.wait(0)),
+        lambda each: each(), lambda each: each.poll(0), iter, lambda each: list(each.wait(0)),
         lambda each: each.register(0), lambda each: each.select(0), lambda each: each.register(0, 1), repr,
         lambda each: each.fromfd(epfd), lambda each: each.stats(), lambda each: each.registrations,
         lambda each: each.fileno(), lambda each: each.close(), lambda each: setattr(each, "_selector", each),
@@ -173,7 +173,7 @@ def attach():
 
 @pytest.mark.parametrize("end", ["exit", "collection"])
 def test_a_weak_reference_whose_callback_uses_everything(end: str) -> None:
-    """It is called while the collector clears the module, the types and the objects: any of them may be first."""
+    """It is called while the collector clears the module, the types and the objects, in any order."""
     program = server(LIVE["EpollSelector"]) + CALLBACK
     program += """
 for i in range(8):
@@ -198,7 +198,16 @@ def test_valgrind_is_told_of_no_read_after_free() -> None:
         pytest.skip("no valgrind")
     program = server(LIVE["EpollSelector"])
     done = subprocess.run(
-        [valgrind, "--error-exitcode=9", "--exit-on-first-error=no", "-q", sys.executable, "-P", "-c", program],
+        [
+            valgrind,
+            "--error-exitcode=9",
+            "--exit-on-first-error=no",
+            "-q",
+            sys.executable,
+            "-P",
+            "-c",
+            program,
+        ],
         env={
             **os.environ,
             "PYTHONMALLOC": "malloc",
