@@ -7,10 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 
 import pytest
-from conftest import HANG
+from conftest import HANG, SANITIZED
 
 LIVE = {
     "Epoll": "self.held = self.ep",
@@ -196,6 +197,8 @@ def test_valgrind_is_told_of_no_read_after_free() -> None:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         pytest.skip("no valgrind")
+    if SANITIZED or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("its memory is not malloc's")
     program = server(LIVE["EpollSelector"])
     done = subprocess.run(
         [
@@ -217,5 +220,4 @@ def test_valgrind_is_told_of_no_read_after_free() -> None:
         text=True,
         timeout=10 * HANG,
     )
-    about_us = [line for line in done.stderr.splitlines() if "pyepoll" in line]
-    assert about_us == [], done.stderr[-5000:]
+    assert "Invalid" not in done.stderr, done.stderr[-5000:]
