@@ -5,7 +5,7 @@
 #include "epoll_docs.h"
 #include "errors.h"
 #include "fdinfo.h"
-#include "flags.h"
+#include "params.h"
 #include "ready.h"
 
 #include <errno.h>
@@ -61,11 +61,15 @@ epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if ((flags & ~EPOLL_CLOEXEC) != 0) {
         return os_error(EINVAL, "epoll flags 0x%x: only EPOLL_CLOEXEC is known", (unsigned)flags);
     }
+    ModuleState *module = module_state_of(type);
+    if (module == NULL) {
+        return NULL;
+    }
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
         return os_error(errno, "epoll_create1(CLOEXEC)");
     }
-    Instance *instance = instance_new(module_state_of(type), epfd, false);
+    Instance *instance = instance_new(module, epfd, false);
     Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         Py_XDECREF(instance);
@@ -80,7 +84,7 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
 {
     int fd;
     ModuleState *module = module_state_of(type);
-    if (convert_int(object, &fd) < 0) {
+    if (module == NULL || convert_int(object, &fd) < 0) {
         return NULL;
     }
     if (fcntl(fd, F_GETFD) < 0) {
@@ -90,18 +94,22 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     if (error != 0) {
         return os_error(error, "fromfd(%d): %s", fd, error == EINVAL ? "not an epoll" : "/proc/self/fd");
     }
-    /* First the object: an instance that was made and is dropped again would close the caller's fd. */
-    Epoll *self = (Epoll *)type->tp_alloc(type, 0);
+    bool made = false;
+    Instance *instance = instance_find(module, fd);
+    if (instance == NULL && !PyErr_Occurred()) {
+        instance = instance_new(module, fd, true);
+        made = true;
+    }
+    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
+        if (instance != NULL && made) {
+            instance->epfd = -1; /* the caller's again */
+        }
+        Py_XDECREF(instance);
         return NULL;
     }
-    self->instance = instance_find(module, fd);
-    if (self->instance == NULL && !PyErr_Occurred()) {
-        self->instance = instance_new(module, fd, true);
-    }
-    if (self->instance == NULL) {
-        Py_CLEAR(self);
-    }
+    /* From here on gc.get_objects() finds it: it is complete before any other code runs. */
+    self->instance = instance;
     return (PyObject *)self;
 }
 
@@ -151,13 +159,49 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
         return refuse_closed(self);
     }
     int status = instance_enter(self->instance);
-    if (status < 0) {
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    instance_leave(self->instance);
+    return PyLong_FromLong(epfd);
+}
+
+/* The two calls below are made between enter and leave: the fd cannot become another file's meanwhile. */
+static PyObject *
+epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    struct epoll_params params;
+    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    int error = params_read(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
+}
+
+static PyObject *
+epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {
+        "_set_params", 3, 3, {"busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
+    };
+    PyObject *given[ARGUMENTS];
+    struct epoll_params params;
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        params_convert(given, &params) < 0) {
         return NULL;
     }
-    if (status == 0) {
-        instance_leave(self->instance);
+    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
     }
-    return PyLong_FromLong(self->instance->epfd);
+    int epfd = self->instance->epfd;
+    int error = params_write(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
 }
 
 static PyObject *
@@ -396,6 +440,8 @@ PyMethodDef epoll_methods[] = {
     {"wait", FAST(epoll_wait_method), wait_doc},
     {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},
+    {"_get_params", (PyCFunction)epoll_get_params, METH_NOARGS, get_params_doc},
+    {"_set_params", FAST(epoll_set_params), set_params_doc},
     {"_registration", (PyCFunction)epoll_registration, METH_O, registration_doc},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},
     {NULL, NULL, 0, NULL},

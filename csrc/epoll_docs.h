@@ -8,7 +8,8 @@ PyDoc_STRVAR(fromfd_doc,
 "fromfd($type, fd, /)\n--\n\n"
 "Return an Epoll on the epoll that is already open under the number fd.\n\n"
 "Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
-"of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
+"of the two closes fd. Otherwise the data of events that others registered is the low half of their\n"
+"epoll data as a signed int, as in select.epoll: their fd, as a rule.\n\n"
 "Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll, another where /proc does not tell;\n"
 "OverflowError for an int that does not fit 32 bits.");
 
@@ -23,7 +24,8 @@ PyDoc_STRVAR(close_doc,
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
 "Return the fd number of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
-"Raises ValueError when the object is closed.");
+"Raises ValueError when the object is closed; OSError: EBADF when another object has closed the same epoll,\n"
+"and in the child of a fork the error that keeps the copy from getting an epoll of its own.");
 
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
@@ -69,8 +71,9 @@ PyDoc_STRVAR(poll_doc,
 "maxevents is how many events to return at most; -1 sets no limit.\n\n"
 "A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
 "Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"
-"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, and where a\n"
-"seccomp profile forbids the call, epoll_wait(2) with milliseconds, rounded up.");
+"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, where a\n"
+"seccomp profile forbids the call, and after use_pwait2(False), epoll_wait(2) with milliseconds, rounded\n"
+"up.");
 
 PyDoc_STRVAR(wait_doc,
 "wait($self, /, timeout=None, maxevents=-1, sigmask=None)\n--\n\n"
@@ -93,6 +96,14 @@ PyDoc_STRVAR(stats_doc,
 PyDoc_STRVAR(fds_doc,
 "_fds($self, /)\n--\n\n"
 "Return the registered fd numbers as a list, in ascending order.");
+
+PyDoc_STRVAR(get_params_doc,
+"_get_params($self, /)\n--\n\n"
+"Return what raw.get_params returns for this epoll, and raise what it raises.");
+
+PyDoc_STRVAR(set_params_doc,
+"_set_params($self, /, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
+"Do what raw.set_params does for this epoll, and raise what it raises.");
 
 PyDoc_STRVAR(registration_doc,
 "_registration($self, fd, /)\n--\n\n"

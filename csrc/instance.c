@@ -85,8 +85,10 @@ instance_remember(Instance *self)
 {
     PyObject *key = PyLong_FromLong(self->epfd);
     PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
-    int status = key != NULL && reference != NULL ? PyDict_SetItem(self->module->instances, key, reference)
-                                                  : -1;
+    PyObject *instances = self->module->instances; /* NULL once the module has been cleared */
+    int status = key == NULL || reference == NULL ? -1
+                 : instances != NULL              ? PyDict_SetItem(instances, key, reference)
+                                                  : 0;
     Py_XDECREF(key);
     Py_XDECREF(reference);
     return status;
@@ -95,14 +97,15 @@ instance_remember(Instance *self)
 Instance *
 instance_new(ModuleState *module, int epfd, bool foreign)
 {
-    Instance *self = (Instance *)module->instance_type->tp_alloc(module->instance_type, 0);
+    PyTypeObject *type = module_type(module->instance_type);
+    Instance *self = type != NULL ? (Instance *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         if (!foreign) {
             close(epfd);
         }
         return NULL;
     }
-    self->module = module;
+    self->module = module_hold(module);
     self->epfd = epfd;
     self->foreign = foreign;
     self->forks = fork_count;
@@ -328,6 +331,9 @@ static int
 instance_traverse(Instance *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
     return interest_traverse(&self->list, visit, arg);
 }
 
@@ -342,6 +348,7 @@ static void
 instance_dealloc(Instance *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs((PyObject *)self);
@@ -361,6 +368,7 @@ instance_dealloc(Instance *self)
 #endif
     type->tp_free(self);
     Py_DECREF(type);
+    module_drop(module);
 }
 
 static PyMemberDef instance_members[] = {

@@ -41,7 +41,7 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    ModuleState *module; /* outlives the types, and so every object */
+    ModuleState *module; /* with a reference to the module object: module.h */
     PyObject *weakrefs;
     int epfd;
     Standing standing;

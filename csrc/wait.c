@@ -8,10 +8,22 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
 static atomic_bool use_pwait2 = true;
+
+void
+wait_read_environment(void)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    const char *value = getenv("PYEPOLL_NO_PWAIT2");
+    if (!atomic_flag_test_and_set(&done) && value != NULL && value[0] != '\0' && strcmp(value, "0") != 0) {
+        wait_use_pwait2(false);
+    }
+}
 
 bool
 wait_use_pwait2(bool use)
@@ -51,20 +63,33 @@ milliseconds(int64_t nanoseconds)
     return rounded < INT_MAX ? (int)rounded : INT_MAX;
 }
 
+/* The same wait by the older system calls. */
+static int
+wait_milliseconds(int epfd, Array *array, int maxevents, int64_t timeout, const sigset_t *set)
+{
+    return set != NULL ? epoll_pwait(epfd, array->events, maxevents, milliseconds(timeout), set)
+                       : epoll_wait(epfd, array->events, maxevents, milliseconds(timeout));
+}
+
 /* One system call, without the GIL. The number of events, or -1 and errno. */
 static int
 wait_once(int epfd, Array *array, int maxevents, int64_t timeout, const sigset_t *set)
 {
-    if (timeout > 0 && wait_uses_pwait2()) {
-        int count = sys_epoll_pwait2(epfd, array->events, maxevents, timeout, set);
-        /* Before Linux 5.11, or under a seccomp profile older than the call. */
-        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
-            return count;
-        }
+    if (timeout <= 0 || !wait_uses_pwait2()) {
+        return wait_milliseconds(epfd, array, maxevents, timeout, set);
+    }
+    int count = sys_epoll_pwait2(epfd, array->events, maxevents, timeout, set);
+    int error = errno;
+    if (count >= 0 || error == EINTR || error == EBADF) {
+        return count;
+    }
+    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes: ENOSYS,
+     * EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
+    count = wait_milliseconds(epfd, array, maxevents, timeout, set);
+    if (count >= 0 || errno != error) {
         atomic_store(&use_pwait2, false);
     }
-    return set != NULL ? epoll_pwait(epfd, array->events, maxevents, milliseconds(timeout), set)
-                       : epoll_wait(epfd, array->events, maxevents, milliseconds(timeout));
+    return count;
 }
 
 /* How many events a wait should have room for. The kernel cannot report more than are registered,

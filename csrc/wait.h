@@ -23,6 +23,7 @@ typedef struct {
     int next;
     int count;
     Seen seen;
+    unsigned refills; /* how often an endless iterator has fetched another */
 } Batch;
 
 /* When a wait that begins now is to end. */
@@ -36,6 +37,10 @@ int wait_any(Instance *self, const WaitFor *wait, Batch *batch);
 
 /* The same, until there is an event that can be handed out. */
 int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
+
+/* Do without epoll_pwait2 if the environment variable PYEPOLL_NO_PWAIT2 is neither empty nor 0. Looked at once in
+ * the process. */
+void wait_read_environment(void);
 
 /* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */
 bool wait_use_pwait2(bool use);

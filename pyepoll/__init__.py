@@ -44,6 +44,7 @@ from ._epoll import (
     EPOLLWRBAND,
     EPOLLWRNORM,
     Waker,
+    use_pwait2,
 )
 from .epoll import BusyPoll, Epoll, Registrations
 from .events import Event
@@ -75,6 +76,7 @@ __all__ = [
     "epoll",
     "error",
     "raw",
+    "use_pwait2",
 ]
 
 __version__ = "0.1.0"

@@ -80,7 +80,10 @@ class Epoll(_epoll.Epoll[T]):
         name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
         if self.closed:
             return f"<{name} closed>"
-        return f"<{name} fd={self.fileno()} registered={len(self)}>"
+        try:
+            return f"<{name} fd={self.fileno()} registered={len(self)}>"
+        except OSError as error:  # Another object has closed the same epoll, or a forked copy cannot be used.
+            return f"<{name} unusable: {error.strerror}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse copy and pickle: the object stands for a file of the kernel's."""
@@ -97,11 +100,12 @@ class Epoll(_epoll.Epoll[T]):
 
         Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
         CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs
-        above 2**31-1; OverflowError for a number that does not fit the kernel's struct; ValueError when
-        the object is closed. See ``struct epoll_params`` in linux/eventpoll.h.
+        above 2**31-1, EBADF when another object has closed the same epoll; OverflowError for a number that
+        does not fit the kernel's struct; ValueError when the object is closed. See ``struct
+        epoll_params`` in linux/eventpoll.h.
         """
-        return BusyPoll(*_epoll.get_params(self.fileno()))
+        return BusyPoll(*self._get_params())
 
     @busy_poll.setter
     def busy_poll(self, params: BusyPoll | tuple[int, int, bool]) -> None:
-        _epoll.set_params(self.fileno(), *params)
+        self._set_params(*params)

@@ -31,9 +31,9 @@ DENIED = [errno.EPERM, errno.ENOSYS]
 @pytest.fixture(autouse=True)
 def pwait2() -> Iterator[None]:
     """A refusal of epoll_pwait2 holds for the rest of the process: take it back."""
-    before = _epoll._use_pwait2(True)
+    before = _epoll.use_pwait2(True)
     yield
-    _epoll._use_pwait2(before)
+    _epoll.use_pwait2(before)
 
 
 def denied(call: Callable[[], Any], error: int, *syscalls: str) -> Any:
@@ -183,7 +183,7 @@ UNSUPPORTED = (errno.ENOTTY, errno.EOPNOTSUPP)
 @pytest.mark.parametrize("syscall", sorted(SYSCALLS.keys() - {"epoll_create"}))
 def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) -> None:
     for name, (call, needs) in CALLS.items():
-        _epoll._use_pwait2(True)
+        _epoll.use_pwait2(True)
         with contextlib.closing(World()) as world:
             before = open_fds()
             result = denied(functools.partial(call, world), error, syscall)
@@ -527,9 +527,64 @@ def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
     assert world.ep.stats()["pwait2"] == 1
 
 
-def test_other_errors_of_pwait2_are_errors(world: World) -> None:
-    result = denied(lambda: world.ep.poll(1), errno.EINVAL, "epoll_pwait2")
+@pytest.mark.parametrize(
+    "error", [errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get
+)
+@pytest.mark.parametrize("masked", [False, True], ids=["", "sigmask"])
+def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: bool) -> None:
+    """The older call has no such error, so it is not the epoll's."""
+    world.ep.unregister(world.live)
+
+    def attempt() -> None:
+        start = time.monotonic()
+        assert list(world.ep.wait(0.01, -1, () if masked else None)) == []
+        assert time.monotonic() - start >= 0.01
+
+    result = denied(attempt, error, "epoll_pwait2")
+    if isinstance(result, BaseException):
+        raise result
+    assert world.ep.stats()["pwait2"] == 0
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EINVAL], ids=errno.errorcode.get)
+def test_an_error_that_the_older_call_has_too_is_an_error(world: World, error: int) -> None:
+    result = denied(lambda: world.ep.poll(1), error, "epoll_pwait2", *(EPOLL_WAIT & SYSCALLS.keys()))
     assert isinstance(result, OSError)
-    assert result.errno == errno.EINVAL
+    assert result.errno == error
     assert world.ep.stats()["pwait2"] == 1
     assert fdinfo(world.ep).keys() == {world.live}
+
+
+KILLED = """
+    import os
+    from conftest import kill_for
+    import pyepoll
+    {before}
+    kill_for("epoll_pwait2")
+    with pyepoll.Epoll() as ep:
+        assert ep.poll(0.001) == []
+        assert list(ep.wait(0.001, sigmask=())) == []
+        print(ep.stats()["pwait2"])
+    """
+
+
+def test_a_filter_that_kills_does_kill() -> None:
+    with pytest.raises(AssertionError):
+        run(KILLED.format(before=""))
+
+
+def test_a_filter_that_kills_and_the_function() -> None:
+    assert run(KILLED.format(before="assert pyepoll.use_pwait2(False) is True")) == "0\n"
+
+
+def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
+    assert run(KILLED.format(before="")) == "0\n"
+    diagnosis = "from pyepoll import doctor\n    print(doctor.examine())"
+    assert "switched off" in run(KILLED.format(before="") + "\n    " + diagnosis)
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_the_variable_that_says_no(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("PYEPOLL_NO_PWAIT2", value)
+    assert run("import pyepoll; print(pyepoll.Epoll().stats()['pwait2'])") == "1\n"

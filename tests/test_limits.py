@@ -374,7 +374,7 @@ def test_a_timeout_at_a_limit_of_the_kernels_is_long(
     """It neither wraps round to one that has passed nor fails."""
     fd = eventfd()
     ep.register(fd, Event.IN)
-    before = _epoll._use_pwait2(pwait2)
+    before = _epoll.use_pwait2(pwait2)
     try:
         waits = [pool.submit(ep.poll, timeout), pool.submit(lambda: list(ep.wait(timeout)))]
         until(lambda: waiters() == 2)
@@ -383,7 +383,7 @@ def test_a_timeout_at_a_limit_of_the_kernels_is_long(
         os.eventfd_write(fd, 1)
         assert [wait.result(10) for wait in waits] == [[(fd, Event.IN)]] * 2
     finally:
-        _epoll._use_pwait2(before)
+        _epoll.use_pwait2(before)
 
 
 class Number:
