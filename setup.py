@@ -2,8 +2,17 @@
 
 import glob
 import os
+import platform
+import sys
 
 from setuptools import Extension, setup
+
+# Before the compiler has its say. pip itself refuses some of these, but only after the build.
+if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+    sys.exit(
+        f"pyepoll needs Linux and CPython 3.11 or later; this is {platform.python_implementation()} "
+        f"{platform.python_version()} on {sys.platform}"
+    )
 
 
 def extension(name: str, *folders: str) -> Extension:

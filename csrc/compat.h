@@ -5,6 +5,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+/* Whether other threads run Python code while this one does. */
+#ifdef Py_GIL_DISABLED
+enum { FREE_THREADED = 1 };
+#else
+enum { FREE_THREADED = 0 };
+#endif
+
 /* With CPython 3.11. */
 #if PY_VERSION_HEX < 0x030C0000
 /* The exception that is set, which is set no more: a new reference, or NULL. */
@@ -44,6 +51,29 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value)
 {
     *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
     return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+}
+
+/* 1 and, unless `value` is NULL, a new reference; 0 and NULL where the key is missing, -1 with an exception. */
+static inline int
+PyDict_Pop(PyObject *dict, PyObject *key, PyObject **value)
+{
+    PyObject *found;
+    int status = PyDict_GetItemRef(dict, key, &found);
+    if (status > 0 && PyDict_DelItem(dict, key) < 0) {
+        /* Another key's __eq__ may have taken it out between the two. */
+        status = PyErr_ExceptionMatches(PyExc_KeyError) ? 0 : -1;
+        if (status == 0) {
+            PyErr_Clear();
+        }
+        Py_CLEAR(found);
+    }
+    if (value != NULL) {
+        *value = found;
+    }
+    else {
+        Py_XDECREF(found);
+    }
+    return status;
 }
 
 /* 1 and a new reference, 0 and NULL where the object is gone, -1 with an exception. */

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 static const int64_t second = 1000000000;
 
@@ -57,6 +58,68 @@ convert_fd(PyObject *object, int *fd)
 {
     *fd = PyObject_AsFileDescriptor(object);
     return *fd < 0 ? -1 : 0;
+}
+
+/* Whether `object` has no fileno() at all. No exception is left. */
+static bool
+lacks_fileno(PyObject *object)
+{
+    PyObject *method = PyObject_GetAttrString(object, "fileno");
+    bool lacks = method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError);
+    Py_XDECREF(method);
+    PyErr_Clear();
+    return lacks;
+}
+
+/* Whether fileno() of `object` gives a negative int, as that of a closed socket does. Leaves no exception. */
+static bool
+is_closed(PyObject *object)
+{
+    PyObject *number = PyObject_CallMethod(object, "fileno", NULL);
+    int overflow = 0;
+    bool negative = number != NULL && PyLong_Check(number) &&
+                    PyLong_AsLongAndOverflow(number, &overflow) < 0 && overflow == 0;
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return negative;
+}
+
+/* In the place of CPython's exception, one of the same type that names the function and the object.
+ * What fileno() raised stays as it is. */
+static void
+explain_fd(const char *function, PyObject *object)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    bool bad_value = PyErr_GivenExceptionMatches(error, PyExc_ValueError);
+    bool bad_type = PyErr_GivenExceptionMatches(error, PyExc_TypeError);
+    if (bad_value && PyLong_Check(object)) {
+        PyErr_Format(PyExc_ValueError, "%s(): an fd cannot be negative: %R", function, object);
+    }
+    else if (bad_type && lacks_fileno(object)) {
+        PyErr_Format(PyExc_TypeError, "%s(): fd must be an int or an object with fileno(), not %.200s",
+                     function, Py_TYPE(object)->tp_name);
+    }
+    else if (bad_value && is_closed(object)) {
+        PyErr_Format(PyExc_ValueError, "%s(): the %.200s object is closed, its fileno() is negative%s",
+                     function, Py_TYPE(object)->tp_name,
+                     strcmp(function, "unregister") != 0
+                         ? ""
+                         : "; unregister it before you close it, or pass the int that its fileno() was");
+    }
+    else {
+        PyErr_SetRaisedException(Py_NewRef(error));
+    }
+    Py_DECREF(error);
+}
+
+int
+convert_fd_for(const char *function, PyObject *object, int *fd)
+{
+    if (convert_fd(object, fd) == 0) {
+        return 0;
+    }
+    explain_fd(function, object);
+    return -1;
 }
 
 /* The value of an int; `*overflow` is its sign where it does not fit. */

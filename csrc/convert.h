@@ -35,8 +35,11 @@ convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t 
                : convert_keywords(signature, args, nargs, kwnames, values);
 }
 
-/* A fd number or an object with fileno(), whose Python code then runs. */
+/* An fd or an object with fileno(), whose Python code then runs. */
 int convert_fd(PyObject *object, int *fd);
+
+/* The same for `function`, which the text of an error names, with what to do about a closed object. */
+int convert_fd_for(const char *function, PyObject *object, int *fd);
 
 int convert_int(PyObject *object, int *value);
 

@@ -107,35 +107,58 @@ registered_data(const Core *core, int fd)
     return data;
 }
 
+/* Put `key` into the dict, or for NULL take out what is there. 0, or -1 with an exception. */
+static int
+put_key(Selector *self, PyObject *number, PyObject *key)
+{
+    PyObject *before;
+    int status = PyDict_GetItemRef(self->keys, number, &before);
+    if (status >= 0 && key != before) {
+        status = key != NULL ? PyDict_SetItem(self->keys, number, key)
+                             : PyDict_Pop(self->keys, number, NULL); /* gone by now is as good */
+    }
+    Py_XDECREF(before);
+    return status < 0 ? -1 : 0;
+}
+
+/* A thread that was late with its write to the dict finds, when it looks again, that the registration is
+ * another, and writes that. So the last write of all is of what is registered:
+ *
+ *     one                         other
+ *     reads registration A
+ *                                 registers B, reads it, writes it; still B: done
+ *     writes A; now it is B:
+ *     writes B; still B: done
+ */
 int
 core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise)
 {
-    PyObject *before;
-    guard_lock(&self->guard);
-    PyObject *data = registered_data(core, (int)PyLong_AsLong(number));
-    PyObject *key = data != NULL && key_is(self->module, data) ? data : otherwise;
-    int status = PyDict_GetItemRef(self->keys, number, &before); /* held, so that it does not go in here */
-    if (status >= 0 && key != before) {
-        status = key != NULL ? PyDict_SetItem(self->keys, number, key) : PyDict_DelItem(self->keys, number);
+    int fd;
+    if (convert_int(number, &fd) < 0) {
+        return -1;
     }
-    guard_unlock(&self->guard);
-    Py_XDECREF(before);
+    PyObject *data = registered_data(core, fd);
+    bool settled = false;
+    int status = 0;
+    while (status == 0 && !settled) {
+        status = put_key(self, number, data != NULL && key_is(self->module, data) ? data : otherwise);
+        PyObject *present = registered_data(core, fd);
+        settled = present == data;
+        Py_XDECREF(data);
+        data = present;
+    }
     Py_XDECREF(data);
-    return status < 0 ? -1 : 0;
+    return status;
 }
 
 PyObject *
 core_pop(Selector *self, PyObject *number)
 {
     PyObject *key;
-    guard_lock(&self->guard);
-    bool taken = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key) &&
-                 PyDict_DelItem(self->keys, number) == 0;
-    guard_unlock(&self->guard);
-    if (!taken) {
-        Py_CLEAR(key);
-    }
-    return key;
+    bool found = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key);
+    Py_XDECREF(key);
+    key = NULL;
+    return found && PyDict_Pop(self->keys, number, &key) > 0 ? key : NULL;
 }
 
 /* Unregister `key`, but nothing that another call has registered since. 0, or -1 with an exception. */
@@ -152,11 +175,11 @@ unregister_only(Selector *self, const Core *core, int fd, const PyObject *key)
 }
 
 void
-core_forget(Selector *self, const Core *core, PyObject *key)
+core_forget(Selector *self, const Core *core, PyObject *number, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
-    if (unregister_only(self, core, (int)PyLong_AsLong(number), key) < 0) {
+    int fd;
+    if (convert_int(number, &fd) < 0 || unregister_only(self, core, fd, key) < 0) {
         PyErr_Clear();
     }
     if (core_settle(self, core, number, NULL) < 0) {

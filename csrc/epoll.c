@@ -1,13 +1,13 @@
 /* The Epoll type: parse, delegate, return. */
 #include "epoll.h"
+#include "base/fdinfo.h"
 #include "convert.h"
 #include "core/ctl.h"
 #include "core/front.h"
 #include "core/repair/repair.h"
 #include "epoll_docs.h"
 #include "errors.h"
-#include "base/fdinfo.h"
-#include "flags.h"
+#include "params.h"
 #include "ready.h"
 
 #include <errno.h>
@@ -64,11 +64,15 @@ epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if ((flags & ~EPOLL_CLOEXEC) != 0) {
         return os_error(EINVAL, "epoll flags 0x%x: only EPOLL_CLOEXEC is known", (unsigned)flags);
     }
+    ModuleState *module = module_state_of(type);
+    if (module == NULL) {
+        return NULL;
+    }
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
         return os_error(errno, "epoll_create1(CLOEXEC)");
     }
-    Instance *instance = instance_new(module_state_of(type), epfd, false);
+    Instance *instance = instance_new(module, epfd, false);
     Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         Py_XDECREF(instance);
@@ -83,7 +87,7 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
 {
     int fd;
     ModuleState *module = module_state_of(type);
-    if (convert_int(object, &fd) < 0) {
+    if (module == NULL || convert_int(object, &fd) < 0) {
         return NULL;
     }
     if (fcntl(fd, F_GETFD) < 0) {
@@ -93,18 +97,22 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     if (error != 0) {
         return os_error(error, "fromfd(%d): %s", fd, error == EINVAL ? "not an epoll" : "/proc/self/fd");
     }
-    /* First the object: an instance that was made and is dropped again would close the caller's fd. */
-    Epoll *self = (Epoll *)type->tp_alloc(type, 0);
+    bool made = false;
+    Instance *instance = instance_find(module, fd);
+    if (instance == NULL && !PyErr_Occurred()) {
+        instance = instance_new(module, fd, true);
+        made = true;
+    }
+    Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
+        if (instance != NULL && made) {
+            instance->epfd = -1; /* the caller's again */
+        }
+        Py_XDECREF(instance);
         return NULL;
     }
-    self->instance = instance_find(module, fd);
-    if (self->instance == NULL && !PyErr_Occurred()) {
-        self->instance = instance_new(module, fd, true);
-    }
-    if (self->instance == NULL) {
-        Py_CLEAR(self);
-    }
+    /* From here on gc.get_objects() finds it: it is complete before any other code runs. */
+    self->instance = instance;
     return (PyObject *)self;
 }
 
@@ -172,7 +180,15 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 epoll_public_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
 {
-    return self->closed ? refuse_closed(self) : PyLong_FromLong(instance_public_fd(self->instance));
+    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
+    if (status == IS_CLOSED) {
+        return refuse_closed(self);
+    }
+    int fd = instance_public_fd(self->instance);
+    if (status == 0) {
+        instance_leave(self->instance);
+    }
+    return PyLong_FromLong(fd);
 }
 
 /* The kernel instance's own fd. */
@@ -188,6 +204,43 @@ epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(epfd);
 }
 
+/* The two calls below are made between enter and leave: the fd cannot become another file's meanwhile. */
+static PyObject *
+epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
+{
+    struct epoll_params params;
+    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    int error = params_read(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
+}
+
+static PyObject *
+epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {
+        "_set_params", 3, 3, {"busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
+    };
+    PyObject *given[ARGUMENTS];
+    struct epoll_params params;
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        params_convert(given, &params) < 0) {
+        return NULL;
+    }
+    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
+    if (status != 0) {
+        return none_or_error(self, status);
+    }
+    int epfd = self->instance->epfd;
+    int error = params_write(epfd, &params);
+    instance_leave(self->instance);
+    return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
+}
+
 static PyObject *
 epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -197,7 +250,8 @@ epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *k
     PyObject *given[ARGUMENTS];
     uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature.function, given[0], &fd) < 0 ||
         (given[1] != NULL && convert_eventmask(given[1], &mask) < 0)) {
         return NULL;
     }
@@ -224,8 +278,8 @@ epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     PyObject *given[ARGUMENTS];
     uint32_t mask;
     int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0 ||
-        convert_eventmask(given[1], &mask) < 0) {
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature.function, given[0], &fd) < 0 || convert_eventmask(given[1], &mask) < 0) {
         return NULL;
     }
     return self->closed ? refuse_closed(self)
@@ -239,7 +293,8 @@ on_registration(Epoll *self, const Signature *signature, int (*action)(Instance 
 {
     PyObject *given[ARGUMENTS];
     int fd;
-    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 || convert_fd(given[0], &fd) < 0) {
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        convert_fd_for(signature->function, given[0], &fd) < 0) {
         return NULL;
     }
     return self->closed ? refuse_closed(self) : none_or_error(self, action(self->instance, fd));
@@ -341,7 +396,7 @@ static int
 epoll_contains(Epoll *self, PyObject *object)
 {
     int fd;
-    if (convert_fd(object, &fd) < 0) {
+    if (convert_fd_for("__contains__", object, &fd) < 0) {
         return -1;
     }
     STATE_LOCK(self->instance);
@@ -424,6 +479,8 @@ PyMethodDef epoll_methods[] = {
     {"_public_fd", (PyCFunction)epoll_public_fd, METH_NOARGS, public_fd_doc},
     {"_instance_fd", (PyCFunction)epoll_instance_fd, METH_NOARGS, instance_fd_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},
+    {"_get_params", (PyCFunction)epoll_get_params, METH_NOARGS, get_params_doc},
+    {"_set_params", FAST(epoll_set_params), set_params_doc},
     {"_registration", (PyCFunction)epoll_registration, METH_O, registration_doc},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Epoll[T]: T is the type of the data."},
     {NULL, NULL, 0, NULL},

@@ -8,7 +8,8 @@ PyDoc_STRVAR(fromfd_doc,
 "fromfd($type, fd, /)\n--\n\n"
 "Return an Epoll on the epoll that is already open under the number fd.\n\n"
 "Where fd is an Epoll of this interpreter, both objects share its registrations, and the first close\n"
-"of the two closes fd. Otherwise events that others registered come with the kernel's word as data.\n\n"
+"of the two closes fd. Otherwise the data of events that others registered is the low half of their\n"
+"epoll data as a signed int, as in select.epoll: their fd, as a rule.\n\n"
 "Raises OSError: EBADF when fd is not open, EINVAL when it is no epoll, another where /proc does not tell;\n"
 "OverflowError for an int that does not fit 32 bits.");
 
@@ -26,9 +27,10 @@ PyDoc_STRVAR(fileno_doc,
 "It belongs to an epoll that watches the one that is waited on, so that nothing which pyepoll does inside\n"
 "is seen outside. The first call makes it: one fd more, and for each wake-up one more step in the kernel.\n"
 "Epolls nest five deep, so an Epoll in an Epoll counts twice.\n\n"
-"Raises ValueError when the object is closed; OSError: EBADF when it was closed through another object,\n"
+"Raises ValueError when the object is closed; OSError: EBADF when another object has closed the same epoll,\n"
 "EMFILE or ENFILE when no fd is left, ENOSPC when this user may watch no more, ELOOP when the epolls that\n"
-"it watches are nested too deep. See epoll(7).");
+"it watches are nested too deep; and in the child of a fork the error that keeps the copy from getting an\n"
+"epoll of its own. See epoll(7).");
 
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
@@ -52,10 +54,14 @@ PyDoc_STRVAR(modify_doc,
 
 PyDoc_STRVAR(unregister_doc,
 "unregister($self, /, fd)\n--\n\n"
-"Stop to watch fd. After this call none of its events comes out of any iterator.\n\n"
+"Stop watching fd. After this call none of its events comes out of any iterator.\n\n"
+"Unregister an object before you close it: a closed one has no fd any more, and stays registered. If it is\n"
+"closed already, pass the int that its fileno() was: that registration is removed, although EBADF is raised\n"
+"where the kernel has removed it.\n\n"
 "Raises OSError: ENOENT when fd is not registered, EBADF when it is not open, EPERM when its file cannot\n"
-"be polled, EINVAL for the epoll itself; ValueError, OverflowError and TypeError as register. Even then\n"
-"the number is no longer registered. See epoll_ctl(2), EPOLL_CTL_DEL.");
+"be polled, EINVAL for the epoll itself: even then fd is no longer registered. Raises ValueError for a\n"
+"closed object or a negative fd, and ValueError, OverflowError and TypeError as register: then nothing has\n"
+"changed. See epoll_ctl(2), EPOLL_CTL_DEL.");
 
 PyDoc_STRVAR(rearm_doc,
 "rearm($self, /, fd)\n--\n\n"
@@ -70,8 +76,9 @@ PyDoc_STRVAR(poll_doc,
 "maxevents is how many events to return at most; -1 sets no limit.\n\n"
 "A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
 "Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"
-"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, and where a\n"
-"seccomp profile forbids the call, epoll_wait(2) with milliseconds, rounded up.");
+"while it waits; TypeError for a wrong type. See epoll_pwait2(2), Linux 5.11; before that, where a\n"
+"seccomp profile forbids the call, and after use_pwait2(False), epoll_wait(2) with milliseconds, rounded\n"
+"up.");
 
 PyDoc_STRVAR(wait_doc,
 "wait($self, /, timeout=None, maxevents=-1, sigmask=None)\n--\n\n"
@@ -103,6 +110,14 @@ PyDoc_STRVAR(fds_doc,
 "_fds($self, /)\n--\n\n"
 "Return the registered fd numbers as a list, in ascending order.");
 
+PyDoc_STRVAR(get_params_doc,
+"_get_params($self, /)\n--\n\n"
+"Return what raw.get_params returns for this epoll, and raise what it raises.");
+
+PyDoc_STRVAR(set_params_doc,
+"_set_params($self, /, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
+"Do what raw.set_params does for this epoll, and raise what it raises.");
+
 PyDoc_STRVAR(registration_doc,
 "_registration($self, fd, /)\n--\n\n"
 "Return (events, data) of the registered fd, or None.");
@@ -112,6 +127,8 @@ PyDoc_STRVAR(epoll_doc,
 "An epoll: watches fds and hands out their events with the data they were registered with.\n\n"
 "A drop-in for select.epoll that adds data, iteration, rearm and a mapping of what is registered.\n"
 "sizehint is a positive int or -1, and ignored; flags is 0 or EPOLL_CLOEXEC, which is always set.\n\n"
+"    for data, events in ep:    wait for events and hand them out indefinitely; see __iter__ and wait\n"
+"    len(ep), fd in ep          how many fds are registered, and whether fd is\n\n"
 "Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"
 "fork the object is a copy with registrations of its own.\n\n"
 "Raises OSError: EMFILE or ENFILE when no fd is left, EINVAL for other flags; ValueError for a sizehint\n"

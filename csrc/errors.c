@@ -25,6 +25,13 @@ raise_os_error(int error, PyObject *text)
     return NULL;
 }
 
+/* The system's message, which is in the encoding of the locale. A new reference. */
+static PyObject *
+system_text(int error)
+{
+    return PyUnicode_DecodeLocale(strerror(error), "surrogateescape");
+}
+
 PyObject *
 os_error(int error, const char *format, ...)
 {
@@ -32,11 +39,10 @@ os_error(int error, const char *format, ...)
     va_start(arguments, format);
     PyObject *what = PyUnicode_FromFormatV(format, arguments);
     va_end(arguments);
-    if (what == NULL) {
-        return NULL;
-    }
-    PyObject *text = PyUnicode_FromFormat("%U: %s", what, strerror(error));
-    Py_DECREF(what);
+    PyObject *why = what != NULL ? system_text(error) : NULL;
+    PyObject *text = why != NULL ? PyUnicode_FromFormat("%U: %U", what, why) : NULL;
+    Py_XDECREF(why);
+    Py_XDECREF(what);
     return raise_os_error(error, text);
 }
 
@@ -168,9 +174,13 @@ ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask
     char names[FLAGS_TEXT];
     explain(error, op, epfd, fd, mask, cause, sizeof(cause));
     flags_text(mask, names);
-    return raise_os_error(
-        error, PyUnicode_FromFormat("%s fd %d%s%s%s: %s%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
-                                    op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "",
-                                    strerror(error), cause[0] != '\0' ? " (" : "", cause,
-                                    cause[0] != '\0' ? ")" : ""));
+    PyObject *why = system_text(error);
+    PyObject *text = why != NULL
+                         ? PyUnicode_FromFormat(
+                               "%s fd %d%s%s%s: %U%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
+                               op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "", why,
+                               cause[0] != '\0' ? " (" : "", cause, cause[0] != '\0' ? ")" : "")
+                         : NULL;
+    Py_XDECREF(why);
+    return raise_os_error(error, text);
 }

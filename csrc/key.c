@@ -63,7 +63,8 @@ key_open_number(PyObject *fileobj)
         if (overflow < 0 || (overflow == 0 && fd < 0)) {
             return refuse_file("file descriptor", fileobj);
         }
-        return PyLong_CheckExact(fileobj) || overflow > 0 ? Py_NewRef(fileobj) : PyLong_FromLong(fd);
+        /* An int itself, which has no Python code that a look-up would run: int.__int__(fileobj). */
+        return PyLong_Type.tp_as_number->nb_int(fileobj);
     }
     int fd;
     if (convert_fd(fileobj, &fd) == 0) {
@@ -75,7 +76,8 @@ key_open_number(PyObject *fileobj)
                : NULL;
 }
 
-/* The number under which a file object is among the keys: a new reference, or NULL without an exception. */
+/* The number under which a file object is among the keys, an int itself: a new reference, or NULL without an
+ * exception. */
 static PyObject *
 search(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
@@ -83,11 +85,14 @@ search(const ModuleState *module, PyObject *keys, PyObject *fileobj)
     Py_ssize_t position = 0;
     Py_BEGIN_CRITICAL_SECTION(keys);
     while (found == NULL && PyDict_Next(keys, &position, &number, &key)) {
-        if (key_is(module, key) && PyTuple_GET_ITEM(key, KEY_FILEOBJ) == fileobj) {
+        if (key_is(module, key) && PyTuple_GET_ITEM(key, KEY_FILEOBJ) == fileobj && PyLong_Check(number)) {
             found = Py_NewRef(number);
         }
     }
     Py_END_CRITICAL_SECTION();
+    if (found != NULL) {
+        Py_SETREF(found, PyLong_Type.tp_as_number->nb_int(found));
+    }
     return found;
 }
 
@@ -96,9 +101,13 @@ key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
     PyObject *number = key_open_number(fileobj);
     if (number == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyObject *error = PyErr_GetRaisedException();
         number = search(module, keys, fileobj);
-        if (number != NULL) {
-            PyErr_Clear();
+        if (number == NULL && !PyErr_Occurred()) {
+            PyErr_SetRaisedException(error);
+        }
+        else {
+            Py_XDECREF(error);
         }
     }
     return number;

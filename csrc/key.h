@@ -30,7 +30,7 @@ int key_asked(const ModuleState *module, PyObject *key);
  * asked for. NO_KEY as above. */
 int key_events(const ModuleState *module, PyObject *key, uint32_t events);
 
-/* The fd number of a file object as an int, or NULL with ValueError where it has none. */
+/* The fd number of a file object, of no subclass of int, or NULL with ValueError where it has none. */
 PyObject *key_open_number(PyObject *fileobj);
 
 /* The same, but one that is closed by now is looked for among `keys`, a dict of keys by fd number. */

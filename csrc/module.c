@@ -24,14 +24,23 @@ static PyObject *
 use_events(PyObject *module, PyObject *event_class)
 {
     ModuleState *state = state_of(module);
+    if (state->events == NULL) {
+        module_type(NULL);
+        return NULL;
+    }
     PyDict_Clear(state->events);
     Py_XSETREF(state->event_class, Py_NewRef(event_class));
     Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(use_pwait2_doc,
-"_use_pwait2($module, use, /)\n--\n\n"
-"Use epoll_pwait2, or do as if this kernel had none, and return what was in force. For tests.");
+"use_pwait2($module, use, /)\n--\n\n"
+"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return what was in force.\n\n"
+"Without it, timeouts are rounded up to the millisecond and nothing else changes. The setting is the whole\n"
+"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program that\n"
+"a seccomp filter would kill for the call turns it off before its first wait, with this function or with the\n"
+"environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the call in any\n"
+"case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
 
 static PyObject *
 use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
@@ -69,7 +78,7 @@ static PyMethodDef module_methods[] = {
     {"_own_methods", own_methods,                             METH_O,        own_methods_doc},
     {"_use_events",  use_events,                              METH_O,        use_events_doc },
     {"_use_keys",    use_keys,                                METH_O,        use_keys_doc   },
-    {"_use_pwait2",  use_pwait2,                              METH_O,        use_pwait2_doc },
+    {"use_pwait2",   use_pwait2,                              METH_O,        use_pwait2_doc },
     {NULL,           NULL,                                    0,             NULL           },
 };
 
@@ -101,6 +110,7 @@ static int
 module_exec(PyObject *module)
 {
     ModuleState *state = state_of(module);
+    state->object = module;
     state->ready_fd = ready_eventfd();
     if (state->ready_fd < 0) {
         os_error(errno, "eventfd(CLOEXEC | NONBLOCK), with which close() wakes waiters");
@@ -111,6 +121,7 @@ module_exec(PyObject *module)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    wait_read_environment();
     state->events = PyDict_New();
     state->instances = PyDict_New();
     if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||
@@ -194,7 +205,11 @@ static PyModuleDef module_def = {
 ModuleState *
 module_state_of(PyTypeObject *type)
 {
-    PyObject *module = PyType_GetModuleByDef(type, &module_def);
+    /* A type that the garbage collector has cleared has no method resolution order to search. */
+    PyObject *module = type->tp_mro != NULL ? PyType_GetModuleByDef(type, &module_def) : NULL;
+    if (module == NULL && !PyErr_Occurred()) {
+        module_type(NULL);
+    }
     return module != NULL ? state_of(module) : NULL;
 }
 

@@ -2,8 +2,8 @@
 #include "buffer.h"
 #include "convert.h"
 #include "errors.h"
-#include "flags.h"
 #include "module.h"
+#include "params.h"
 #include "base/syscalls.h"
 
 #include <errno.h>
@@ -233,17 +233,6 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     return end_wait(&wait, signature.function, count, error);
 }
 
-/* An epoll had no ioctl before 6.9, and none that works without CONFIG_NET_RX_BUSY_POLL. */
-static PyObject *
-params_error(int error, const char *name, int epfd, unsigned budget)
-{
-    const char *cause = error == ENOTTY                 ? " (needs Linux 6.9, and fd must be an epoll)"
-                        : error == EOPNOTSUPP           ? " (this kernel is built without busy polling)"
-                        : error == EPERM && budget > 64 ? " (a budget above 64 packets needs CAP_NET_ADMIN)"
-                                                        : "";
-    return os_error(error, "%s(epfd %d)%s", name, epfd, cause);
-}
-
 PyDoc_STRVAR(get_params_doc,
 "get_params($module, epfd, /)\n--\n\n"
 "Return (busy_poll_usecs, busy_poll_budget, prefer_busy_poll) of the epoll epfd: EPIOCGPARAMS.\n\n"
@@ -259,11 +248,8 @@ raw_get_params(PyObject *Py_UNUSED(module), PyObject *object)
     if (convert_int(object, &epfd) < 0) {
         return NULL;
     }
-    if (ioctl(epfd, EPIOCGPARAMS, &params) < 0) {
-        return params_error(errno, "EPIOCGPARAMS", epfd, 0);
-    }
-    return Py_BuildValue("(kiN)", (unsigned long)params.busy_poll_usecs, (int)params.busy_poll_budget,
-                         PyBool_FromLong(params.prefer_busy_poll));
+    int error = params_read(epfd, &params);
+    return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
 }
 
 PyDoc_STRVAR(set_params_doc,
@@ -283,28 +269,13 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
     };
     PyObject *given[ARGUMENTS];
     int epfd;
-    uint64_t usecs, budget;
+    struct epoll_params params;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_int(given[0], &epfd) < 0 ||
-        convert_word(given[1], &usecs) < 0 || convert_word(given[2], &budget) < 0) {
+        params_convert(&given[1], &params) < 0) {
         return NULL;
     }
-    int prefer = PyObject_IsTrue(given[3]);
-    if (prefer < 0) {
-        return NULL;
-    }
-    if (usecs > UINT32_MAX || budget > UINT16_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "busy_poll_usecs has 32 bits and busy_poll_budget has 16");
-        return NULL;
-    }
-    struct epoll_params params = {
-        .busy_poll_usecs = (uint32_t)usecs,
-        .busy_poll_budget = (uint16_t)budget,
-        .prefer_busy_poll = (uint8_t)prefer,
-    };
-    if (ioctl(epfd, EPIOCSPARAMS, &params) < 0) {
-        return params_error(errno, "EPIOCSPARAMS", epfd, (unsigned)budget);
-    }
-    Py_RETURN_NONE;
+    int error = params_write(epfd, &params);
+    return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
 }
 
 #define FAST METH_FASTCALL | METH_KEYWORDS

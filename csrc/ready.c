@@ -12,16 +12,21 @@ PyObject *
 ready_event(ModuleState *module, uint32_t mask)
 {
     PyObject *number = PyLong_FromUnsignedLong(mask);
-    if (number == NULL || module->event_class == NULL) {
+    if (number == NULL || module->event_class == NULL || module->events == NULL) {
         return number;
     }
+    /* With references: the class is Python code, in which the garbage collector may clear the module. */
+    PyObject *class = Py_NewRef(module->event_class);
+    PyObject *members = Py_NewRef(module->events);
     PyObject *event;
-    if (PyDict_GetItemRef(module->events, number, &event) == 0) {
-        event = PyObject_CallOneArg(module->event_class, number);
-        if (event != NULL && PyDict_SetItem(module->events, number, event) < 0) {
+    if (PyDict_GetItemRef(members, number, &event) == 0) {
+        event = PyObject_CallOneArg(class, number);
+        if (event != NULL && PyDict_SetItem(members, number, event) < 0) {
             Py_CLEAR(event);
         }
     }
+    Py_DECREF(members);
+    Py_DECREF(class);
     Py_DECREF(number);
     return event;
 }
@@ -64,12 +69,13 @@ new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *a
     return pair;
 }
 
-/* An event that others registered: the kernel's own word is its data. */
+/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an int.
+ * The other half is not set by a program that sets only the fd. */
 static PyObject *
 foreign_pair(Instance *self, uint64_t word, uint32_t events)
 {
     PyObject *event = ready_event(self->module, events);
-    PyObject *data = PyLong_FromUnsignedLongLong(word);
+    PyObject *data = PyLong_FromLong((int32_t)(uint32_t)word);
     PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
     Py_XDECREF(data);
     Py_XDECREF(event);
@@ -108,12 +114,12 @@ look_up(Instance *self, uint64_t word, const Seen *seen)
 /* What one event is handed out as, without the short cut. A new reference; NULL without an exception
  * where nothing is. */
 static PyObject *
-deliver(Instance *self, const Batch *batch, uint64_t word, uint32_t events)
+deliver(Instance *self, const Seen *seen, uint64_t word, uint32_t events)
 {
     PyObject *pair = NULL;
     for (bool again = true; again;) {
         again = false;
-        Look look = look_up(self, word, &batch->seen);
+        Look look = look_up(self, word, seen);
         if (look.data != NULL) {
             if (!look.check || stale_check_open(self, word)) {
                 pair = new_pair(self, word, events, look.data, &again);
@@ -124,7 +130,7 @@ deliver(Instance *self, const Batch *batch, uint64_t word, uint32_t events)
             pair = foreign_pair(self, word, events);
         }
         else if (!look.ended) {
-            again = stale_judge(self, &batch->seen, word);
+            again = stale_judge(self, seen, word);
         }
     }
     return pair;
@@ -147,26 +153,69 @@ shared_pair(Instance *self, uint64_t word, uint32_t events)
     return pair;
 }
 
-/* Hand out the next event of the batch. 1 and a new reference; 0 when it is used up; -1 with an
- * exception. */
+/* An event that was taken out of a batch, and where it stood. */
+typedef struct {
+    uint64_t word;
+    uint32_t events;
+    int index;
+    unsigned refills;
+    Seen seen; /* the batch's */
+} Taken;
+
+/* The event was not handed out, for the exception that is set: it is the next again. Where Python code that has
+ * run meanwhile, or another thread, went on with the same iterator, it is given back to the kernel instead. */
+static void
+batch_take_back(Instance *self, Batch *batch, const Taken *taken)
+{
+    if (batch->refills == taken->refills && batch->next == taken->index + 1) {
+        batch->next = taken->index;
+        return;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    ctl_report_again(self, taken->word, &taken->seen);
+    PyErr_SetRaisedException(error);
+}
+
+/* What batch_next does without the short cut. Python code may run, and use the batch up and fill it again:
+ * nothing is read from it that was not read before. 1 and a new reference; 0 where nothing is handed out; -1
+ * with an exception. */
+static int
+batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
+{
+    *pair = deliver(self, &taken.seen, taken.word, taken.events);
+    if (*pair == NULL && PyErr_Occurred()) {
+        batch_take_back(self, batch, &taken);
+        return -1;
+    }
+    return *pair != NULL;
+}
+
+/* Hand out the next event of the batch. Before Python code can run, the garbage collector is made to forget
+ * `list`, which is incomplete or NULL. 1 and a new reference; 0 when it is used up; -1 with an exception. */
 static inline int
-batch_next(Instance *self, Batch *batch, PyObject **pair)
+batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
 {
     while (batch->next < batch->count) {
-        uint64_t word = batch->array->events[batch->next].data.u64;
-        uint32_t events = batch->array->events[batch->next].events;
-        batch->next++;
-        *pair = shared_pair(self, word, events);
+        const struct epoll_event *event = &batch->array->events[batch->next];
+        Taken taken = {.word = event->data.u64, .events = event->events, .index = batch->next++};
+        if (FREE_THREADED) { /* the short cut may wait for a lock, and let another thread use the batch */
+            taken.refills = batch->refills;
+            taken.seen = batch->seen;
+        }
+        *pair = shared_pair(self, taken.word, taken.events);
         if (*pair != NULL) {
             return 1;
         }
-        *pair = deliver(self, batch, word, events);
-        if (*pair != NULL) {
-            return 1;
+        if (!FREE_THREADED) {
+            taken.refills = batch->refills;
+            taken.seen = batch->seen;
         }
-        if (PyErr_Occurred()) {
-            batch->next--; /* it was not handed out */
-            return -1;
+        if (list != NULL) {
+            PyObject_GC_UnTrack(list);
+        }
+        int status = batch_deliver(self, batch, taken, pair);
+        if (status != 0) {
+            return status;
         }
     }
     return 0;
@@ -190,20 +239,27 @@ batch_drop(Instance *self, Batch *batch)
     PyMem_Free(array);
 }
 
-/* A list of what the batch hands out. */
+/* A list of what the batch hands out. As long as it is incomplete, no other code finds it: not by
+ * gc.get_objects() either, which knows what the garbage collector knows. */
 static PyObject *
 batch_list(Instance *self, Batch *batch)
 {
     PyObject *list = PyList_New(batch->count);
     PyObject *pair;
     Py_ssize_t length = 0;
-    int status = list != NULL ? 0 : -1;
-    while (list != NULL && (status = batch_next(self, batch, &pair)) > 0) {
+    int status = -1;
+    if (FREE_THREADED && list != NULL) {
+        PyObject_GC_UnTrack(list);
+    }
+    while (list != NULL && (status = batch_next(self, batch, list, &pair)) > 0) {
         PyList_SET_ITEM(list, length++, pair);
     }
     if (status < 0 || (length < batch->count && PyList_SetSlice(list, length, batch->count, NULL) < 0)) {
         Py_CLEAR(list);
         batch->next = 0; /* nobody gets any of it */
+    }
+    else if (!PyObject_GC_IsTracked(list)) {
+        PyObject_GC_Track(list);
     }
     return list;
 }
@@ -237,8 +293,8 @@ typedef struct {
 static Ready *
 ready_new(Instance *instance, bool endless)
 {
-    PyTypeObject *type = instance->module->ready_type;
-    Ready *self = PyObject_GC_New(Ready, type);
+    PyTypeObject *type = module_type(instance->module->ready_type);
+    Ready *self = type != NULL ? PyObject_GC_New(Ready, type) : NULL;
     if (self == NULL) {
         return NULL;
     }
@@ -290,6 +346,7 @@ ready_refill(Ready *self)
         return refuse_waiting();
     }
     self->waiter = fork_epoch();
+    self->batch.refills++;
     int status = wait_batch(self->instance, &wait, &self->batch);
     self->waiter = 0;
     return status;
@@ -304,7 +361,7 @@ ready_next(Ready *self)
         refuse_waiting();
     }
     else {
-        while (batch_next(self->instance, &self->batch, &pair) == 0 && self->endless &&
+        while (batch_next(self->instance, &self->batch, NULL, &pair) == 0 && self->endless &&
                ready_refill(self) == 0) {
         }
     }

@@ -16,15 +16,16 @@ static PyObject *
 selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     /* The arguments are those of a subclass's __init__. */
-    Selector *self = (Selector *)type->tp_alloc(type, 0);
+    ModuleState *module = module_state_of(type);
+    PyObject *keys = module != NULL ? PyDict_New() : NULL;
+    Selector *self = keys != NULL ? (Selector *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
+        Py_XDECREF(keys);
         return NULL;
     }
-    self->module = module_state_of(type);
-    self->keys = PyDict_New();
-    if (self->keys == NULL) {
-        Py_CLEAR(self);
-    }
+    /* From here on gc.get_objects() finds it: it is complete before any other code runs. */
+    self->module = module_hold(module);
+    self->keys = keys;
     return (PyObject *)self;
 }
 
@@ -35,6 +36,9 @@ selector_traverse(Selector *self, visitproc visit, void *arg)
     Py_VISIT(self->core);
     Py_VISIT(self->instance);
     Py_VISIT(self->keys);
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
     return 0;
 }
 
@@ -52,12 +56,14 @@ static void
 selector_dealloc(Selector *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->core);
     Py_XDECREF(self->instance);
     Py_XDECREF(self->keys);
     type->tp_free(self);
     Py_DECREF(type);
+    module_drop(module);
 }
 
 static PyObject *
@@ -97,17 +103,12 @@ refuse_unknown(PyObject *fileobj)
     PyErr_Format(PyExc_KeyError, "%R is not registered", fileobj);
 }
 
-/* The key of a file object: a new reference, or NULL with KeyError; with ValueError for no file object. */
+/* The key of the file object that has this number: a new reference, or NULL with KeyError. */
 static PyObject *
-find(Selector *self, PyObject *fileobj)
+find(Selector *self, PyObject *number, PyObject *fileobj)
 {
-    PyObject *number = key_number_of(self->module, self->keys, fileobj);
-    PyObject *key = NULL;
-    if (number == NULL) {
-        return NULL;
-    }
+    PyObject *key;
     int found = PyDict_GetItemRef(self->keys, number, &key);
-    Py_DECREF(number);
     if (found > 0 && !key_is(self->module, key)) {
         Py_CLEAR(key);
         found = 0;
@@ -167,7 +168,7 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
     }
     else if (core_settle(self, &core, number, core.direct ? NULL : key) < 0) {
         status = -1;
-        core_forget(self, &core, key);
+        core_forget(self, &core, number, key);
     }
     core_drop(&core);
     return status;
@@ -204,10 +205,10 @@ static PyObject *
 change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool keep)
 {
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
-    int fd = (int)PyLong_AsLong(number);
+    int fd;
     int status = 0;
     Core core;
-    if (core_take(self, &core) < 0) {
+    if (convert_int(number, &fd) < 0 || core_take(self, &core) < 0) {
         return NULL;
     }
     uint32_t more = core_mask(&core, fd) & ~plain_bits;
@@ -230,7 +231,7 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
         status = core_settle(self, &core, number, told && core.direct ? NULL : key);
     }
     if (status < 0) {
-        core_forget(self, &core, left);
+        core_forget(self, &core, number, left);
     }
     core_drop(&core);
     return status == 0 ? Py_NewRef(key) : NULL;
@@ -251,16 +252,16 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *old = find(self, given[0]);
-    if (old == NULL) {
-        return NULL;
-    }
+    PyObject *number = key_number_of(self->module, self->keys, given[0]);
+    PyObject *old = number != NULL ? find(self, number, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), PyTuple_GET_ITEM(old, KEY_FD),
-                            given[1], data);
+    PyObject *key = old != NULL
+                        ? key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number, given[1], data)
+                        : NULL;
     PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
     Py_XDECREF(key);
-    Py_DECREF(old);
+    Py_XDECREF(old);
+    Py_XDECREF(number);
     return now;
 }
 
@@ -268,6 +269,7 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 static PyObject *
 remove_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
+    int fd;
     Core core;
     if (core_take(self, &core) < 0) {
         return NULL;
@@ -276,7 +278,7 @@ remove_key(Selector *self, PyObject *number, PyObject *fileobj)
     if (key == NULL && !PyErr_Occurred()) {
         refuse_unknown(fileobj);
     }
-    else if (key != NULL && (core_unregister(&core, (int)PyLong_AsLong(number)) < 0 ||
+    else if (key != NULL && (convert_int(number, &fd) < 0 || core_unregister(&core, fd) < 0 ||
                              core_settle(self, &core, number, NULL) < 0)) {
         core_resettle(self, &core, number, NULL);
         Py_CLEAR(key);

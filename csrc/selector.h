@@ -2,8 +2,9 @@
  *
  * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in
  * `_fd_to_key`, which keeps it until it is unregistered, whatever became of the file. After each change of
- * its own a call brings the dict up to the registration as it is then; so, whoever was first to tell the
- * kernel, the two agree once all calls have returned. */
+ * its own a call brings the dict up to the registration as it is then, without a lock, as a key in the dict may
+ * have Python code of its own; so, whoever was first to tell the kernel, the two agree once all calls have
+ * returned. */
 #ifndef PYEPOLL_SELECTOR_H
 #define PYEPOLL_SELECTOR_H
 
@@ -12,12 +13,12 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *core;     /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
-    Instance *instance; /* the Epoll's, or NULL */
-    bool direct;        /* the core is the package's own Epoll, whose methods need not be called */
-    PyObject *keys;     /* `_fd_to_key`: a dict, fd number -> SelectorKey */
-    ModuleState *module;
-    Guard guard; /* of the first three, and of what core_settle does */
+    PyObject *core;      /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
+    Instance *instance;  /* the Epoll's, or NULL */
+    bool direct;         /* the core is the package's own Epoll, whose methods need not be called */
+    PyObject *keys;      /* `_fd_to_key`: a dict, fd number -> SelectorKey */
+    ModuleState *module; /* with a reference to the module object: module.h */
+    Guard guard;         /* of the first three: no Python code runs under it */
 } Selector;
 
 /* What a call is about to use, with references of its own: `_selector` may be replaced meanwhile. */
@@ -53,7 +54,7 @@ int core_settle(Selector *self, const Core *core, PyObject *number, PyObject *ot
 
 /* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
  * exception. */
-void core_forget(Selector *self, const Core *core, PyObject *key);
+void core_forget(Selector *self, const Core *core, PyObject *number, PyObject *key);
 
 /* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
  * the dict: settle that, and keep the exception. */

@@ -11,11 +11,23 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 /* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
 static atomic_bool use_pwait2 = true;
+
+void
+wait_read_environment(void)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    const char *value = getenv("PYEPOLL_NO_PWAIT2");
+    if (!atomic_flag_test_and_set(&done) && value != NULL && value[0] != '\0' && strcmp(value, "0") != 0) {
+        wait_use_pwait2(false);
+    }
+}
 
 bool
 wait_use_pwait2(bool use)
@@ -47,20 +59,33 @@ milliseconds(int64_t nanoseconds)
     return rounded < INT_MAX ? (int)rounded : INT_MAX;
 }
 
+/* The same wait by the older system calls. */
+static int
+wait_milliseconds(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
+{
+    return set != NULL ? epoll_pwait(epfd, events, maxevents, milliseconds(timeout), set)
+                       : epoll_wait(epfd, events, maxevents, milliseconds(timeout));
+}
+
 /* One system call, without the GIL. The number of events, or -1 and errno. */
 static int
 wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
 {
-    if (timeout > 0 && wait_uses_pwait2()) {
-        int count = sys_epoll_pwait2(epfd, events, maxevents, timeout, set);
-        /* Before Linux 5.11, or under a seccomp profile older than the call. */
-        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
-            return count;
-        }
+    if (timeout <= 0 || !wait_uses_pwait2()) {
+        return wait_milliseconds(epfd, events, maxevents, timeout, set);
+    }
+    int count = sys_epoll_pwait2(epfd, events, maxevents, timeout, set);
+    int error = errno;
+    if (count >= 0 || error == EINTR || error == EBADF) {
+        return count;
+    }
+    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes: ENOSYS,
+     * EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
+    count = wait_milliseconds(epfd, events, maxevents, timeout, set);
+    if (count >= 0 || errno != error) {
         atomic_store(&use_pwait2, false);
     }
-    return set != NULL ? epoll_pwait(epfd, events, maxevents, milliseconds(timeout), set)
-                       : epoll_wait(epfd, events, maxevents, milliseconds(timeout));
+    return count;
 }
 
 /* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that it
@@ -280,7 +305,7 @@ wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
     Py_BEGIN_ALLOW_THREADS
     if (idle->guard_fd < 0 || idle->rebuilt_at != rebuilt_at) {
         wait_idle_end(idle);
-        idle->guard_fd = new_guard(seen.epfd);
+        idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
         idle->rebuilt_at = rebuilt_at;
     }
     rest(idle, time_left(wait), set);
@@ -298,7 +323,7 @@ void
 wait_idle_end(Idle *idle)
 {
     if (idle->guard_fd >= 0) {
-        close(idle->guard_fd);
+        fork_close_private_fd(idle->guard_fd);
         idle->guard_fd = -1;
     }
 }

@@ -22,6 +22,7 @@ typedef struct {
     int fetched; /* how many the kernel reported, stale ones included */
     bool full;   /* it may have more */
     Seen seen;
+    unsigned refills; /* how often an endless iterator has fetched another */
 } Batch;
 
 /* The rounds of one call in which only stale events came. Starts as IDLE_START; wait_idle_end() frees it. */
@@ -48,6 +49,10 @@ void wait_idle_end(Idle *idle);
 
 /* wait_fetch() until there is an event that can be handed out. */
 int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
+
+/* Do without epoll_pwait2 if the environment variable PYEPOLL_NO_PWAIT2 is neither empty nor 0. Looked at once in
+ * the process. */
+void wait_read_environment(void);
 
 /* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */
 bool wait_use_pwait2(bool use);

@@ -131,9 +131,15 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
     args = parser.parse_args()
+    if not 0 <= args.port <= 65535:
+        parser.error(f"argument --port: {args.port} is not between 0 and 65535")
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener:
+    try:
+        listener = socket.create_server((args.host, args.port), backlog=1024)
+    except OSError as error:  # the port is taken
+        parser.error(str(error))
+    with listener:
         listener.setblocking(False)
         # A handler in Python alone might run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends

@@ -55,18 +55,17 @@ def signals_as_bytes(*signums: int) -> Iterator[socket.socket]:
 
 
 class Server:
-    def __init__(self, listener: socket.socket, signals: socket.socket, path: Path) -> None:
+    def __init__(self, listener: socket.socket, signals: socket.socket, path: Path, greeting: bytes) -> None:
         self.listener = listener
         self.signals = signals
         self.path = path
-        self.greeting = b""
+        self.greeting = greeting[:MAX_GREETING]
         self.stopping = False
         self.clients: set[socket.socket] = set()
         self.ep: pyepoll.Epoll[socket.socket] = pyepoll.Epoll()
 
     def run(self) -> None:
         """Serve until signals say stop."""
-        self.reload()
         with self.ep as ep:
             ep.register(self.signals, Event.IN, data=self.signals)
             ep.register(self.listener, Event.IN, data=self.listener)
@@ -148,16 +147,20 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
     args = parser.parse_args()
+    if not 0 <= args.port <= 65535:
+        parser.error(f"argument --port: {args.port} is not between 0 and 65535")
 
-    with (
-        signals_as_bytes(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals,
+    try:
+        greeting = args.greeting.read_bytes()
         # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-        socket.create_server((args.host, args.port), backlog=1024) as listener,
-    ):
+        listener = socket.create_server((args.host, args.port), backlog=1024)
+    except OSError as error:  # no such file, or the port is taken
+        parser.error(str(error))
+    with listener, signals_as_bytes(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
-        Server(listener, signals, args.greeting).run()
+        Server(listener, signals, args.greeting, greeting).run()
 
 
 if __name__ == "__main__":

@@ -170,9 +170,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=100_000, help="how slow a digest is")
     args = parser.parse_args()
+    if not 0 <= args.port <= 65535:
+        parser.error(f"argument --port: {args.port} is not between 0 and 65535")
 
     # create_server() sets SO_REUSEADDR: a restart need not wait for old connections to time out.
-    with socket.create_server((args.host, args.port), backlog=1024) as listener, pyepoll.Waker() as stop:
+    try:
+        listener = socket.create_server((args.host, args.port), backlog=1024)
+    except OSError as error:  # the port is taken
+        parser.error(str(error))
+    with listener, pyepoll.Waker() as stop:
         listener.setblocking(False)
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)

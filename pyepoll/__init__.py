@@ -12,11 +12,17 @@
 a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
 """
 
+import sys
+
+# Before the import of anything that an older Python cannot parse; this file has no f-string for that reason.
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError("pyepoll needs CPython 3.11 or later; this is Python " + sys.version.split()[0])
+
 try:
     from . import raw
 except ModuleNotFoundError as _error:
     _error.add_note(
-        f"{__path__[0]} has no extension for this Python: if it is a source tree, build it (pip install -e), "
+        __path__[0] + " has no extension for this Python: if it is a source tree, build it (pip install -e), "
         "or run Python with -P to import what is installed"
     )
     raise
@@ -38,6 +44,7 @@ from ._epoll import (
     EPOLLWRBAND,
     EPOLLWRNORM,
     Waker,
+    use_pwait2,
 )
 from .epoll import BusyPoll, Epoll, Registrations
 from .events import Event
@@ -67,10 +74,15 @@ __all__ = [
     "Registrations",
     "Waker",
     "epoll",
+    "error",
     "raw",
+    "use_pwait2",
 ]
 
 __version__ = "0.1.0"
 
 epoll = Epoll
 """The name under which ``select`` has it."""
+
+error = OSError
+"""``select.error``: the name of OSError for programs that catch it."""

@@ -35,18 +35,22 @@ class Registrations(Mapping[int, tuple[Event, T]]):
         self._epoll = epoll
 
     def __getitem__(self, fd: int) -> tuple[Event, T]:
+        """Return ``(events, data)`` of a registered fd. Raises KeyError when fd is not registered."""
         registration = self._epoll._registration(fd)
         if registration is None:
             raise KeyError(fd)
         return registration
 
     def __iter__(self) -> Iterator[int]:
+        """Iterate over the fds that are registered now, in ascending order."""
         return iter(self._epoll._fds())
 
     def __len__(self) -> int:
+        """Return how many fds are registered."""
         return len(self._epoll)
 
     def __repr__(self) -> str:
+        """Return the type's name and the mapping as a dict."""
         pairs = ((fd, self._epoll._registration(fd)) for fd in self)
         return f"{type(self).__name__}({ ({fd: pair for fd, pair in pairs if pair is not None})!r})"
 
@@ -72,10 +76,16 @@ class Epoll(_epoll.Epoll[T]):
         self.close()
 
     def __repr__(self) -> str:
+        """Return the fd and the number of registrations, or that the epoll is closed."""
         name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
         if self.closed:
             return f"<{name} closed>"
-        return f"<{name} fd={self._public_fd()} registered={len(self)}>"
+        try:
+            return f"<{name} fd={self._public_fd()} registered={len(self)}>"
+        except ValueError:  # Closed meanwhile.
+            return f"<{name} closed>"
+        except OSError as error:  # Another object has closed the same epoll.
+            return f"<{name} unusable: {error.strerror}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse copy and pickle: the object stands for a file of the kernel's."""
@@ -92,11 +102,12 @@ class Epoll(_epoll.Epoll[T]):
 
         Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
         CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs
-        above 2**31-1; OverflowError for a number that does not fit the kernel's struct; ValueError when
-        the object is closed. See ``struct epoll_params`` in linux/eventpoll.h.
+        above 2**31-1, EBADF when another object has closed the same epoll; OverflowError for a number that
+        does not fit the kernel's struct; ValueError when the object is closed. See ``struct
+        epoll_params`` in linux/eventpoll.h.
         """
-        return BusyPoll(*_epoll.get_params(self.fileno()))
+        return BusyPoll(*self._get_params())
 
     @busy_poll.setter
     def busy_poll(self, params: BusyPoll | tuple[int, int, bool]) -> None:
-        _epoll.set_params(self.fileno(), *params)
+        self._set_params(*params)

@@ -31,24 +31,41 @@ class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
     @overload
     def get(self, fileobj: "FileDescriptorLike", default: SelectorKey | T) -> SelectorKey | T: ...
     def get(self, fileobj: "FileDescriptorLike", default: object = None) -> object:
+        """Return the SelectorKey of a registered file object, else default.
+
+        Raises ValueError for an object that is no file object.
+        """
         return self._fd_to_key.get(_epoll._key_number(self._fd_to_key, fileobj), default)
 
     def __getitem__(self, fileobj: "FileDescriptorLike") -> SelectorKey:
+        """Return the SelectorKey of a file object, which may be closed by now, or of an fd.
+
+        Raises KeyError when it is not registered, ValueError for an object that is no file object.
+        """
         key = self._fd_to_key.get(_epoll._key_number(self._fd_to_key, fileobj))
         if key is None:
             raise KeyError(f"{fileobj!r} is not registered")
         return key
 
     def __iter__(self) -> Iterator[int]:
+        """Iterate over the fds, in the order of their registration."""
         return iter(self._fd_to_key)
 
     def __len__(self) -> int:
+        """Return how many file objects are registered."""
         return len(self._fd_to_key)
 
 
 @_epoll._own_methods
 class EpollSelector(_epoll.Selector, BaseSelector):
     """A drop-in for ``selectors.EpollSelector``: faster, exact to the nanosecond, without stale events.
+
+    It is used like any selector::
+
+        with EpollSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ, data)
+            for key, events in selector.select(timeout):
+                ...
 
     It adds ``flags`` to ``register`` and ``modify``. Every method may be called from any thread at any time,
     and in the child of a fork the selector is a copy with registrations of its own. A file that was closed

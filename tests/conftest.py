@@ -248,6 +248,16 @@ def deny(syscall: str, error: int) -> None:
 
     A seccomp filter, so it needs no privilege and touches nothing outside the process.
     """
+    filter_syscall(syscall, 0x0005_0000 | error)  # SECCOMP_RET_ERRNO
+
+
+def kill_for(syscall: str) -> None:
+    """From now on let a system call end this process with SIGSYS: for programs that ``run`` runs."""
+    filter_syscall(syscall, 0x8000_0000)  # SECCOMP_RET_KILL_PROCESS
+
+
+def filter_syscall(syscall: str, action: int) -> None:
+    """Answer a system call of this thread, and of those that it starts, with a seccomp action."""
 
     def operation(code: int, k: int, skip_unless: int = 0) -> bytes:
         return struct.pack("=HBBI", code, 0, skip_unless, k)
@@ -257,7 +267,7 @@ def deny(syscall: str, error: int) -> None:
         [
             operation(load, 0),
             operation(jump_if_equal, SYSCALLS[syscall], skip_unless=1),
-            operation(ret, 0x0005_0000 | error),  # SECCOMP_RET_ERRNO
+            operation(ret, action),
             operation(ret, 0x7FFF_0000),  # SECCOMP_RET_ALLOW
         ]
     )

@@ -1,16 +1,21 @@
 """README.md and the pages of docs/: their blocks of code, and how each kind is run.
 
 A block is ``python``, ``sh`` or ``console``; ``text`` and MyST's directives are not code. A comment before
-may say more: ``<!-- needs Python 3.13 -->``, ``<!-- not run: why -->`` (not of Python), and
-``<!-- typed: 1 3 -->``, the lines of a terminal's block that are typed.
+may say more: ``<!-- needs Python 3.13 -->``, ``<!-- needs NAME -->`` of a package that may be missing,
+``<!-- not run: why -->`` (not of Python), ``<!-- run by tests/PATH -->``, and ``<!-- typed: 1 3 -->``, the
+lines of a terminal's block that are typed.
 
 A Python block whose first line is ``# name.py`` is a program that the console blocks of its page run. Those
 are one session: what follows a ``$ command`` is what it prints; a server stays until the next one or the end
-of the page; terminals with ``$ nc`` in blocks one after the other are open at the same time.
+of the page; terminals with ``$ nc`` in blocks one after the other are open at the same time, and ``$ curl``
+gets one answer of the server's.
 """
 
 import contextlib
+import http.client
+import importlib.util
 import itertools
+import os
 import re
 import select
 import signal
@@ -27,6 +32,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PORT = "8000"
 """The port that every server on a page listens on; a test gives it a free one."""
 PATIENCE = 50
+CANCELLED = (
+    r"asyncio\.exceptions\.CancelledError\n\n"
+    r"During handling of the above exception, another exception occurred:\n\n"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,18 @@ class Block:
     @property
     def excused(self) -> bool:
         return bool(re.fullmatch(r"not run: \S.*", self.note)) and self.language != "python"
+
+    @property
+    def run_by(self) -> Path | None:
+        """The test file that runs the block, if test_pages.py does not."""
+        path = re.fullmatch(r"run by (tests/[\w/]+\.py)", self.note)
+        return ROOT / path[1] if path else None
+
+    @property
+    def missing(self) -> str | None:
+        """The package that the block needs and that is not installed."""
+        package = re.fullmatch(r"needs ([a-z]\w*)", self.note)
+        return package[1] if package and importlib.util.find_spec(package[1]) is None else None
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -86,6 +107,18 @@ def connect(port: int) -> socket.socket:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+def get(port: int, path: str) -> str:
+    """One answer of a server that may still be starting."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        connection.sock = connect(port)
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        assert answer.status == 200, text
+        return text
 
 
 def run_alone(code: str, cwd: Path) -> None:
@@ -150,7 +183,14 @@ class Session:
         python = tools / "python"
         python.write_text(f'#!/bin/sh\nexec {sys.executable} -W error -W ignore::ResourceWarning "$@"\n')
         python.chmod(0o755)
-        self.environment = {"PATH": f"{tools}:/usr/bin:/bin", "PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8"}
+        # Programs that a page needs, as uvicorn, are beside the interpreter.
+        path = f"{tools}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        self.environment = {
+            "PATH": path,
+            "HOME": str(directory),  # gunicorn makes a directory there
+            "PYTHONUNBUFFERED": "1",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def here(self, text: str) -> str:
         return text.replace(PORT, str(self.port))
@@ -168,10 +208,14 @@ class Session:
             self.end_server()
 
     def obey(self, command: str, output: str) -> None:
-        program = re.fullmatch(r"python (\S+\.py)(.*)", command)
-        if program and PORT in program[2] + self.programs.get(program[1], ""):
+        if address := re.fullmatch(rf"curl http://127\.0\.0\.1:{PORT}(/\S*)", command):
+            answer = get(self.port, address[1])
+            assert answer == output, answer
+            return
+        if any(PORT in text for text in (command, *map(self.programs.get, command.split())) if text):
             self.end_server()
-            self.server = self.start(f"exec {self.here(command)}")
+            # The assignments before a command are not exec's to make.
+            self.server = self.start(f"exec env {self.here(command)}")
             assert self.server.stdout
             for line in output.splitlines(keepends=True):
                 assert self.server.stdout.readline() == line
@@ -193,14 +237,21 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            process_group=0,
         )
 
     def end_server(self) -> None:
         """Interrupt it as ^C does: it ends by that, or of itself, and has nothing else to complain of."""
         if self.server is None:
             return
-        self.server.send_signal(signal.SIGINT)
-        printed, _ = self.server.communicate(timeout=20)
+        os.killpg(self.server.pid, signal.SIGINT)
+        try:
+            printed, _ = self.server.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.server.pid, signal.SIGKILL)
+            raise
+        # asyncio makes KeyboardInterrupt of the end of its main task, and Python shows both.
+        printed = re.sub(rf"{CANCELLED}Traceback", "", printed)
         assert printed.count("Traceback") == printed.endswith("\nKeyboardInterrupt\n"), printed
         self.server = None
 

@@ -41,6 +41,8 @@ def surface() -> set[str]:
     for prefix, module in ("", pyepoll), ("raw.", raw):
         for name in module.__all__:
             thing = getattr(module, name)
+            if thing is pyepoll.error:
+                continue  # OSError itself
             if isinstance(thing, type):
                 names.update(members(thing))
             elif not isinstance(thing, int | types.ModuleType):
@@ -428,6 +430,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "raw.epoll_pwait2": lambda b: with_and_without(raw.epoll_pwait2, b.epfd, b.buffer, 0, [1, 2]),
     "raw.get_params": lambda b: with_and_without(raw.get_params, b.epfd),
     "raw.set_params": lambda b: with_and_without(raw.set_params, b.epfd, 0, 8, False),
+    "use_pwait2": lambda b: pyepoll.use_pwait2(pyepoll.use_pwait2(True)),
     "EventBuffer": lambda b: raw.EventBuffer(1000),
     "EventBuffer.__getitem__": lambda b: b.filled[0],
     "EventBuffer.__iter__": lambda b: list(b.filled),

@@ -434,6 +434,10 @@ TARGETS: dict[str, Target] = {
         {"epfd": epfds, "buffer": buffers, "timeout_ns": mixed(numbers, st.none()), "sigmask": signals}, 2,
         FD_ERRORS, "EBADF EINVAL ENOSYS EPERM", doc=raw.epoll_pwait2,
     ),
+    "use_pwait2": Target(
+        lambda w: lambda use: pyepoll.use_pwait2(bool(use)), {"use": anything}, 1, by_name=False,
+        doc=pyepoll.use_pwait2,
+    ),
     "raw.get_params": Target(
         lambda w: raw.get_params, {"epfd": epfds}, 1, (OverflowError,), PARAMS, False, raw.get_params
     ),
@@ -583,7 +587,7 @@ def methods(kind: type) -> set[str]:
 def public_names() -> set[str]:
     names = set()
     for module, prefix in ((pyepoll, ""), (raw, "raw.")):
-        for name in set(module.__all__) - {"epoll", "raw"}:
+        for name in set(module.__all__) - {"epoll", "error", "raw"}:
             value = getattr(module, name)
             if isinstance(value, int):
                 continue

@@ -119,11 +119,11 @@ def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> No
 
 
 def test_without_pwait2(ep: Epoll, pool: ThreadPoolExecutor) -> None:
-    before = pyepoll._epoll._use_pwait2(False)
+    before = pyepoll._epoll.use_pwait2(False)
     try:
         test_every_kind_of_waiter_at_once(ep, pool)
     finally:
-        pyepoll._epoll._use_pwait2(before)
+        pyepoll._epoll.use_pwait2(before)
 
 
 def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd) -> None:

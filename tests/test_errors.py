@@ -5,7 +5,11 @@ import errno
 import os
 import re
 import select
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -446,3 +450,48 @@ def test_raw_errors_eat_no_event(busy: Epoll) -> None:
         with pytest.raises(OSError) as caught:
             raw.epoll_ctl(busy.fileno(), op, next(iter(busy.registrations)), events)
         assert caught.value.errno == errno.EINVAL
+
+
+# The system's message is in the encoding of the locale.
+
+STRERROR = r"""
+char *strerror(int error) { return "Unzul\344ssig"; }
+int __xpg_strerror_r(int error, char *text, unsigned long size) { return 0; }
+"""
+
+
+def test_the_systems_message_in_another_encoding(tmp_path: Path) -> None:
+    """As os.strerror() and every OSError of Python's have it: Latin-1, in a locale that is ASCII."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, library = tmp_path / "strerror.c", tmp_path / "strerror.so"
+    source.write_text(STRERROR)
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    program = """
+import os, pyepoll
+expected = os.strerror(9)
+assert expected != "Bad file descriptor"
+texts = []
+for call in (lambda: pyepoll.Epoll().register(2**20), lambda: pyepoll.raw.epoll_create1(1)):
+    try:
+        call()
+    except OSError as error:
+        texts.append(error.strerror)
+assert len(texts) == 2
+assert all(expected in text for text in texts), (expected, texts)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "utf8=0", "-c", program],
+        env={
+            **os.environ,
+            "LD_PRELOAD": str(library),
+            "LC_ALL": "C",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stderr

@@ -335,6 +335,46 @@ def leave_descriptors(pid: int, count: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
+# Arguments that cannot work end every example with one line and status 2.
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "signals"])
+@pytest.mark.parametrize("port", ["70000", "-1", "seven"])
+def test_explains_a_port_that_cannot_be(name: str, port: str, tmp_path: Path) -> None:
+    (tmp_path / "greeting").write_text("hello\n")
+    args = [str(tmp_path / "greeting")] if name == "signals" else []
+    refuses(
+        name,
+        "--port",
+        port,
+        *args,
+        message=rb"[^\n]*(is not between 0 and 65535|invalid int value: 'seven')[^\n]*",
+    )
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "signals"])
+def test_explains_a_port_that_is_taken(name: str, tmp_path: Path) -> None:
+    (tmp_path / "greeting").write_text("hello\n")
+    args = [str(tmp_path / "greeting")] if name == "signals" else []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refuses(name, "--port", port, *args, message=rb"[^\n]*Address already in use[^\n]*")
+
+
+def test_signals_explains_a_greeting_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nope")
+    message = rb"\[Errno 2\] No such file or directory: '%b'" % re.escape(missing).encode()
+    refuses("signals", missing, message=message)
+    refuses("signals", str(tmp_path), message=rb"\[Errno 21\] Is a directory: [^\n]*")
+
+
+def refuses(name: str, *args: str, message: bytes) -> None:
+    """Check that an example prints its usage and one line about the arguments, and nothing else."""
+    with example(name, *args) as child:
+        child.end(2, rb"usage: %b\.py .*\n%b\.py: error: %b\n" % (name.encode(), name.encode(), message))
+        assert child.output == b""
+
+
 # What holds for every server.
 
 

@@ -531,9 +531,9 @@ def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: s
         assert ep.closed
         after = open_fds()
         if whose == "ours":
-            for fd in number, instance:
-                before.pop(fd)
-                after.pop(fd, None)
+            for own in number, instance:
+                before.pop(own)
+                after.pop(own, None)
         assert after == before
 
     assert in_child(child) == ""
@@ -549,9 +549,7 @@ def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
         number = ep.fileno()
 
         def child() -> None:
-            # select sets the low half of the word only.
-            ((word, events),) = ep.poll(0)
-            assert (word & 0xFFFFFFFF, events) == (fd, Event.IN)
+            assert ep.poll(0) == [(fd, Event.IN)]
             ep.close()
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(number)

@@ -1,9 +1,19 @@
-"""The set-up commands have their shape, and the server is short; that its code runs is in test_pages.py."""
+"""The set-up commands have their shape, and the servers survive a reset; test_pages.py runs the rest."""
 
+import contextlib
 import re
 import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
-from pages import PORT, ROOT, blocks_of
+import pytest
+from pages import PORT, ROOT, Block, blocks_of, connect, free_port
 
 
 def blocks(language: str) -> list[str]:
@@ -16,10 +26,101 @@ def setup_commands() -> list[str]:
     return [line for line in lines if ".ci/venv" in line]
 
 
-def test_readme_has_a_server_block() -> None:
-    servers = [code for code in blocks("python") if PORT in code]
-    assert len(servers) == 1
-    assert len([line for line in servers[0].splitlines() if line]) <= 15
+SERVERS = [
+    block
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md")
+    for block in blocks_of(page)
+    if block.language == "python" and PORT in block.text
+]
+
+
+def test_readme_has_a_server_of_fifteen_lines_and_one_for_asyncio() -> None:
+    server, aio = (block.text for block in SERVERS if block.page == ROOT / "README.md")
+    assert len([line for line in server.splitlines() if line]) <= 15
+    assert "pyepoll.aio.run" in aio
+
+
+# Where the tests run in the background of a script, SIGINT is ignored, and a child inherits that.
+HEED_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
+def reset(client: socket.socket) -> None:
+    """Close it so that the peer gets RST instead of FIN."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def echoes(client: socket.socket) -> bool:
+    client.sendall(b"hello")
+    return client.recv(100) == b"hello"
+
+
+def reset_when_idle(server: subprocess.Popen[str], port: int) -> None:
+    client = connect(port)
+    assert echoes(client)
+    reset(client)
+
+
+def reset_before_accept(server: subprocess.Popen[str], port: int) -> None:
+    server.send_signal(signal.SIGSTOP)
+    reset(connect(port))
+    server.send_signal(signal.SIGCONT)
+
+
+def reset_before_recv(server: subprocess.Popen[str], port: int) -> None:
+    client = connect(port)
+    assert echoes(client)
+    server.send_signal(signal.SIGSTOP)
+    client.sendall(b"hello")
+    reset(client)
+    server.send_signal(signal.SIGCONT)
+
+
+def reset_during_send(server: subprocess.Popen[str], port: int) -> None:
+    """The server waits for room, as the client does not read what comes back."""
+    client = connect(port)
+    client.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.sendall(bytes(65536))
+    reset(client)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [reset_when_idle, reset_before_accept, reset_before_recv, reset_during_send],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize("block", SERVERS, ids=str)
+def test_server_survives_a_reset(
+    block: Block, attack: Callable[[subprocess.Popen[str], int], None], tmp_path: Path
+) -> None:
+    """As printed: the other connections, and new ones, are served as before."""
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HEED_SIGINT + block.text.replace(PORT, str(port))],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            with connect(port) as other:
+                assert echoes(other)
+                for _ in range(3):
+                    attack(server, port)
+                    assert echoes(other)
+                with connect(port) as client:
+                    assert echoes(client)
+            time.sleep(0.1)  # for what a server prints afterwards
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.send_signal(signal.SIGINT)
+            try:
+                _, stderr = server.communicate(timeout=20)
+            finally:
+                server.kill()
+    assert stderr.rstrip().endswith("KeyboardInterrupt")
+    assert not re.search("reset|pipe|exception in|never retrieved", stderr, re.IGNORECASE), stderr
 
 
 def test_the_two_commands_set_up_everything() -> None:

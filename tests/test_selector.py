@@ -246,9 +246,9 @@ def test_asyncio_runs_on_it(make: Any) -> None:
 
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"])
 def syscall(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = _epoll._use_pwait2(request.param)
+    before = _epoll.use_pwait2(request.param)
     yield
-    _epoll._use_pwait2(before)
+    _epoll.use_pwait2(before)
 
 
 @pytest.mark.usefixtures("syscall")

@@ -35,9 +35,9 @@ PATIENCE = 0.5
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"])
 def syscall(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run a test with epoll_pwait2 and without."""
-    before = _epoll._use_pwait2(request.param)
+    before = _epoll.use_pwait2(request.param)
     yield
-    _epoll._use_pwait2(before)
+    _epoll.use_pwait2(before)
 
 
 both_syscalls = pytest.mark.usefixtures("syscall")

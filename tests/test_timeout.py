@@ -35,9 +35,9 @@ class Index:
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"], autouse=True)
 def syscall(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run every test with epoll_pwait2 and without."""
-    before = _epoll._use_pwait2(request.param)
+    before = _epoll.use_pwait2(request.param)
     yield
-    _epoll._use_pwait2(before)
+    _epoll.use_pwait2(before)
 
 
 def by_poll(ep: pyepoll.Epoll[Any], *args: Any) -> list[tuple[Any, Event]]:
@@ -55,9 +55,9 @@ def wait(request: pytest.FixtureRequest) -> Wait:
 
 
 def test_forced_fallback_says_what_it_replaced() -> None:
-    before = _epoll._use_pwait2(False)
-    assert _epoll._use_pwait2(True) is False
-    assert _epoll._use_pwait2(before) is True
+    before = _epoll.use_pwait2(False)
+    assert _epoll.use_pwait2(True) is False
+    assert _epoll.use_pwait2(before) is True
 
 
 # How long.
@@ -233,7 +233,7 @@ def test_a_kernel_without_pwait2(error: str) -> None:
             for timeout in (None, 0, 0.5, 1e300):
                 assert ep.poll(timeout) == [(fd, pyepoll.Event.IN)]
                 assert list(ep.wait(timeout, sigmask=())) == [(fd, pyepoll.Event.IN)]
-        print(pyepoll._epoll._use_pwait2(True))
+        print(pyepoll._epoll.use_pwait2(True))
         """
     )
     assert printed.strip() == "False", "the first call's refusal holds for the rest of the process"

@@ -129,6 +129,21 @@ keep_rest(Batch *self)
     PyErr_SetRaisedException(error);
 }
 
+/* Take the next handle out: a new reference, or NULL. What a handle runs may run the rest, and so may another
+ * thread. */
+static PyObject *
+take_next(Batch *self)
+{
+    PyObject *handle = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->next < Py_SIZE(self)) {
+        handle = self->handles[self->next];
+        self->handles[self->next++] = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    return handle;
+}
+
 PyDoc_STRVAR(run_doc,
 "_run($self, /)\n--\n\n"
 "Run the handles that have not run yet and are not cancelled. What SystemExit or KeyboardInterrupt leaves\n"
@@ -137,10 +152,9 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 batch_run(Batch *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *handle;
     self->direct = is_direct(self->state);
-    while (self->next < Py_SIZE(self)) {
-        PyObject *handle = self->handles[self->next];
-        self->handles[self->next++] = NULL;
+    while ((handle = take_next(self)) != NULL) {
         PyObject *result = run(self, handle);
         Py_DECREF(handle);
         if (result == NULL) {
@@ -163,7 +177,10 @@ batch_cancel(Batch *self, PyObject *Py_UNUSED(ignored))
 {
     self->cancelled = true;
     for (Py_ssize_t i = self->next; i < Py_SIZE(self); i++) {
-        PyObject *handle = Py_XNewRef(self->handles[i]);
+        PyObject *handle = NULL;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        handle = Py_XNewRef(self->handles[i]);
+        Py_END_CRITICAL_SECTION();
         PyObject *result = handle != NULL ? PyObject_CallMethodNoArgs(handle, self->state->methods[CANCEL])
                                           : Py_NewRef(Py_None);
         Py_XDECREF(handle);

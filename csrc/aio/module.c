@@ -133,7 +133,11 @@ static PyModuleDef module_def = {
 AioState *
 aio_state_of(PyTypeObject *type)
 {
-    PyObject *module = PyType_GetModuleByDef(type, &module_def);
+    /* A type that the garbage collector has cleared has no method resolution order to search. */
+    PyObject *module = type->tp_mro != NULL ? PyType_GetModuleByDef(type, &module_def) : NULL;
+    if (module == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_RuntimeError, "the module pyepoll._aio has been cleared");
+    }
     return module != NULL ? state_of(module) : NULL;
 }
 

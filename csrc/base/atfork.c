@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -16,6 +17,9 @@ unsigned *fork_page = &plain_page;
 
 /* The highest number given out so far, by this process and its ancestors. */
 static unsigned last_epoch = 1;
+
+/* Fds that a child closes, each plus 1; guarded by `hold`. */
+static int private_fds[64];
 
 /* Held by fork_hold(), and by the C library across each fork(). */
 static pthread_mutex_t hold = PTHREAD_MUTEX_INITIALIZER;
@@ -32,11 +36,39 @@ fork_release(void)
     pthread_mutex_unlock(&hold);
 }
 
-static void
-in_child(void)
+/* Put `value` where `wanted` is. */
+static bool
+replace_private_fd(int wanted, int value)
 {
-    *fork_page = ++last_epoch;
-    hold = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    for (size_t i = 0; i < sizeof(private_fds) / sizeof(private_fds[0]); i++) {
+        if (private_fds[i] == wanted) {
+            private_fds[i] = value;
+            return true;
+        }
+    }
+    return false;
+}
+
+int
+fork_private_fd(int (*make)(int), int arg)
+{
+    fork_hold();
+    int fd = make(arg);
+    if (fd >= 0 && !replace_private_fd(0, fd + 1)) {
+        close(fd);
+        fd = -1;
+    }
+    fork_release();
+    return fd;
+}
+
+void
+fork_close_private_fd(int fd)
+{
+    fork_hold();
+    replace_private_fd(fd + 1, 0);
+    close(fd);
+    fork_release();
 }
 
 /* The page has been wiped: this is a child without fork handlers. It has one thread, or has had only one when
@@ -44,8 +76,22 @@ in_child(void)
 unsigned
 fork_settle(void)
 {
-    in_child();
+    *fork_page = ++last_epoch;
+    hold = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     return *fork_page;
+}
+
+/* In a child that is a copy of what the parent was in the midst of fork(). */
+static void
+in_child(void)
+{
+    fork_settle();
+    for (size_t i = 0; i < sizeof(private_fds) / sizeof(private_fds[0]); i++) {
+        if (private_fds[i] > 0) {
+            close(private_fds[i] - 1);
+            private_fds[i] = 0;
+        }
+    }
 }
 
 /* A page that a fork wipes. Without the advice (before Linux 4.14), the handlers alone notice forks. */

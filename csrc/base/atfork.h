@@ -24,4 +24,9 @@ int fork_watch_start(void);
 void fork_hold(void);
 void fork_release(void);
 
+/* Make an fd that a child closes at once: nobody could, as the thread that would is not there. `make` returns
+ * the fd, or -1 and errno. -1 also where there are too many. Without the GIL. */
+int fork_private_fd(int (*make)(int), int arg);
+void fork_close_private_fd(int fd);
+
 #endif

@@ -40,8 +40,10 @@ instance_remember(Instance *self)
 {
     PyObject *key = PyLong_FromLong(self->epfd);
     PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
-    int status = key != NULL && reference != NULL ? PyDict_SetItem(self->module->instances, key, reference)
-                                                  : -1;
+    PyObject *instances = self->module->instances; /* NULL once the module has been cleared */
+    int status = key == NULL || reference == NULL ? -1
+                 : instances != NULL              ? PyDict_SetItem(instances, key, reference)
+                                                  : 0;
     Py_XDECREF(key);
     Py_XDECREF(reference);
     return status;
@@ -50,14 +52,15 @@ instance_remember(Instance *self)
 Instance *
 instance_new(ModuleState *module, int epfd, bool foreign)
 {
-    Instance *self = (Instance *)module->instance_type->tp_alloc(module->instance_type, 0);
+    PyTypeObject *type = module_type(module->instance_type);
+    Instance *self = type != NULL ? (Instance *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         if (!foreign) {
             close(epfd);
         }
         return NULL;
     }
-    self->module = module;
+    self->module = module_hold(module);
     self->epfd = epfd;
     self->front_fd = -1;
     self->foreign = foreign;
@@ -338,6 +341,9 @@ static int
 instance_traverse(Instance *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
     return interest_traverse(&self->list, visit, arg);
 }
 
@@ -352,6 +358,7 @@ static void
 instance_dealloc(Instance *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs((PyObject *)self);
@@ -365,6 +372,7 @@ instance_dealloc(Instance *self)
     PyMem_Free(self->spare);
     type->tp_free(self);
     Py_DECREF(type);
+    module_drop(module);
 }
 
 static PyMemberDef instance_members[] = {

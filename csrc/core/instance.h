@@ -48,7 +48,7 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    ModuleState *module; /* outlives the types, and so every object */
+    ModuleState *module; /* with a reference to the module object: module.h */
     PyObject *weakrefs;
     atomic_int epfd;
     atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */

@@ -1,9 +1,9 @@
 """A hub for eventlet on ``pyepoll.Epoll``.
 
-    $ EVENTLET_HUB=eventlet_hub:Hub python program.py
+    $ EVENTLET_HUB=eventlet_hub:Hub PYTHONPATH=examples/plugins python program.py
 
-or, before the first green thread, ``eventlet.hubs.use_hub("eventlet_hub:Hub")``. The directory of this file
-has to be on the path (``PYTHONPATH``).
+or, before the first green thread, ``eventlet.hubs.use_hub("eventlet_hub:Hub")``. It must be importable,
+hence ``PYTHONPATH``.
 
 Timers come at the nanosecond that they are due, where eventlet's own hub rounds up to the next millisecond,
 and the child of a fork has a hub of its own instead of one that it shares with its parent.

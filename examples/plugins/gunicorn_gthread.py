@@ -1,10 +1,10 @@
 """gunicorn's worker with threads, with a poller of pyepoll.
 
+    $ export PYTHONPATH=examples/plugins
     $ gunicorn --worker-class gunicorn_gthread.PyepollThreadWorker --threads 4 package:app
 
-The directory of this file has to be on the path (``PYTHONPATH``), as for every worker class that is not
-gunicorn's own. The poller is where connections wait that are new or kept alive; it is made after the fork, so
-each worker has its own.
+A worker class that is not gunicorn's own must be importable, hence ``PYTHONPATH``. New and kept-alive
+connections wait in the poller. It is made after the fork, so each worker has its own.
 """
 
 from typing import Any

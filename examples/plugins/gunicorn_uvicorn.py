@@ -1,9 +1,9 @@
 """gunicorn's processes, each with uvicorn on the loop of pyepoll.
 
-    $ gunicorn --worker-class gunicorn_uvicorn.PyepollUvicornWorker package:app
+    $ PYTHONPATH=examples/plugins gunicorn --worker-class gunicorn_uvicorn.PyepollUvicornWorker package:app
 
-It needs the package ``uvicorn-worker``. The directory of this file has to be on the path (``PYTHONPATH``), as
-for every worker class that is not gunicorn's own.
+It needs the package ``uvicorn-worker``. A worker class that is not gunicorn's own must be importable, hence
+``PYTHONPATH``.
 """
 
 from typing import Any, ClassVar

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from conftest import run, until
 from content import STREAM, body
+from pages import PORT, ROOT, blocks_of, commands
 
 import pyepoll
 
@@ -120,6 +122,18 @@ def python(tmp_path: Path, *args: str, **environment: str) -> Iterator[Server]:
         for pid in session(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def command_on_page(words: str) -> tuple[str, ...]:
+    """The command of docs/clients.md with some words in it, for ``python``, with any port and the tests' app.
+
+    test_pages.py runs it to the letter.
+    """
+    blocks = [block for block in blocks_of(ROOT / "docs/clients.md") if block.language == "console"]
+    (command,) = [command for block in blocks for command, _ in commands(block) if words in command]
+    command = command.replace("hello:app", "asgi_app:app").replace("hello_wsgi:app", "wsgi_app:app")
+    command = re.sub(r"^(\w+=\S+ )+", "", command.replace(PORT, "0"))
+    return ("-m", *shlex.split(command))
 
 
 def finish(program: str) -> str:

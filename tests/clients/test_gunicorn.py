@@ -6,20 +6,16 @@ from pathlib import Path
 import pytest
 from conftest import until
 from proof import ASYNCIO
-from serving import DEADLINE, at_once, exercise, python, runs_on, session
+from serving import DEADLINE, at_once, command_on_page, exercise, python, runs_on, session
 from websocket import converse
 
 pytest.importorskip("gunicorn")
 
-COMMAND = (
-    *("-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "--keep-alive", "30"),
-    *("--worker-tmp-dir", ".", "--no-control-socket"),
-)
+OPTIONS = ("--workers", "2", "--keep-alive", "30", "--worker-tmp-dir", ".", "--no-control-socket")
 
 
 def test_gunicorn_serves_with_threads(tmp_path: Path) -> None:
-    options = ("--worker-class", "gunicorn_gthread.PyepollThreadWorker", "--threads", "4")
-    with python(tmp_path, *COMMAND, *options, "wsgi_app:app") as server:
+    with python(tmp_path, *command_on_page("gunicorn_gthread."), *OPTIONS) as server:
         until(lambda: server.log.read_text().count("Booting worker") == 2, DEADLINE)
         assert runs_on(server) == {"poller": "pyepoll"}
         exercise(server)
@@ -29,8 +25,7 @@ def test_gunicorn_serves_with_threads(tmp_path: Path) -> None:
 
 def test_gunicorn_serves_with_uvicorn(tmp_path: Path) -> None:
     pytest.importorskip("uvicorn_worker")
-    options = ("--worker-class", "gunicorn_uvicorn.PyepollUvicornWorker")
-    with python(tmp_path, *COMMAND, *options, "asgi_app:app") as server:
+    with python(tmp_path, *command_on_page("gunicorn_uvicorn."), *OPTIONS) as server:
         until(lambda: server.log.read_text().count("Application startup complete") == 2, DEADLINE)
         assert runs_on(server) == ASYNCIO
         exercise(server)

@@ -5,10 +5,12 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from content import body
+from pages import ROOT, blocks_of
 from serving import DEADLINE
 
 import pyepoll
@@ -130,6 +132,15 @@ def test_kafka_producer(broker: Broker) -> None:
         producer.close(timeout=DEADLINE)
     assert sorted(broker.stored) == sorted(sent)
     assert Counting.selects > 3
+
+
+def test_kafka_admin_as_on_the_page(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [block for block in blocks_of(ROOT / "docs/clients.md") if block.run_by == Path(__file__)]
+    code = block.text.replace("127.0.0.1:9092", f"127.0.0.1:{broker.port}")
+    assert code != block.text
+    # In this process: kafka-python's import of itself warns on Python 3.11, and importorskip() lets it.
+    exec(code, {})
+    assert capsys.readouterr().out == "topic\n"
 
 
 def test_kafka_admin(broker: Broker) -> None:

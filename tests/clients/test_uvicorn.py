@@ -7,24 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import until
 from proof import ASYNCIO
-from serving import DEADLINE, at_once, exercise, python, runs_on, session
+from serving import DEADLINE, at_once, command_on_page, exercise, python, runs_on, session
 from websocket import converse
 
 pytest.importorskip("uvicorn")
 
-LOOP = ("--loop", "pyepoll.aio:new_event_loop")
 # uvicorn leaves its listening sockets to the collector.
-COMMAND = (
-    "-W",
-    "ignore:unclosed <socket",
-    "-m",
-    "uvicorn",
-    "asgi_app:app",
-    "--port",
-    "0",
-    "--no-access-log",
-    *LOOP,
-)
+COMMAND = ("-W", "ignore:unclosed <socket", *command_on_page("uvicorn --loop"), "--no-access-log")
 
 
 @pytest.mark.parametrize("parser", ["httptools", "h11"])

@@ -42,7 +42,8 @@ static int
 adopt_watched(Instance *self, int depth)
 {
     enum { KERNEL_DEPTH = 5 }; /* epolls nest no deeper, and fds may have been reused in a circle */
-    PyObject *references = depth < KERNEL_DEPTH ? PyDict_Values(self->module->instances) : PyList_New(0);
+    PyObject *instances = self->module->instances; /* NULL once the module has been cleared */
+    PyObject *references = instances != NULL && depth < KERNEL_DEPTH ? PyDict_Values(instances) : PyList_New(0);
     if (references == NULL) {
         return -1;
     }
