@@ -114,7 +114,7 @@ def errors_of(pid: int) -> Iterator[None]:
 
 
 def _ended(pid: int) -> ProcessLookupError | None:
-    """The error for a process that has ended, or is past the point where it lets go of its files; else None."""
+    """The error for a process that has ended, or is just ending; None for one that lives."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -186,8 +186,8 @@ def _gone(pid: int) -> OSError:
 def links(pid: int) -> dict[int, str]:
     """Return what /proc/PID/fd says of each fd of a process.
 
-    Raises ProcessLookupError when there is no such process or it has ended, PermissionError when it may not be
-    looked into.
+    Raises ProcessLookupError when there is no such process or it has ended, PermissionError when it may not
+    be looked into.
     """
     found = {}
     with errors_of(pid):
@@ -224,9 +224,9 @@ def epolls(pid: int) -> list[Instance]:
 
     A process that goes on working may change between one epoll and the next; each is read in one piece.
 
-    Raises ProcessLookupError when there is no such process, or it or its main thread has ended; PermissionError when it may
-    not be looked into, which takes ptrace read access (the same user, or CAP_SYS_PTRACE), or /proc hides it;
-    FileNotFoundError when /proc is not mounted. See proc_pid_fdinfo(5), Linux 3.8.
+    Raises ProcessLookupError when there is no such process, or it or its main thread has ended;
+    PermissionError when it may not be looked into, which takes ptrace read access (the same user, or
+    CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted. See proc_pid_fdinfo(5), Linux 3.8.
     """
     instances: list[Instance] = []
     all_links = links(pid)

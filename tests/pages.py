@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from guard import started
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PORT = "8000"
@@ -103,23 +105,21 @@ def run_alone(code: str, cwd: Path) -> None:
 def serve_echo(code: str, cwd: Path) -> None:
     """Run a server, expect an echo of two messages from each of two clients, interrupt it."""
     port = free_port()
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-W", "error", "-c", code.replace(PORT, str(port))],
         cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
     ) as server:
-        try:
-            with connect(port) as a, connect(port) as b:
-                for message in (b"one", b"two"):
-                    for client in (a, b):
-                        client.sendall(message)
-                        assert client.recv(100) == message
-                a.shutdown(socket.SHUT_WR)
-                assert a.recv(100) == b"", "the server did not close a connection that had ended"
-        finally:
-            server.send_signal(signal.SIGINT)
-            _, stderr = server.communicate(timeout=20)
+        with connect(port) as a, connect(port) as b:
+            for message in (b"one", b"two"):
+                for client in (a, b):
+                    client.sendall(message)
+                    assert client.recv(100) == message
+            a.shutdown(socket.SHUT_WR)
+            assert a.recv(100) == b"", "the server did not close a connection that had ended"
+        server.send_signal(signal.SIGINT)
+        _, stderr = server.communicate(timeout=20)
     assert "KeyboardInterrupt" in stderr
 
 
@@ -141,6 +141,7 @@ class Session:
         self.directory = directory
         self.port = free_port()
         self.server: subprocess.Popen[str] | None = None
+        self.servers = contextlib.ExitStack()
         self.programs = {block.program: block.text for block in blocks if block.program}
         for name, code in self.programs.items():
             (directory / str(name)).write_text(self.here(code))
@@ -156,7 +157,7 @@ class Session:
         return text.replace(PORT, str(self.port))
 
     def run(self, blocks: list[Block]) -> None:
-        try:
+        with self.servers:
             for talking, group in itertools.groupby(blocks, lambda block: block.text.startswith("$ nc ")):
                 if talking:
                     self.talk(list(group))
@@ -164,14 +165,13 @@ class Session:
                 for block in group:
                     for command, output in commands(block):
                         self.obey(command, "".join(f"{self.here(line)}\n" for line in output))
-        finally:
             self.end_server()
 
     def obey(self, command: str, output: str) -> None:
         program = re.fullmatch(r"python (\S+\.py)(.*)", command)
         if program and PORT in program[2] + self.programs.get(program[1], ""):
             self.end_server()
-            self.server = self.start(f"exec {self.here(command)}")
+            self.server = self.servers.enter_context(self.start(f"exec {self.here(command)}"))
             assert self.server.stdout
             for line in output.splitlines(keepends=True):
                 assert self.server.stdout.readline() == line
@@ -184,8 +184,8 @@ class Session:
             printed, _ = child.communicate(timeout=PATIENCE)
         return child.returncode, printed
 
-    def start(self, command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, command: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        return started(
             ["sh", "-c", command],
             cwd=self.directory,
             env=self.environment,

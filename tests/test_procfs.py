@@ -674,7 +674,8 @@ UNPRIVILEGED = f"""
 import ctypes, os, signal
 from pyepoll import _fdinfo, procfs
 if os.getuid() == 0:
-    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+    # A user of this test's own: other tests count the processes of NOBODY.
+    os.setgroups([]); os.setgid({NOBODY}); os.setuid({10_000 + ME % 50_000})
     # As it was root's, the kernel hides what it has open from its new user.
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
 
