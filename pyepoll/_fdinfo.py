@@ -226,7 +226,8 @@ def epolls(pid: int) -> list[Instance]:
 
     Raises ProcessLookupError when there is no such process, or it or its main thread has ended;
     PermissionError when it may not be looked into, which takes ptrace read access (the same user, or
-    CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted. See proc_pid_fdinfo(5), Linux 3.8.
+    CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted.
+    See proc_pid_fdinfo(5), Linux 3.8.
     """
     instances: list[Instance] = []
     all_links = links(pid)
