@@ -61,8 +61,8 @@ ASYNCIO = directory("test.test_asyncio")
 pytestmark = pytest.mark.skipif(
     ASYNCIO is None,
     reason=(
-        f"{sys.base_prefix} has no test.test_asyncio: this Python comes without CPython's test suite, which on "
-        f"Debian is in the package libpython3.{sys.version_info.minor}-testsuite"
+        f"{sys.base_prefix} has no test.test_asyncio: this Python comes without CPython's test suite, "
+        f"which on Debian is in the package libpython3.{sys.version_info.minor}-testsuite"
     ),
 )
 
