@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fdinfo_lines, open_fds, run, until
+from conftest import Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
 from test_denied import denied
 
 import pyepoll
@@ -608,7 +608,7 @@ def test_no_such_process(call: str, pid: int) -> None:
 @pytest.mark.parametrize("call", ["epolls", "files", "process"])
 def test_a_process_that_has_ended(call: str) -> None:
     """A zombie, whose parent has not asked for it: there is nothing left to look into."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(0)
     try:
