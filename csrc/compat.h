@@ -3,7 +3,11 @@
 #define PYEPOLL_COMPAT_H
 
 #define PY_SSIZE_T_CLEAN
+/* A header of CPython 3.15.2 tests a macro that is not defined, which is an error where -Wundef is one. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wundef"
 #include <Python.h>
+#pragma GCC diagnostic pop
 
 /* With CPython 3.11. */
 #if PY_VERSION_HEX < 0x030C0000
