@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SYSCALLS, Effort, Pipe, fdinfo_lines, open_fds, run, until
+from conftest import SYSCALLS, Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
 from test_denied import denied
 
 import pyepoll
@@ -602,7 +602,7 @@ def test_no_such_process(call: str, pid: int) -> None:
 @contextlib.contextmanager
 def zombie() -> Iterator[int]:
     """A child that has ended, and that nobody has waited for yet."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(0)
     try:
