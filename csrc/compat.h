@@ -3,7 +3,11 @@
 #define PYEPOLL_COMPAT_H
 
 #define PY_SSIZE_T_CLEAN
+/* A header of CPython 3.15.2 tests a macro that is not defined, which is an error where -Wundef is one. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wundef"
 #include <Python.h>
+#pragma GCC diagnostic pop
 
 /* Whether other threads run Python code while this one does. */
 #ifdef Py_GIL_DISABLED

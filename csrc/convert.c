@@ -234,6 +234,23 @@ convert_float_timeout(double seconds, int64_t minus_one, int64_t *timeout)
     return 0;
 }
 
+/* Whether an object is a number by __float__ alone: neither a float nor an int, nor usable as an int. */
+static bool
+is_real_only(PyObject *object)
+{
+    const PyNumberMethods *number = Py_TYPE(object)->tp_as_number;
+    return number != NULL && number->nb_float != NULL && !PyIndex_Check(object) && !PyFloat_Check(object);
+}
+
+static int
+convert_real(PyObject *object, int64_t minus_one, int64_t *timeout)
+{
+    PyObject *seconds = PyNumber_Float(object);
+    int status = seconds != NULL ? convert_float_timeout(PyFloat_AS_DOUBLE(seconds), minus_one, timeout) : -1;
+    Py_XDECREF(seconds);
+    return status;
+}
+
 /* `minus_one` is what -1 stands for. */
 static int
 convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
@@ -265,21 +282,16 @@ convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
 int
 convert_timeout(PyObject *object, int64_t *timeout)
 {
-    return convert_seconds(object, FOREVER, timeout);
+    /* As select.epoll.poll() of the same CPython, which refuses them before 3.15. */
+    bool takes_real = PY_VERSION_HEX >= 0x030F0000;
+    return takes_real && is_real_only(object) ? convert_real(object, FOREVER, timeout)
+                                              : convert_seconds(object, FOREVER, timeout);
 }
 
 int
 convert_span(PyObject *object, int64_t *timeout)
 {
-    const PyNumberMethods *number = Py_TYPE(object)->tp_as_number;
-    if (PyLong_Check(object) || PyFloat_Check(object) || PyIndex_Check(object) || number == NULL ||
-        number->nb_float == NULL) {
-        return convert_seconds(object, 0, timeout);
-    }
-    PyObject *seconds = PyNumber_Float(object);
-    int status = seconds != NULL ? convert_seconds(seconds, 0, timeout) : -1;
-    Py_XDECREF(seconds);
-    return status;
+    return is_real_only(object) ? convert_real(object, 0, timeout) : convert_seconds(object, 0, timeout);
 }
 
 int

@@ -53,7 +53,8 @@ int convert_mask(PyObject *object, uint32_t *mask);
 int convert_eventmask(PyObject *object, uint32_t *mask);
 
 /* Seconds to nanoseconds, rounded up; FOREVER for None, -1 and what is longer than 292 years;
- * 0 for any other negative, which is a deadline that has passed. */
+ * 0 for any other negative, which is a deadline that has passed. An object with __float__ is accepted from
+ * CPython 3.15 on, as stock's poll() accepts it. */
 enum { FOREVER = -1 };
 int convert_timeout(PyObject *object, int64_t *timeout);
 

@@ -73,6 +73,7 @@ PyDoc_STRVAR(poll_doc,
 "Wait for events and return them as a list of (data, events), as true as when the call returned.\n\n"
 "timeout is in seconds, an int or a float, kept to the nanosecond where the kernel can and never\n"
 "early: None or -1 waits for ever, 0 polls, any other negative is a deadline that has passed and polls.\n"
+"From CPython 3.15 on, any other object with __float__ is accepted too, as select.epoll accepts it.\n"
 "maxevents is how many events to return at most; -1 sets no limit.\n\n"
 "A signal runs its handler and the wait goes on (PEP 475); what the handler raises comes out.\n\n"
 "Raises ValueError for maxevents below 1, for a timeout of nan, and when the object is closed, also\n"

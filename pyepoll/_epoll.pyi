@@ -1,7 +1,20 @@
+import sys
 from collections.abc import Iterable, Iterator
 from selectors import SelectorKey
 from types import GenericAlias, TracebackType
-from typing import Any, Final, Generic, Protocol, Self, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Protocol,
+    Self,
+    SupportsFloat,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    final,
+    overload,
+)
 
 from .events import Event
 
@@ -9,7 +22,10 @@ class _HasFileno(Protocol):
     def fileno(self, /) -> int: ...
 
 _FileDescriptorLike: TypeAlias = int | _HasFileno
-_Timeout: TypeAlias = float | SupportsIndex | None
+if sys.version_info >= (3, 15):
+    _Timeout: TypeAlias = SupportsFloat | SupportsIndex | None
+else:
+    _Timeout: TypeAlias = float | SupportsIndex | None
 _Sigmask: TypeAlias = Iterable[int] | None
 
 _T = TypeVar("_T")

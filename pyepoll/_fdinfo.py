@@ -105,20 +105,57 @@ def errors_of(pid: int) -> Iterator[None]:
     try:
         yield
     except PermissionError:
-        raise PermissionError(
-            errno.EACCES,
-            f"not permitted to look into process {pid}{_whose(pid)}: its own user may, and who has "
-            "CAP_SYS_PTRACE, as root has outside a container",
-        ) from None
+        # The kernel gives what is left of an ended process to root: even its own user gets EACCES.
+        if ended := _ended(pid):
+            raise ended from None
+        raise _refused(pid) from None
     except (FileNotFoundError, ProcessLookupError):
         raise _gone(pid) from None
 
 
-def _whose(pid: int) -> str:
+def _ended(pid: int) -> ProcessLookupError | None:
+    """The error for a process that has ended, or is just ending; None for one that lives."""
     try:
-        return f" of user {user_name(os.stat(f'/proc/{pid}').st_uid)}"
-    except OSError:
-        return ""
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # Its parent has collected it meanwhile.
+        return ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    except PermissionError:
+        return None
+    state, flags, threads = fields[0], int(fields[6]), int(fields[17])
+    if state not in "ZXx" and not flags & _PF_EXITING:
+        return None
+    what = f"process {pid}" if threads <= 1 else f"the main thread of process {pid}"
+    return ProcessLookupError(errno.ESRCH, f"{what} has ended")
+
+
+_PF_EXITING = 0x4
+"""In the flags of /proc/PID/stat: the process is ending; it may have let go of its memory already."""
+
+
+def _refused(pid: int) -> PermissionError:
+    uid = _owner(pid)
+    whose = "" if uid is None else f" of user {user_name(uid)}"
+    if uid == os.getuid():
+        needed = (
+            "your own, but it has or had other privileges than yours, or protects itself (PR_SET_DUMPABLE "
+            "in prctl(2)); this needs CAP_SYS_PTRACE"
+        )
+    else:
+        needed = "this needs to be its own user, or CAP_SYS_PTRACE"
+    return PermissionError(
+        errno.EACCES,
+        f"not permitted to look into process {pid}{whose}: {needed}, which root has outside a container",
+    )
+
+
+def _owner(pid: int) -> int | None:
+    """The real user of a process. The owner of its files in /proc is root if it protects itself."""
+    with contextlib.suppress(OSError):
+        return _uid_in_status(pid)
+    with contextlib.suppress(OSError):  # Mounted with hidepid=1.
+        return os.stat(f"/proc/{pid}").st_uid
+    return None
 
 
 def user_name(uid: int) -> str:
@@ -149,13 +186,17 @@ def _gone(pid: int) -> OSError:
 def links(pid: int) -> dict[int, str]:
     """Return what /proc/PID/fd says of each fd of a process.
 
-    Raises ProcessLookupError when there is no such process, PermissionError when it may not be looked into.
+    Raises ProcessLookupError when there is no such process or it has ended, PermissionError when it may not
+    be looked into.
     """
     found = {}
     with errors_of(pid):
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(FileNotFoundError):
                 found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    # To root, a process that has ended seems to have no fd open.
+    if not found and (ended := _ended(pid)):
+        raise ended
     return dict(sorted(found.items()))
 
 
@@ -183,9 +224,10 @@ def epolls(pid: int) -> list[Instance]:
 
     A process that goes on working may change between one epoll and the next; each is read in one piece.
 
-    Raises ProcessLookupError when there is no such process or it ends meanwhile; PermissionError when it may
-    not be looked into, which takes ptrace read access (the same user, or CAP_SYS_PTRACE), or /proc hides it;
-    FileNotFoundError when /proc is not mounted. See proc_pid_fdinfo(5), Linux 3.8.
+    Raises ProcessLookupError when there is no such process, or it or its main thread has ended;
+    PermissionError when it may not be looked into, which takes ptrace read access (the same user, or
+    CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted.
+    See proc_pid_fdinfo(5), Linux 3.8.
     """
     instances: list[Instance] = []
     all_links = links(pid)
@@ -336,5 +378,10 @@ def _is_same_file(one: Holder, other: Holder) -> bool:
 
 
 def _real_uid(pid: int) -> int:
-    with errors_of(pid), open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
+    with errors_of(pid):
+        return _uid_in_status(pid)
+
+
+def _uid_in_status(pid: int) -> int:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Uid:"))

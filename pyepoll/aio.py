@@ -12,6 +12,7 @@ import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
 import contextlib
+import contextvars
 import selectors
 import socket
 import sys
@@ -102,10 +103,12 @@ class EventLoop(asyncio.SelectorEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        **context: contextvars.Context | None,
     ) -> SocketTransport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        return SocketTransport(self, sock, protocol, waiter, extra, server)
+        # CPython 3.15 passes context= to both of these methods, and its transports take it.
+        return SocketTransport(self, sock, protocol, waiter, extra, server, **context)
 
     def _make_ssl_transport(
         self,
@@ -118,14 +121,18 @@ class EventLoop(asyncio.SelectorEventLoop):
         server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        **timeouts: float | None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        **context: contextvars.Context | None,
     ) -> asyncio.Transport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
         tls = _sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+            *(self, protocol, sslcontext, waiter, server_side, server_hostname),
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        SocketTransport(self, rawsock, tls, None, extra, server)
+        SocketTransport(self, rawsock, tls, None, extra, server, **context)
         transport: asyncio.Transport = tls._app_transport
         return transport
 

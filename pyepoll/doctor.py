@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
@@ -410,10 +411,14 @@ _PATCHERS = {"gevent": _gevent, "eventlet": _eventlet}
 
 def _asyncio() -> _Result:
     loop, selector, failure = _default_loop()
-    value = {"loop": loop, "selector": selector}
+    value = {"loop": loop, "selector": selector, "connects": False}
     if failure:
         text = f"no default loop can be made: {failure}"
         return _note(text, "a loop policy is broken, or what asyncio needs is denied", value)
+    if reason := _no_connection():
+        text = f"pyepoll.aio cannot make a connection: {reason}"
+        return "fails", text, "use asyncio.run(main()) until a newer pyepoll supports this Python", value
+    value["connects"] = True
     text = f"the default loop is {loop}"
     if selector is not None:
         text += f" on {selector}"
@@ -435,6 +440,69 @@ def _default_loop() -> tuple[str | None, str | None, str]:
             return _class_name(type(loop)), own and _class_name(type(own)), ""
     except Exception as error:  # Whoever set the policy made this loop.
         return None, None, f"{type(error).__name__}: {error}"
+
+
+def _no_connection() -> str:
+    """Why no connection can be made and used on pyepoll.aio; an empty string where one can.
+
+    Raises OSError where the machine denies what a connection takes.
+    """
+    with contextlib.ExitStack() as stack:
+        sock, peer = (stack.enter_context(end) for end in socket.socketpair())
+        peer.setblocking(False)
+        with pyepoll.EpollSelector() as selector:  # What the loop needs first, as above.
+            selector.register(peer, selectors.EVENT_READ)
+            selector.select(0)
+        try:
+            # A thread of its own: a loop may be running in this one.
+            with ThreadPoolExecutor(1) as thread:
+                heard = thread.submit(_ask, sock, peer).result()
+        except OSError:
+            raise
+        except Exception as error:  # For example with a newer CPython, whose asyncio has changed.
+            return f"{type(error).__name__}: {error}"
+    return "" if heard == b"asked, answered" else f"{heard!r} arrives for b'asked, answered'"
+
+
+def _ask(sock: socket.socket, peer: socket.socket) -> bytes:
+    """Send over a connected pair and back, one end a transport of pyepoll.aio's; return what arrives.
+
+    No turn of the loop waits, so nothing can hang, and how this process waits remains as it is.
+    """
+    from . import aio
+
+    class Heard(asyncio.Protocol):
+        data = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.data += data
+
+    heard = Heard()
+
+    async def ask() -> None:
+        transport, _ = await loop.create_connection(lambda: heard, sock=sock)
+        try:
+            transport.write(b"asked, ")
+            await loop.sock_sendall(peer, await loop.sock_recv(peer, 100) + b"answered")
+            while not heard.data:
+                await asyncio.sleep(0)
+        finally:
+            transport.abort()
+
+    with contextlib.closing(aio.new_event_loop()) as loop:
+        task = loop.create_task(ask())
+        for turn in range(_TURNS):
+            if turn == _TURNS // 2:
+                task.cancel()
+            loop.stop()
+            loop.run_forever()
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()
+        return heard.data
+
+
+_TURNS = 100
+"""Of a loop, half of them for the connection, which takes 4, and half to end what is left of a failed one."""
 
 
 def _class_name(kind: type) -> str:

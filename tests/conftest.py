@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import pytest
+from guard import Guard, accept_ignored_signals
 
 import pyepoll
 
@@ -31,7 +32,7 @@ SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__
 """Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
 
 HANG = 600 if SANITIZED else 60
-"""Seconds after which a test counts as hung: the process ends with every thread's traceback."""
+"""Seconds after which a test counts as hung, and fails."""
 
 IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
 """What the kernel adds to every mask."""
@@ -47,6 +48,7 @@ SYSCALLS = {
         "epoll_pwait2": 441,
         "epoll_wait": 232,
         "eventfd2": 290,
+        "exit": 60,
         "fcntl": 72,
         "fstat": 5,
         "getdents64": 217,
@@ -65,6 +67,7 @@ SYSCALLS = {
         "epoll_pwait": 22,
         "epoll_pwait2": 441,
         "eventfd2": 19,
+        "exit": 93,
         "fcntl": 25,
         "fstat": 80,
         "getdents64": 61,
@@ -301,13 +304,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_figures] = []
     # While tests run, fd 2 is pytest's capture file, which dies with the process.
     faulthandler.enable()
-    config.stash[_stderr] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    config.stash[_guard] = Guard(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2))
+    accept_ignored_signals()
     # What a process makes once only is made here, so that no test is charged with it.
     with pyepoll.Epoll[int]() as ep:
         ep.poll(0)
 
 
-_stderr = pytest.StashKey[int]()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_guard].close()
+
+
+_guard = pytest.StashKey[Guard]()
 _figures = pytest.StashKey[list[str]]()
 
 
@@ -325,14 +333,14 @@ def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.getoption("--long"):
         # Nobody waits for the long forms, and other programs may be at work beside them.
         seconds = 5 * HANG + (lasts.args[0] if lasts else 0)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=request.config.stash[_stderr])
+    request.config.stash[_guard].start(request.node, seconds)
     if SANITIZED:
         # The guard's thread, and that of the test before, free memory without the GIL as they start and end.
         # A child made in that moment finds the allocator of a sanitizer older than LLVM 18 locked for ever
         # (llvm-project#75290).
         until(others_sleep)
     yield
-    faulthandler.cancel_dump_traceback_later()
+    request.config.stash[_guard].stop()
 
 
 @pytest.fixture(autouse=True)

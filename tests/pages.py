@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from guard import started
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PORT = "8000"
@@ -136,23 +138,21 @@ def run_alone(code: str, cwd: Path) -> None:
 def serve_echo(code: str, cwd: Path) -> None:
     """Run a server, expect an echo of two messages from each of two clients, interrupt it."""
     port = free_port()
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-W", "error", "-c", code.replace(PORT, str(port))],
         cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
     ) as server:
-        try:
-            with connect(port) as a, connect(port) as b:
-                for message in (b"one", b"two"):
-                    for client in (a, b):
-                        client.sendall(message)
-                        assert client.recv(100) == message
-                a.shutdown(socket.SHUT_WR)
-                assert a.recv(100) == b"", "the server did not close a connection that had ended"
-        finally:
-            server.send_signal(signal.SIGINT)
-            _, stderr = server.communicate(timeout=20)
+        with connect(port) as a, connect(port) as b:
+            for message in (b"one", b"two"):
+                for client in (a, b):
+                    client.sendall(message)
+                    assert client.recv(100) == message
+            a.shutdown(socket.SHUT_WR)
+            assert a.recv(100) == b"", "the server did not close a connection that had ended"
+        server.send_signal(signal.SIGINT)
+        _, stderr = server.communicate(timeout=20)
     assert "KeyboardInterrupt" in stderr
 
 
@@ -174,6 +174,7 @@ class Session:
         self.directory = directory
         self.port = free_port()
         self.server: subprocess.Popen[str] | None = None
+        self.servers = contextlib.ExitStack()
         self.programs = {block.program: block.text for block in blocks if block.program}
         for name, code in self.programs.items():
             (directory / str(name)).write_text(self.here(code))
@@ -196,7 +197,7 @@ class Session:
         return text.replace(PORT, str(self.port))
 
     def run(self, blocks: list[Block]) -> None:
-        try:
+        with self.servers:
             for talking, group in itertools.groupby(blocks, lambda block: block.text.startswith("$ nc ")):
                 if talking:
                     self.talk(list(group))
@@ -204,7 +205,6 @@ class Session:
                 for block in group:
                     for command, output in commands(block):
                         self.obey(command, "".join(f"{self.here(line)}\n" for line in output))
-        finally:
             self.end_server()
 
     def obey(self, command: str, output: str) -> None:
@@ -215,7 +215,7 @@ class Session:
         if any(PORT in text for text in (command, *map(self.programs.get, command.split())) if text):
             self.end_server()
             # The assignments before a command are not exec's to make.
-            self.server = self.start(f"exec env {self.here(command)}")
+            self.server = self.servers.enter_context(self.start(f"exec env {self.here(command)}"))
             assert self.server.stdout
             for line in output.splitlines(keepends=True):
                 assert self.server.stdout.readline() == line
@@ -228,8 +228,8 @@ class Session:
             printed, _ = child.communicate(timeout=PATIENCE)
         return child.returncode, printed
 
-    def start(self, command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, command: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        return started(
             ["sh", "-c", command],
             cwd=self.directory,
             env=self.environment,

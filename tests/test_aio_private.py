@@ -8,6 +8,7 @@ import asyncio.selector_events
 import contextvars
 import inspect
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -165,8 +166,11 @@ def parameters(function: Any) -> list[tuple[str, Any]]:
     return [(name, parameter.kind) for name, parameter in inspect.signature(function).parameters.items()]
 
 
+CONTEXT = ["context"] if sys.version_info >= (3, 15) else []
+"""What CPython 3.15 has added: the context of a connection, which ours hands on to stock's transport."""
+
 SIGNATURES = {
-    "_SelectorSocketTransport": (STOCK, ["loop", "sock", "protocol", "waiter", "extra", "server"]),
+    "_SelectorSocketTransport": (STOCK, ["loop", "sock", "protocol", "waiter", "extra", "server", *CONTEXT]),
     "_read_ready": (STOCK._read_ready, ["self"]),
     "_read_ready__data_received": (STOCK._read_ready__data_received, ["self"]),
     "_read_ready__get_buffer": (STOCK._read_ready__get_buffer, ["self"]),
@@ -174,6 +178,8 @@ SIGNATURES = {
     "_fatal_error": (STOCK._fatal_error, ["self", "exc", "message"]),
     "write": (STOCK.write, ["self", "data"]),
     "_ensure_fd_no_transport": (asyncio.SelectorEventLoop._ensure_fd_no_transport, ["self", "fd"]),  # type: ignore[attr-defined]
+    "_add_reader": (asyncio.SelectorEventLoop._add_reader, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
+    "_add_writer": (asyncio.SelectorEventLoop._add_writer, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
     "_process_events": (asyncio.SelectorEventLoop._process_events, ["self", "event_list"]),  # type: ignore[attr-defined]
 }
 
@@ -185,15 +191,18 @@ def test_signatures(name: str) -> None:
 
 
 def test_the_maker_of_transports() -> None:
+    """Ours takes the same; context= among what it hands on."""
     stock: Any = asyncio.SelectorEventLoop
     ours: Any = aio.EventLoop
-    assert parameters(stock._make_socket_transport) == parameters(ours._make_socket_transport), changed(
-        "the arguments of _make_socket_transport"
-    )
+    theirs, last = parameters(stock._make_socket_transport), parameters(ours._make_socket_transport)[-1]
+    assert last == ("context", inspect.Parameter.VAR_KEYWORD)
+    named = [*parameters(ours._make_socket_transport)[:-1]]
+    named += [(name, inspect.Parameter.KEYWORD_ONLY) for name in CONTEXT]
+    assert theirs == named, changed("the arguments of _make_socket_transport")
 
 
 def test_the_maker_of_tls() -> None:
-    """What ours takes by name, stock's takes by the same; an SSLProtocol takes the rest."""
+    """What ours takes by name, stock's takes by the same; the transport takes the rest."""
     stock: Any = asyncio.selector_events.BaseSelectorEventLoop
     theirs = inspect.signature(stock._make_ssl_transport).parameters
     ours = inspect.signature(aio.EventLoop._make_ssl_transport).parameters
@@ -202,9 +211,8 @@ def test_the_maker_of_tls() -> None:
     sslproto = pytest.importorskip("asyncio.sslproto", exc_type=ImportError)
     accepted = list(inspect.signature(sslproto.SSLProtocol).parameters)
     assert set(named) <= theirs.keys(), changed("the arguments of _make_ssl_transport")
-    assert rest == {"ssl_handshake_timeout", "ssl_shutdown_timeout"} <= set(accepted), changed(
-        "the timeouts of TLS"
-    )
+    assert rest == set(CONTEXT), changed("the arguments of _make_ssl_transport")
+    assert {"ssl_handshake_timeout", "ssl_shutdown_timeout"} <= set(accepted), changed("the timeouts of TLS")
     assert accepted[:6] == [
         *("loop", "app_protocol", "sslcontext", "waiter"),
         *("server_side", "server_hostname"),

@@ -334,7 +334,7 @@ def test_another_protocol_while_data_waits() -> None:
 
 
 def test_context_variables() -> None:
-    """Callbacks run in the context in which the transport was made, or reading resumed."""
+    """Callbacks run in the context in which the transport was made; before 3.15, or reading resumed."""
     variable = contextvars.ContextVar("variable", default="none")
 
     class Looks(Plain):
@@ -356,7 +356,8 @@ def test_context_variables() -> None:
             await soon(lambda: len(seen.seen) == 4)
             return [seen.seen[1:4], variable.get()]
 
-    assert same(scenario) == [[(b"1", "made"), (b"2", "made+"), (b"3", "later")], "later"]
+    third = "made++" if sys.version_info >= (3, 15) else "later"
+    assert same(scenario) == [[(b"1", "made"), (b"2", "made+"), (b"3", third)], "later"]
 
 
 def test_streams() -> None:

@@ -1,9 +1,11 @@
 """TLS on our loop: from the start, and after start_tls() on both ends; what is sent whole arrives whole."""
 
 import asyncio
+import contextvars
 import pathlib
 import socket
 import ssl
+import sys
 from typing import Any
 
 import pytest
@@ -54,6 +56,74 @@ def test_streams() -> None:
         return [peer, complained]
 
     assert same(scenario) == [((("commonName", "localhost"),),), []]
+
+
+class Looks(asyncio.Protocol):
+    """Adds to a context variable at each call, after it has noted what it was."""
+
+    def __init__(self, variable: contextvars.ContextVar[str]) -> None:
+        self.variable = variable
+        self.seen: list[tuple[str, str]] = []
+
+    def look(self, call: str) -> None:
+        self.seen.append((call, self.variable.get()))
+        self.variable.set(self.variable.get() + "+")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+        self.look("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.look(data.decode())
+        self.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.look("lost")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_the_context_of_a_connection(tls: bool) -> None:
+    """From CPython 3.15 on every connection has one: a copy of the server's, or of its maker's."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        variable = contextvars.ContextVar("variable", default="none")
+        served: list[Looks] = []
+
+        def serve() -> Looks:
+            served.append(Looks(variable))
+            return served[-1]
+
+        variable.set("server")
+        server = await loop.create_server(serve, "127.0.0.1", 0, ssl=server_context() if tls else None)
+        async with server:
+            made: list[Looks] = []
+            for number in range(2):
+                variable.set(f"client {number}")
+                _, protocol = await loop.create_connection(
+                    lambda: Looks(variable),
+                    *server.sockets[0].getsockname(),
+                    ssl=client_context() if tls else None,
+                    server_hostname="localhost" if tls else None,
+                )
+                made.append(protocol)
+                # The answer ends the exchange: a protocol that answers every answer would not stop.
+                asked = Plain()
+                variable.set("later")
+                protocol.transport.set_protocol(asked)
+                protocol.transport.write(b"data")
+                await soon(lambda asked=asked: asked.has(4))  # type: ignore[misc]
+                protocol.transport.set_protocol(protocol)
+                protocol.transport.close()
+                await soon(lambda: made[-1].seen[-1][0] == "lost" and served[-1].seen[-1][0] == "lost")
+            return [[each.seen for each in protocols] for protocols in (served, made)]
+
+    served, made = same(scenario)
+    assert [[call for call, _ in calls] for calls in served] == [["made", "data", "lost"]] * 2
+    if sys.version_info >= (3, 15):
+        seen = [("made", "server"), ("data", "server+"), ("lost", "server++")]
+        assert served == [seen, seen]
+        assert made == [[("made", f"client {n}"), ("lost", f"client {n}+")] for n in range(2)]
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])

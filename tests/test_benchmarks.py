@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import HANG
+from guard import started
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,7 +86,7 @@ def load(listener: socket.socket, answer: bytes, delay: float) -> subprocess.Com
     )
     port, message = str(listener.getsockname()[1]), "x" * 64
     command = [program, port, "3", "4", str(HANG), message, message, "64"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+    with started(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
         servers = [threading.Thread(target=serve, args=(listener.accept()[0],)) for _ in range(3)]
         for server in servers:
             server.start()

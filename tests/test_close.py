@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from conftest import HANG, SYSCALLS, Effort, fdinfo, no_fd_left, open_fds, run, until, waiters
+from guard import started
 
 import pyepoll
 from pyepoll import Event
@@ -786,18 +787,12 @@ EXIT_IN_CTL = """
 def test_exit_while_a_daemon_thread_is_in_epoll_ctl() -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
-    process = subprocess.Popen(
+    # Killing strace alone would leave what it traces.
+    with started(
         [
             *("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=epoll_ctl"),
             *("-e", "inject=epoll_ctl:delay_enter=1000000", sys.executable, "-P", "-W", "error", "-c"),
             textwrap.dedent(EXIT_IN_CTL),
-        ],
-        start_new_session=True,
-    )
-    try:
+        ]
+    ) as process:
         assert process.wait(HANG / 2) == 0
-    finally:
-        # Killing strace alone would leave what it traces.
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

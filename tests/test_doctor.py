@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import resource
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +21,7 @@ from conftest import SYSCALLS, run
 from test_denied import denied
 
 import pyepoll
-from pyepoll import _extra, _fdinfo, doctor, raw
+from pyepoll import _extra, _fdinfo, aio, doctor, raw
 from pyepoll.__main__ import main
 
 GLIBC = platform.libc_ver()[0] == "glibc"
@@ -415,8 +416,6 @@ def test_the_real_ones(name: str) -> None:
 
 
 def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyepoll import aio
-
     stock = examined("asyncio")
     assert "asyncio.unix_events._UnixSelectorEventLoop on selectors.EpollSelector" in stock.text
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
@@ -435,6 +434,66 @@ def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> 
     findings = doctor.examine()
     text = found(findings, "asyncio").text
     assert text == "no default loop can be made: ZeroDivisionError: a policy"
+    assert doctor.works(findings)
+
+
+def broken_transport(self: Any, sock: socket.socket, protocol: Any, waiter: Any, *, unknown: Any) -> Any:
+    raise AssertionError("no call has these arguments")
+
+
+def useless_transport(self: Any, sock: socket.socket, protocol: Any, waiter: Any = None, **more: Any) -> Any:
+    """Connected, and never heard of again."""
+    transport = asyncio.Transport()
+    protocol.connection_made(transport)
+    waiter.set_result(None)
+    return transport
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (broken_transport, "TypeError: broken_transport\\(\\) "),
+        (useless_transport, "NotImplementedError: "),
+    ],
+)
+def test_a_loop_that_makes_no_connection(monkeypatch: pytest.MonkeyPatch, make: Any, says: str) -> None:
+    """As with a CPython that passes arguments which this package does not know."""
+    monkeypatch.setattr(aio.EventLoop, "_make_socket_transport", make)
+    findings = doctor.examine()
+    finding = found(findings, "asyncio")
+    assert finding.status == "fails"
+    assert re.match(f"pyepoll.aio cannot make a connection: {says}", finding.text)
+    assert finding.advice
+    assert finding.value["connects"] is False
+    assert not doctor.works(findings)
+
+
+def test_a_connection_on_which_nothing_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not hang."""
+    monkeypatch.setattr(aio.SocketTransport, "write", lambda self, data: None)
+    finding = examined("asyncio")
+    assert finding.status == "fails"
+    assert "b'' arrives" in finding.text
+
+
+def test_the_connection_within_a_running_loop() -> None:
+    async def main() -> doctor.Finding:
+        return examined("asyncio")
+
+    for runs in asyncio.run, aio.run:
+        finding = runs(main())
+        assert (finding.status, finding.value["connects"]) == ("ok", True)
+
+
+def test_no_connection_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sandbox denies is a note: nothing is wrong with the package."""
+
+    def denied(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(socket, "socketpair", denied)
+    findings = doctor.examine()
+    assert found(findings, "asyncio").status == "note"
     assert doctor.works(findings)
 
 

@@ -402,12 +402,12 @@ class Integer(Number):
 
 
 def test_a_number_of_another_kind(ep: Epoll, eventfd: Eventfd) -> None:
-    """An index is one, and only that, as for stock."""
+    """What has __index__ is an int, whatever its __float__ is, as for stock."""
     ep.register(eventfd(1), Event.IN)
     assert len(ep.poll(Integer(0, 100.0))) == 1
     wrong: Any
     with select.epoll() as other:
-        for wrong in (Number(None, 0.0), Integer(0.5, 0.0), Integer(TypeError("only integers"), 0.0)):
+        for wrong in (Number(None, "0"), Integer(0.5, 0.0), Integer(TypeError("only integers"), 0.0)):
             for poll in (ep.poll, other.poll):
                 with pytest.raises(TypeError):
                     poll(wrong)

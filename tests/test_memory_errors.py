@@ -1,5 +1,6 @@
 """Every allocation of every public function fails in turn: nothing is leaked, nothing half-registered."""
 
+import contextlib
 import gc
 import os
 import select
@@ -358,7 +359,8 @@ def test_a_failing_fromfd_leaves_the_number_open() -> None:
     ep.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
-    stock.close()
+    with contextlib.suppress(OSError):  # CPython 3.15 raises EBADF.
+        stock.close()
 
 
 @pytest.fixture
@@ -423,9 +425,9 @@ def test_every_refusal(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize("create", [raw.epoll_create, raw.epoll_create1])
-def test_a_new_fd_with_a_number_that_is_to_be_made(create: Callable[[int], int]) -> None:
-    """Above those that CPython has made beforehand."""
-    below = [os.dup(0) for _ in range(257)]
+def test_a_new_fd_with_a_number_that_is_to_be_made(room: int, create: Callable[[int], int]) -> None:
+    """An int above those that CPython keeps: up to 256, from 3.15 on up to 1024."""
+    below = [os.dup(0) for _ in range(1025)]
     made = [-1]
 
     def make() -> None:

@@ -37,7 +37,8 @@ print(*{{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["pyepoll"]
+    # The module of a distributor's messages, which CPython 3.15 imports and leaves out of the list of names.
+    assert set(done.stdout.split()) - {"_missing_stdlib_info"} == {"pyepoll"}
 
 
 def test_types_come_with_it() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fdinfo_lines, open_fds, run, until
+from conftest import SYSCALLS, Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
 from test_denied import denied
 
 import pyepoll
@@ -536,27 +536,21 @@ def test_what_is_closed_while_it_is_read_is_not_stale(
 def test_a_busy_process_has_nothing_stale(effort: Effort) -> None:
     """It opens, registers and closes all the time, and each number comes back at once."""
     program = """
-        import os, select, sys, time
+        import os, select
         ep = select.epoll()
-        print(ep.fileno(), flush=True)
-        end = time.monotonic() + float(sys.argv[1])
-        while time.monotonic() < end:
-            for _ in range(100):
-                fd, other = os.eventfd(0), os.eventfd(0)
-                ep.register(fd)
-                os.close(fd)
-                ep.register(other)
-                os.close(other)
+        print(flush=True)
+        while True:
+            fd, other = os.eventfd(0), os.eventfd(0)
+            ep.register(fd)
+            os.close(fd)
+            ep.register(other)
+            os.close(other)
     """
-    seconds = effort(1, 20)
-    looks = 0
-    with child(program, str(seconds)) as process:
-        while process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                for found in procfs.epolls(process.pid):
-                    assert found.stale == 0, found
-                looks += 1
-    assert looks > 10
+    with child(program) as process:
+        for _ in range(effort(200, 5000)):
+            [found] = procfs.epolls(process.pid)
+            assert found.stale == 0, found
+        assert process.poll() is None
 
 
 @needs_kcmp
@@ -605,29 +599,54 @@ def test_no_such_process(call: str, pid: int) -> None:
     assert caught.value.errno == errno.ESRCH
 
 
-@pytest.mark.parametrize("call", ["epolls", "files", "process"])
-def test_a_process_that_has_ended(call: str) -> None:
-    """A zombie, whose parent has not asked for it: there is nothing left to look into."""
-    pid = os.fork()
+@contextlib.contextmanager
+def zombie() -> Iterator[int]:
+    """A child that has ended, and that nobody has waited for yet."""
+    pid = fork()
     if pid == 0:
         os._exit(0)
     try:
         until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
-        try:
-            found = getattr(procfs, call)(pid)
-        except ProcessLookupError as error:
-            assert re.search(f"process {pid} has ended", str(error))
-        else:
-            assert not found
+        yield pid
     finally:
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("call", ["epolls", "files", "process"])
+def test_a_process_that_has_ended(call: str) -> None:
+    """Whoever asks; to all but root the kernel says EACCES."""
+    with zombie() as pid:
+        with pytest.raises(ProcessLookupError, match=f"^.Errno 3. process {pid} has ended$"):
+            getattr(procfs, call)(pid)
+
+
+def test_a_process_that_has_ended_is_not_refused() -> None:
+    refused = _fdinfo.usage(os.getuid()).refused
+    with zombie() as pid:
+        assert pid not in procfs.processes().refused
+        assert _fdinfo.usage(os.getuid()).refused == refused
+
+
+@pytest.mark.parametrize("call", ["epolls", "files", "process"])
+def test_a_process_whose_main_thread_has_ended(call: str) -> None:
+    """Its other threads go on, and have its files; /proc/PID shows none of them."""
+    program = f"""
+        import ctypes, sys, threading
+        threading.Thread(target=sys.stdin.read).start()
+        print(flush=True)
+        ctypes.CDLL(None).syscall({SYSCALLS["exit"]}, 0)
+    """
+    with child(program) as process:
+        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        with pytest.raises(ProcessLookupError, match=f"the main thread of process {process.pid} has ended$"):
+            getattr(procfs, call)(process.pid)
 
 
 def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
     """At any moment: what comes is an answer or ProcessLookupError, and it says so."""
     program = """
         import os, select, time
-        eps = [select.epoll() for _ in range(50)]
+        eps = [select.epoll() for _ in range(40)]  # With what they watch, fewer fds than 1,024.
         for ep in eps:
             for _ in range(20):
                 ep.register(os.eventfd(0))
@@ -649,6 +668,72 @@ def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
                 told += bool(re.search(f"process {process.pid}", str(error)))
             timer.join()
     assert told == effort(8, 60)
+
+
+UNPRIVILEGED = f"""
+import ctypes, os, signal
+from pyepoll import _fdinfo, procfs
+if os.getuid() == 0:
+    # A user of this test's own: other tests count the processes of NOBODY.
+    os.setgroups([]); os.setgid({NOBODY}); os.setuid({10_000 + ME % 50_000})
+    # As it was root's, the kernel hides what it has open from its new user.
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+
+def child(does):
+    # The pid of a child, once it has done something; then it sleeps.
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        does()
+        os.write(write, b"!")
+        signal.pause()
+    os.close(write)
+    os.read(read, 1)
+    os.close(read)
+    return pid
+"""
+"""A program's beginning, to which more is added: a user who has no privileges."""
+
+
+def test_a_user_and_an_own_process_that_has_ended() -> None:
+    """EACCES is the kernel's answer to all but root."""
+    printed = run(
+        UNPRIVILEGED
+        + textwrap.dedent("""
+            pid = child(lambda: os._exit(0))
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            for call in (procfs.epolls, procfs.files, procfs.process):
+                try:
+                    call(pid)
+                except ProcessLookupError as error:
+                    print(error.strerror == f"process {pid} has ended")
+            print(pid not in procfs.processes().refused)
+            before = _fdinfo.usage(os.getuid()).refused
+            os.waitpid(pid, 0)
+            print(_fdinfo.usage(os.getuid()).refused == before)
+        """)
+    )
+    assert printed.split() == ["True"] * 5
+
+
+def test_a_user_and_an_own_process_that_protects_itself() -> None:
+    """Its own user may not look into it: what is said of it is not that."""
+    printed = run(
+        UNPRIVILEGED
+        + textwrap.dedent("""
+            pid = child(lambda: ctypes.CDLL(None).prctl(4, 0, 0, 0, 0))
+            for call in (procfs.epolls, procfs.files, procfs.process):
+                try:
+                    call(pid)
+                except PermissionError as error:
+                    print(error.errno, error.strerror)
+            print(pid in procfs.processes().refused)
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        """)
+    )
+    assert printed.endswith("True\n")
+    assert printed.count(": your own, but it has or had other privileges than yours, or protects itself") == 3
 
 
 @as_root

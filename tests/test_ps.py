@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import run, until
+from guard import started
 from test_procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
 
 import pyepoll
@@ -387,18 +388,18 @@ def test_not_permitted() -> None:
 def test_an_end_while_it_watches() -> None:
     """The look that finds the process gone is the last one, and says so."""
     with child(STALE) as process:
-        watching = subprocess.Popen(
+        with started(
             [*COMMAND, "ps", str(process.pid), "--watch", "--interval", "0.05"],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        assert watching.stdout
-        watching.stdout.readline()
-        process.kill()
-        process.wait()
-        _, errors = watching.communicate(timeout=30)
+        ) as watching:
+            assert watching.stdout
+            watching.stdout.readline()
+            process.kill()
+            process.wait()
+            _, errors = watching.communicate(timeout=30)
     assert watching.returncode == 1
     assert re.search(
         rf"process {process.pid}( .*)? (has ended|has no epoll open)|no process {process.pid}", errors
@@ -441,7 +442,7 @@ def test_a_reader_that_leaves(arguments: tuple[str, ...]) -> None:
 def test_a_reader_that_leaves_while_it_watches() -> None:
     with (
         child(STALE) as process,
-        subprocess.Popen(
+        started(
             [*COMMAND, "ps", str(process.pid), "--watch", "--interval", "0.05"],
             env=environment(),
             stdout=subprocess.PIPE,
@@ -633,7 +634,7 @@ def test_watching_for_programs() -> None:
 def test_an_interrupt_ends_a_watch_in_a_pipe() -> None:
     with (
         child(STALE) as process,
-        subprocess.Popen(
+        started(
             [*COMMAND, "ps", str(process.pid), "--watch"],
             env=environment(),
             stdout=subprocess.PIPE,
@@ -776,7 +777,7 @@ def test_without_keys() -> None:
     """stdin is no terminal: a signal ends it."""
     with child(STALE) as process:
         master, slave = os.openpty()
-        with subprocess.Popen(
+        with started(
             [*COMMAND, "ps", str(process.pid), "--watch", "--interval", "0.1"],
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fdinfo_lines
+from conftest import Effort, Pipe, fdinfo_lines, fork
 
 import pyepoll
 from pyepoll import Event, raw
@@ -141,7 +141,7 @@ class Watcher:
     def __init__(self, epfd: int, count: int) -> None:
         self.done, done = os.pipe()
         go, self.go = os.pipe()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             # Nothing of the Epoll object is used here, or it would make the child an instance of its own.
             signal.alarm(240)
