@@ -108,13 +108,21 @@ class Pipe:
             return written
 
 
+def instance_fd(ep: int | HasFileno) -> int:
+    """The fd of the kernel instance, which for an Epoll is not what fileno() returns."""
+    if isinstance(ep, int):
+        return ep
+    epoll: Any = getattr(ep, "_selector", ep)
+    number: int = getattr(epoll, "_instance_fd", epoll.fileno)()
+    return number
+
+
 def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
     """What the kernel watches for an epoll, as (fd, events, data word).
 
     A number can be there twice: a ghost (its fd closed, its file open elsewhere) and a live one.
     """
-    epfd = ep if isinstance(ep, int) else ep._instance_fd() if isinstance(ep, pyepoll.Epoll) else ep.fileno()
-    with open(f"/proc/thread-self/fdinfo/{epfd}") as file:
+    with open(f"/proc/thread-self/fdinfo/{instance_fd(ep)}") as file:
         fields = [line.split() for line in file if line.startswith("tfd:")]
     return [(int(f[1]), int(f[3], 16), int(f[5], 16)) for f in fields]
 

@@ -448,7 +448,7 @@ def test_raw_errors_eat_no_event(busy: Epoll) -> None:
     """Who looks for the cause of an EINVAL must not take an edge that nobody else will see."""
     for op, events in ((raw.EPOLL_CTL_ADD, raw.EPOLLEXCLUSIVE | raw.EPOLLONESHOT), (99, raw.EPOLLIN)):
         with pytest.raises(OSError) as caught:
-            raw.epoll_ctl(busy.fileno(), op, next(iter(busy.registrations)), events)
+            raw.epoll_ctl(busy._instance_fd(), op, next(iter(busy.registrations)), events)
         assert caught.value.errno == errno.EINVAL
 
 

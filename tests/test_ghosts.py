@@ -26,6 +26,7 @@ from conftest import (
     fdinfo,
     fdinfo_lines,
     fork,
+    instance_fd,
     no_fd_left,
     open_fds,
     until,
@@ -1019,7 +1020,7 @@ def test_signals_where_nothing_but_stale_events_come(
     ep: Epoll, make_ghost: Any, eventfd: Eventfd, how: str
 ) -> None:
     if how == "registered by others":
-        raw.epoll_ctl(ep.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
+        raw.epoll_ctl(instance_fd(ep), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
     else:
         make_ghost(ep)
 
@@ -1041,5 +1042,5 @@ def test_signals_where_nothing_but_stale_events_come(
 
 
 def test_what_others_registered_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
-    raw.epoll_ctl(ep.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
+    raw.epoll_ctl(instance_fd(ep), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
     assert wake_ups(ep) <= MOST_WAITS

@@ -387,7 +387,7 @@ def stays_whole(bench: Bench, prepare: Callable[[], Call]) -> None:
     def check(done: bool) -> None:
         assert agree(bench.ep) or not done
         assert references() == before
-        assert open_fds() == fds
+        assert sorted(open_fds().values()) == sorted(fds.values())  # a rebuild may take another fd
         assert agree(bench.ep)
         assert bench.ep.poll(0) == [(bench.data, Event.IN)]
         assert bench.sel.select(0) == [(bench.key, EVENT_READ)]

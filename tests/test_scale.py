@@ -185,7 +185,7 @@ def test_a_million_watches(room: int, make_pipe: Callable[[], Pipe], effort: Eff
     pipe, ready = make_pipe(), make_pipe()
     os.write(ready.write, b"x")
     ep = pyepoll.Epoll[Any]()
-    epfd = ep.fileno()
+    epfd = ep._instance_fd()
     watchers: list[Watcher] = []
     try:
         ep.register(pipe.read, Event.IN, "pipe")

@@ -211,7 +211,7 @@ def test_nothing_is_shared() -> None:
             f"""
             import os, pyepoll
             # The object takes its number with it when it goes, so it gets one of its own.
-            ep = pyepoll.Epoll.fromfd(os.dup({ep.fileno()}))
+            ep = pyepoll.Epoll.fromfd(os.dup({ep._instance_fd()}))
             assert len(ep) == 0
             assert ep.poll(0) == [({fd}, pyepoll.Event.IN)]
             """

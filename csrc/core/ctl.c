@@ -137,6 +137,30 @@ replace(Instance *self, int op, int fd, Registration now, Registration *old)
     return error;
 }
 
+/* register, with the ctl lock, which is released if this returns 0. */
+static int
+register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
+{
+    int error = is_itself(self, fd) ? EINVAL : reserve_slot(self, fd);
+    if (error != 0) {
+        return error;
+    }
+    bool registered = interest_get(&self->list, fd) != NULL;
+    Registration now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
+    error = replace(self, EPOLL_CTL_ADD, fd, now, old);
+    if (error == EEXIST && !registered && !self->foreign) {
+        /* A stale registration whose file has the fd again, as another duplicate. */
+        kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0);
+        registration_release(old);
+        now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
+        error = replace(self, EPOLL_CTL_ADD, fd, now, old);
+    }
+    if (error == ELOOP && sys_same_file(fd, instance_public_fd(self))) {
+        error = EINVAL; /* a duplicate of itself: so the kernel says of an epoll without a front */
+    }
+    return error;
+}
+
 int
 ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
 {
@@ -147,14 +171,7 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     }
     Registration old = {0};
     int public_fd = instance_public_fd(self);
-    int error = is_itself(self, fd) ? EINVAL : reserve_slot(self, fd);
-    if (error == 0) {
-        Registration now = registration_new(change_next_generation(self), kept, Py_NewRef(data));
-        error = replace(self, EPOLL_CTL_ADD, fd, now, &old);
-        if (error == ELOOP && sys_same_file(fd, public_fd)) {
-            error = EINVAL; /* a duplicate of itself: so the kernel says of an epoll without a front */
-        }
-    }
+    int error = register_locked(self, fd, kept, data, &old);
     if (error != 0) {
         mutex_unlock(&self->ctl);
     }
