@@ -220,7 +220,7 @@ def cure(bench: Bench) -> None:
     bench.ep.register(bench.spare, Event.IN, Data())
     os.close(bench.spare)
     refused(OSError, bench.ep.unregister, bench.spare)
-    before, end = bench.ep.stats()["cures"], time.monotonic() + 5
+    before, end = bench.ep.stats()["cures"], time.monotonic() + 0.1
     while bench.ep.stats()["cures"] == before and time.monotonic() < end:
         bench.ep.poll(0)
 
