@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SYSCALLS, Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
+from conftest import EXIT, Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
 from test_denied import denied
 
 import pyepoll
@@ -634,7 +634,7 @@ def test_a_process_whose_main_thread_has_ended(call: str) -> None:
         import ctypes, sys, threading
         threading.Thread(target=sys.stdin.read).start()
         print(flush=True)
-        ctypes.CDLL(None).syscall({SYSCALLS["exit"]}, 0)
+        ctypes.CDLL(None).syscall({EXIT}, 0)
     """
     with child(program) as process:
         until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
