@@ -1,7 +1,7 @@
 #include "ready.h"
 
 #include "convert.h"
-#include "core/ctl.h"
+#include "core/report_again.h"
 #include "base/atfork.h"
 #include "key.h"
 #include "core/repair/stale.h"
@@ -172,7 +172,7 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
         return;
     }
     PyObject *error = PyErr_GetRaisedException();
-    ctl_report_again(self, taken->word, &taken->seen);
+    report_again(self, taken->word, &taken->seen);
     PyErr_SetRaisedException(error);
 }
 
@@ -226,7 +226,7 @@ static void
 batch_drop(Instance *self, Batch *batch)
 {
     for (; batch->next < batch->count; batch->next++) {
-        ctl_report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
+        report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
     }
     Array *array = batch->array;
     batch->array = NULL;

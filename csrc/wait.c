@@ -1,7 +1,7 @@
 #include "wait.h"
 
 #include "convert.h"
-#include "core/ctl.h"
+#include "core/report_again.h"
 #include "core/repair/repair.h"
 #include "errors.h"
 #include "core/repair/stale.h"
@@ -253,7 +253,7 @@ sift(Instance *self, const WaitFor *wait, Batch *batch)
             events[kept++] = events[i];
         }
         else {
-            ctl_report_again(self, events[i].data.u64, &batch->seen);
+            report_again(self, events[i].data.u64, &batch->seen);
         }
     }
     batch->count = kept;

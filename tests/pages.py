@@ -237,7 +237,6 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            process_group=0,
         )
 
     def end_server(self) -> None:

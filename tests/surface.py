@@ -92,6 +92,8 @@ class Bench:
         self.shut.close()
         self.sel, self.shut_sel = pyepoll.EpollSelector(), pyepoll.EpollSelector()
         self.register_keys()
+        for epoll in self.ep, self.sel:
+            epoll.fileno()  # the first call makes its front
         self.shut_sel.close()
         self.waker, self.shut_waker = pyepoll.Waker(), pyepoll.Waker()
         self.shut_waker.close()

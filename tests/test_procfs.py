@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXIT, Effort, Pipe, fdinfo_lines, fork, open_fds, run, until
+from conftest import EXIT, Effort, Pipe, fdinfo_lines, fork, instance_fd, open_fds, run, until
 from test_denied import denied
 
 import pyepoll
@@ -82,7 +82,7 @@ STALE = """
     ep.register(other, pyepoll.Event.IN)
     kept = os.dup(gone)
     os.close(gone)
-    print(gone, kept, ep.fileno(), flush=True)
+    print(gone, kept, ep._instance_fd(), flush=True)
     sys.stdin.read()
 """
 
@@ -105,7 +105,7 @@ def fds() -> Iterator[Callable[[int], int]]:
 
 def instance(ep: Any) -> Any:
     """What procfs says of an epoll of this process."""
-    [found] = [each for each in procfs.epolls(ME) if each.fd == ep.fileno()]
+    [found] = [each for each in procfs.epolls(ME) if each.fd == instance_fd(ep)]
     return found
 
 
@@ -135,8 +135,8 @@ def test_every_epoll_is_found() -> None:
     with Epoll() as empty, select.epoll() as stock, Epoll() as outer:
         outer.register(stock.fileno())
         found = {each.fd: [watched.fd for watched in each.watched] for each in procfs.epolls(ME)}
-        assert found[empty.fileno()] == []
-        assert found[outer.fileno()] == [stock.fileno()]
+        assert found[instance_fd(empty)] == []
+        assert found[instance_fd(outer)] == [stock.fileno()]
     numbers = {each.fd for each in procfs.epolls(ME)}
     assert not numbers & found.keys() or numbers < found.keys()
 
@@ -144,13 +144,13 @@ def test_every_epoll_is_found() -> None:
 @needs_kcmp
 def test_a_duplicate_is_told(ep: Epoll, pipe: Pipe, fds: Callable[[int], int]) -> None:
     ep.register(pipe.read)
-    copies = [fds(os.dup(ep.fileno())) for _ in range(2)]
+    copies = [fds(os.dup(instance_fd(ep))) for _ in range(2)]
     with Epoll() as alike:
         alike.register(pipe.read)
         found = {each.fd: each.same_as for each in procfs.epolls(ME)}
-        assert found[ep.fileno()] is None
-        assert found[alike.fileno()] is None
-    assert [found[copy] for copy in copies] == [ep.fileno()] * 2
+        assert found[instance_fd(ep)] is None
+        assert found[instance_fd(alike)] is None
+    assert [found[copy] for copy in copies] == [instance_fd(ep)] * 2
 
 
 def test_a_spent_one_shot(ep: Epoll, eventfd: Callable[..., int]) -> None:
@@ -389,7 +389,7 @@ def test_a_number_that_is_another_file_now(old: str, new: str, ep: Epoll, fds: C
     os.dup2(other, fd)
     assert stale(ep) == [fd]
     # Both a ghost and a live one under a number: one of the two is stale.
-    pyepoll.raw.epoll_ctl(ep.fileno(), pyepoll.raw.EPOLL_CTL_ADD, fd, Event.IN, 1)
+    pyepoll.raw.epoll_ctl(instance_fd(ep), pyepoll.raw.EPOLL_CTL_ADD, fd, Event.IN, 1)
     found = {watched.data: watched for watched in instance(ep).watched}
     assert len(found) == 2
     assert not found.pop(1).stale
@@ -489,7 +489,7 @@ def test_a_number_reused_without_kcmp(
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 def test_duplicates_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int]) -> None:
-    fds(os.dup(ep.fileno()))
+    fds(os.dup(instance_fd(ep)))
     assert {each.same_as for each in denied(lambda: procfs.epolls(ME), error, "kcmp")} == {None}
 
 
@@ -529,7 +529,7 @@ def test_what_is_closed_while_it_is_read_is_not_stale(
         return found
 
     monkeypatch.setattr(_fdinfo, "entries", then_close)
-    assert [watched.stale for watched in _fdinfo._watched(ME, ep.fileno())] == [False]
+    assert [watched.stale for watched in _fdinfo._watched(ME, instance_fd(ep))] == [False]
     assert next(reads) == 2, "it was read again"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import run, until
+from conftest import instance_fd, run, until
 from guard import started
 from test_procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
 
@@ -196,7 +196,7 @@ def test_all_processes() -> None:
 def rows_of(ep: pyepoll.Epoll[Any]) -> list[tuple[str, ...]]:
     """The rows of an epoll of this process."""
     page = next(ps.one(os.getpid()))
-    return [row for row in page.rows if row[0] == str(ep.fileno())]
+    return [row for row in page.rows if row[0] == str(instance_fd(ep))]
 
 
 def test_each_cell(ep: pyepoll.Epoll[Any], eventfd: Callable[..., int]) -> None:
@@ -225,9 +225,9 @@ def test_epolls_that_watch_nothing_and_duplicates(ep: pyepoll.Epoll[Any]) -> Non
     assert [row[1:] for row in rows_of(ep)] == [("", "", "", "watches nothing")]
     fd = os.eventfd(0)
     ep.register(fd)
-    copy = os.dup(ep.fileno())
+    copy = os.dup(instance_fd(ep))
     page = next(ps.one(os.getpid()))
-    assert (str(copy), "", "", "", f"is epoll {ep.fileno()} once more") in page.rows
+    assert (str(copy), "", "", "", f"is epoll {instance_fd(ep)} once more") in page.rows
     own = [each for each in page.document["epolls"] if each["same_as"] is None]
     assert f"{len(own)} epoll" in page.heading[0], "it counts once"
     assert f"{sum(len(each['watched']) for each in own)} fd" in page.heading[0]

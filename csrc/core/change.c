@@ -1,5 +1,7 @@
 #include "core/change.h"
 
+#include <errno.h>
+
 uint32_t
 change_next_generation(Instance *self)
 {
@@ -47,6 +49,15 @@ change_shadow(Instance *self, int fd)
 }
 
 Registration
+change_forget(Instance *self, int fd)
+{
+    Registration lost = change_remove(self, fd);
+    change_shadow(self, fd);
+    change_complete(self);
+    return lost;
+}
+
+Registration
 change_undo(Instance *self, int fd, Registration before)
 {
     STATE_LOCK(self);
@@ -54,4 +65,16 @@ change_undo(Instance *self, int fd, Registration before)
     change_complete(self);
     STATE_UNLOCK(self);
     return refused;
+}
+
+int
+change_tell(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+{
+    struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
+    int epfd = self->epfd;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
+    Py_END_ALLOW_THREADS
+    return error;
 }

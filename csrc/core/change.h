@@ -25,6 +25,10 @@ Registration change_remove(Instance *self, int fd);
 /* The kernel may go on having an entry under `fd` that is no registration of ours any more. */
 void change_shadow(Instance *self, int fd);
 
+/* The registered file is not the one under `fd` any more: forget it, a complete change. What was there is the
+ * caller's. */
+Registration change_forget(Instance *self, int fd);
+
 /* The kernel refused: put `before` back. What stood in its place is the caller's. */
 Registration change_undo(Instance *self, int fd, Registration before);
 
@@ -36,6 +40,9 @@ change_begin(Instance *self)
     self->begun = self->clock + 1;
     return self->begun;
 }
+
+/* epoll_ctl without the GIL. 0 or an errno. */
+int change_tell(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation);
 
 /* Needs no GIL. */
 static inline void

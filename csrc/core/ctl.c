@@ -4,25 +4,13 @@
 #include "base/wakeup.h"
 #include "core/change.h"
 #include "core/repair/repair.h"
+#include "core/repair/stale.h"
 #include "errors.h"
 
 #include <errno.h>
 #include <fcntl.h>
 
-/* epoll_ctl without the GIL. 0 or an errno. */
-static int
-kernel_ctl(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
-{
-    struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
-    int epfd = self->epfd;
-    int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
-    Py_END_ALLOW_THREADS
-    return error;
-}
-
-/* The same for a change that is installed. If the kernel accepts it, it is complete and the ctl lock is
+/* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, it is complete and the ctl lock is
  * released, before the GIL is waited for; of an errno, the caller still has the lock. */
 static int
 kernel_change(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
@@ -145,12 +133,10 @@ register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registrat
     if (error != 0) {
         return error;
     }
-    bool registered = interest_get(&self->list, fd) != NULL;
     Registration now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
     error = replace(self, EPOLL_CTL_ADD, fd, now, old);
-    if (error == EEXIST && !registered && !self->foreign) {
-        /* A stale registration whose file has the fd again, as another duplicate. */
-        kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0);
+    if (error == EEXIST && stale_is_entry(self, fd)) {
+        change_tell(self, EPOLL_CTL_DEL, fd, 0, 0);
         registration_release(old);
         now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
         error = replace(self, EPOLL_CTL_ADD, fd, now, old);
@@ -295,16 +281,6 @@ modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *dat
                              : change_in_place(self, fd, present, *asked, data, old);
 }
 
-/* The registered file is not the one under this fd any more: forget it. What was there is the caller's. */
-static Registration
-forget(Instance *self, int fd)
-{
-    Registration lost = change_remove(self, fd);
-    change_shadow(self, fd);
-    change_complete(self);
-    return lost;
-}
-
 static int
 modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
 {
@@ -318,7 +294,7 @@ modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
     int error = modify_locked(self, fd, rearm, &asked, data, &old);
     if (error != 0) {
         if (interest_get(&self->list, fd) != NULL && is_gone(self, error, fd)) {
-            lost = forget(self, fd);
+            lost = change_forget(self, fd);
         }
         mutex_unlock(&self->ctl);
     }
@@ -397,78 +373,4 @@ int
 ctl_unregister_only(Instance *self, int fd, const PyObject *data)
 {
     return unregister(self, fd, data);
-}
-
-/* Tell the kernel a registration's mask once more. An exclusive one cannot be modified, but it can be removed
- * and added with the same epoll data; false if that failed half-way. */
-static bool
-tell_again(const Instance *self, int fd, uint32_t mask, uint32_t generation)
-{
-    if ((mask & EPOLLEXCLUSIVE) == 0) {
-        kernel_ctl(self, EPOLL_CTL_MOD, fd, mask, generation);
-        return true;
-    }
-    return kernel_ctl(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
-           kernel_ctl(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
-}
-
-/* The registration that is to report again an event which was fetched at `seen`, or NULL. A one-shot that a
- * rebuild took for fired is not, if its event was fetched before. With the state lock. */
-static Registration *
-to_report_again(const Instance *self, uint64_t epoll_data, const Seen *seen)
-{
-    Registration *present = interest_find(&self->list, epoll_data);
-    if (present == NULL || present->changed > seen->returned || interest_is_disarmed(present, seen->started) ||
-        (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
-        return NULL;
-    }
-    present->disarmed = false;
-    return present;
-}
-
-/* The mask to tell the kernel for such an event; 0 if there is none. */
-static uint32_t
-mask_to_tell(Instance *self, uint64_t epoll_data, const Seen *seen)
-{
-    STATE_LOCK(self);
-    const Registration *present = to_report_again(self, epoll_data, seen);
-    uint32_t mask = present != NULL ? present->mask : 0;
-    STATE_UNLOCK(self);
-    return mask;
-}
-
-/* A forked copy has no instance yet that could be told: it arms what it owes when it gets one, so an unused
- * copy costs no system call. False where it is no such copy. */
-static bool
-owe(Instance *self, uint64_t epoll_data, const Seen *seen)
-{
-    instance_notice_fork(self);
-    STATE_LOCK(self);
-    bool copy = self->standing == FORKED_COPY;
-    Registration *present = copy ? to_report_again(self, epoll_data, seen) : NULL;
-    if (present != NULL) {
-        present->owed = true;
-    }
-    STATE_UNLOCK(self);
-    return copy;
-}
-
-void
-ctl_report_again(Instance *self, uint64_t epoll_data, const Seen *seen)
-{
-    if (owe(self, epoll_data, seen) || instance_enter(self) != 0) {
-        return;
-    }
-    Registration lost = {0};
-    mutex_lock(&self->ctl);
-    int fd = epoll_data_fd(epoll_data);
-    uint32_t mask = mask_to_tell(self, epoll_data, seen);
-    if (mask != 0 && !tell_again(self, fd, mask, epoll_data_generation(epoll_data))) {
-        lost = forget(self, fd);
-        STATE_LOCK(self);
-        self->lost++;
-        STATE_UNLOCK(self);
-    }
-    end(self);
-    registration_release(&lost);
 }

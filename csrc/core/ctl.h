@@ -23,8 +23,4 @@ int ctl_unregister(Instance *self, int fd);
 /* The same, unless something else was registered meanwhile: with other data than these. */
 int ctl_unregister_only(Instance *self, int fd, const PyObject *data);
 
-/* An event that was fetched at `seen` will not be handed out: tell the kernel to report an edge or a
- * one-shot again, unless it was told anything about the registration since. Best effort. */
-void ctl_report_again(Instance *self, uint64_t epoll_data, const Seen *seen);
-
 #endif

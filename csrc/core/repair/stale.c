@@ -1,5 +1,7 @@
 #include "core/repair/stale.h"
 
+#include "base/fdinfo.h"
+#include "base/syscalls.h"
 #include "core/change.h"
 
 #include <errno.h>
@@ -70,9 +72,7 @@ forget_closed(Instance *self, uint64_t epoll_data)
     int fd = epoll_data_fd(epoll_data);
     Registration lost = {0};
     if (interest_find(&self->list, epoll_data) != NULL && fcntl(fd, F_GETFD) < 0) {
-        lost = change_remove(self, fd);
-        change_shadow(self, fd);
-        change_complete(self);
+        lost = change_forget(self, fd);
         STATE_LOCK(self);
         self->lost++;
         count(self, STALE, epoll_data);
@@ -96,4 +96,49 @@ stale_check_open(Instance *self, uint64_t epoll_data)
     instance_leave(self);
     registration_release(&lost);
     return lost.generation == 0;
+}
+
+typedef struct {
+    int fd;
+    uint64_t epoll_data;
+    int entries; /* under the fd, so far */
+    int nth;     /* of them, the one with this data; -1: none yet */
+} Search;
+
+static bool
+find_nth(const KernelEntry *entry, void *arg)
+{
+    Search *search = arg;
+    if (entry->fd == search->fd) {
+        search->nth = entry->data == search->epoll_data ? search->entries : search->nth;
+        search->entries++;
+    }
+    return search->nth < 0;
+}
+
+/* Whether a registration is of the file that `fd` is now; also if that cannot be seen. Without the GIL. */
+static bool
+is_of_this_file(const Instance *self, int fd, uint32_t generation)
+{
+    Search search = {.fd = fd, .epoll_data = epoll_data_of(fd, generation), .nth = -1};
+    int thread = sys_gettid();
+    return fdinfo_each(self->epfd, true, find_nth, &search) != 0 || search.nth < 0 ||
+           sys_kcmp_watched(thread, self->epfd, fd, search.nth, thread, fd) <= 0;
+}
+
+bool
+stale_is_entry(Instance *self, int fd)
+{
+    const Registration *present = interest_get(&self->list, fd);
+    if (self->foreign || present == NULL) {
+        return !self->foreign;
+    }
+    uint32_t generation = present->generation;
+    bool stale = false;
+    if (present->shadowed) {
+        Py_BEGIN_ALLOW_THREADS
+        stale = !is_of_this_file(self, fd, generation);
+        Py_END_ALLOW_THREADS
+    }
+    return stale;
 }

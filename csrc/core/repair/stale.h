@@ -39,4 +39,8 @@ bool stale_judge(Instance *self, const Seen *seen, uint64_t epoll_data);
  * what reported is stale. */
 bool stale_check_open(Instance *self, uint64_t epoll_data);
 
+/* The kernel has an entry of `fd` and of the file that it is now: whether that is a stale registration of ours, whose
+ * file has the fd again as another duplicate. With the ctl lock. */
+bool stale_is_entry(Instance *self, int fd);
+
 #endif

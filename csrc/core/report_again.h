@@ -1,0 +1,11 @@
+/* Events that were fetched and are not handed out. */
+#ifndef PYEPOLL_REPORT_AGAIN_H
+#define PYEPOLL_REPORT_AGAIN_H
+
+#include "core/instance.h"
+
+/* An event that was fetched at `seen` will not be handed out: tell the kernel to report an edge or a
+ * one-shot again, unless it was told anything about the registration since. Best effort. */
+void report_again(Instance *self, uint64_t epoll_data, const Seen *seen);
+
+#endif
