@@ -204,18 +204,37 @@ epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(epfd);
 }
 
-/* The two calls below are made between enter and leave: the fd cannot become another file's meanwhile. */
+/* Enter, with the ctl lock: until end_call(), the kernel instance keeps its fd. 0, or -1 with an exception. */
+static int
+begin_call(const Epoll *self)
+{
+    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
+    if (status == 0) {
+        mutex_lock(&self->instance->ctl);
+    }
+    else if (status == IS_CLOSED) {
+        refuse_closed(self);
+    }
+    return status == 0 ? 0 : -1;
+}
+
+static void
+end_call(const Epoll *self)
+{
+    mutex_unlock(&self->instance->ctl);
+    instance_leave(self->instance);
+}
+
 static PyObject *
 epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
 {
     struct epoll_params params;
-    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
-    if (status != 0) {
-        return none_or_error(self, status);
+    if (begin_call(self) < 0) {
+        return NULL;
     }
     int epfd = self->instance->epfd;
     int error = params_read(epfd, &params);
-    instance_leave(self->instance);
+    end_call(self);
     return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
 }
 
@@ -231,13 +250,12 @@ epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
         params_convert(given, &params) < 0) {
         return NULL;
     }
-    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
-    if (status != 0) {
-        return none_or_error(self, status);
+    if (begin_call(self) < 0) {
+        return NULL;
     }
     int epfd = self->instance->epfd;
     int error = params_write(epfd, &params);
-    instance_leave(self->instance);
+    end_call(self);
     return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
 }
 

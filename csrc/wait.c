@@ -133,9 +133,9 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
         return status;
     }
     /* What the kernel watches besides the registrations: those of others, and stale ones. */
-    bool beside = self->foreign || self->stale.found;
+    bool beside = self->foreign || batch->seen.stale;
     int room = room_for(self, &batch->seen);
-    int capacity = self->stale.found ? room : Py_MIN(room, wait->maxevents);
+    int capacity = batch->seen.stale ? room : Py_MIN(room, wait->maxevents);
     int epfd = batch->seen.epfd;
     int count = 0;
     *error = 0;
@@ -300,13 +300,12 @@ wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
     if (instance_enter_wait(self, &seen) != 0) {
         return;
     }
-    uint64_t rebuilt_at = self->stale.rebuilt_at;
     int64_t start = monotonic_now();
     Py_BEGIN_ALLOW_THREADS
-    if (idle->guard_fd < 0 || idle->rebuilt_at != rebuilt_at) {
+    if (idle->guard_fd < 0 || idle->rebuilt_at != seen.rebuilt) {
         wait_idle_end(idle);
         idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
-        idle->rebuilt_at = rebuilt_at;
+        idle->rebuilt_at = seen.rebuilt;
     }
     rest(idle, time_left(wait), set);
     if (idle->guard_fd >= 0) {
@@ -352,11 +351,8 @@ int
 wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
 {
     int status = wait_any(self, wait, batch);
-    STATE_LOCK(self);
-    bool sifts = self->stale.found;
-    STATE_UNLOCK(self);
     batch->fetched = batch->count;
-    if (status == 0 && batch->count > 0 && sifts) {
+    if (status == 0 && batch->count > 0 && batch->seen.stale) {
         sift(self, wait, batch);
     }
     return status;

@@ -61,7 +61,7 @@ typedef struct {
     int users;         /* threads between enter and leave */
     int waiters;       /* of these, the threads that wait */
     InterestList list;
-    uint32_t generation; /* the last one given out */
+    atomic_uint generation; /* the last one given out */
     uint32_t first;      /* the one before the first; random, so that other epolls' data do not look like ours */
     _Atomic uint64_t clock; /* changes completed; set by the holder of the ctl lock, also without the GIL */
     uint64_t begun;         /* changes begun: one more than `clock` while one is under way */
@@ -143,6 +143,8 @@ static inline void instance_leave(Instance *self);
 typedef struct {
     int epfd;
     int count;         /* registrations when it began */
+    bool stale;        /* a stale registration was reporting then */
+    uint64_t rebuilt;  /* stale.rebuilt_at then */
     uint64_t started;  /* changes completed when it began */
     uint64_t returned; /* changes begun when it had returned */
 } Seen;
@@ -207,7 +209,13 @@ instance_begin_wait(Instance *self, Seen *seen)
     self->users++;
     self->waiters++;
     self->waits++;
-    *seen = (Seen){.epfd = self->epfd, .count = self->list.count, .started = self->clock};
+    *seen = (Seen){
+        .epfd = self->epfd,
+        .count = self->list.count,
+        .stale = self->stale.found,
+        .rebuilt = self->stale.rebuilt_at,
+        .started = self->clock,
+    };
 }
 
 static inline int

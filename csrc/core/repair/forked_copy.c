@@ -100,7 +100,10 @@ adopt(Instance *self, int depth)
         return standing == UNRELATED_FD ? refuse(self, FD_IS_UNRELATED) : 0;
     }
     mutex_lock(&self->ctl);
-    if (self->standing == FORKED_COPY) {
+    STATE_LOCK(self);
+    bool copy = self->standing == FORKED_COPY; /* still: another thread may have been first */
+    STATE_UNLOCK(self);
+    if (copy) {
         error = adopt_locked(self, &lost);
     }
     mutex_unlock(&self->ctl);
