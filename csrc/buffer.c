@@ -1,7 +1,7 @@
 #include "buffer.h"
 
-#include "convert.h"
 #include "base/atfork.h"
+#include "convert.h"
 #include "module.h"
 
 #include <limits.h>

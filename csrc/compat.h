@@ -57,7 +57,8 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value)
     return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
-/* 1 and, unless `value` is NULL, a new reference; 0 and NULL where the key is missing, -1 with an exception. */
+/* 1 and, unless `value` is NULL, a new reference; 0 and NULL where the key is missing, -1 with an exception.
+ */
 static inline int
 PyDict_Pop(PyObject *dict, PyObject *key, PyObject **value)
 {

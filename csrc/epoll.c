@@ -172,7 +172,9 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
     }
     int fd = instance_public_fd(instance);
     instance_leave(instance);
-    const char *cause = error == ELOOP ? " (epolls nest at most 5 deep, and an Epoll in an Epoll counts twice)" : "";
+    const char *cause = error == ELOOP
+                            ? " (epolls nest at most 5 deep, and an Epoll in an Epoll counts twice)"
+                            : "";
     return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d%s", fd, cause);
 }
 
@@ -204,7 +206,8 @@ epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(epfd);
 }
 
-/* Enter, with the ctl lock: until end_call(), the kernel instance keeps its fd. 0, or -1 with an exception. */
+/* Enter, with the ctl lock: until end_call(), the kernel instance keeps its fd. 0, or -1 with an exception.
+ */
 static int
 begin_call(const Epoll *self)
 {
@@ -389,10 +392,12 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
     Instance *instance = self->instance;
     STATE_LOCK(instance);
     unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale_events;
-    unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds, lost = instance->lost;
+    unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds,
+                       lost = instance->lost;
     STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures", rebuilds,
-                         "failed_rebuilds", failed, "dropped", lost, "pwait2", (int)wait_uses_pwait2());
+    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
+                         rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",
+                         (int)wait_uses_pwait2());
 }
 
 static Py_ssize_t

@@ -1,8 +1,8 @@
 #include "errors.h"
 
 #include "base/fdinfo.h"
-#include "flags.h"
 #include "base/syscalls.h"
+#include "flags.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -157,7 +157,9 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
         explain_invalid(op, epfd, fd, mask, cause, size);
         break;
     case ELOOP:
-        snprintf(cause, size, "epolls would watch each other in a circle, or nest more than 5 deep; an Epoll in an Epoll counts twice");
+        snprintf(cause, size,
+                 "epolls would watch each other in a circle, or nest more than 5 deep; an Epoll in an Epoll "
+                 "counts twice");
         break;
     case ENOSPC:
         explain_watch_limit(cause, size);

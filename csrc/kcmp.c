@@ -1,9 +1,9 @@
 /* kcmp(2): whether two numbers stand for one open file. Nothing else can tell for files that share an inode,
  * as all eventfds, timerfds, signalfds and epolls do. */
+#include "base/syscalls.h"
 #include "convert.h"
 #include "errors.h"
 #include "module.h"
-#include "base/syscalls.h"
 
 static int
 ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])

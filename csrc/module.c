@@ -1,10 +1,10 @@
 /* The extension module: tables, and what an interpreter's copy is made of. */
 #include "module.h"
 
-#include "errors.h"
-#include "flags.h"
 #include "base/atfork.h"
 #include "core/instance.h"
+#include "errors.h"
+#include "flags.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -35,12 +35,12 @@ use_events(PyObject *module, PyObject *event_class)
 
 PyDoc_STRVAR(use_pwait2_doc,
 "use_pwait2($module, use, /)\n--\n\n"
-"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return what was in force.\n\n"
+"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return the old value.\n\n"
 "Without it, timeouts are rounded up to the millisecond and nothing else changes. The setting is the whole\n"
-"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program that\n"
-"a seccomp filter would kill for the call turns it off before its first wait, with this function or with the\n"
-"environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the call in any\n"
-"case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
+"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program\n"
+"that a seccomp filter would kill for the call turns it off before its first wait, with this function or\n"
+"with the environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the\n"
+"call in any case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
 
 static PyObject *
 use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)

@@ -8,7 +8,8 @@
 int params_read(int epfd, struct epoll_params *params);
 int params_write(int epfd, const struct epoll_params *params);
 
-/* The objects (busy_poll_usecs, busy_poll_budget, prefer_busy_poll) to a struct: 0, or -1 with an exception. */
+/* The objects (busy_poll_usecs, busy_poll_budget, prefer_busy_poll) to a struct: 0, or -1 with an exception.
+ */
 int params_convert(PyObject *const given[3], struct epoll_params *params);
 
 /* The same as a tuple: a new reference. */

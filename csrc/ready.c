@@ -1,10 +1,10 @@
 #include "ready.h"
 
-#include "convert.h"
-#include "core/report_again.h"
 #include "base/atfork.h"
-#include "key.h"
+#include "convert.h"
 #include "core/repair/stale.h"
+#include "core/report_again.h"
+#include "key.h"
 
 #include <limits.h>
 
@@ -69,8 +69,8 @@ new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *a
     return pair;
 }
 
-/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an int.
- * The other half is not set by a program that sets only the fd. */
+/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an
+ * int. The other half is not set by a program that sets only the fd. */
 static PyObject *
 foreign_pair(Instance *self, uint64_t word, uint32_t events)
 {
@@ -95,7 +95,8 @@ look_up(Instance *self, uint64_t word, const Seen *seen)
     Look look = {0};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, word);
-    look.ended = self->standing == CLOSED || (present != NULL && interest_is_disarmed(present, seen->started));
+    look.ended = self->standing == CLOSED ||
+                 (present != NULL && interest_is_disarmed(present, seen->started));
     if (present != NULL && !look.ended) {
         look.data = Py_NewRef(present->data);
         look.check = present->countdown == 0 || --present->countdown == 0;
@@ -162,8 +163,9 @@ typedef struct {
     Seen seen; /* the batch's */
 } Taken;
 
-/* The event was not handed out, for the exception that is set: it is the next again. Where Python code that has
- * run meanwhile, or another thread, went on with the same iterator, it is given back to the kernel instead. */
+/* The event was not handed out, for the exception that is set: it is the next again. Where Python code that
+ * has run meanwhile, or another thread, went on with the same iterator, it is given back to the kernel
+ * instead. */
 static void
 batch_take_back(Instance *self, Batch *batch, const Taken *taken)
 {

@@ -1,10 +1,10 @@
 /* A Selector: what selectors.EpollSelector does, on an Epoll whose data are the SelectorKeys.
- *
+ * 
  * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in
  * `_fd_to_key`, which keeps it until it is unregistered, whatever became of the file. After each change of
- * its own a call brings the dict up to the registration as it is then, without a lock, as a key in the dict may
- * have Python code of its own; so, whoever was first to tell the kernel, the two agree once all calls have
- * returned. */
+ * its own a call brings the dict up to the registration as it is then, without a lock, as a key in the dict
+ * may have Python code of its own; so, whoever was first to tell the kernel, the two agree once all calls
+ * have returned. */
 #ifndef PYEPOLL_SELECTOR_H
 #define PYEPOLL_SELECTOR_H
 

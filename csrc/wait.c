@@ -1,11 +1,11 @@
 #include "wait.h"
 
-#include "convert.h"
-#include "core/report_again.h"
-#include "core/repair/repair.h"
-#include "errors.h"
-#include "core/repair/stale.h"
 #include "base/syscalls.h"
+#include "convert.h"
+#include "core/repair/repair.h"
+#include "core/repair/stale.h"
+#include "core/report_again.h"
+#include "errors.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -79,8 +79,8 @@ wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, 
     if (count >= 0 || error == EINTR || error == EBADF) {
         return count;
     }
-    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes: ENOSYS,
-     * EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
+    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes:
+     * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
     count = wait_milliseconds(epfd, events, maxevents, timeout, set);
     if (count >= 0 || errno != error) {
         atomic_store(&use_pwait2, false);
@@ -88,8 +88,8 @@ wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, 
     return count;
 }
 
-/* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that it
- * leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
+/* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that
+ * it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
 static int
 room_for(const Instance *self, const Seen *seen)
 {
@@ -238,8 +238,8 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
     }
 }
 
-/* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be handed
- * out, and give back the rest. */
+/* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be
+ * handed out, and give back the rest. */
 static void
 sift(Instance *self, const WaitFor *wait, Batch *batch)
 {
@@ -259,8 +259,8 @@ sift(Instance *self, const WaitFor *wait, Batch *batch)
     batch->count = kept;
 }
 
-/* An epoll that watches the instance by edges wakes when something new happens in it; what merely goes on being
- * ready, as a stale registration does, wakes it once. An fd, or -1. */
+/* An epoll that watches the instance by edges wakes when something new happens in it; what merely goes on
+ * being ready, as a stale registration does, wakes it once. An fd, or -1. */
 static int
 new_guard(int epfd)
 {

@@ -42,16 +42,17 @@ bool wait_has_expired(const WaitFor *wait);
  * empty, also where `fetched` is not 0: all were stale; IS_CLOSED; or -1 with an exception. */
 int wait_fetch(Instance *self, const WaitFor *wait, Batch *batch);
 
-/* A batch had events, but nothing was handed out. Whether to wait again: not where the time is up. Where stale
- * registrations report that cannot be removed now, this call itself waits until something else happens. */
+/* A batch had events, but nothing was handed out. Whether to wait again: not where the time is up. Where
+ * stale registrations report that cannot be removed now, this call itself waits until something else happens.
+ */
 bool wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle);
 void wait_idle_end(Idle *idle);
 
 /* wait_fetch() until there is an event that can be handed out. */
 int wait_batch(Instance *self, const WaitFor *wait, Batch *batch);
 
-/* Do without epoll_pwait2 if the environment variable PYEPOLL_NO_PWAIT2 is neither empty nor 0. Looked at once in
- * the process. */
+/* Do without epoll_pwait2 if the environment variable PYEPOLL_NO_PWAIT2 is neither empty nor 0. Looked at
+ * once in the process. */
 void wait_read_environment(void);
 
 /* Use epoll_pwait2, or do as if this kernel had none. Returns what was in force. */

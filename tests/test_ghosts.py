@@ -316,7 +316,9 @@ def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int
         for fd in fds:
             os.eventfd_read(fd)
     elif mask & Event.ET:
-        assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in sorted(fds)], "a rebuild may report an edge again"
+        assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in sorted(fds)], (
+            "a rebuild may report an edge again"
+        )
     assert wake_ups(ep) <= MOST_WAITS
     assert cured(ep)
     assert sorted(ep.registrations) == sorted(fds)

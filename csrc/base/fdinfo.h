@@ -1,5 +1,5 @@
-/* What /proc says of the calling thread's fds: the kernel's own view. Plain C, for use without the GIL. A thread
- * may have an fd table of its own (unshare(CLONE_FILES)), so it is never /proc/self that is read. */
+/* What /proc says of the calling thread's fds: the kernel's own view. Plain C, for use without the GIL. A
+ * thread may have an fd table of its own (unshare(CLONE_FILES)), so it is never /proc/self that is read. */
 #ifndef PYEPOLL_FDINFO_H
 #define PYEPOLL_FDINFO_H
 

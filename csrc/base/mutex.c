@@ -58,9 +58,8 @@ wait_until_free(Mutex *mutex)
         cpu_relax();
     }
     unsigned word = atomic_load_explicit(&mutex->word, memory_order_relaxed);
-    if (has_holder(word) &&
-        ((word & MUTEX_WAITERS) != 0 ||
-         atomic_compare_exchange_strong(&mutex->word, &word, word | MUTEX_WAITERS))) {
+    if (has_holder(word) && ((word & MUTEX_WAITERS) != 0 ||
+                             atomic_compare_exchange_strong(&mutex->word, &word, word | MUTEX_WAITERS))) {
         futex_wait(&mutex->word, word | MUTEX_WAITERS, -1);
         return true;
     }

@@ -1,13 +1,13 @@
 /*
  * The one lock of the extension: a futex, the same on every CPython and every C library. It is not handed
- * over: whoever comes first when it is free gets it, so a thread that changes registrations in a loop does not
- * pay for a context switch each time. A mutex that a lost thread of the parent held is free in a forked
+ * over: whoever comes first when it is free gets it, so a thread that changes registrations in a loop does
+ * not pay for a context switch each time. A mutex that a lost thread of the parent held is free in a forked
  * copy, because the word also holds the number of the process.
  *
  *   word: 0 free; otherwise fork_epoch() << 2 | WAITERS? | LOCKED
  *
- * mutex_lock() is for code that holds the GIL (has an attached thread state). It never waits with the GIL, and
- * it never waits for the GIL while it has the mutex.
+ * mutex_lock() is for code that holds the GIL (has an attached thread state). It never waits with the GIL,
+ * and it never waits for the GIL while it has the mutex.
  */
 #ifndef PYEPOLL_MUTEX_H
 #define PYEPOLL_MUTEX_H

@@ -5,8 +5,8 @@
  *   epoll_ctl()                           … so that what it reports is known here before it can report it …
  *   change_complete() or change_undo()    … and then the change is complete, or was none.
  *
- * While a change is under way, its slot has a time that the clock has yet to reach. So of an event that fits no
- * registration, it can be seen whether that is settled: see core/repair/stale.h.
+ * While a change is under way, its slot has a time that the clock has yet to reach. So of an event that fits
+ * no registration, it can be seen whether that is settled: see core/repair/stale.h.
  */
 #ifndef PYEPOLL_CHANGE_H
 #define PYEPOLL_CHANGE_H

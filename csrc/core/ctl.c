@@ -10,8 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, it is complete and the ctl lock is
- * released, before the GIL is waited for; of an errno, the caller still has the lock. */
+/* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, it is complete and
+ * the ctl lock is released, before the GIL is waited for; of an errno, the caller still has the lock. */
 static int
 kernel_change(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
@@ -112,8 +112,8 @@ kept_mask(uint32_t mask)
     return kept ? mask : mask & ~(uint32_t)EPOLLWAKEUP;
 }
 
-/* Install a registration and tell the kernel. 0, and the ctl lock is released; or an errno, and what was there
- * is back. In `old`: what the caller is to release. */
+/* Install a registration and tell the kernel. 0, and the ctl lock is released; or an errno, and what was
+ * there is back. In `old`: what the caller is to release. */
 static int
 replace(Instance *self, int op, int fd, Registration now, Registration *old)
 {
@@ -229,8 +229,8 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
     return error;
 }
 
-/* Change a registration that the kernel may know though we do not, because others made it. 0, and the ctl lock
- * is released; -1 or an errno. */
+/* Change a registration that the kernel may know though we do not, because others made it. 0, and the ctl
+ * lock is released; -1 or an errno. */
 static int
 change_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
@@ -260,7 +260,8 @@ change_shadowed(Instance *self, int fd, const Registration *present, uint32_t ma
     return replace(self, EPOLL_CTL_MOD, fd, now, old);
 }
 
-/* modify and rearm, with the ctl lock, which is released if this returns 0. `*asked` is the mask to ask for. */
+/* modify and rearm, with the ctl lock, which is released if this returns 0. `*asked` is the mask to ask for.
+ */
 static int
 modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *data, Registration *old)
 {

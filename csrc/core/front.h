@@ -1,11 +1,11 @@
 /*
- * The front: the epoll whose fd fileno() gives away. It watches the kernel instance and nothing else, so it is
- * readable when the instance has ready events.
+ * The front: the epoll whose fd fileno() gives away. It watches the kernel instance and nothing else, so it
+ * is readable when the instance has ready events.
  *
- * A repair replaces the kernel instance. Whoever watches an epoll, an Epoll, select.epoll, an asyncio
- * loop, another interpreter or process, watches one kernel file and would be left with the old one. They watch
- * the front, which stays. So a repair has nobody to find, to lock or to tell, and only whoever asks for
- * fileno() pays for it: an fd, and one more step in the kernel for each wake-up.
+ * A repair replaces the kernel instance. Whoever watches an epoll, an Epoll, select.epoll, an asyncio loop,
+ * another interpreter or process, watches one kernel file and would be left with the old one. They watch the
+ * front, which stays. So a repair has nobody to find, to lock or to tell, and only whoever asks for fileno()
+ * pays for it: an fd, and one more step in the kernel for each wake-up.
  */
 #ifndef PYEPOLL_FRONT_H
 #define PYEPOLL_FRONT_H

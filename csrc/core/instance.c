@@ -279,8 +279,8 @@ instance_end_move(Instance *self)
     }
 }
 
-/* Leave the public fd open, if another Epoll of this interpreter has got it: somebody has closed it behind our
- * back. */
+/* Leave the public fd open, if another Epoll of this interpreter has got it: somebody has closed it behind
+ * our back. */
 static void
 leave_taken_fd(Instance *self)
 {
@@ -294,8 +294,8 @@ leave_taken_fd(Instance *self)
     PyErr_SetRaisedException(error);
 }
 
-/* Leave fds open that are not this instance's to close. In a child that never used its copy they are not, unless
- * they can be seen to be the inherited ones: an fd left open is the lesser evil. */
+/* Leave fds open that are not this instance's to close. In a child that never used its copy they are not,
+ * unless they can be seen to be the inherited ones: an fd left open is the lesser evil. */
 static void
 leave_unowned_fds(Instance *self, Standing before)
 {

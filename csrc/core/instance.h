@@ -1,11 +1,11 @@
 /*
- * One kernel epoll instance and all that this process knows about it: its fds, the interest list, and who
- * is using it. An Epoll is a handle on an Instance; fromfd makes a second handle on the same. This file has
- * its state, its locks, entering, leaving and closing. Repairs are in core/repair/.
+ * One kernel epoll instance and all that this process knows about it: its fds, the interest list, and who is
+ * using it. An Epoll is a handle on an Instance; fromfd makes a second handle on the same. This file has its
+ * state, its locks, entering, leaving and closing. Repairs are in core/repair/.
  *
- * Fds. `epfd` is the kernel instance. It is nobody else's: what fileno() gives away is the front, an
- * epoll that watches the instance and that no repair ever replaces (core/front.h). Until fileno() is first
- * called there is no front, and `epfd` is the fd that the front will take over.
+ * Fds. `epfd` is the kernel instance. It is nobody else's: what fileno() gives away is the front, an epoll
+ * that watches the instance and that no repair ever replaces (core/front.h). Until fileno() is first called
+ * there is no front, and `epfd` is the fd that the front will take over.
  *
  * Locks.
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python
@@ -16,8 +16,8 @@
  * References to Python objects are dropped outside both locks, and outside enter and leave.
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
- * two. close() marks the instance and wakes the waiters; the last user to leave closes the fds. So close waits
- * for nobody, and an fd cannot be reused under a system call of ours.
+ * two. close() marks the instance and wakes the waiters; the last user to leave closes the fds. So close
+ * waits for nobody, and an fd cannot be reused under a system call of ours.
  *
  * The clock counts changes. A slot of the interest list has the time at which its last change was complete,
  * and a wait the time at which it began; core/repair/stale.h says what follows from the two.
@@ -62,7 +62,7 @@ typedef struct {
     int waiters;       /* of these, the threads that wait */
     InterestList list;
     atomic_uint generation; /* the last one given out */
-    uint32_t first;      /* the one before the first; random, so that other epolls' data do not look like ours */
+    uint32_t first; /* the one before the first; random, so that other epolls' data do not look like ours */
     _Atomic uint64_t clock; /* changes completed; set by the holder of the ctl lock, also without the GIL */
     uint64_t begun;         /* changes begun: one more than `clock` while one is under way */
     struct {

@@ -2,8 +2,8 @@
  * The interest list: what this process asked the kernel to watch, by fd. Plain data with its own operations;
  * nothing here makes a system call or takes a lock.
  *
- * The kernel's list is keyed by (fd, open file description). It looks the file up by fd at each epoll_ctl, and
- * drops an entry only when the last duplicate of the file has been closed, in every process. So closing a
+ * The kernel's list is keyed by (fd, open file description). It looks the file up by fd at each epoll_ctl,
+ * and drops an entry only when the last duplicate of the file has been closed, in every process. So closing a
  * registered fd whose file has a duplicate leaves a stale registration: an entry that goes on reporting and
  * that no epoll_ctl can name. The fd may meanwhile belong to another file and be registered again. The
  * generation tells the two apart: each registration has its own, the kernel carries it in the epoll data, and
@@ -80,7 +80,8 @@ static inline Registration *
 interest_find(const InterestList *list, uint64_t epoll_data)
 {
     Registration *slot = interest_slot(list, epoll_data_fd(epoll_data));
-    bool live = slot != NULL && slot->generation != 0 && slot->generation == epoll_data_generation(epoll_data);
+    bool live = slot != NULL && slot->generation != 0 &&
+                slot->generation == epoll_data_generation(epoll_data);
     return live ? slot : NULL;
 }
 
@@ -105,7 +106,8 @@ int interest_reserve(InterestList *list, int fd);
 /* A registration as it starts out; it takes over the reference to `data`. */
 Registration registration_new(uint32_t generation, uint32_t mask, PyObject *data);
 
-/* Put `now` into the slot of `fd`, which must be reserved. Ownership of what was there passes to the caller. */
+/* Put `now` into the slot of `fd`, which must be reserved. Ownership of what was there passes to the caller.
+ */
 Registration interest_put(InterestList *list, int fd, Registration now);
 
 /* Drop the references of a registration that is in no list. Python code may run. */

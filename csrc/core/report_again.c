@@ -21,8 +21,8 @@ static Registration *
 to_report_again(const Instance *self, uint64_t epoll_data, const Seen *seen)
 {
     Registration *present = interest_find(&self->list, epoll_data);
-    if (present == NULL || present->changed > seen->returned || interest_is_disarmed(present, seen->started) ||
-        (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
+    if (present == NULL || present->changed > seen->returned ||
+        interest_is_disarmed(present, seen->started) || (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
         return NULL;
     }
     present->disarmed = false;

@@ -14,7 +14,8 @@ refuse(const Instance *self, int error)
 {
     int fd = instance_public_fd(self);
     if (error == FD_IS_UNRELATED) {
-        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now", fd);
+        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now",
+                 fd);
     }
     else {
         os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s", fd,
@@ -43,7 +44,8 @@ adopt_watched(Instance *self, int depth)
 {
     enum { KERNEL_DEPTH = 5 }; /* epolls nest no deeper, and fds may have been reused in a circle */
     PyObject *instances = self->module->instances; /* NULL once the module has been cleared */
-    PyObject *references = instances != NULL && depth < KERNEL_DEPTH ? PyDict_Values(instances) : PyList_New(0);
+    PyObject *references = instances != NULL && depth < KERNEL_DEPTH ? PyDict_Values(instances)
+                                                                     : PyList_New(0);
     if (references == NULL) {
         return -1;
     }

@@ -88,7 +88,8 @@ plan_moves(Plan *plan)
     return 0;
 }
 
-/* Whether a forked copy's fds are what they were; then its list may be read. 0, FD_IS_UNRELATED or an errno. */
+/* Whether a forked copy's fds are what they were; then its list may be read. 0, FD_IS_UNRELATED or an errno.
+ */
 static int
 check_fds(const Plan *plan)
 {
@@ -156,9 +157,9 @@ add_moves(Plan *plan, int epfd)
     return 0;
 }
 
-/* Whether the file under an fd is another than the registered one. To add what the old instance has is refused
- * with EEXIST, and changes nothing: forked copies read the old instance. What it has may be a stale entry of
- * the same fd: kcmp tells, if it may. What cannot be probed is kept. */
+/* Whether the file under an fd is another than the registered one. To add what the old instance has is
+ * refused with EEXIST, and changes nothing: forked copies read the old instance. What it has may be a stale
+ * entry of the same fd: kcmp tells, if it may. What cannot be probed is kept. */
 static bool
 is_reused(const Instance *self, const Move *move)
 {
@@ -240,8 +241,8 @@ move_all(Plan *plan)
     return take_place(plan->instance, epfd, plan->forked);
 }
 
-/* Write down which one-shots have fired: what is moved does not look it any more, and a fork may copy our list
- * at any time from here on. */
+/* Write down which one-shots have fired: what is moved does not look it any more, and a fork may copy our
+ * list at any time from here on. */
 static void
 mark_disarmed(Plan *plan)
 {

@@ -4,8 +4,8 @@
 #include "core/repair/forked_copy.h"
 #include "core/repair/rebuild.h"
 
-/* After a repair, none is tried again for so many times its own cost: repairs take a bounded part of the time,
- * whatever a program does. Until then stale events are dropped one by one. */
+/* After a repair, none is tried again for so many times its own cost: repairs take a bounded part of the
+ * time, whatever a program does. Until then stale events are dropped one by one. */
 enum { REST_AFTER_SUCCESS = 10, REST_AFTER_FAILURE = 100 };
 
 typedef enum {
@@ -36,8 +36,8 @@ see_entry(const KernelEntry *entry, void *arg)
     return self->foreign || !search->stale;
 }
 
-/* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Ours alone: in a
- * foreign instance it is removed only if others have none under this fd. */
+/* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Ours alone: in
+ * a foreign instance it is removed only if others have none under this fd. */
 static bool
 delete_entry(const Instance *self)
 {
@@ -134,7 +134,8 @@ repair_stale(Instance *self)
         int64_t end = monotonic_now();
         STATE_LOCK(self);
         self->stale.found = outcome == FAILED;
-        self->stale.retry_at = end + (end - start) * (outcome == FAILED ? REST_AFTER_FAILURE : REST_AFTER_SUCCESS);
+        self->stale.retry_at = end +
+                               (end - start) * (outcome == FAILED ? REST_AFTER_FAILURE : REST_AFTER_SUCCESS);
         self->rebuilds += outcome == REBUILT || outcome == DELETED;
         self->failed_rebuilds += outcome == FAILED;
         STATE_UNLOCK(self);

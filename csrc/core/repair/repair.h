@@ -14,8 +14,8 @@
 int repair_and_enter(Instance *self);
 int repair_and_enter_wait(Instance *self, Seen *seen);
 
-/* Become a user; a forked copy gets its own kernel instance first. 0, IS_CLOSED, or -1 with an exception: that
- * was not possible. */
+/* Become a user; a forked copy gets its own kernel instance first. 0, IS_CLOSED, or -1 with an exception:
+ * that was not possible. */
 static inline int
 repair_enter(Instance *self)
 {
