@@ -14,8 +14,7 @@
  * - it takes the reference (module_hold) when it stores the pointer and drops it (module_drop) as the last
  *   step of its deallocation. tp_clear does not drop it, so the pointer is valid as long as the object;
  * - tp_traverse visits it. Clearing such objects need not break a cycle through the module, since clearing
- *   the
- *   module (m_clear and its dict) drops every reference that the module has;
+ *   the module (m_clear and its dict) drops every reference that the module has;
  * - after m_clear the members are NULL, and code of the objects may still run, from a finalizer or a weak
  *   reference's callback. Whoever reads a member there copes with NULL; module_type() makes it an exception.
  */
