@@ -104,7 +104,7 @@ room_for(const Instance *self, const Seen *seen)
 
 /* Give the batch an array of `capacity`: the one it has, the one on hand, or a new one. 0 or -1. */
 static int
-reserve(Instance *self, Batch *batch, int capacity)
+reserve_array(Instance *self, Batch *batch, int capacity)
 {
     if (batch->array == NULL) {
         STATE_LOCK(self);
@@ -139,7 +139,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     int epfd = batch->seen.epfd;
     int count = 0;
     *error = 0;
-    if (reserve(self, batch, capacity) < 0) {
+    if (reserve_array(self, batch, capacity) < 0) {
         PyErr_NoMemory();
         status = -1;
     }
@@ -276,7 +276,7 @@ new_guard(int epfd)
 /* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
  * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. */
 static void
-rest(const Idle *idle, int64_t left, const sigset_t *set)
+rest_a_while(const Idle *idle, int64_t left, const sigset_t *set)
 {
     enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
     int over = idle->guard_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
@@ -307,7 +307,7 @@ wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
         idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
         idle->rebuilt_at = seen.rebuilt;
     }
-    rest(idle, time_left(wait), set);
+    rest_a_while(idle, time_left(wait), set);
     if (idle->guard_fd >= 0) {
         wait_once(idle->guard_fd, &event, 1, time_left(wait), set);
     }

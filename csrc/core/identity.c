@@ -42,12 +42,12 @@ watches(int epfd, int fd)
 typedef struct {
     const Identity *identity;
     Evidence evidence;
-} Search;
+} IdentitySearch;
 
 static bool
 see_front_entry(const KernelEntry *entry, void *arg)
 {
-    Search *search = arg;
+    IdentitySearch *search = arg;
     search->evidence.any = true;
     search->evidence.ours |= entry->fd == search->identity->epfd &&
                              entry->data == identity_front_data(search->identity->first);
@@ -56,9 +56,9 @@ see_front_entry(const KernelEntry *entry, void *arg)
 }
 
 static bool
-see_entry(const KernelEntry *entry, void *arg)
+see_identity_entry(const KernelEntry *entry, void *arg)
 {
-    Search *search = arg;
+    IdentitySearch *search = arg;
     identity_see(search->identity, entry, &search->evidence);
     return !search->evidence.ours;
 }
@@ -71,7 +71,7 @@ check_front(const Identity *identity)
     if (status <= 0) {
         return status;
     }
-    Search search = {.identity = identity};
+    IdentitySearch search = {.identity = identity};
     int error = fdinfo_each(identity->front_fd, true, see_front_entry, &search);
     return error != 0 ? error : search.evidence.ours ? 0 : FD_IS_UNRELATED;
 }
@@ -93,7 +93,7 @@ identity_check(const Identity *identity)
     if (seen != 0) {
         return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
     }
-    Search search = {.identity = identity};
-    int error = fdinfo_each(identity->epfd, false, see_entry, &search);
+    IdentitySearch search = {.identity = identity};
+    int error = fdinfo_each(identity->epfd, false, see_identity_entry, &search);
     return error != 0 ? error : identity_verdict(&search.evidence);
 }

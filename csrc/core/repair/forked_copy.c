@@ -10,7 +10,7 @@
 static int adopt(Instance *self, int depth);
 
 static int
-refuse(const Instance *self, int error)
+refuse_copy(const Instance *self, int error)
 {
     int fd = instance_public_fd(self);
     if (error == FD_IS_UNRELATED) {
@@ -99,7 +99,7 @@ adopt(Instance *self, int depth)
     self->users += standing == FORKED_COPY; /* as enter does, which refuses copies */
     STATE_UNLOCK(self);
     if (standing != FORKED_COPY) {
-        return standing == UNRELATED_FD ? refuse(self, FD_IS_UNRELATED) : 0;
+        return standing == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
     }
     mutex_lock(&self->ctl);
     STATE_LOCK(self);
@@ -111,7 +111,7 @@ adopt(Instance *self, int depth)
     mutex_unlock(&self->ctl);
     instance_leave(self);
     lost_release(&lost);
-    return error != 0 ? refuse(self, error) : 0;
+    return error != 0 ? refuse_copy(self, error) : 0;
 }
 
 int

@@ -45,7 +45,7 @@ compare_fd(const void *left, const void *right)
 }
 
 static bool
-see_entry(const KernelEntry *entry, void *arg)
+see_move(const KernelEntry *entry, void *arg)
 {
     Plan *plan = arg;
     Move key = {.fd = entry->fd};
@@ -105,7 +105,7 @@ check_fds(const Plan *plan)
 static int
 read_kernel(Plan *plan)
 {
-    int error = fdinfo_each(plan->identity.epfd, plan->count > 0, see_entry, plan);
+    int error = fdinfo_each(plan->identity.epfd, plan->count > 0, see_move, plan);
     if (!plan->forked) {
         return error;
     }
@@ -121,7 +121,7 @@ read_kernel(Plan *plan)
 }
 
 static int
-ctl(int epfd, int op, const Move *move)
+tell_new(int epfd, int op, const Move *move)
 {
     /* The kernel adds ERR and HUP to whatever is asked for, so a fired one-shot is not quite disarmed in the
      * new instance: `disarmed` in its registration makes up for that. */
@@ -148,7 +148,7 @@ add_moves(Plan *plan, int epfd)
         if (!move->known && !plan->forked) {
             continue; /* closed, and kept in our list until it is touched */
         }
-        int error = ctl(epfd, EPOLL_CTL_ADD, move);
+        int error = tell_new(epfd, EPOLL_CTL_ADD, move);
         if (error != 0 && !means_dead(error)) {
             return error;
         }
@@ -180,7 +180,7 @@ drop_reused(Plan *plan, int epfd)
     for (int i = 0; i < plan->count; i++) {
         Move *move = &plan->moves[i];
         if (move->known && !move->dead && is_reused(plan->instance, move)) {
-            ctl(epfd, EPOLL_CTL_DEL, move);
+            tell_new(epfd, EPOLL_CTL_DEL, move);
             move->dead = true;
         }
     }

@@ -21,12 +21,12 @@ typedef struct {
     bool stale;      /* there is one */
     int same_fd;     /* entries under the fd that is known to have one */
     bool same_entry; /* one of them has its epoll data */
-} Search;
+} StaleSearch;
 
 static bool
-see_entry(const KernelEntry *entry, void *arg)
+see_stale_entry(const KernelEntry *entry, void *arg)
 {
-    Search *search = arg;
+    StaleSearch *search = arg;
     const Instance *self = search->instance;
     if (entry->fd == epoll_data_fd(self->stale.epoll_data)) {
         search->same_fd++;
@@ -50,11 +50,11 @@ delete_entry(const Instance *self)
 static Outcome
 repair_in_place(const Instance *self)
 {
-    Search search = {.instance = self};
+    StaleSearch search = {.instance = self};
     if (!self->foreign && delete_entry(self)) {
         return DELETED;
     }
-    int error = fdinfo_each(self->epfd, true, see_entry, &search);
+    int error = fdinfo_each(self->epfd, true, see_stale_entry, &search);
     if (self->foreign) {
         bool alone = error == 0 && search.same_fd == 1 && search.same_entry;
         return alone && delete_entry(self) ? DELETED : FAILED;

@@ -26,7 +26,7 @@ judge(const Instance *self, const Seen *seen, uint64_t epoll_data)
 
 /* With the state lock. */
 static void
-count(Instance *self, Verdict verdict, uint64_t epoll_data)
+count_verdict(Instance *self, Verdict verdict, uint64_t epoll_data)
 {
     self->stale_events += verdict == LATE || verdict == STALE;
     if (verdict == STALE && self->standing == OPEN) {
@@ -50,7 +50,7 @@ stale_judge(Instance *self, const Seen *seen, uint64_t epoll_data)
     }
     STATE_LOCK(self);
     Verdict verdict = judge(self, seen, epoll_data);
-    count(self, verdict, epoll_data);
+    count_verdict(self, verdict, epoll_data);
     STATE_UNLOCK(self);
     if (verdict != UNSETTLED || instance_enter(self) != 0) {
         return verdict == LIVE;
@@ -58,7 +58,7 @@ stale_judge(Instance *self, const Seen *seen, uint64_t epoll_data)
     mutex_lock(&self->ctl);
     STATE_LOCK(self);
     verdict = judge(self, seen, epoll_data);
-    count(self, verdict, epoll_data);
+    count_verdict(self, verdict, epoll_data);
     STATE_UNLOCK(self);
     mutex_unlock(&self->ctl);
     instance_leave(self);
@@ -75,7 +75,7 @@ forget_closed(Instance *self, uint64_t epoll_data)
         lost = change_forget(self, fd);
         STATE_LOCK(self);
         self->lost++;
-        count(self, STALE, epoll_data);
+        count_verdict(self, STALE, epoll_data);
         STATE_UNLOCK(self);
     }
     return lost;
@@ -103,12 +103,12 @@ typedef struct {
     uint64_t epoll_data;
     int entries; /* under the fd, so far */
     int nth;     /* of them, the one with this data; -1: none yet */
-} Search;
+} NthSearch;
 
 static bool
 find_nth(const KernelEntry *entry, void *arg)
 {
-    Search *search = arg;
+    NthSearch *search = arg;
     if (entry->fd == search->fd) {
         search->nth = entry->data == search->epoll_data ? search->entries : search->nth;
         search->entries++;
@@ -120,7 +120,7 @@ find_nth(const KernelEntry *entry, void *arg)
 static bool
 is_of_this_file(const Instance *self, int fd, uint32_t generation)
 {
-    Search search = {.fd = fd, .epoll_data = epoll_data_of(fd, generation), .nth = -1};
+    NthSearch search = {.fd = fd, .epoll_data = epoll_data_of(fd, generation), .nth = -1};
     int thread = sys_gettid();
     return fdinfo_each(self->epfd, true, find_nth, &search) != 0 || search.nth < 0 ||
            sys_kcmp_watched(thread, self->epfd, fd, search.nth, thread, fd) <= 0;
