@@ -132,10 +132,13 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     if (status != 0) {
         return status;
     }
-    /* What the kernel watches besides the registrations: those of others, and stale ones. */
-    bool beside = self->foreign || self->stale.found;
+    STATE_LOCK(self);
+    bool stale = self->stale.found;
     int room = room_for(self, &batch->seen);
-    int capacity = self->stale.found ? room : Py_MIN(room, wait->maxevents);
+    STATE_UNLOCK(self);
+    /* What the kernel watches besides the registrations: those of others, and stale ones. */
+    bool beside = self->foreign || stale;
+    int capacity = stale ? room : Py_MIN(room, wait->maxevents);
     int epfd = batch->seen.epfd;
     int count = 0;
     *error = 0;
@@ -238,22 +241,38 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
     }
 }
 
+/* Choose from an event on, around to the one before it. The mask of the others becomes 0, which no event has. */
+static void
+choose(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
+{
+    int chosen = 0;
+    for (unsigned i = 0; i < (unsigned)batch->count; i++) {
+        struct epoll_event *event = &batch->array->events[(from + i) % (unsigned)batch->count];
+        if (!is_due(self, &batch->seen, event->data.u64)) {
+            event->events = 0;
+        }
+        else if (chosen++ >= wait->maxevents) {
+            ctl_report_again(self, event->data.u64, &batch->seen);
+            event->events = 0;
+        }
+    }
+}
+
 /* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be handed
- * out, and give back the rest. */
+ * out, and give back the rest. The kernel reports all of them in the same order each time, so the choice begins
+ * at another each time. */
 static void
 sift(Instance *self, const WaitFor *wait, Batch *batch)
 {
     struct epoll_event *events = batch->array->events;
+    STATE_LOCK(self);
+    unsigned from = self->sifted++;
+    STATE_UNLOCK(self);
+    choose(self, wait, batch, from);
     int kept = 0;
     for (int i = 0; i < batch->count; i++) {
-        if (!is_due(self, &batch->seen, events[i].data.u64)) {
-            continue;
-        }
-        if (kept < wait->maxevents) {
+        if (events[i].events != 0) {
             events[kept++] = events[i];
-        }
-        else {
-            ctl_report_again(self, events[i].data.u64, &batch->seen);
         }
     }
     batch->count = kept;
@@ -273,19 +292,31 @@ new_guard(int epfd)
     return guard_fd;
 }
 
-/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
- * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. */
+/* Without the GIL. */
 static void
+close_guard(Idle *idle)
+{
+    if (idle->guard_fd >= 0) {
+        fork_close_private_fd(idle->guard_fd);
+        idle->guard_fd = -1;
+    }
+}
+
+/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
+ * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. False where a signal has ended
+ * that, whose handler is to run first. */
+static bool
 rest(const Idle *idle, int64_t left, const sigset_t *set)
 {
     enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
     int over = idle->guard_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
-    if (over > 0) {
-        int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
-        pause = left >= 0 ? Py_MIN(pause, left) : pause;
-        struct timespec span = {0, (long)pause};
-        ppoll(NULL, 0, &span, set);
+    if (over <= 0) {
+        return true;
     }
+    int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
+    pause = left >= 0 ? Py_MIN(pause, left) : pause;
+    struct timespec span = {0, (long)pause};
+    return ppoll(NULL, 0, &span, set) == 0 || errno != EINTR;
 }
 
 /* Wait until something happens in the instance besides stale registrations that go on reporting; close(), a
@@ -300,16 +331,17 @@ wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
     if (instance_enter_wait(self, &seen) != 0) {
         return;
     }
+    STATE_LOCK(self);
     uint64_t rebuilt_at = self->stale.rebuilt_at;
+    STATE_UNLOCK(self);
     int64_t start = monotonic_now();
     Py_BEGIN_ALLOW_THREADS
     if (idle->guard_fd < 0 || idle->rebuilt_at != rebuilt_at) {
-        wait_idle_end(idle);
+        close_guard(idle);
         idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
         idle->rebuilt_at = rebuilt_at;
     }
-    rest(idle, time_left(wait), set);
-    if (idle->guard_fd >= 0) {
+    if (rest(idle, time_left(wait), set) && idle->guard_fd >= 0) {
         wait_once(idle->guard_fd, &event, 1, time_left(wait), set);
     }
     Py_END_ALLOW_THREADS
@@ -323,8 +355,9 @@ void
 wait_idle_end(Idle *idle)
 {
     if (idle->guard_fd >= 0) {
-        fork_close_private_fd(idle->guard_fd);
-        idle->guard_fd = -1;
+        Py_BEGIN_ALLOW_THREADS
+        close_guard(idle);
+        Py_END_ALLOW_THREADS
     }
 }
 
@@ -340,7 +373,7 @@ wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle
     STATE_UNLOCK(self);
     idle->rounds++;
     if (wait->timeout == 0) {
-        return idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
+        return batch->full || idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
     }
     if (unresolved && !batch->full) {
         wait_guarded(self, wait, idle);
@@ -353,7 +386,8 @@ wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
 {
     int status = wait_any(self, wait, batch);
     STATE_LOCK(self);
-    bool sifts = self->stale.found;
+    /* Another thread may have repaired what this wait made room for. */
+    bool sifts = self->stale.found || batch->count > wait->maxevents;
     STATE_UNLOCK(self);
     batch->fetched = batch->count;
     if (status == 0 && batch->count > 0 && sifts) {

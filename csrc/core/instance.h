@@ -75,6 +75,7 @@ typedef struct {
         uint64_t rebuilt_at; /* the clock at the last rebuild: events fetched before prove nothing */
         int64_t retry_at;    /* no repair before this time, in nanoseconds of CLOCK_MONOTONIC */
     } stale;
+    unsigned sifted;     /* batches of which a wait chose events (sift) */
     int hint;            /* how many events a wait should have room for, if more than are registered */
     atomic_bool selects; /* a Selector's: an event of a SelectorKey yields the events that selectors know */
     Array *spare;
