@@ -91,12 +91,11 @@ wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, 
 /* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that
  * it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
 static int
-room_for(const Instance *self, const Seen *seen)
+room_for(const Seen *seen)
 {
     enum { LEAST = 64 };
-    int wanted = Py_MAX(seen->count, self->hint);
     int capacity = LEAST;
-    while (capacity < wanted) {
+    while (capacity < seen->watched) {
         capacity *= 2;
     }
     return capacity;
@@ -134,7 +133,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     }
     /* What the kernel watches besides the registrations: those of others, and stale ones. */
     bool beside = self->foreign || batch->seen.stale;
-    int room = room_for(self, &batch->seen);
+    int room = room_for(&batch->seen);
     int capacity = batch->seen.stale ? room : Py_MIN(room, wait->maxevents);
     int epfd = batch->seen.epfd;
     int count = 0;
@@ -238,22 +237,39 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
     }
 }
 
+/* Choose from an event on, around to the one before it. The mask of the others becomes 0, which no event has.
+ */
+static void
+choose(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
+{
+    int chosen = 0;
+    for (unsigned i = 0; i < (unsigned)batch->count; i++) {
+        struct epoll_event *event = &batch->array->events[(from + i) % (unsigned)batch->count];
+        if (!is_due(self, &batch->seen, event->data.u64)) {
+            event->events = 0;
+        }
+        else if (chosen++ >= wait->maxevents) {
+            report_again(self, event->data.u64, &batch->seen);
+            event->events = 0;
+        }
+    }
+}
+
 /* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be
- * handed out, and give back the rest. */
+ * handed out, and give back the rest. The kernel reports all of them in the same order each time, so the
+ * choice begins at another each time. */
 static void
 sift(Instance *self, const WaitFor *wait, Batch *batch)
 {
     struct epoll_event *events = batch->array->events;
+    STATE_LOCK(self);
+    unsigned from = self->sifted++;
+    STATE_UNLOCK(self);
+    choose(self, wait, batch, from);
     int kept = 0;
     for (int i = 0; i < batch->count; i++) {
-        if (!is_due(self, &batch->seen, events[i].data.u64)) {
-            continue;
-        }
-        if (kept < wait->maxevents) {
+        if (events[i].events != 0) {
             events[kept++] = events[i];
-        }
-        else {
-            report_again(self, events[i].data.u64, &batch->seen);
         }
     }
     batch->count = kept;
@@ -273,19 +289,31 @@ new_guard(int epfd)
     return guard_fd;
 }
 
-/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
- * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. */
+/* Without the GIL. */
 static void
+close_guard(Idle *idle)
+{
+    if (idle->guard_fd >= 0) {
+        fork_close_private_fd(idle->guard_fd);
+        idle->guard_fd = -1;
+    }
+}
+
+/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
+ * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. False where a signal has
+ * ended that, whose handler is to run first. */
+static bool
 rest_a_while(const Idle *idle, int64_t left, const sigset_t *set)
 {
     enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
     int over = idle->guard_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
-    if (over > 0) {
-        int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
-        pause = left >= 0 ? Py_MIN(pause, left) : pause;
-        struct timespec span = {0, (long)pause};
-        ppoll(NULL, 0, &span, set);
+    if (over <= 0) {
+        return true;
     }
+    int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
+    pause = left >= 0 ? Py_MIN(pause, left) : pause;
+    struct timespec span = {0, (long)pause};
+    return ppoll(NULL, 0, &span, set) == 0 || errno != EINTR;
 }
 
 /* Wait until something happens in the instance besides stale registrations that go on reporting; close(), a
@@ -303,12 +331,11 @@ wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
     int64_t start = monotonic_now();
     Py_BEGIN_ALLOW_THREADS
     if (idle->guard_fd < 0 || idle->rebuilt_at != seen.rebuilt) {
-        wait_idle_end(idle);
+        close_guard(idle);
         idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
         idle->rebuilt_at = seen.rebuilt;
     }
-    rest_a_while(idle, time_left(wait), set);
-    if (idle->guard_fd >= 0) {
+    if (rest_a_while(idle, time_left(wait), set) && idle->guard_fd >= 0) {
         wait_once(idle->guard_fd, &event, 1, time_left(wait), set);
     }
     Py_END_ALLOW_THREADS
@@ -322,8 +349,9 @@ void
 wait_idle_end(Idle *idle)
 {
     if (idle->guard_fd >= 0) {
-        fork_close_private_fd(idle->guard_fd);
-        idle->guard_fd = -1;
+        Py_BEGIN_ALLOW_THREADS
+        close_guard(idle);
+        Py_END_ALLOW_THREADS
     }
 }
 
@@ -339,7 +367,7 @@ wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle
     STATE_UNLOCK(self);
     idle->rounds++;
     if (wait->timeout == 0) {
-        return idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
+        return batch->full || idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
     }
     if (unresolved && !batch->full) {
         wait_guarded(self, wait, idle);

@@ -1,5 +1,7 @@
 #include "base/atfork.h"
 
+#include "base/syscalls.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,8 +20,16 @@ unsigned *fork_page = &plain_page;
 /* The highest number given out so far, by this process and its ancestors. */
 static unsigned last_epoch = 1;
 
-/* Fds that a child closes, each plus 1; guarded by `hold`. */
-static int private_fds[64];
+/* An fd that a child closes. A thread may have an fd table of its own, and a child has a copy of the forking
+ * thread's: there, the fd may be another file. */
+typedef struct {
+    int fd;      /* plus 1; 0: a free place */
+    int thread;  /* that made it */
+    bool copied; /* before_fork() has seen that the child gets it */
+} PrivateFd;
+
+/* Guarded by `hold`. */
+static PrivateFd private_fds[64];
 
 /* Held by fork_hold(), and by the C library across each fork(). */
 static pthread_mutex_t hold = PTHREAD_MUTEX_INITIALIZER;
@@ -27,6 +37,7 @@ static pthread_mutex_t hold = PTHREAD_MUTEX_INITIALIZER;
 void
 fork_hold(void)
 {
+    (void)fork_epoch(); /* in a child, a thread that it does not have may have held it */
     pthread_mutex_lock(&hold);
 }
 
@@ -36,13 +47,15 @@ fork_release(void)
     pthread_mutex_unlock(&hold);
 }
 
-/* Put `value` where `wanted` is. */
+enum { PRIVATE_FDS = sizeof(private_fds) / sizeof(private_fds[0]) };
+
+/* Put `now` where this thread has `fd`, or `fd` 0: in a free place. */
 static bool
-replace_private_fd(int wanted, int value)
+replace_private_fd(int fd, PrivateFd now)
 {
-    for (size_t i = 0; i < sizeof(private_fds) / sizeof(private_fds[0]); i++) {
-        if (private_fds[i] == wanted) {
-            private_fds[i] = value;
+    for (int i = 0; i < PRIVATE_FDS; i++) {
+        if (private_fds[i].fd == fd && (fd == 0 || private_fds[i].thread == now.thread)) {
+            private_fds[i] = now;
             return true;
         }
     }
@@ -54,7 +67,7 @@ fork_private_fd(int (*make)(int), int arg)
 {
     fork_hold();
     int fd = make(arg);
-    if (fd >= 0 && !replace_private_fd(0, fd + 1)) {
+    if (fd >= 0 && !replace_private_fd(0, (PrivateFd){.fd = fd + 1, .thread = sys_gettid()})) {
         close(fd);
         fd = -1;
     }
@@ -66,7 +79,7 @@ void
 fork_close_private_fd(int fd)
 {
     fork_hold();
-    replace_private_fd(fd + 1, 0);
+    replace_private_fd(fd + 1, (PrivateFd){.thread = sys_gettid()});
     close(fd);
     fork_release();
 }
@@ -81,16 +94,26 @@ fork_settle(void)
     return *fork_page;
 }
 
+/* In the parent. */
+static void
+before_fork(void)
+{
+    fork_hold();
+    for (int i = 0; i < PRIVATE_FDS; i++) {
+        private_fds[i].copied = private_fds[i].fd > 0 && sys_may_share_fds(private_fds[i].thread);
+    }
+}
+
 /* In a child that is a copy of what the parent was in the midst of fork(). */
 static void
 in_child(void)
 {
     fork_settle();
-    for (size_t i = 0; i < sizeof(private_fds) / sizeof(private_fds[0]); i++) {
-        if (private_fds[i] > 0) {
-            close(private_fds[i] - 1);
-            private_fds[i] = 0;
+    for (int i = 0; i < PRIVATE_FDS; i++) {
+        if (private_fds[i].copied) {
+            close(private_fds[i].fd - 1);
         }
+        private_fds[i] = (PrivateFd){0};
     }
 }
 
@@ -115,7 +138,7 @@ fork_watch_start(void)
     if (atomic_flag_test_and_set(&started)) {
         return 0;
     }
-    int error = pthread_atfork(fork_hold, fork_release, in_child);
+    int error = pthread_atfork(before_fork, fork_release, in_child);
     if (error != 0) {
         atomic_flag_clear(&started);
         return error;

@@ -51,6 +51,15 @@ sys_same_file(int fd, int other)
                    (unsigned long)(unsigned)other) == 0;
 }
 
+/* Whether another thread of this process has the calling thread's fd table; true where the kernel does not
+ * say. */
+static inline bool
+sys_may_share_fds(int other)
+{
+    enum { KCMP_FILES = 2 };
+    return syscall(SYS_kcmp, sys_gettid(), other, KCMP_FILES, 0UL, 0UL) <= 0;
+}
+
 /* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel's own answer is EINVAL: an epoll
  * cannot watch itself. */
 static inline int

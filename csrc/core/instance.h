@@ -75,6 +75,7 @@ typedef struct {
         uint64_t rebuilt_at; /* the clock at the last rebuild: events fetched before prove nothing */
         int64_t retry_at;    /* no repair before this time, in nanoseconds of CLOCK_MONOTONIC */
     } stale;
+    unsigned sifted;     /* batches of which a wait chose events (sift) */
     int hint;            /* how many events a wait should have room for, if more than are registered */
     atomic_bool selects; /* a Selector's: an event of a SelectorKey yields the events that selectors know */
     Array *spare;
@@ -142,7 +143,7 @@ static inline void instance_leave(Instance *self);
 /* The same for a wait. What the wait has seen: */
 typedef struct {
     int epfd;
-    int count;         /* registrations when it began */
+    int watched;       /* entries that the kernel had when it began, as far as is known */
     bool stale;        /* a stale registration was reporting then */
     uint64_t rebuilt;  /* stale.rebuilt_at then */
     uint64_t started;  /* changes completed when it began */
@@ -211,7 +212,7 @@ instance_begin_wait(Instance *self, Seen *seen)
     self->waits++;
     *seen = (Seen){
         .epfd = self->epfd,
-        .count = self->list.count,
+        .watched = self->list.count > self->hint ? self->list.count : self->hint,
         .stale = self->stale.found,
         .rebuilt = self->stale.rebuilt_at,
         .started = self->clock,

@@ -18,6 +18,7 @@ typedef enum {
 /* The entries of the kernel's list, as far as they matter to a stale registration. */
 typedef struct {
     const Instance *instance;
+    uint64_t known;  /* the epoll data of one that has reported */
     bool stale;      /* there is one */
     int same_fd;     /* entries under the fd that is known to have one */
     bool same_entry; /* one of them has its epoll data */
@@ -28,9 +29,9 @@ see_stale_entry(const KernelEntry *entry, void *arg)
 {
     StaleSearch *search = arg;
     const Instance *self = search->instance;
-    if (entry->fd == epoll_data_fd(self->stale.epoll_data)) {
+    if (entry->fd == epoll_data_fd(search->known)) {
         search->same_fd++;
-        search->same_entry |= entry->data == self->stale.epoll_data;
+        search->same_entry |= entry->data == search->known;
     }
     search->stale |= entry->data != 0 && interest_find(&self->list, entry->data) == NULL;
     return self->foreign || !search->stale;
@@ -39,25 +40,26 @@ see_stale_entry(const KernelEntry *entry, void *arg)
 /* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Ours alone: in
  * a foreign instance it is removed only if others have none under this fd. */
 static bool
-delete_entry(const Instance *self)
+delete_entry(const Instance *self, int fd)
 {
-    int fd = epoll_data_fd(self->stale.epoll_data);
     return interest_get(&self->list, fd) == NULL &&
            epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
-/* What can be done without a rebuild; FAILED if nothing. Without the GIL. */
+/* What can be done without a rebuild; FAILED if nothing. `known` is the epoll data of a stale registration:
+ * not read from the instance, where another may be found at any time. Without the GIL. */
 static Outcome
-repair_in_place(const Instance *self)
+repair_in_place(const Instance *self, uint64_t known)
 {
-    StaleSearch search = {.instance = self};
-    if (!self->foreign && delete_entry(self)) {
+    StaleSearch search = {.instance = self, .known = known};
+    int fd = epoll_data_fd(known);
+    if (!self->foreign && delete_entry(self, fd)) {
         return DELETED;
     }
     int error = fdinfo_each(self->epfd, true, see_stale_entry, &search);
     if (self->foreign) {
         bool alone = error == 0 && search.same_fd == 1 && search.same_entry;
-        return alone && delete_entry(self) ? DELETED : FAILED;
+        return alone && delete_entry(self, fd) ? DELETED : FAILED;
     }
     return error == 0 && !search.stale ? GONE : FAILED;
 }
@@ -106,8 +108,11 @@ static Outcome
 repair_locked(Instance *self, Lost *lost)
 {
     Outcome outcome;
+    STATE_LOCK(self);
+    uint64_t known = self->stale.epoll_data;
+    STATE_UNLOCK(self);
     Py_BEGIN_ALLOW_THREADS
-    outcome = repair_in_place(self);
+    outcome = repair_in_place(self, known);
     Py_END_ALLOW_THREADS
     if (outcome == FAILED && !self->foreign && instance_begin_move(self)) {
         outcome = drain(self) && rebuild(self, false, lost) == 0 ? REBUILT : FAILED;
