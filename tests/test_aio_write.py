@@ -111,7 +111,9 @@ def test_more_than_the_socket_takes(kind: Callable[[bytes], Any], tcp: bool) -> 
             kept = transport.get_write_buffer_size()
             assert 0 < kept < len(much)
             transport.write(b"the end")
-            assert transport.get_write_buffer_size() == kept + 7 == sum(map(len, transport._buffer))
+            assert transport.get_write_buffer_size() == kept + 7
+            buffer = transport._buffer  # one bytearray up to 3.11, then a deque of pieces
+            assert kept + 7 == (len(buffer) if isinstance(buffer, bytearray) else sum(map(len, buffer)))
             data = await receive(peer, len(much) + 7)
             assert data == much + b"the end"
             await soon(lambda: "resume" in seen.seen)
