@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Effort, agree, fdinfo, fdinfo_lines, until
-from test_fork import in_child
+from conftest import Effort, agree, fdinfo, fdinfo_lines, open_fds, until
+from test_fork import begin, end, in_child
 
 import pyepoll
 from pyepoll import Event
@@ -373,6 +373,34 @@ def test_copies_in_a_child_watch_each_other(eventfd: Eventfd, depth: int, first:
         os.eventfd_read(live)
         for ep in epolls:
             assert ep.poll(0) == []
+
+
+@pytest.mark.parametrize("use", ["poll", "close"])
+@pytest.mark.parametrize("rebuilt", [0, 1])
+def test_a_child_has_its_copies_though_the_parent_rebuilds(eventfd: Eventfd, rebuilt: int, use: str) -> None:
+    """The parent's rebuild takes the entry out of the front, which is the child's, too."""
+    live = eventfd(1)
+    hold, release = os.pipe()
+    with Epoll() as outer, Epoll() as inner:
+        inner.register(live, Event.IN)
+        outer.register(inner, Event.IN)
+        assert outer.fileno() >= 0
+
+        def child() -> None:
+            assert os.read(hold, 1) == b"x"
+            if use == "poll":
+                work_in_the_child([outer, inner], -1, live)
+            inner.close()
+            outer.close()
+            assert "anon_inode:[eventpoll]" not in open_fds().values()
+
+        begun = begin(child)
+        rebuild((outer, inner)[rebuilt])
+        os.write(release, b"x")
+        assert end(*begun) == ""
+        assert len(outer.poll(0)) == len(inner.poll(0)) == 1
+    os.close(hold)
+    os.close(release)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])

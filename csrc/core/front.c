@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static int
-watch(int front_fd, uint32_t first, int epfd)
+int
+front_watch(int front_fd, uint32_t first, int epfd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = identity_front_data(first)};
     return epoll_ctl(front_fd, EPOLL_CTL_ADD, epfd, &event) < 0 ? errno : 0;
@@ -17,7 +17,7 @@ int
 front_new(uint32_t first, int epfd)
 {
     int front_fd = epoll_create1(EPOLL_CLOEXEC);
-    int error = front_fd >= 0 ? watch(front_fd, first, epfd) : 0;
+    int error = front_fd >= 0 ? front_watch(front_fd, first, epfd) : 0;
     if (error != 0) {
         close(front_fd);
         errno = error;
@@ -26,14 +26,10 @@ front_new(uint32_t first, int epfd)
     return front_fd;
 }
 
-int
-front_replace(int front_fd, uint32_t first, int old, int epfd)
+void
+front_unwatch(int front_fd, int epfd)
 {
-    int error = watch(front_fd, first, epfd);
-    if (error == 0) {
-        epoll_ctl(front_fd, EPOLL_CTL_DEL, old, &(struct epoll_event){0});
-    }
-    return error;
+    epoll_ctl(front_fd, EPOLL_CTL_DEL, epfd, &(struct epoll_event){0});
 }
 
 int

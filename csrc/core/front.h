@@ -19,8 +19,9 @@ int front_open(Instance *self);
 /* A new front for the kernel instance `epfd`. An fd, or -1 and errno. Plain C, without the GIL. */
 int front_new(uint32_t first, int epfd);
 
-/* Let the front watch `epfd` instead of `old`; 0, or an errno and nothing has changed. Likewise. */
-int front_replace(int front_fd, uint32_t first, int old, int epfd);
+/* Let the front watch another kernel instance as well; 0 or an errno. And no longer watch one. Likewise. */
+int front_watch(int front_fd, uint32_t first, int epfd);
+void front_unwatch(int front_fd, int epfd);
 
 /* Put `source` under the fd `target`, which keeps its close-on-exec flag; closes `source`. 0 or an errno. */
 int front_take_fd(int source, int target);

@@ -49,10 +49,9 @@ see_front_entry(const KernelEntry *entry, void *arg)
 {
     IdentitySearch *search = arg;
     search->evidence.any = true;
-    search->evidence.ours |= entry->fd == search->identity->epfd &&
-                             entry->data == identity_front_data(search->identity->first);
+    search->evidence.ours |= entry->data == identity_front_data(search->identity->first);
     search->evidence.foreign = !search->evidence.ours;
-    return true;
+    return !search->evidence.ours;
 }
 
 static bool
@@ -63,37 +62,48 @@ see_identity_entry(const KernelEntry *entry, void *arg)
     return !search->evidence.ours;
 }
 
-/* The front watches the instance, and nothing else does under this fd: that identifies both. */
+/* Judge an epoll by the entries that it shows. */
 static int
-check_front(const Identity *identity)
+check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *, void *))
 {
-    int status = watches(identity->front_fd, identity->epfd);
-    if (status <= 0) {
-        return status;
+    int seen = fdinfo_is_epoll(fd);
+    if (seen != 0) {
+        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
     }
     IdentitySearch search = {.identity = identity};
-    int error = fdinfo_each(identity->front_fd, true, see_front_entry, &search);
-    return error != 0 ? error : search.evidence.ours ? 0 : FD_IS_UNRELATED;
+    int error = fdinfo_each(fd, false, see, &search);
+    return error != 0 ? error : identity_verdict(&search.evidence);
 }
 
-int
-identity_check(const Identity *identity)
+static int
+check_instance(const Identity *identity)
 {
     enum { ENOUGH = 8 };
-    if (identity->front_fd >= 0) {
-        return check_front(identity);
-    }
     int fd = interest_next(identity->list, 0);
     for (int looks = 0; fd >= 0 && looks < ENOUGH; looks++, fd = interest_next(identity->list, fd + 1)) {
         if (watches(identity->epfd, fd) == 0) {
             return 0;
         }
     }
-    int seen = fdinfo_is_epoll(identity->epfd);
-    if (seen != 0) {
-        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    return check_entries(identity, identity->epfd, see_identity_entry);
+}
+
+/* That the front watches the instance, and nothing else does under this fd, identifies both. It does so no
+ * longer where the parent has rebuilt since the fork: the front is the parent's too, and watches its new
+ * instance, by the same epoll data. Then each has to be identified by itself. */
+int
+identity_check(const Identity *identity)
+{
+    int front = 0;
+    if (identity->front_fd >= 0) {
+        if (watches(identity->front_fd, identity->epfd) == 0) {
+            return 0;
+        }
+        front = check_entries(identity, identity->front_fd, see_front_entry);
     }
-    IdentitySearch search = {.identity = identity};
-    int error = fdinfo_each(identity->epfd, false, see_identity_entry, &search);
-    return error != 0 ? error : identity_verdict(&search.evidence);
+    if (front != 0 && front != FD_MAY_BE_OURS) {
+        return front;
+    }
+    int instance = check_instance(identity);
+    return instance != 0 ? instance : front;
 }

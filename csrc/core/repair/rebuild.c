@@ -94,7 +94,8 @@ static int
 check_fds(const Plan *plan)
 {
     if (plan->identity.front_fd >= 0) {
-        return identity_check(&plan->identity);
+        int status = identity_check(&plan->identity);
+        return status == FD_MAY_BE_OURS ? 0 : status;
     }
     int seen = fdinfo_is_epoll(plan->identity.epfd);
     return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
@@ -200,7 +201,24 @@ static int
 fork_front(Instance *self, int epfd)
 {
     int front_fd = front_new(self->first, epfd);
-    return front_fd >= 0 ? front_take_fd(front_fd, self->front_fd) : errno;
+    int error = front_fd >= 0 ? front_take_fd(front_fd, self->front_fd) : errno;
+    if (error == 0) {
+        self->epfd = epfd;
+    }
+    return error;
+}
+
+/* Let the front watch the new instance instead of the old one. At each moment it watches `epfd`, by which a
+ * child that is made without fork handlers recognises the two. 0 or an errno. */
+static int
+move_front(Instance *self, int old, int epfd)
+{
+    int error = front_watch(self->front_fd, self->first, epfd);
+    if (error == 0) {
+        self->epfd = epfd;
+        front_unwatch(self->front_fd, old);
+    }
+    return error;
 }
 
 /* Put the new instance in the old one's place; `epfd` is used up either way. Without a front, it gets the old
@@ -213,10 +231,7 @@ take_place(Instance *self, int epfd, bool forked)
     if (self->front_fd < 0) {
         return front_take_fd(epfd, old);
     }
-    int error = forked ? fork_front(self, epfd) : front_replace(self->front_fd, self->first, old, epfd);
-    if (error == 0) {
-        self->epfd = epfd;
-    }
+    int error = forked ? fork_front(self, epfd) : move_front(self, old, epfd);
     close(error == 0 ? old : epfd);
     return error;
 }
