@@ -111,7 +111,10 @@ def test_more_than_the_socket_takes(kind: Callable[[bytes], Any], tcp: bool) -> 
             kept = transport.get_write_buffer_size()
             assert 0 < kept < len(much)
             transport.write(b"the end")
-            assert transport.get_write_buffer_size() == kept + 7 == sum(map(len, transport._buffer))
+            assert transport.get_write_buffer_size() == kept + 7
+            # CPython 3.15 keeps that sum beside the buffer: it must agree with the buffer.
+            parts = [transport._buffer] if sys.version_info < (3, 12) else transport._buffer
+            assert sum(map(len, parts)) == kept + 7
             data = await receive(peer, len(much) + 7)
             assert data == much + b"the end"
             await soon(lambda: "resume" in seen.seen)
