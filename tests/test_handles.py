@@ -30,7 +30,8 @@ def left() -> Iterator[Epoll]:
         yield left
         assert other.poll(0) == [(other_fd, select.EPOLLIN)]
         os.close(other_fd)
-        os.close(number)
+        if other.fileno() != number:
+            os.close(number)
     left.close()
 
 
