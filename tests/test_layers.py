@@ -36,7 +36,7 @@ def include_graph() -> dict[str, set[str]]:
 
 
 def circle(graph: Graph) -> list[str]:
-    """Return units of which each includes the next, and the last the first; an empty list if there are none."""
+    """Return units of which each includes the next, and the last the first; empty if there are none."""
     done: set[str] = set()
 
     def search(unit: str, path: list[str]) -> list[str]:
@@ -56,7 +56,7 @@ def circle(graph: Graph) -> list[str]:
 
 
 def upward(graph: Graph, layer: str, allowed: tuple[str, ...]) -> list[str]:
-    """Return the includes from below the folder ``layer`` to units that do not begin with an allowed prefix."""
+    """Return the includes from the folder ``layer`` to units that do not begin with an allowed prefix."""
     return [
         f"{unit} includes {target}"
         for unit, targets in graph.items()
