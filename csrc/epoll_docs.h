@@ -26,7 +26,8 @@ PyDoc_STRVAR(fileno_doc,
 "Return the fd of the epoll: it can be watched itself, and is readable while events are ready.\n\n"
 "It belongs to an epoll that watches the one that is waited on, so that nothing which pyepoll does inside\n"
 "is seen outside. The first call makes it: one fd more, and for each wake-up one more step in the kernel.\n"
-"Epolls nest five deep, so an Epoll in an Epoll counts twice.\n\n"
+"Epolls nest five deep in the kernel, and an Epoll in an Epoll counts twice: three deep. Pass this fd and\n"
+"no duplicate of it to fromfd(): of a duplicate, only the watching epoll is seen.\n\n"
 "Raises ValueError when the object is closed; OSError: EBADF when another object has closed the same epoll,\n"
 "EMFILE or ENFILE when no fd is left, ENOSPC when this user may watch no more, ELOOP when the epolls that\n"
 "it watches are nested too deep; and in the child of a fork the error that keeps the copy from getting an\n"
@@ -96,8 +97,9 @@ PyDoc_STRVAR(stats_doc,
 "stats($self, /)\n--\n\n"
 "Return a dict of what the epoll has done since it was made.\n\n"
 "waits: calls of epoll_wait; events: what they returned; stale: events dropped because their registration\n"
-"had gone; cures: ghosts removed, which made such events without end; dropped: registrations given up\n"
-"because their fd was found closed; pwait2: 1 if timeouts are kept to the nanosecond.");
+"had gone; cures: stale registrations removed, which would go on making such events; failed_rebuilds:\n"
+"attempts to remove one that failed; dropped: registrations given up because their fd was found closed;\n"
+"pwait2: 1 if timeouts are kept to the nanosecond.");
 
 PyDoc_STRVAR(public_fd_doc,
 "_public_fd($self, /)\n--\n\n"

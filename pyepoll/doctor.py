@@ -344,7 +344,8 @@ def _proc() -> _Result:
     except OSError as error:
         text = f"/proc does not tell what an epoll watches: {error.strerror}"
         advice = (
-            "mount /proc: without it no ghost is cured, and a child of a fork cannot use its parent's epolls"
+            "mount /proc: without it stale registrations are not removed, and a child of a fork cannot use "
+            "its parent's epolls where one-shots are registered or kcmp is forbidden"
         )
         return _note(text, advice, {"error": str(error)})
     else:
