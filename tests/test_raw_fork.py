@@ -172,9 +172,7 @@ def test_a_child_of_a_child(ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], 
 
 
 @raw_forks
-def test_copies_in_a_child_watch_each_other(
-    ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]
-) -> None:
+def test_copies_in_a_child_watch_each_other(ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]) -> None:
     live = eventfd(1)
     with Epoll() as inner:
         inner.register(live, Event.IN, "live")
@@ -206,7 +204,9 @@ def test_a_child_of_a_process_with_a_waiter(
     assert waiting.result(10) == [("live", Event.IN)]
 
 
-@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="the interpreter's locks stay held")
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="the interpreter's locks stay held"
+)
 @raw_forks
 def test_locks_of_threads_that_a_child_does_not_have(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor, raw_fork: Callable[[], int], effort: Effort
@@ -250,7 +250,9 @@ def test_locks_of_threads_that_a_child_does_not_have(
 
 
 @raw_forks
-def test_the_fd_is_another_file_in_the_child(ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]) -> None:
+def test_the_fd_is_another_file_in_the_child(
+    ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]
+) -> None:
     ep.register(eventfd(1), Event.IN, "live")
     fd = ep._public_fd()
 
