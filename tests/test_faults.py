@@ -1,4 +1,4 @@
-"""Each system call of a rebuild and of fileno() may fail once: nothing is lost, nothing leaks, and it is tried again.
+"""Each system call of a rebuild and of fileno() may fail once: nothing is lost, and it is tried again.
 
 A library that is loaded before all others lets the nth call of a function fail.
 """
@@ -57,7 +57,10 @@ int epoll_create1(int flags) { return fails("epoll_create1") ? -1 : REAL(epoll_c
 int eventfd(unsigned count, int flags) { return fails("eventfd") ? -1 : REAL(eventfd)(count, flags); }
 int dup3(int from, int to, int flags) { return fails("dup3") ? -1 : REAL(dup3)(from, to, flags); }
 FILE *fopen(const char *path, const char *mode) { return fails("fopen") ? NULL : REAL(fopen)(path, mode); }
-FILE *fopen64(const char *path, const char *mode) { return fails("fopen") ? NULL : REAL(fopen64)(path, mode); }
+FILE *fopen64(const char *path, const char *mode)
+{
+    return fails("fopen") ? NULL : REAL(fopen64)(path, mode);
+}
 
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
