@@ -99,6 +99,9 @@ class Walk(RuleBasedStateMachine):
         super().__init__()
         self.steps = 0
         self.ep = pyepoll.Epoll[Any]()
+        # Watches the other one, in the child as well.
+        self.outer = pyepoll.Epoll[Any]()
+        self.outer.register(self.ep, Event.IN, "inner")
         self.waker = pyepoll.Waker()
         self.made = [File(self.waker.fileno())]
         self.open = {self.waker.fileno(): self.made[0]}
@@ -110,6 +113,7 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.count_stats()
+        self.outer.close()
         self.ep.close()
         # The first file is the waker's.
         for fd in list(self.open)[1:]:
@@ -304,6 +308,8 @@ class Walk(RuleBasedStateMachine):
     @rule(way=ways, count=counts)
     def wait(self, way: str, count: int) -> None:
         must = {fd for fd, entry in self.entries.items() if entry.must_report() and self.listed(fd)}
+        if must:
+            assert self.outer.poll(0) == [("inner", Event.IN)], "it is reported to whoever watches"
         if way == "poll":
             events = self.ep.poll(0)
         elif way == "wait":
@@ -341,6 +347,7 @@ class Walk(RuleBasedStateMachine):
     def renew(self, drop: bool) -> None:
         """Close the object, or let it go, and make another, most likely with the same number."""
         self.count_stats()
+        self.outer.unregister(self.ep)
         if not drop:
             self.ep.close()
             assert self.ep.closed
@@ -348,6 +355,7 @@ class Walk(RuleBasedStateMachine):
                 self.ep.poll(0)
         del self.ep
         self.ep = pyepoll.Epoll()
+        self.outer.register(self.ep, Event.IN, "inner")
         self.entries = {}
         self.ghosts = False
 

@@ -1,8 +1,9 @@
-"""An epoll that watches an Epoll goes on reporting it, through rebuilds, changes, closes and forks on any level."""
+"""An epoll that watches an Epoll goes on reporting it through rebuilds, changes, closes and forks."""
 
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import select
 import threading
@@ -193,7 +194,7 @@ def test_a_duplicate_of_the_fd_is_reported(inner: Epoll, eventfd: Eventfd, outer
 
 
 def test_a_live_entry_beside_a_stale_one_of_the_same_fd_is_reported(ep: Epoll, eventfd: Eventfd) -> None:
-    """The fd is that of another epoll, closed without unregister, which its duplicate keeps open and ready."""
+    """The fd was that of another epoll, closed without unregister, whose duplicate is ready."""
     live, ready = eventfd(), eventfd(1)
     for _ in range(4):
         first = select.epoll()
@@ -363,7 +364,7 @@ def test_copies_in_a_child_watch_each_other(eventfd: Eventfd, depth: int, first:
         if first >= depth:
             pytest.skip("no such level")
         epolls[-1].register(live, Event.IN)
-        for outer, inner in zip(epolls, epolls[1:], strict=False):
+        for outer, inner in itertools.pairwise(epolls):
             outer.register(inner, Event.IN)
         before = [fdinfo_lines(ep) for ep in epolls]
         assert in_child(partial(work_in_the_child, epolls, first, live)) == ""
@@ -443,8 +444,8 @@ def test_a_child_closes_the_copies_unused(eventfd: Eventfd) -> None:
 def test_nothing_is_nested_deeper_than_the_kernel_allows_and_the_error_says_so() -> None:
     with contextlib.ExitStack() as stack:
         epolls = [stack.enter_context(Epoll()) for _ in range(4)]
-        with pytest.raises(OSError, match=r"nest") as caught:
-            for inner, outer in zip(epolls, epolls[1:], strict=False):
+        with pytest.raises(OSError, match=r"nest") as caught:  # noqa: PT012
+            for inner, outer in itertools.pairwise(epolls):
                 outer.register(inner, Event.IN)
                 rebuild(outer)
         assert caught.value.errno == errno.ELOOP

@@ -1,4 +1,4 @@
-"""A child that is made without fork handlers has copies of its own, too: nothing that it does affects the parent.
+"""A child made without fork handlers has copies of its own, too: nothing that it does affects the parent.
 
 By _Fork() of the C library, or by the system call itself: as another extension module may do.
 """
