@@ -1,6 +1,6 @@
 /* Waker: an eventfd that wakes whoever watches it. In C, because between reading the fd number and
  * writing to it no other Python code may run: close() in a signal handler or a thread would give the
- * number away, and the write would hit a stranger's file. An eventfd in non-blocking mode never makes
+ * fd away, and the write would hit an unrelated file. An eventfd in non-blocking mode never makes
  * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
 #include "base/mutex.h"
 #include "errors.h"
@@ -81,13 +81,11 @@ PyDoc_STRVAR(wake_doc,
 static PyObject *
 waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
-    int error = 0;
     guard_lock(&self->guard);
-    if (self->fd >= 0) {
-        error = add_one(self->fd);
-    }
+    int fd = self->fd;
+    int error = fd >= 0 ? add_one(fd) : 0;
     guard_unlock(&self->guard);
-    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", self->fd);
+    return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", fd);
 }
 
 PyDoc_STRVAR(clear_doc,
@@ -101,19 +99,15 @@ static PyObject *
 waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     eventfd_t count;
-    int error = 0;
-    bool closed;
     guard_lock(&self->guard);
-    closed = self->fd < 0;
-    if (!closed && eventfd_read(self->fd, &count) < 0) {
-        error = errno;
-    }
+    int fd = self->fd;
+    int error = fd >= 0 && eventfd_read(fd, &count) < 0 ? errno : 0;
     guard_unlock(&self->guard);
-    if (closed) {
+    if (fd < 0) {
         return refuse_closed();
     }
     return error == 0 || error == EAGAIN ? PyBool_FromLong(error == 0)
-                                         : os_error(error, "clear: eventfd %d", self->fd);
+                                         : os_error(error, "clear: eventfd %d", fd);
 }
 
 PyDoc_STRVAR(fileno_doc,
@@ -141,11 +135,13 @@ waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
     int fd, error = 0;
     guard_lock(&self->guard);
     fd = self->fd;
-    self->fd = -1;
-    if (fd >= 0 && close(fd) < 0) {
-        error = errno;
-    }
+    self->fd = -1; /* no other call has it from here on */
     guard_unlock(&self->guard);
+    if (fd >= 0) {
+        Py_BEGIN_ALLOW_THREADS
+        error = close(fd) < 0 ? errno : 0; /* takes the lock of each epoll that watches it */
+        Py_END_ALLOW_THREADS
+    }
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "close eventfd %d", fd);
 }
 
@@ -187,8 +183,11 @@ waker_exit(Waker *self, PyObject *Py_UNUSED(args))
 static PyObject *
 waker_repr(Waker *self)
 {
-    return self->fd >= 0 ? PyUnicode_FromFormat("<pyepoll.Waker fd=%d>", self->fd)
-                         : PyUnicode_FromString("<pyepoll.Waker closed>");
+    guard_lock(&self->guard);
+    int fd = self->fd;
+    guard_unlock(&self->guard);
+    return fd >= 0 ? PyUnicode_FromFormat("<pyepoll.Waker fd=%d>", fd)
+                   : PyUnicode_FromString("<pyepoll.Waker closed>");
 }
 
 static PyMethodDef waker_methods[] = {

@@ -12,6 +12,8 @@
 #ifndef PYEPOLL_MUTEX_H
 #define PYEPOLL_MUTEX_H
 
+#include "compat.h" /* Py_GIL_DISABLED */
+
 #include "base/atfork.h"
 
 #include <stdatomic.h>
