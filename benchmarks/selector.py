@@ -15,12 +15,11 @@ from itertools import chain, repeat
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pyepoll
-from pyepoll import raw
 
 from .machine import eventfds, pinned
 from .measure import count_for, interleave, ratio
 from .report import Bar, Figure
-from .wait import SIZES
+from .wait import SIZES, bare_epoll, least
 
 __all__ = ["measure"]
 
@@ -34,19 +33,6 @@ def wait(sel: selectors.BaseSelector, waits: int) -> None:
     for _ in repeat(None, waits):
         for _key, _events in sel.select(0):
             pass
-
-
-def least_wait(ep: pyepoll.Epoll[int], size: int) -> Callable[[int], None]:
-    """Return a loop that makes the call and goes over a list made beforehand."""
-    epfd, buffer, ready = ep.fileno(), raw.EventBuffer(size), ep.poll(0)
-
-    def loop(waits: int) -> None:
-        for _ in repeat(None, waits):
-            raw.epoll_wait(epfd, buffer, 0)
-            for _data, _events in ready:
-                pass
-
-    return loop
 
 
 def modify(sel: selectors.BaseSelector, fds: Sequence[int], count: int) -> None:
@@ -135,7 +121,7 @@ def waits(rounds: int) -> list[Figure]:
             work: dict[str, Callable[[int], None]] = {
                 "stock": partial(wait, stock),
                 "ours": partial(wait, ours),
-                "least": least_wait(ep, size),
+                "least": partial(least, bare_epoll(stack, fds), ep.poll(0)),
             }
             figures += compare("select(0)", work, rounds, Bar(">=", limit), size)
     return figures

@@ -25,12 +25,28 @@ typedef struct {
 
 enum { MUTEX_LOCKED = 1, MUTEX_WAITERS = 2 };
 
+/* Put `word` into a mutex that was seen to be free. Only threads with the GIL do this, and a mutex belongs to
+ * one interpreter: so on a build with a GIL nothing can have changed a free mutex meanwhile. */
+static inline bool
+mutex_take(Mutex *mutex, unsigned word)
+{
+#ifdef Py_GIL_DISABLED
+    unsigned free = 0;
+    return atomic_compare_exchange_strong_explicit(&mutex->word, &free, word, memory_order_acquire,
+                                                   memory_order_relaxed);
+#else
+    if (atomic_load_explicit(&mutex->word, memory_order_acquire) != 0) {
+        return false;
+    }
+    atomic_store_explicit(&mutex->word, word, memory_order_relaxed);
+    return true;
+#endif
+}
+
 static inline bool
 mutex_try_lock(Mutex *mutex)
 {
-    unsigned free = 0;
-    return atomic_compare_exchange_strong_explicit(&mutex->word, &free, fork_epoch() << 2 | MUTEX_LOCKED,
-                                                   memory_order_acquire, memory_order_relaxed);
+    return mutex_take(mutex, fork_epoch() << 2 | MUTEX_LOCKED);
 }
 
 void mutex_lock_contended(Mutex *mutex);
