@@ -76,7 +76,9 @@ def main() -> None:
             results[name].append(run(pythons[name], given.parts, directory))
     print(f"{describe()['machine']}, load {describe()['load']}; {given.rounds} rounds; bar: slower <= {MOST}")
     print(f"{'part':8} {'figure':44} {'N':>6} {'before':>10} {'after':>10} {'slower':>7}  quartiles  met")
-    for before, after in zip(zip(*results["before"], strict=True), zip(*results["after"], strict=True), strict=True):
+    for before, after in zip(
+        zip(*results["before"], strict=True), zip(*results["after"], strict=True), strict=True
+    ):
         print(line(before, after))
 
 
