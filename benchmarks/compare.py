@@ -1,9 +1,10 @@
 """``python -m benchmarks.compare BEFORE AFTER part ...``: is one build of pyepoll slower than another?
 
-BEFORE and AFTER are the Pythons of two virtual environments with different builds of pyepoll (not installed with
-``-e``, which would measure the checkout twice). In every round each of them runs the parts once, in a process of
-its own, and the figures of the same round are compared. "slower" is how many times as slow, or as big, the second
-build is. A row without a bar is not about pyepoll, or not only: its ratio shows how noisy the machine was.
+BEFORE and AFTER are the Pythons of two virtual environments with different builds of pyepoll (not
+installed with ``-e``, which would measure the checkout twice). In every round each of them runs the
+parts once, in a process of its own, and the figures of the same round are compared. "slower" is how many
+times as slow, or as big, the second build is. A row without a bar is not about pyepoll, or not only: its
+ratio shows how noisy the machine was.
 """
 
 import argparse
@@ -76,7 +77,9 @@ def main() -> None:
             results[name].append(run(pythons[name], given.parts, directory))
     print(f"{describe()['machine']}, load {describe()['load']}; {given.rounds} rounds; bar: slower <= {MOST}")
     print(f"{'part':8} {'figure':44} {'N':>6} {'before':>10} {'after':>10} {'slower':>7}  quartiles  met")
-    for before, after in zip(zip(*results["before"], strict=True), zip(*results["after"], strict=True), strict=True):
+    for before, after in zip(
+        zip(*results["before"], strict=True), zip(*results["after"], strict=True), strict=True
+    ):
         print(line(before, after))
 
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.contention``: CPU time of ``modify`` in 1, 4 and 8 threads, beside select.epoll's.
 
-Each thread changes an fd of its own, of one epoll that all share, or of an epoll of its own. Bounded: every block
-makes the same number of changes.
+Each thread changes an fd of its own, of one epoll that all share, or of an epoll of its own. Bounded:
+every block makes the same number of changes.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def measure(threads: int, shared: bool, rounds: int) -> str:
     ours, stock = (spread(times[name]).median / CHANGES for name in makers)
     return (
         f"{threads:7}  {'shared' if shared else 'own':6} {ours:9,.0f} {stock:13,.0f} "
-        f"{change.median:6.2f}  {change.low:.2f} .. {change.high:.2f}  {'yes' if change.median <= MOST else 'NO'}"
+        f"{change.median:6.2f}  {change.low:.2f} .. {change.high:.2f}  "
+        f"{'yes' if change.median <= MOST else 'NO'}"
     )
 
 

@@ -80,7 +80,7 @@ def least(epfd: int, ready: list[tuple[int, pyepoll.Event]], waits: int) -> None
 
 
 def bare_epoll(stack: ExitStack, fds: Sequence[int]) -> int:
-    """Return a kernel epoll with ``fds``, for *the least*. An Epoll's ``fileno()`` is not what it waits on."""
+    """Return a kernel epoll with ``fds``, for *the least*: ``fileno()`` is not what an Epoll waits on."""
     epfd = raw.epoll_create1(select.EPOLL_CLOEXEC)
     stack.callback(os.close, epfd)
     for fd in fds:

@@ -45,12 +45,12 @@ cpu_relax(void)
 #endif
 }
 
-/* Wait, without the GIL, until the mutex looks free: first for about as long as a system call takes. Returns
+/* Wait, without the GIL, until the mutex looks free: first a moment, for an epoll_ctl is short. Returns
  * whether this thread slept. */
 static bool
 wait_until_free(Mutex *mutex)
 {
-    enum { SPINS = 200 };
+    enum { SPINS = FREE_THREADED ? 1000 : 20 };
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0) {
             return false;
