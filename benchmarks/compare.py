@@ -37,7 +37,7 @@ def benchmarks_alone() -> Iterator[Path]:
 
 def run(python: str, parts: Sequence[str], directory: Path) -> list[Row]:
     output = directory / "figures.json"
-    command = [python, "-m", "benchmarks", "--quick", "--json", output, *parts]
+    command = [python, "-m", "benchmarks", "--quick", "--json", str(output), *parts]
     subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows: list[Row] = json.loads(output.read_text())["figures"]
     return rows

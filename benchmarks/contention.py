@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from time import process_time_ns
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyepoll
 
@@ -64,7 +64,7 @@ def measure(threads: int, shared: bool, rounds: int) -> str:
     with eventfds(threads, ready=False) as fds, ExitStack() as stack:
         blocks = {}
         for name, make in makers.items():
-            pollers = [stack.enter_context(make()) for _ in range(1 if shared else threads)]
+            pollers: list[Any] = [stack.enter_context(make()) for _ in range(1 if shared else threads)]
             pollers = pollers * threads if shared else pollers
             for poller, fd in zip(pollers, fds, strict=True):
                 poller.register(fd, select.EPOLLIN)
