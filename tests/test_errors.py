@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Pipe, agree, fdinfo, fdinfo_lines, run
+from conftest import SANITIZED, Pipe, agree, fdinfo, fdinfo_lines, run
 
 import pyepoll
 from pyepoll import Event, raw
@@ -460,6 +460,7 @@ int __xpg_strerror_r(int error, char *text, unsigned long size) { return 0; }
 """
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer has to be loaded before all else")
 def test_the_systems_message_in_another_encoding(tmp_path: Path) -> None:
     """As os.strerror() and every OSError of Python's have it: Latin-1, in a locale that is ASCII."""
     compiler = shutil.which("cc")
