@@ -7,15 +7,13 @@ import ctypes
 import errno
 import os
 import signal
-import sysconfig
-import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import SANITIZED, Effort, fdinfo_lines, fork, open_fds, until, waiters
+from conftest import SANITIZED, fdinfo_lines, fork, open_fds, until, waiters
 from test_nested import rebuild
 
 import pyepoll
@@ -202,51 +200,6 @@ def test_a_child_of_a_process_with_a_waiter(
     assert not waiting.done()
     os.eventfd_write(live, 1)
     assert waiting.result(10) == [("live", Event.IN)]
-
-
-@pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="the interpreter's locks stay held"
-)
-@raw_forks
-def test_locks_of_threads_that_a_child_does_not_have(
-    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor, raw_fork: Callable[[], int], effort: Effort
-) -> None:
-    """A thread changes and rebuilds, and holds locks when the child is made."""
-    live = eventfd(1)
-    ep.register(live, Event.IN, "live")
-    for fd in [eventfd() for _ in range(200)]:
-        ep.register(fd, Event.IN)
-    over = threading.Event()
-
-    def change() -> None:
-        while not over.is_set():
-            rebuild(ep)
-            ep.modify(live, Event.IN)
-
-    def child() -> None:
-        try:
-            events = ep.poll(0)
-        except OSError as error:
-            # A rebuild was about to replace the fd: only fork handlers can keep the two apart.
-            assert error.errno == errno.EBADF
-            ep.close()
-            return
-        assert ("live", Event.IN) in events
-        ep.modify(live, Event.IN | Event.OUT, "changed")
-        assert [data for data, _ in ep.poll(0) if data == "changed"]
-        pid = fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-
-    changing = pool.submit(change)
-    try:
-        for _ in range(effort(20, 500)):
-            assert in_raw_child(raw_fork, child) == ""
-    finally:
-        over.set()
-    changing.result(10)
-    assert ("live", Event.IN) in ep.poll(0)
 
 
 @raw_forks
