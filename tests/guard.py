@@ -104,7 +104,8 @@ def accept_ignored_signals() -> None:
     of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # subprocess restores them.
     for number in signal.valid_signals() - of_python:
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, _ignore)
+            with contextlib.suppress(OSError):  # valgrind keeps one for itself
+                signal.signal(number, _ignore)
 
 
 def _ignore(number: int, frame: object) -> None:
