@@ -465,6 +465,13 @@ def _no_connection() -> str:
     return "" if heard == b"asked, answered" else f"{heard!r} arrives for b'asked, answered'"
 
 
+class _Heard(asyncio.Protocol):
+    data = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+
 def _ask(sock: socket.socket, peer: socket.socket) -> bytes:
     """Send over a connected pair and back, one end a transport of pyepoll.aio's; return what arrives.
 
@@ -472,13 +479,7 @@ def _ask(sock: socket.socket, peer: socket.socket) -> bytes:
     """
     from . import aio
 
-    class Heard(asyncio.Protocol):
-        data = b""
-
-        def data_received(self, data: bytes) -> None:
-            self.data += data
-
-    heard = Heard()
+    heard = _Heard()
 
     async def ask() -> None:
         transport, _ = await loop.create_connection(lambda: heard, sock=sock)
