@@ -237,8 +237,11 @@ class Watch:
             soak.full = False
 
     def stop(self) -> None:
+        """Nobody sees the last wake-up any more: it is not to be waited for."""
         self.over.set()
-        self.thread.join()
+        while self.thread.is_alive():
+            self.woken.set()
+            self.thread.join(0.01)
         self.waker.close()
 
 
