@@ -138,7 +138,7 @@ convert_long(PyObject *object, long long *value, int *overflow)
 }
 
 /* The value of an int or an object with __index__; `*overflow` is its sign where it does not fit. */
-static int
+static inline int
 convert_index(PyObject *object, const char *what, long long *value, int *overflow)
 {
     if (PyLong_Check(object)) {

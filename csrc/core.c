@@ -131,12 +131,8 @@ put_key(Selector *self, PyObject *number, PyObject *key)
  *     writes B; still B: done
  */
 int
-core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise)
+core_settle(Selector *self, const Core *core, PyObject *number, int fd, PyObject *otherwise)
 {
-    int fd;
-    if (convert_int(number, &fd) < 0) {
-        return -1;
-    }
     PyObject *data = registered_data(core, fd);
     bool settled = false;
     int status = 0;
@@ -175,26 +171,25 @@ unregister_only(Selector *self, const Core *core, int fd, const PyObject *key)
 }
 
 void
-core_forget(Selector *self, const Core *core, PyObject *number, PyObject *key)
+core_forget(Selector *self, const Core *core, PyObject *number, int fd, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
-    int fd;
-    if (convert_int(number, &fd) < 0 || unregister_only(self, core, fd, key) < 0) {
+    if (unregister_only(self, core, fd, key) < 0) {
         PyErr_Clear();
     }
-    if (core_settle(self, core, number, NULL) < 0) {
+    if (core_settle(self, core, number, fd, NULL) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(error);
 }
 
 void
-core_resettle(Selector *self, const Core *core, PyObject *number, const PyObject *seen)
+core_resettle(Selector *self, const Core *core, PyObject *number, int fd, const PyObject *seen)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *present;
     if (PyDict_GetItemRef(self->keys, number, &present) < 0 ||
-        (present == seen && core_settle(self, core, number, NULL) < 0)) {
+        (present == seen && core_settle(self, core, number, fd, NULL) < 0)) {
         PyErr_Clear();
     }
     Py_XDECREF(present);

@@ -164,11 +164,11 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
     int status = core_register(&core, fd, mask, key);
     if (status < 0) {
         say_registered(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
-        core_resettle(self, &core, number, key);
+        core_resettle(self, &core, number, fd, key);
     }
-    else if (core_settle(self, &core, number, core.direct ? NULL : key) < 0) {
+    else if (core_settle(self, &core, number, fd, core.direct ? NULL : key) < 0) {
         status = -1;
-        core_forget(self, &core, number, key);
+        core_forget(self, &core, number, fd, key);
     }
     core_drop(&core);
     return status;
@@ -228,10 +228,10 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     PyObject *left = status == 0 ? key : old;
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = core_settle(self, &core, number, told && core.direct ? NULL : key);
+        status = core_settle(self, &core, number, fd, told && core.direct ? NULL : key);
     }
     if (status < 0) {
-        core_forget(self, &core, number, left);
+        core_forget(self, &core, number, fd, left);
     }
     core_drop(&core);
     return status == 0 ? Py_NewRef(key) : NULL;
@@ -269,7 +269,7 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 static PyObject *
 remove_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
-    int fd;
+    int fd = -1; /* of an int that is no fd */
     Core core;
     if (core_take(self, &core) < 0) {
         return NULL;
@@ -279,8 +279,8 @@ remove_key(Selector *self, PyObject *number, PyObject *fileobj)
         refuse_unknown(fileobj);
     }
     else if (key != NULL && (convert_int(number, &fd) < 0 || core_unregister(&core, fd) < 0 ||
-                             core_settle(self, &core, number, NULL) < 0)) {
-        core_resettle(self, &core, number, NULL);
+                             core_settle(self, &core, number, fd, NULL) < 0)) {
+        core_resettle(self, &core, number, fd, NULL);
         Py_CLEAR(key);
     }
     core_drop(&core);

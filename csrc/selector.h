@@ -48,17 +48,17 @@ PyObject *core_wait(Selector *self, PyObject *object, int64_t timeout);
 /* The mask that a registration asks for; 0 where it is not known. */
 uint32_t core_mask(const Core *core, int fd);
 
-/* Bring the dict up to what is registered now. `otherwise` is the key to keep where nothing is, or NULL.
- * 0, or -1 with an exception. */
-int core_settle(Selector *self, const Core *core, PyObject *number, PyObject *otherwise);
+/* Bring the dict up to what is registered now. `number` is the int object of `fd`; `otherwise` is the key to
+ * keep where nothing is registered, or NULL. 0, or -1 with an exception. */
+int core_settle(Selector *self, const Core *core, PyObject *number, int fd, PyObject *otherwise);
 
 /* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
  * exception. */
-void core_forget(Selector *self, const Core *core, PyObject *number, PyObject *key);
+void core_forget(Selector *self, const Core *core, PyObject *number, int fd, PyObject *key);
 
 /* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
  * the dict: settle that, and keep the exception. */
-void core_resettle(Selector *self, const Core *core, PyObject *number, const PyObject *seen);
+void core_resettle(Selector *self, const Core *core, PyObject *number, int fd, const PyObject *seen);
 
 /* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
 PyObject *core_pop(Selector *self, PyObject *number);
