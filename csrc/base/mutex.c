@@ -45,18 +45,25 @@ cpu_relax(void)
 #endif
 }
 
-/* Wait, without the GIL, until the mutex looks free: first a moment, for an epoll_ctl is short. Returns
- * whether this thread slept. */
+/* Wait a moment for the mutex: an epoll_ctl is short, and the holder needs no GIL to end it. Giving up the
+ * GIL and getting it back would take longer. Returns whether the mutex looks free. */
 static bool
-wait_until_free(Mutex *mutex)
+spin(const Mutex *mutex)
 {
-    enum { SPINS = FREE_THREADED ? 1000 : 20 };
+    enum { SPINS = 200 };
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0) {
-            return false;
+            return true;
         }
         cpu_relax();
     }
+    return false;
+}
+
+/* Sleep, without the GIL, until the mutex looks free. Returns whether this thread slept. */
+static bool
+sleep_until_free(Mutex *mutex)
+{
     unsigned word = atomic_load_explicit(&mutex->word, memory_order_relaxed);
     if (has_holder(word) && ((word & MUTEX_WAITERS) != 0 ||
                              atomic_compare_exchange_strong(&mutex->word, &word, word | MUTEX_WAITERS))) {
@@ -79,9 +86,12 @@ mutex_lock_contended(Mutex *mutex)
             }
             continue;
         }
+        if (spin(mutex)) {
+            continue;
+        }
         bool slept;
         Py_BEGIN_ALLOW_THREADS
-        slept = wait_until_free(mutex);
+        slept = sleep_until_free(mutex);
         Py_END_ALLOW_THREADS
         /* A thread that has slept cannot know whether others still do. */
         mine |= slept ? MUTEX_WAITERS : 0;

@@ -6,7 +6,7 @@
  *
  *   word: 0 free; otherwise fork_epoch() << 2 | WAITERS? | LOCKED
  *
- * mutex_lock() is for code that holds the GIL (has an attached thread state). It never waits with the GIL,
+ * mutex_lock() is for code that holds the GIL (has an attached thread state). It never sleeps with the GIL,
  * and it never waits for the GIL while it has the mutex.
  */
 #ifndef PYEPOLL_MUTEX_H
