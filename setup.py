@@ -15,10 +15,14 @@ if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.versio
     )
 
 
-def extension(name: str, *folders: str) -> Extension:
+SOURCES = set(glob.glob("csrc/**/*.c", recursive=True))
+AIO_SOURCES = set(glob.glob("csrc/aio/*.c"))
+
+
+def extension(name: str, sources: set[str]) -> Extension:
     return Extension(
         name,
-        sources=sorted(source for folder in folders for source in glob.glob(f"{folder}/*.c")),
+        sources=sorted(sources),
         depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
         include_dirs=["csrc"],
         define_macros=[("_GNU_SOURCE", "1")],
@@ -34,7 +38,7 @@ def extension(name: str, *folders: str) -> Extension:
 
 setup(
     ext_modules=[
-        extension("pyepoll._epoll", "csrc", "csrc/base", "csrc/core", "csrc/core/repair"),
-        extension("pyepoll._aio", "csrc/aio"),
+        extension("pyepoll._epoll", SOURCES - AIO_SOURCES),
+        extension("pyepoll._aio", AIO_SOURCES),
     ]
 )

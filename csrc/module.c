@@ -2,10 +2,10 @@
 #include "module.h"
 
 #include "base/atfork.h"
+#include "base/errors.h"
+#include "base/flags.h"
 #include "core/instance.h"
-#include "errors.h"
-#include "flags.h"
-#include "wait.h"
+#include "core/wait.h"
 
 #include <errno.h>
 #include <unistd.h>

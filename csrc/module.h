@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_MODULE_H
 #define PYEPOLL_MODULE_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <stdatomic.h>
 

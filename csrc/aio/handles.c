@@ -5,7 +5,7 @@
  *
  * A transport's reading is called without Handle._run(), which would only step into the context and call it.
  */
-#include "module.h"
+#include "aio/module.h"
 
 #include <stddef.h>
 

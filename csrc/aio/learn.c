@@ -1,6 +1,6 @@
 /* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave out. What
  * was known before a failure is known after it. */
-#include "module.h"
+#include "aio/module.h"
 
 #include <structmember.h>
 

@@ -1,5 +1,5 @@
 /* The extension module pyepoll._aio: what of an asyncio transport is worth C. */
-#include "module.h"
+#include "aio/module.h"
 
 static AioState *
 state_of(PyObject *module)

@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_AIO_MODULE_H
 #define PYEPOLL_AIO_MODULE_H
 
-#include "../compat.h"
+#include "base/compat.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>

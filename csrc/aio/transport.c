@@ -8,7 +8,7 @@
  * close it; on a free-threaded build that is so as long as no other thread closes the socket, which
  * asyncio forbids.
  */
-#include "module.h"
+#include "aio/module.h"
 
 #include <errno.h>
 #include <limits.h>

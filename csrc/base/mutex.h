@@ -12,7 +12,7 @@
 #ifndef PYEPOLL_MUTEX_H
 #define PYEPOLL_MUTEX_H
 
-#include "compat.h" /* Py_GIL_DISABLED */
+#include "base/compat.h" /* Py_GIL_DISABLED */
 
 #include "base/atfork.h"
 

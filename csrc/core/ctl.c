@@ -1,11 +1,11 @@
 #include "core/ctl.h"
 
+#include "base/errors.h"
 #include "base/syscalls.h"
 #include "base/wakeup.h"
 #include "core/change.h"
 #include "core/repair/repair.h"
 #include "core/repair/stale.h"
-#include "errors.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -12,7 +12,7 @@
 #ifndef PYEPOLL_INTEREST_H
 #define PYEPOLL_INTEREST_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 #include "core/repair/forked_copy.h"
 
+#include "base/errors.h"
 #include "base/fdinfo.h"
 #include "core/identity.h"
 #include "core/repair/rebuild.h"
-#include "errors.h"
 
 #include <errno.h>
 

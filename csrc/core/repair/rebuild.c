@@ -1,11 +1,11 @@
 #include "core/repair/rebuild.h"
 
 #include "base/fdinfo.h"
+#include "base/flags.h"
 #include "base/syscalls.h"
 #include "core/change.h"
 #include "core/front.h"
 #include "core/identity.h"
-#include "flags.h"
 
 #include <errno.h>
 #include <fcntl.h>

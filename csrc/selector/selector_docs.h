@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_SELECTOR_DOCS_H
 #define PYEPOLL_SELECTOR_DOCS_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 PyDoc_STRVAR(selector_register_doc,
 "register($self, /, fileobj, events, data=None, flags=0)\n--\n\n"

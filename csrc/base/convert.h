@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_CONVERT_H
 #define PYEPOLL_CONVERT_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <signal.h>
 #include <stdbool.h>

@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_ERRORS_H
 #define PYEPOLL_ERRORS_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <stdint.h>
 

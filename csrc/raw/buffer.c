@@ -1,7 +1,7 @@
-#include "buffer.h"
+#include "raw/buffer.h"
 
 #include "base/atfork.h"
-#include "convert.h"
+#include "base/convert.h"
 #include "module.h"
 
 #include <limits.h>

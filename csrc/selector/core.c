@@ -1,9 +1,9 @@
-#include "selector.h"
+#include "selector/selector.h"
 
-#include "convert.h"
+#include "base/convert.h"
 #include "core/ctl.h"
-#include "key.h"
-#include "ready.h"
+#include "core/ready.h"
+#include "selector/key.h"
 
 #include <limits.h>
 

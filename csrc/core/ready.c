@@ -1,10 +1,10 @@
-#include "ready.h"
+#include "core/ready.h"
 
 #include "base/atfork.h"
-#include "convert.h"
+#include "base/convert.h"
 #include "core/repair/stale.h"
 #include "core/report_again.h"
-#include "key.h"
+#include "selector/key.h"
 
 #include <limits.h>
 

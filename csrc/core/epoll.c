@@ -1,14 +1,14 @@
 /* The Epoll type: parse, delegate, return. */
-#include "epoll.h"
+#include "core/epoll.h"
+#include "base/convert.h"
+#include "base/errors.h"
 #include "base/fdinfo.h"
-#include "convert.h"
 #include "core/ctl.h"
+#include "core/epoll_docs.h"
 #include "core/front.h"
+#include "core/ready.h"
 #include "core/repair/repair.h"
-#include "epoll_docs.h"
-#include "errors.h"
-#include "params.h"
-#include "ready.h"
+#include "raw/params.h"
 
 #include <errno.h>
 #include <fcntl.h>

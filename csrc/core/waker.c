@@ -2,8 +2,8 @@
  * writing to it no other Python code may run: close() in a signal handler or a thread would give the
  * fd away, and the write would hit an unrelated file. An eventfd in non-blocking mode never makes
  * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
+#include "base/errors.h"
 #include "base/mutex.h"
-#include "errors.h"
 #include "module.h"
 
 #include <errno.h>

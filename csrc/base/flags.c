@@ -1,4 +1,4 @@
-#include "flags.h"
+#include "base/flags.h"
 
 #include <stdio.h>
 

@@ -1,10 +1,10 @@
 /* Layer 1: each system call as one function over ints, the kernel's semantics and nothing else. */
+#include "base/convert.h"
+#include "base/errors.h"
 #include "base/syscalls.h"
-#include "buffer.h"
-#include "convert.h"
-#include "errors.h"
 #include "module.h"
-#include "params.h"
+#include "raw/buffer.h"
+#include "raw/params.h"
 
 #include <errno.h>
 #include <unistd.h>

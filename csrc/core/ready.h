@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_READY_H
 #define PYEPOLL_READY_H
 
-#include "wait.h"
+#include "core/wait.h"
 
 /* An iterator over the batches of `self`, one after another without end. */
 PyObject *ready_endless(Instance *self);

@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_EPOLL_DOCS_H
 #define PYEPOLL_EPOLL_DOCS_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 PyDoc_STRVAR(fromfd_doc,
 "fromfd($type, fd, /)\n--\n\n"

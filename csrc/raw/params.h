@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_PARAMS_H
 #define PYEPOLL_PARAMS_H
 
-#include "flags.h"
+#include "base/flags.h"
 
 /* EPIOCGPARAMS and EPIOCSPARAMS: 0 or an errno. No Python code runs. */
 int params_read(int epfd, struct epoll_params *params);

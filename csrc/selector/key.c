@@ -1,7 +1,7 @@
-#include "key.h"
+#include "selector/key.h"
 
-#include "convert.h"
-#include "flags.h"
+#include "base/convert.h"
+#include "base/flags.h"
 
 PyObject *
 key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)

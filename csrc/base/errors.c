@@ -1,8 +1,8 @@
-#include "errors.h"
+#include "base/errors.h"
 
 #include "base/fdinfo.h"
+#include "base/flags.h"
 #include "base/syscalls.h"
-#include "flags.h"
 
 #include <errno.h>
 #include <fcntl.h>

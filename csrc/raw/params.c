@@ -1,7 +1,7 @@
-#include "params.h"
+#include "raw/params.h"
 
-#include "convert.h"
-#include "errors.h"
+#include "base/convert.h"
+#include "base/errors.h"
 
 #include <errno.h>
 

@@ -1,8 +1,8 @@
 /* kcmp(2): whether two numbers stand for one open file. Nothing else can tell for files that share an inode,
  * as all eventfds, timerfds, signalfds and epolls do. */
+#include "base/convert.h"
+#include "base/errors.h"
 #include "base/syscalls.h"
-#include "convert.h"
-#include "errors.h"
 #include "module.h"
 
 static int

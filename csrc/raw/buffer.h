@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_BUFFER_H
 #define PYEPOLL_BUFFER_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <sys/epoll.h>
 

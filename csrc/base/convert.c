@@ -1,6 +1,6 @@
-#include "convert.h"
+#include "base/convert.h"
 
-#include "flags.h"
+#include "base/flags.h"
 
 #include <limits.h>
 #include <math.h>

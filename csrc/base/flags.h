@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_FLAGS_H
 #define PYEPOLL_FLAGS_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,10 +1,10 @@
 /* The Selector type: parse, delegate, return. */
-#include "selector.h"
+#include "selector/selector.h"
 
-#include "convert.h"
-#include "epoll.h"
-#include "key.h"
-#include "selector_docs.h"
+#include "base/convert.h"
+#include "core/epoll.h"
+#include "selector/key.h"
+#include "selector/selector_docs.h"
 
 #include <stddef.h>
 #include <structmember.h>

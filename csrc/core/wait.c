@@ -1,11 +1,11 @@
-#include "wait.h"
+#include "core/wait.h"
 
+#include "base/convert.h"
+#include "base/errors.h"
 #include "base/syscalls.h"
-#include "convert.h"
 #include "core/repair/repair.h"
 #include "core/repair/stale.h"
 #include "core/report_again.h"
-#include "errors.h"
 
 #include <errno.h>
 #include <limits.h>
