@@ -37,7 +37,7 @@ typedef struct {
 extern PyType_Spec epoll_spec;     /* epoll.c */
 extern PyType_Spec instance_spec;  /* instance.c */
 extern PyType_Spec ready_spec;     /* ready.c */
-extern PyType_Spec buffer_spec;    /* buffer.c */
+extern PyType_Spec buffer_spec;    /* event_buffer.c */
 extern PyType_Spec waker_spec;     /* waker.c */
 extern PyType_Spec selector_spec;  /* selector.c */
 extern PyMethodDef raw_methods[];  /* raw.c */
@@ -45,10 +45,10 @@ extern PyMethodDef kcmp_methods[]; /* kcmp.c */
 extern PyMethodDef epoll_methods[];
 extern PyMethodDef selector_methods[];
 
-/* Give a subclass of Epoll or Selector method objects of its own: own.c. A new reference to it. */
+/* Give a subclass of Epoll or Selector method objects of its own: own_methods.c. A new reference to it. */
 PyObject *own_methods(PyObject *module, PyObject *type);
 
-/* The fd number, an int, of a file object that is among `keys`, also of one that is closed by now: key.c. */
+/* The fd number, an int, of a file object that is among `keys`, also of one that is closed by now: selector_key.c. */
 PyObject *key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 /* The state of the module that defined `type` or the base of it that is ours. Borrowed. NULL with an

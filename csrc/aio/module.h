@@ -64,7 +64,7 @@ PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
  * case: handles.c. */
 PyObject *handles_batch(PyObject *module, PyObject *args);
 
-/* Learn how a class of transports, or of handles, is laid out, and give the first the C paths: learn.c. */
+/* Learn how a class of transports, or of handles, is laid out, and give the first the C paths: layout.c. */
 PyObject *learn_transport(PyObject *module, PyObject *args);
 PyObject *learn_handles(PyObject *module, PyObject *type);
 

@@ -4,7 +4,7 @@
 #include "base/convert.h"
 #include "core/repair/stale.h"
 #include "core/report_again.h"
-#include "selector/key.h"
+#include "selector/selector_key.h"
 
 #include <limits.h>
 

@@ -3,7 +3,7 @@
 #include "base/errors.h"
 #include "base/syscalls.h"
 #include "module.h"
-#include "raw/buffer.h"
+#include "raw/event_buffer.h"
 #include "raw/params.h"
 
 #include <errno.h>

@@ -3,8 +3,8 @@
 
 #include "base/convert.h"
 #include "core/epoll.h"
-#include "selector/key.h"
 #include "selector/selector_docs.h"
+#include "selector/selector_key.h"
 
 #include <stddef.h>
 #include <structmember.h>

@@ -1,6 +1,6 @@
 /* selectors.SelectorKey, the data that a Selector registers: (fileobj, fd, events, data). */
-#ifndef PYEPOLL_KEY_H
-#define PYEPOLL_KEY_H
+#ifndef PYEPOLL_SELECTOR_KEY_H
+#define PYEPOLL_SELECTOR_KEY_H
 
 #include "module.h"
 

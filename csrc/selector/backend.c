@@ -3,7 +3,7 @@
 #include "base/convert.h"
 #include "core/ctl.h"
 #include "core/ready.h"
-#include "selector/key.h"
+#include "selector/selector_key.h"
 
 #include <limits.h>
 

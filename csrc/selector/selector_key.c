@@ -1,4 +1,4 @@
-#include "selector/key.h"
+#include "selector/selector_key.h"
 
 #include "base/convert.h"
 #include "base/flags.h"

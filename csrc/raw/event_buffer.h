@@ -1,6 +1,6 @@
 /* EventBuffer: the raw layer's array of epoll_event that the kernel fills. */
-#ifndef PYEPOLL_BUFFER_H
-#define PYEPOLL_BUFFER_H
+#ifndef PYEPOLL_EVENT_BUFFER_H
+#define PYEPOLL_EVENT_BUFFER_H
 
 #include "base/compat.h"
 

@@ -1,4 +1,4 @@
-#include "raw/buffer.h"
+#include "raw/event_buffer.h"
 
 #include "base/atfork.h"
 #include "base/convert.h"
