@@ -8,23 +8,23 @@
 #include <limits.h>
 
 void
-core_drop(Core *core)
+backend_drop(Backend *backend)
 {
-    Py_CLEAR(core->object);
-    Py_CLEAR(core->instance);
+    Py_CLEAR(backend->object);
+    Py_CLEAR(backend->instance);
 }
 
 int
-core_take(Selector *self, Core *core)
+backend_take(Selector *self, Backend *backend)
 {
     guard_lock(&self->guard);
-    core->object = Py_XNewRef(self->core);
-    core->instance = (Instance *)Py_XNewRef(self->instance);
-    core->direct = self->direct;
+    backend->object = Py_XNewRef(self->backend);
+    backend->instance = (Instance *)Py_XNewRef(self->instance);
+    backend->direct = self->direct;
     guard_unlock(&self->guard);
-    if (core->object == NULL) {
+    if (backend->object == NULL) {
         PyErr_SetString(PyExc_AttributeError, "this selector has no '_selector': was __init__ called?");
-        core_drop(core);
+        backend_drop(backend);
         return -1;
     }
     return 0;
@@ -40,7 +40,7 @@ told(int status)
     return status == 0 ? 0 : -1;
 }
 
-/* The same for what a method of another core returned. */
+/* The same for what a method of another backend returned. */
 static int
 called(PyObject *result)
 {
@@ -49,30 +49,30 @@ called(PyObject *result)
 }
 
 int
-core_register(const Core *core, int fd, uint32_t mask, PyObject *key)
+backend_register(const Backend *backend, int fd, uint32_t mask, PyObject *key)
 {
-    return core->direct ? told(ctl_register(core->instance, fd, mask, key))
-                        : called(PyObject_CallMethod(core->object, "register", "iIO", fd, mask, key));
+    return backend->direct ? told(ctl_register(backend->instance, fd, mask, key))
+                           : called(PyObject_CallMethod(backend->object, "register", "iIO", fd, mask, key));
 }
 
 int
-core_modify(const Core *core, int fd, uint32_t mask, PyObject *key)
+backend_modify(const Backend *backend, int fd, uint32_t mask, PyObject *key)
 {
-    return core->direct ? told(ctl_modify(core->instance, fd, mask, key))
-                        : called(PyObject_CallMethod(core->object, "modify", "iIO", fd, mask, key));
+    return backend->direct ? told(ctl_modify(backend->instance, fd, mask, key))
+                           : called(PyObject_CallMethod(backend->object, "modify", "iIO", fd, mask, key));
 }
 
 int
-core_replace(const Core *core, int fd, PyObject *key)
+backend_replace(const Backend *backend, int fd, PyObject *key)
 {
-    return core->instance != NULL ? told(ctl_replace_data(core->instance, fd, key)) : 0;
+    return backend->instance != NULL ? told(ctl_replace_data(backend->instance, fd, key)) : 0;
 }
 
 int
-core_unregister(const Core *core, int fd)
+backend_unregister(const Backend *backend, int fd)
 {
-    int status = core->direct ? told(ctl_unregister(core->instance, fd))
-                              : called(PyObject_CallMethod(core->object, "unregister", "i", fd));
+    int status = backend->direct ? told(ctl_unregister(backend->instance, fd))
+                                 : called(PyObject_CallMethod(backend->object, "unregister", "i", fd));
     if (status < 0 && PyErr_ExceptionMatches(PyExc_OSError)) {
         PyErr_Clear();
         status = 0;
@@ -81,28 +81,28 @@ core_unregister(const Core *core, int fd)
 }
 
 uint32_t
-core_mask(const Core *core, int fd)
+backend_mask(const Backend *backend, int fd)
 {
     uint32_t mask = 0;
-    if (core->instance != NULL) {
-        STATE_LOCK(core->instance);
-        const Registration *present = interest_get(&core->instance->list, fd);
+    if (backend->instance != NULL) {
+        STATE_LOCK(backend->instance);
+        const Registration *present = interest_get(&backend->instance->list, fd);
         mask = present != NULL ? present->mask : 0;
-        STATE_UNLOCK(core->instance);
+        STATE_UNLOCK(backend->instance);
     }
     return mask;
 }
 
 /* What a registration has for data: a new reference, or NULL without an exception. */
 static PyObject *
-registered_data(const Core *core, int fd)
+registered_data(const Backend *backend, int fd)
 {
     PyObject *data = NULL;
-    if (core->instance != NULL) {
-        STATE_LOCK(core->instance);
-        const Registration *present = interest_get(&core->instance->list, fd);
+    if (backend->instance != NULL) {
+        STATE_LOCK(backend->instance);
+        const Registration *present = interest_get(&backend->instance->list, fd);
         data = present != NULL ? Py_NewRef(present->data) : NULL;
-        STATE_UNLOCK(core->instance);
+        STATE_UNLOCK(backend->instance);
     }
     return data;
 }
@@ -131,14 +131,14 @@ put_key(Selector *self, PyObject *number, PyObject *key)
  *     writes B; still B: done
  */
 int
-core_settle(Selector *self, const Core *core, PyObject *number, int fd, PyObject *otherwise)
+backend_settle(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise)
 {
-    PyObject *data = registered_data(core, fd);
+    PyObject *data = registered_data(backend, fd);
     bool settled = false;
     int status = 0;
     while (status == 0 && !settled) {
         status = put_key(self, number, data != NULL && key_is(self->module, data) ? data : otherwise);
-        PyObject *present = registered_data(core, fd);
+        PyObject *present = registered_data(backend, fd);
         settled = present == data;
         Py_XDECREF(data);
         data = present;
@@ -148,7 +148,7 @@ core_settle(Selector *self, const Core *core, PyObject *number, int fd, PyObject
 }
 
 PyObject *
-core_pop(Selector *self, PyObject *number)
+backend_pop(Selector *self, PyObject *number)
 {
     PyObject *key;
     bool found = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key);
@@ -159,52 +159,52 @@ core_pop(Selector *self, PyObject *number)
 
 /* Unregister `key`, but nothing that another call has registered since. 0, or -1 with an exception. */
 static int
-unregister_only(Selector *self, const Core *core, int fd, const PyObject *key)
+unregister_only(Selector *self, const Backend *backend, int fd, const PyObject *key)
 {
-    if (core->direct) {
-        return told(ctl_unregister_only(core->instance, fd, key));
+    if (backend->direct) {
+        return told(ctl_unregister_only(backend->instance, fd, key));
     }
-    PyObject *data = registered_data(core, fd);
+    PyObject *data = registered_data(backend, fd);
     bool replaced = data != NULL && data != key && key_is(self->module, data);
     Py_XDECREF(data);
-    return replaced ? 0 : core_unregister(core, fd);
+    return replaced ? 0 : backend_unregister(backend, fd);
 }
 
 void
-core_forget(Selector *self, const Core *core, PyObject *number, int fd, PyObject *key)
+backend_forget(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (unregister_only(self, core, fd, key) < 0) {
+    if (unregister_only(self, backend, fd, key) < 0) {
         PyErr_Clear();
     }
-    if (core_settle(self, core, number, fd, NULL) < 0) {
+    if (backend_settle(self, backend, number, fd, NULL) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(error);
 }
 
 void
-core_resettle(Selector *self, const Core *core, PyObject *number, int fd, const PyObject *seen)
+backend_resettle(Selector *self, const Backend *backend, PyObject *number, int fd, const PyObject *seen)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *present;
     if (PyDict_GetItemRef(self->keys, number, &present) < 0 ||
-        (present == seen && core_settle(self, core, number, fd, NULL) < 0)) {
+        (present == seen && backend_settle(self, backend, number, fd, NULL) < 0)) {
         PyErr_Clear();
     }
     Py_XDECREF(present);
     PyErr_SetRaisedException(error);
 }
 
-/* Ask a core whose poll is not the package's. */
+/* Ask a backend whose poll is not the package's. */
 static PyObject *
-call_poll(PyObject *core, PyObject *object, int64_t timeout)
+call_poll(PyObject *backend, PyObject *object, int64_t timeout)
 {
     PyObject *name = PyUnicode_FromString("poll");
     PyObject *zero = PyLong_FromLong(0);
     PyObject *list = NULL;
     if (name != NULL && zero != NULL) {
-        list = PyObject_CallMethodOneArg(core, name,
+        list = PyObject_CallMethodOneArg(backend, name,
                                          timeout == FOREVER ? Py_None
                                          : timeout == 0     ? zero
                                                             : object);
@@ -231,7 +231,7 @@ wait_on(Instance *instance, int64_t timeout)
 }
 
 PyObject *
-core_wait(Selector *self, PyObject *object, int64_t timeout)
+backend_wait(Selector *self, PyObject *object, int64_t timeout)
 {
     guard_lock(&self->guard);
     Instance *instance = self->direct ? (Instance *)Py_NewRef(self->instance) : NULL;
@@ -241,11 +241,11 @@ core_wait(Selector *self, PyObject *object, int64_t timeout)
         Py_DECREF(instance);
         return list;
     }
-    Core core;
-    if (core_take(self, &core) < 0) {
+    Backend backend;
+    if (backend_take(self, &backend) < 0) {
         return NULL;
     }
-    PyObject *list = call_poll(core.object, object, timeout);
-    core_drop(&core);
+    PyObject *list = call_poll(backend.object, object, timeout);
+    backend_drop(&backend);
     return list;
 }

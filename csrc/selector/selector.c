@@ -33,7 +33,7 @@ static int
 selector_traverse(Selector *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->core);
+    Py_VISIT(self->backend);
     Py_VISIT(self->instance);
     Py_VISIT(self->keys);
     if (self->module != NULL) {
@@ -45,7 +45,7 @@ selector_traverse(Selector *self, visitproc visit, void *arg)
 static int
 selector_clear(Selector *self)
 {
-    Py_CLEAR(self->core);
+    Py_CLEAR(self->backend);
     self->direct = false;
     Py_CLEAR(self->instance);
     PyDict_Clear(self->keys);
@@ -58,7 +58,7 @@ selector_dealloc(Selector *self)
     PyTypeObject *type = Py_TYPE(self);
     ModuleState *module = self->module;
     PyObject_GC_UnTrack(self);
-    Py_XDECREF(self->core);
+    Py_XDECREF(self->backend);
     Py_XDECREF(self->instance);
     Py_XDECREF(self->keys);
     type->tp_free(self);
@@ -67,33 +67,33 @@ selector_dealloc(Selector *self)
 }
 
 static PyObject *
-selector_get_core(Selector *self, void *Py_UNUSED(closure))
+selector_get_backend(Selector *self, void *Py_UNUSED(closure))
 {
-    Core core;
-    if (core_take(self, &core) < 0) {
+    Backend backend;
+    if (backend_take(self, &backend) < 0) {
         return NULL;
     }
-    Py_XDECREF(core.instance);
-    return core.object;
+    Py_XDECREF(backend.instance);
+    return backend.object;
 }
 
 static int
-selector_set_core(Selector *self, PyObject *object, void *Py_UNUSED(closure))
+selector_set_backend(Selector *self, PyObject *object, void *Py_UNUSED(closure))
 {
     const ModuleState *module = self->module;
-    Core now = {.object = Py_XNewRef(object)};
+    Backend now = {.object = Py_XNewRef(object)};
     if (object != NULL && PyObject_TypeCheck(object, module->epoll_type)) {
         now.instance = (Instance *)Py_NewRef(epoll_instance(object));
         now.direct = Py_IS_TYPE(object, module->plain_epoll) || Py_IS_TYPE(object, module->epoll_type);
         now.instance->selects = true;
     }
     guard_lock(&self->guard);
-    Core before = {self->core, self->instance, self->direct};
-    self->core = now.object;
+    Backend before = {self->backend, self->instance, self->direct};
+    self->backend = now.object;
     self->instance = now.instance;
     self->direct = now.direct;
     guard_unlock(&self->guard);
-    core_drop(&before);
+    backend_drop(&before);
     return 0;
 }
 
@@ -157,20 +157,20 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
 {
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
     int fd;
-    Core core;
-    if (convert_int(number, &fd) < 0 || core_take(self, &core) < 0) {
+    Backend backend;
+    if (convert_int(number, &fd) < 0 || backend_take(self, &backend) < 0) {
         return -1;
     }
-    int status = core_register(&core, fd, mask, key);
+    int status = backend_register(&backend, fd, mask, key);
     if (status < 0) {
         say_registered(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
-        core_resettle(self, &core, number, fd, key);
+        backend_resettle(self, &backend, number, fd, key);
     }
-    else if (core_settle(self, &core, number, fd, core.direct ? NULL : key) < 0) {
+    else if (backend_settle(self, &backend, number, fd, backend.direct ? NULL : key) < 0) {
         status = -1;
-        core_forget(self, &core, number, fd, key);
+        backend_forget(self, &backend, number, fd, key);
     }
-    core_drop(&core);
+    backend_drop(&backend);
     return status;
 }
 
@@ -207,33 +207,33 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
     int fd;
     int status = 0;
-    Core core;
-    if (convert_int(number, &fd) < 0 || core_take(self, &core) < 0) {
+    Backend backend;
+    if (convert_int(number, &fd) < 0 || backend_take(self, &backend) < 0) {
         return NULL;
     }
-    uint32_t more = core_mask(&core, fd) & ~plain_bits;
+    uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
     mask |= keep ? more : 0;
     /* Told again, the kernel reports an edge again, and arms a spent one-shot. */
     bool told = key_asked(self->module, old) != key_asked(self->module, key) ||
                 more != (mask & ~plain_bits) || (mask & (EPOLLET | EPOLLONESHOT)) != 0;
     if (told) {
-        status = core_modify(&core, fd, mask, key);
+        status = backend_modify(&backend, fd, mask, key);
     }
     else if (PyTuple_GET_ITEM(old, KEY_DATA) == PyTuple_GET_ITEM(key, KEY_DATA)) {
         key = old;
     }
     else {
-        status = core_replace(&core, fd, key);
+        status = backend_replace(&backend, fd, key);
     }
     PyObject *left = status == 0 ? key : old;
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = core_settle(self, &core, number, fd, told && core.direct ? NULL : key);
+        status = backend_settle(self, &backend, number, fd, told && backend.direct ? NULL : key);
     }
     if (status < 0) {
-        core_forget(self, &core, number, fd, left);
+        backend_forget(self, &backend, number, fd, left);
     }
-    core_drop(&core);
+    backend_drop(&backend);
     return status == 0 ? Py_NewRef(key) : NULL;
 }
 
@@ -270,20 +270,20 @@ static PyObject *
 remove_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
     int fd = -1; /* of an int that is no fd */
-    Core core;
-    if (core_take(self, &core) < 0) {
+    Backend backend;
+    if (backend_take(self, &backend) < 0) {
         return NULL;
     }
-    PyObject *key = core_pop(self, number);
+    PyObject *key = backend_pop(self, number);
     if (key == NULL && !PyErr_Occurred()) {
         refuse_unknown(fileobj);
     }
-    else if (key != NULL && (convert_int(number, &fd) < 0 || core_unregister(&core, fd) < 0 ||
-                             core_settle(self, &core, number, fd, NULL) < 0)) {
-        core_resettle(self, &core, number, fd, NULL);
+    else if (key != NULL && (convert_int(number, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
+                             backend_settle(self, &backend, number, fd, NULL) < 0)) {
+        backend_resettle(self, &backend, number, fd, NULL);
         Py_CLEAR(key);
     }
-    core_drop(&core);
+    backend_drop(&backend);
     return key;
 }
 
@@ -311,7 +311,7 @@ selector_select(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
         (given[0] != NULL && convert_span(given[0], &timeout) < 0)) {
         return NULL;
     }
-    return core_wait(self, given[0], timeout);
+    return backend_wait(self, given[0], timeout);
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
@@ -325,8 +325,8 @@ PyMethodDef selector_methods[] = {
 };
 
 static PyGetSetDef selector_getset[] = {
-    {"_selector", (getter)selector_get_core, (setter)selector_set_core, "The Epoll underneath.", NULL},
-    {NULL,        NULL,                      NULL,                      NULL,                    NULL},
+    {"_selector", (getter)selector_get_backend, (setter)selector_set_backend, "The Epoll underneath.", NULL},
+    {NULL,        NULL,                         NULL,                         NULL,                    NULL},
 };
 
 static PyMemberDef selector_members[] = {
