@@ -39,6 +39,6 @@ def extension(name: str, sources: set[str]) -> Extension:
 setup(
     ext_modules=[
         extension("pyepoll._epoll", SOURCES - AIO_SOURCES),
-        extension("pyepoll._aio", AIO_SOURCES),
+        extension("pyepoll._aio", AIO_SOURCES | {"csrc/base/subclass.c"}),
     ]
 )

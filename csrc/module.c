@@ -1,11 +1,18 @@
 /* The extension module: tables, and what an interpreter's copy is made of. */
-#include "module.h"
-
 #include "base/atfork.h"
 #include "base/errors.h"
 #include "base/flags.h"
+#include "base/module_state.h"
+#include "core/epoll.h"
 #include "core/instance.h"
+#include "core/ready.h"
+#include "core/settings.h"
 #include "core/wait.h"
+#include "core/waker.h"
+#include "raw/event_buffer.h"
+#include "raw/raw.h"
+#include "selector/selector.h"
+#include "selector/selector_key.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -16,71 +23,19 @@ state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-PyDoc_STRVAR(use_events_doc,
-"_use_events($module, event, /)\n--\n\n"
-"Let event(mask) make what a wait yields for the events; until then they are ints.");
-
-static PyObject *
-use_events(PyObject *module, PyObject *event_class)
+static int
+add_functions(PyObject *module)
 {
-    ModuleState *state = state_of(module);
-    if (state->events == NULL) {
-        module_type(NULL);
-        return NULL;
+    PyMethodDef *const tables[] = {
+        raw_methods, kcmp_methods, settings_functions, selector_key_functions, own_methods_functions,
+    };
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        if (PyModule_AddFunctions(module, tables[i]) < 0) {
+            return -1;
+        }
     }
-    PyDict_Clear(state->events);
-    Py_XSETREF(state->event_class, Py_NewRef(event_class));
-    Py_RETURN_NONE;
+    return 0;
 }
-
-PyDoc_STRVAR(use_pwait2_doc,
-"use_pwait2($module, use, /)\n--\n\n"
-"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return the old value.\n\n"
-"Without it, timeouts are rounded up to the millisecond and nothing else changes. The setting is the whole\n"
-"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program\n"
-"that a seccomp filter would kill for the call turns it off before its first wait, with this function or\n"
-"with the environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the\n"
-"call in any case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
-
-static PyObject *
-use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
-{
-    int use = PyObject_IsTrue(object);
-    return use < 0 ? NULL : PyBool_FromLong(wait_use_pwait2(use));
-}
-
-PyDoc_STRVAR(own_methods_doc,
-"_own_methods($module, type, /)\n--\n\n"
-"Give type, a subclass of Epoll or Selector, method objects of its own, which are faster to call, and\n"
-"return it.");
-
-PyDoc_STRVAR(use_keys_doc,
-"_use_keys($module, type, /)\n--\n\n"
-"Let type, selectors.SelectorKey, be what Selector.register makes.");
-
-static PyObject *
-use_keys(PyObject *module, PyObject *type)
-{
-    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type)) {
-        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of tuple", type);
-    }
-    Py_XSETREF(state_of(module)->key_type, (PyTypeObject *)Py_NewRef(type));
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(key_number_doc,
-"_key_number($module, keys, fileobj, /)\n--\n\n"
-"Return the fd number of a file object: of a closed one, that of its SelectorKey in the dict keys.\n\n"
-"Raises ValueError when it has none.");
-
-static PyMethodDef module_methods[] = {
-    {"_key_number",  (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc },
-    {"_own_methods", own_methods,                             METH_O,        own_methods_doc},
-    {"_use_events",  use_events,                              METH_O,        use_events_doc },
-    {"_use_keys",    use_keys,                                METH_O,        use_keys_doc   },
-    {"use_pwait2",   use_pwait2,                              METH_O,        use_pwait2_doc },
-    {NULL,           NULL,                                    0,             NULL           },
-};
 
 static int
 add_types(PyObject *module, ModuleState *state)
@@ -125,7 +80,7 @@ module_exec(PyObject *module)
     state->events = PyDict_New();
     state->instances = PyDict_New();
     if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||
-        PyModule_AddFunctions(module, raw_methods) < 0 || PyModule_AddFunctions(module, kcmp_methods) < 0) {
+        add_functions(module) < 0) {
         return -1;
     }
     return flags_add_constants(module);
@@ -190,28 +145,16 @@ static PyModuleDef_Slot module_slots[] = {
     {0,                            NULL                                },
 };
 
-static PyModuleDef module_def = {
+PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyepoll._epoll",
     .m_doc = "The core of pyepoll: the system calls and the Epoll type. Import pyepoll instead.",
     .m_size = sizeof(ModuleState),
-    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
     .m_free = module_free,
 };
-
-ModuleState *
-module_state_of(PyTypeObject *type)
-{
-    /* A type that the garbage collector has cleared has no method resolution order to search. */
-    PyObject *module = type->tp_mro != NULL ? PyType_GetModuleByDef(type, &module_def) : NULL;
-    if (module == NULL && !PyErr_Occurred()) {
-        module_type(NULL);
-    }
-    return module != NULL ? state_of(module) : NULL;
-}
 
 PyMODINIT_FUNC
 PyInit__epoll(void)

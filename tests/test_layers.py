@@ -77,7 +77,7 @@ def test_base_includes_base_only() -> None:
 
 
 def test_core_knows_nothing_above_it() -> None:
-    below = ("base/", "core/", "raw/", "module", "selector/selector_key")  # ready.c knows the keys of selectors
+    below = ("base/", "core/", "raw/")
     assert upward(include_graph(), "core/", below) == []
 
 

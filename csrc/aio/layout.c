@@ -1,6 +1,7 @@
 /* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave out. What
  * was known before a failure is known after it. */
 #include "aio/module.h"
+#include "base/subclass.h"
 
 #include <structmember.h>
 
@@ -67,21 +68,6 @@ functions_of(PyObject *type, PyObject **functions)
     return 0;
 }
 
-/* 0, or -1 with an exception. */
-static int
-give_methods(PyTypeObject *type)
-{
-    for (PyMethodDef *method = transport_methods; method->ml_name != NULL; method++) {
-        PyObject *own = PyDescr_NewMethod(type, method);
-        int status = own != NULL ? PyObject_SetAttrString((PyObject *)type, method->ml_name, own) : -1;
-        Py_XDECREF(own);
-        if (status < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
 PyObject *
 learn_transport(PyObject *module, PyObject *args)
 {
@@ -118,7 +104,7 @@ learn_transport(PyObject *module, PyObject *args)
     }
     state->closed_offset = closed;
     Py_XSETREF(state->socket_type, (PyTypeObject *)Py_XNewRef(socket_type));
-    return give_methods((PyTypeObject *)type) == 0 ? Py_NewRef(Py_None) : NULL;
+    return subclass_copy_methods(type, transport_methods) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 PyObject *

@@ -5,6 +5,7 @@
 #include "base/fdinfo.h"
 #include "core/ctl.h"
 #include "core/epoll_docs.h"
+#include "core/event_member.h"
 #include "core/front.h"
 #include "core/ready.h"
 #include "core/repair/repair.h"
@@ -472,7 +473,7 @@ epoll_registration(Epoll *self, PyObject *object)
     if (data == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *events = ready_event(self->instance->module, mask);
+    PyObject *events = event_member(self->instance->module, mask);
     if (events == NULL) {
         Py_DECREF(data);
         return NULL;

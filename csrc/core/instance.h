@@ -26,18 +26,23 @@
 #define PYEPOLL_INSTANCE_H
 
 #include "base/atfork.h"
+#include "base/module_state.h"
 #include "base/mutex.h"
 #include "core/interest.h"
-#include "module.h"
 
 #include <stdatomic.h>
 #include <sys/epoll.h>
+
+extern PyType_Spec instance_spec;
 
 /* An array for one wait, kept for the next. */
 typedef struct {
     int capacity;
     struct epoll_event events[];
 } Array;
+
+/* Makes the second item of the pair that a ready event yields. A new reference; NULL with an exception. */
+typedef PyObject *(*EventsFactory)(ModuleState *module, uint32_t events, PyObject *data);
 
 typedef enum {
     OPEN,
@@ -48,7 +53,7 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    ModuleState *module; /* with a reference to the module object: module.h */
+    ModuleState *module; /* with a reference to the module object: module_state.h */
     PyObject *weakrefs;
     atomic_int epfd;
     atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */
@@ -75,9 +80,9 @@ typedef struct {
         uint64_t rebuilt_at; /* the clock at the last rebuild: events fetched before prove nothing */
         int64_t retry_at;    /* no repair before this time, in nanoseconds of CLOCK_MONOTONIC */
     } stale;
-    unsigned sifted;     /* batches of which a wait chose events (sift) */
-    int hint;            /* how many events a wait should have room for, if more than are registered */
-    atomic_bool selects; /* a Selector's: an event of a SelectorKey yields the events that selectors know */
+    unsigned sifted; /* batches of which a wait chose events (sift) */
+    int hint;        /* how many events a wait should have room for, if more than are registered */
+    _Atomic(EventsFactory) make_events; /* set by the layer above; NULL: event_member() */
     Array *spare;
     Mutex ctl;
 #ifdef Py_GIL_DISABLED

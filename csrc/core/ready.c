@@ -2,41 +2,18 @@
 
 #include "base/atfork.h"
 #include "base/convert.h"
+#include "core/event_member.h"
 #include "core/repair/stale.h"
 #include "core/report_again.h"
-#include "selector/selector_key.h"
 
 #include <limits.h>
 
-PyObject *
-ready_event(ModuleState *module, uint32_t mask)
-{
-    PyObject *number = PyLong_FromUnsignedLong(mask);
-    if (number == NULL || module->event_class == NULL || module->events == NULL) {
-        return number;
-    }
-    /* With references: the class is Python code, in which the garbage collector may clear the module. */
-    PyObject *class = Py_NewRef(module->event_class);
-    PyObject *members = Py_NewRef(module->events);
-    PyObject *event;
-    if (PyDict_GetItemRef(members, number, &event) == 0) {
-        event = PyObject_CallOneArg(class, number);
-        if (event != NULL && PyDict_SetItem(members, number, event) < 0) {
-            Py_CLEAR(event);
-        }
-    }
-    Py_DECREF(members);
-    Py_DECREF(class);
-    Py_DECREF(number);
-    return event;
-}
-
-/* The second of the pair. */
+/* The second item of the pair. */
 static PyObject *
 events_of(Instance *self, uint32_t events, PyObject *data)
 {
-    int selected = self->selects ? key_events(self->module, data, events) : NO_KEY;
-    return selected != NO_KEY ? PyLong_FromLong(selected) : ready_event(self->module, events);
+    EventsFactory make_events = self->make_events;
+    return make_events != NULL ? make_events(self->module, events, data) : event_member(self->module, events);
 }
 
 /* What an event is handed out as, after the first or one with other events than the last: make the
@@ -74,7 +51,7 @@ new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *a
 static PyObject *
 foreign_pair(Instance *self, uint64_t word, uint32_t events)
 {
-    PyObject *event = ready_event(self->module, events);
+    PyObject *event = event_member(self->module, events);
     PyObject *data = PyLong_FromLong((int32_t)(uint32_t)word);
     PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
     Py_XDECREF(data);

@@ -4,6 +4,8 @@
 
 #include "core/wait.h"
 
+extern PyType_Spec ready_spec;
+
 /* An iterator over the batches of `self`, one after another without end. */
 PyObject *ready_endless(Instance *self);
 
@@ -12,8 +14,5 @@ PyObject *ready_batch(Instance *self, const WaitFor *wait);
 
 /* The same as a list. */
 PyObject *ready_list(Instance *self, const WaitFor *wait);
-
-/* The Event member for a mask; an int where the package has given no class. */
-PyObject *ready_event(ModuleState *module, uint32_t mask);
 
 #endif

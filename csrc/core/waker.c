@@ -2,9 +2,11 @@
  * writing to it no other Python code may run: close() in a signal handler or a thread would give the
  * fd away, and the write would hit an unrelated file. An eventfd in non-blocking mode never makes
  * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
+#include "core/waker.h"
+
 #include "base/errors.h"
+#include "base/module_state.h"
 #include "base/mutex.h"
-#include "module.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -2,7 +2,7 @@
 
 #include "base/atfork.h"
 #include "base/convert.h"
-#include "module.h"
+#include "base/module_state.h"
 
 #include <limits.h>
 

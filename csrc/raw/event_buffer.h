@@ -6,6 +6,8 @@
 
 #include <sys/epoll.h>
 
+extern PyType_Spec buffer_spec;
+
 typedef struct {
     PyObject_HEAD
     struct epoll_event *events; /* owned */

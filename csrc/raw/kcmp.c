@@ -1,9 +1,11 @@
 /* kcmp(2): whether two numbers stand for one open file. Nothing else can tell for files that share an inode,
  * as all eventfds, timerfds, signalfds and epolls do. */
+#include "raw/raw.h"
+
 #include "base/convert.h"
 #include "base/errors.h"
+#include "base/module_state.h"
 #include "base/syscalls.h"
-#include "module.h"
 
 static int
 ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])

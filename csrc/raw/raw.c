@@ -1,8 +1,10 @@
 /* Layer 1: each system call as one function over ints, the kernel's semantics and nothing else. */
+#include "raw/raw.h"
+
 #include "base/convert.h"
 #include "base/errors.h"
+#include "base/module_state.h"
 #include "base/syscalls.h"
-#include "module.h"
 #include "raw/event_buffer.h"
 #include "raw/params.h"
 

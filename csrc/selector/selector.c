@@ -85,7 +85,7 @@ selector_set_backend(Selector *self, PyObject *object, void *Py_UNUSED(closure))
     if (object != NULL && PyObject_TypeCheck(object, module->epoll_type)) {
         now.instance = (Instance *)Py_NewRef(epoll_instance(object));
         now.direct = Py_IS_TYPE(object, module->plain_epoll) || Py_IS_TYPE(object, module->epoll_type);
-        now.instance->selects = true;
+        now.instance->make_events = key_make_events;
     }
     guard_lock(&self->guard);
     Backend before = {self->backend, self->instance, self->direct};

@@ -11,13 +11,17 @@
 #include "base/mutex.h"
 #include "core/instance.h"
 
+extern PyType_Spec selector_spec;
+extern PyMethodDef selector_methods[];
+extern PyMethodDef own_methods_functions[]; /* own_methods.c */
+
 typedef struct {
     PyObject_HEAD
     PyObject *backend;   /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
     Instance *instance;  /* the Epoll's, or NULL */
     bool direct;         /* the backend is the package's own Epoll, whose methods need not be called */
     PyObject *keys;      /* `_fd_to_key`: a dict, fd number -> SelectorKey */
-    ModuleState *module; /* with a reference to the module object: module.h */
+    ModuleState *module; /* with a reference to the module object: module_state.h */
     Guard guard;         /* of the first three: no Python code runs under it */
 } Selector;
 

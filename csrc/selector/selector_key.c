@@ -2,6 +2,7 @@
 
 #include "base/convert.h"
 #include "base/flags.h"
+#include "core/event_member.h"
 
 PyObject *
 key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)
@@ -33,18 +34,21 @@ key_asked(const ModuleState *module, PyObject *key)
 
 /* As selectors has it: what is neither plain reading nor plain writing, an error say, is both. The bits that
  * only who asks for them gets are one of the two. */
-int
-key_events(const ModuleState *module, PyObject *key, uint32_t events)
+static int
+reported_events(int asked, uint32_t events)
 {
     const uint32_t reads = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLRDNORM | EPOLLRDBAND;
     const uint32_t writes = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
-    int asked = key_asked(module, key);
-    if (asked == NO_KEY) {
-        return NO_KEY;
-    }
     int happened = ((events & ~writes) != 0 ? EVENT_READ : 0) | ((events & ~reads) != 0 ? EVENT_WRITE : 0);
     /* A writer that asked for the end of the stream too is told of it, with the only word that it knows. */
     return (happened & asked) != 0 ? happened & asked : asked;
+}
+
+PyObject *
+key_make_events(ModuleState *module, uint32_t events, PyObject *data)
+{
+    int asked = key_asked(module, data);
+    return asked != NO_KEY ? PyLong_FromLong(reported_events(asked, events)) : event_member(module, events);
 }
 
 static PyObject *
@@ -113,7 +117,27 @@ key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj)
     return number;
 }
 
-PyObject *
+PyDoc_STRVAR(use_keys_doc,
+"_use_keys($module, type, /)\n--\n\n"
+"Let type, selectors.SelectorKey, be what Selector.register makes.");
+
+static PyObject *
+use_keys(PyObject *module, PyObject *type)
+{
+    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of tuple", type);
+    }
+    ModuleState *state = PyModule_GetState(module);
+    Py_XSETREF(state->key_type, (PyTypeObject *)Py_NewRef(type));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(key_number_doc,
+"_key_number($module, keys, fileobj, /)\n--\n\n"
+"Return the fd number of a file object: of a closed one, that of its SelectorKey in the dict keys.\n\n"
+"Raises ValueError when it has none.");
+
+static PyObject *
 key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != 2 || !PyDict_Check(args[0])) {
@@ -122,3 +146,9 @@ key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     return key_number_of(PyModule_GetState(module), args[0], args[1]);
 }
+
+PyMethodDef selector_key_functions[] = {
+    {"_key_number", (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc},
+    {"_use_keys",   use_keys,                                METH_O,        use_keys_doc  },
+    {NULL,          NULL,                                    0,             NULL          },
+};

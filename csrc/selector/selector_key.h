@@ -2,10 +2,12 @@
 #ifndef PYEPOLL_SELECTOR_KEY_H
 #define PYEPOLL_SELECTOR_KEY_H
 
-#include "module.h"
+#include "base/module_state.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+
+extern PyMethodDef selector_key_functions[];
 
 /* The events that selectors know. */
 enum { EVENT_READ = 1, EVENT_WRITE = 2 };
@@ -26,9 +28,9 @@ PyObject *key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, Py
 enum { NO_KEY = -1 };
 int key_asked(const ModuleState *module, PyObject *key);
 
-/* What an event of epoll's means to who registered `key`: EVENT_READ | EVENT_WRITE, of which only what was
- * asked for. NO_KEY as above. */
-int key_events(const ModuleState *module, PyObject *key, uint32_t events);
+/* An EventsFactory (core/instance.h). For a key: EVENT_READ | EVENT_WRITE as an int, only what the key asks
+ * for; for other data, the Event. */
+PyObject *key_make_events(ModuleState *module, uint32_t events, PyObject *data);
 
 /* The fd number of a file object, of no subclass of int, or NULL with ValueError where it has none. */
 PyObject *key_open_number(PyObject *fileobj);

@@ -1,6 +1,6 @@
-/* What one interpreter's copy of the module holds, and the types it is made of. */
-#ifndef PYEPOLL_MODULE_H
-#define PYEPOLL_MODULE_H
+/* The state of the extension module in one interpreter. */
+#ifndef PYEPOLL_MODULE_STATE_H
+#define PYEPOLL_MODULE_STATE_H
 
 #include "base/compat.h"
 
@@ -34,22 +34,8 @@ typedef struct {
     atomic_int ready_fd;       /* an eventfd that is always ready: what wakes the waiters */
 } ModuleState;
 
-extern PyType_Spec epoll_spec;     /* epoll.c */
-extern PyType_Spec instance_spec;  /* instance.c */
-extern PyType_Spec ready_spec;     /* ready.c */
-extern PyType_Spec buffer_spec;    /* event_buffer.c */
-extern PyType_Spec waker_spec;     /* waker.c */
-extern PyType_Spec selector_spec;  /* selector.c */
-extern PyMethodDef raw_methods[];  /* raw.c */
-extern PyMethodDef kcmp_methods[]; /* kcmp.c */
-extern PyMethodDef epoll_methods[];
-extern PyMethodDef selector_methods[];
-
-/* Give a subclass of Epoll or Selector method objects of its own: own_methods.c. A new reference to it. */
-PyObject *own_methods(PyObject *module, PyObject *type);
-
-/* The fd number, an int, of a file object that is among `keys`, also of one that is closed by now: selector_key.c. */
-PyObject *key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+/* The definition of the module: module.c. */
+extern PyModuleDef module_def;
 
 /* The state of the module that defined `type` or the base of it that is ours. Borrowed. NULL with an
  * exception where the garbage collector has cleared the type. */

@@ -1,7 +1,7 @@
-/* Method objects of their own for the package's subclasses. The interpreter calls a method by a short cut
- * when the object's type is the one that the method was made for, and a subclass's never is: 30 ns of a
- * call. */
-#include "module.h"
+/* The operators of the package's subclass of Epoll, with docstrings of their own: CPython's text for a slot is
+ * the same for every type, "Implement iter(self)." */
+#include "base/subclass.h"
+#include "core/epoll.h"
 
 #include <pthread.h>
 
@@ -28,7 +28,6 @@ PyDoc_STRVAR(bool_doc,
 "__bool__($self, /)\n--\n\n"
 "Return True, as select.epoll does: an epoll that watches nothing, or is closed, is true too.");
 
-/* The operators of Epoll. CPython's text for a slot is the same for every type: "Implement iter(self)." */
 static const struct {
     const char *name;
     const char *doc;
@@ -57,10 +56,10 @@ describe(int i, const struct wrapperbase *builtin)
     return &described[i];
 }
 
-/* Give a subclass of the core's Epoll its operators with their docstrings. A method in C would be simpler,
- * but the interpreter would call it instead of the slot; a descriptor of the slot leaves the slot alone. */
+/* Give a subclass the operators with our docstrings. A method in C would be simpler, but the interpreter would
+ * call it instead of the slot; a descriptor of the slot leaves the slot alone. */
 static int
-give_operators(PyObject *type)
+copy_operators(PyObject *type)
 {
     int status = 0;
     for (int i = 0; status == 0 && i < OPERATORS; i++) {
@@ -80,39 +79,14 @@ give_operators(PyObject *type)
     return status;
 }
 
-static int
-give_methods(PyObject *type, PyMethodDef *methods)
+int
+epoll_prepare_subclass(ModuleState *module, PyObject *type)
 {
-    for (PyMethodDef *method = methods; method->ml_name != NULL; method++) {
-        if ((method->ml_flags & METH_CLASS) == 0) {
-            PyObject *own = PyDescr_NewMethod((PyTypeObject *)type, method);
-            int status = own != NULL ? PyObject_SetAttrString(type, method->ml_name, own) : -1;
-            Py_XDECREF(own);
-            if (status < 0) {
-                return -1;
-            }
-        }
+    if (subclass_copy_methods(type, epoll_methods) < 0 || copy_operators(type) < 0) {
+        return -1;
+    }
+    if (module->plain_epoll == NULL) {
+        module->plain_epoll = (PyTypeObject *)Py_NewRef(type);
     }
     return 0;
-}
-
-PyObject *
-own_methods(PyObject *module, PyObject *type)
-{
-    ModuleState *state = PyModule_GetState(module);
-    int status;
-    if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->epoll_type)) {
-        status = give_methods(type, epoll_methods) < 0 ? -1 : give_operators(type);
-        if (status == 0 && state->plain_epoll == NULL) {
-            state->plain_epoll = (PyTypeObject *)Py_NewRef(type);
-        }
-    }
-    else if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->selector_type)) {
-        status = give_methods(type, selector_methods);
-    }
-    else {
-        PyErr_Format(PyExc_TypeError, "%R is not a subclass of Epoll or Selector", type);
-        status = -1;
-    }
-    return status == 0 ? Py_NewRef(type) : NULL;
 }

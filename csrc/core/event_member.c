@@ -1,0 +1,24 @@
+#include "core/event_member.h"
+
+PyObject *
+event_member(ModuleState *module, uint32_t mask)
+{
+    PyObject *number = PyLong_FromUnsignedLong(mask);
+    if (number == NULL || module->event_class == NULL || module->events == NULL) {
+        return number;
+    }
+    /* With references: the class is Python code, in which the garbage collector may clear the module. */
+    PyObject *class = Py_NewRef(module->event_class);
+    PyObject *members = Py_NewRef(module->events);
+    PyObject *event;
+    if (PyDict_GetItemRef(members, number, &event) == 0) {
+        event = PyObject_CallOneArg(class, number);
+        if (event != NULL && PyDict_SetItem(members, number, event) < 0) {
+            Py_CLEAR(event);
+        }
+    }
+    Py_DECREF(members);
+    Py_DECREF(class);
+    Py_DECREF(number);
+    return event;
+}
