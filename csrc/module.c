@@ -3,11 +3,11 @@
 #include "base/errors.h"
 #include "base/flags.h"
 #include "base/module_state.h"
+#include "base/timed_wait.h"
 #include "core/epoll.h"
 #include "core/instance.h"
 #include "core/ready.h"
 #include "core/settings.h"
-#include "core/wait.h"
 #include "core/waker.h"
 #include "raw/event_buffer.h"
 #include "raw/raw.h"
@@ -76,7 +76,7 @@ module_exec(PyObject *module)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    wait_read_environment();
+    timed_wait_read_environment();
     state->events = PyDict_New();
     state->instances = PyDict_New();
     if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||

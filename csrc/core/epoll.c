@@ -1,33 +1,19 @@
-/* The Epoll type: parse, delegate, return. */
+/* The type Epoll: made, closed, and the table of its methods, which are in epoll_*.c by theme. */
 #include "core/epoll.h"
+
 #include "base/convert.h"
 #include "base/errors.h"
 #include "base/fdinfo.h"
-#include "core/ctl.h"
 #include "core/epoll_docs.h"
-#include "core/event_member.h"
-#include "core/front.h"
-#include "core/ready.h"
-#include "core/repair/repair.h"
-#include "raw/params.h"
+#include "core/epoll_methods.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdatomic.h>
+#include <stddef.h>
 #include <structmember.h>
 
-typedef struct {
-    PyObject_HEAD
-    Instance *instance;
-    PyObject *weakrefs;
-    atomic_bool closed;
-} Epoll;
-
-/* The error of a call on a closed object; or, where another handle has closed the instance, of one
- * on a closed fd. NULL. */
-static PyObject *
-refuse_closed(const Epoll *self)
+PyObject *
+epoll_raise_closed(const Epoll *self)
 {
     if (self->closed) {
         PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
@@ -37,14 +23,13 @@ refuse_closed(const Epoll *self)
                     instance_public_fd(self->instance));
 }
 
-/* None for 0; else the error that the status of a call on the instance stands for. */
-static PyObject *
-none_or_error(const Epoll *self, int status)
+PyObject *
+epoll_result(const Epoll *self, int status)
 {
     if (status == 0) {
         Py_RETURN_NONE;
     }
-    return status == IS_CLOSED ? refuse_closed(self) : NULL;
+    return status == IS_CLOSED ? epoll_raise_closed(self) : NULL;
 }
 
 static PyObject *
@@ -156,329 +141,10 @@ epoll_instance(PyObject *object)
     return ((Epoll *)object)->instance;
 }
 
-static PyObject *
-epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->closed) {
-        return refuse_closed(self);
-    }
-    Instance *instance = self->instance;
-    int error = 0;
-    int status = repair_enter(instance);
-    if (status != 0) {
-        return status == IS_CLOSED ? refuse_closed(self) : NULL;
-    }
-    if (instance->front_fd < 0 && !instance->foreign) {
-        error = front_open(instance);
-    }
-    int fd = instance_public_fd(instance);
-    instance_leave(instance);
-    const char *cause = error == ELOOP
-                            ? " (epolls nest at most 5 deep, and an Epoll in an Epoll counts twice)"
-                            : "";
-    return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d%s", fd, cause);
-}
-
-/* The fd in texts: what fileno() returns, or would; nothing is made for it. */
-static PyObject *
-epoll_public_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    int status = self->closed ? IS_CLOSED : instance_enter(self->instance);
-    if (status == IS_CLOSED) {
-        return refuse_closed(self);
-    }
-    int fd = instance_public_fd(self->instance);
-    if (status == 0) {
-        instance_leave(self->instance);
-    }
-    return PyLong_FromLong(fd);
-}
-
-/* The kernel instance's own fd. */
-static PyObject *
-epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
-    if (status != 0) {
-        return none_or_error(self, status);
-    }
-    int epfd = self->instance->epfd;
-    instance_leave(self->instance);
-    return PyLong_FromLong(epfd);
-}
-
-/* Enter, with the ctl lock: until end_call(), the kernel instance keeps its fd. 0, or -1 with an exception.
- */
-static int
-begin_call(const Epoll *self)
-{
-    int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
-    if (status == 0) {
-        mutex_lock(&self->instance->ctl);
-    }
-    else if (status == IS_CLOSED) {
-        refuse_closed(self);
-    }
-    return status == 0 ? 0 : -1;
-}
-
-static void
-end_call(const Epoll *self)
-{
-    mutex_unlock(&self->instance->ctl);
-    instance_leave(self->instance);
-}
-
-static PyObject *
-epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    struct epoll_params params;
-    if (begin_call(self) < 0) {
-        return NULL;
-    }
-    int epfd = self->instance->epfd;
-    int error = params_read(epfd, &params);
-    end_call(self);
-    return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
-}
-
-static PyObject *
-epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {
-        "_set_params", 3, 3, {"busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
-    };
-    PyObject *given[ARGUMENTS];
-    struct epoll_params params;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        params_convert(given, &params) < 0) {
-        return NULL;
-    }
-    if (begin_call(self) < 0) {
-        return NULL;
-    }
-    int epfd = self->instance->epfd;
-    int error = params_write(epfd, &params);
-    end_call(self);
-    return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);
-}
-
-static PyObject *
-epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {
-        "register", 1, 3, {"fd", "eventmask", "data"}
-    };
-    PyObject *given[ARGUMENTS];
-    uint32_t mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
-    int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        convert_fd_for(signature.function, given[0], &fd) < 0 ||
-        (given[1] != NULL && convert_eventmask(given[1], &mask) < 0)) {
-        return NULL;
-    }
-    if (self->closed) {
-        return refuse_closed(self);
-    }
-    PyObject *data = given[2] != NULL              ? Py_NewRef(given[2])
-                     : PyLong_CheckExact(given[0]) ? Py_NewRef(given[0])
-                                                   : PyLong_FromLong(fd);
-    if (data == NULL) {
-        return NULL;
-    }
-    int status = ctl_register(self->instance, fd, mask, data);
-    Py_DECREF(data);
-    return none_or_error(self, status);
-}
-
-static PyObject *
-epoll_modify(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {
-        "modify", 2, 3, {"fd", "eventmask", "data"}
-    };
-    PyObject *given[ARGUMENTS];
-    uint32_t mask;
-    int fd;
-    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        convert_fd_for(signature.function, given[0], &fd) < 0 || convert_eventmask(given[1], &mask) < 0) {
-        return NULL;
-    }
-    return self->closed ? refuse_closed(self)
-                        : none_or_error(self, ctl_modify(self->instance, fd, mask, given[2]));
-}
-
-/* unregister and rearm. */
-static PyObject *
-on_registration(Epoll *self, const Signature *signature, int (*action)(Instance *, int),
-                PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *given[ARGUMENTS];
-    int fd;
-    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
-        convert_fd_for(signature->function, given[0], &fd) < 0) {
-        return NULL;
-    }
-    return self->closed ? refuse_closed(self) : none_or_error(self, action(self->instance, fd));
-}
-
-static PyObject *
-epoll_unregister(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {"unregister", 1, 1, {"fd"}};
-    return on_registration(self, &signature, ctl_unregister, args, nargs, kwnames);
-}
-
-static PyObject *
-epoll_rearm(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {"rearm", 1, 1, {"fd"}};
-    return on_registration(self, &signature, ctl_rearm, args, nargs, kwnames);
-}
-
-/* Convert the arguments of poll or wait, and wait; `result` makes what is returned. */
-static PyObject *
-poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instance *, const WaitFor *),
-             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *given[ARGUMENTS] = {NULL};
-    WaitFor wait;
-    wait.timeout = FOREVER;
-    wait.deadline = 0;
-    wait.maxevents = INT_MAX;
-    wait.masked = false;
-    if (self->closed) {
-        return refuse_closed(self);
-    }
-    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
-        (given[0] != NULL && convert_timeout(given[0], &wait.timeout) < 0) ||
-        (given[1] != NULL && convert_maxevents(given[1], &wait.maxevents) < 0) ||
-        (given[2] != NULL && convert_sigmask(given[2], &wait.set, &wait.masked) < 0)) {
-        return NULL;
-    }
-    if (wait.timeout > 0) {
-        wait.deadline = wait_deadline(wait.timeout);
-    }
-    PyObject *events = result(self->instance, &wait);
-    return events != NULL || PyErr_Occurred() ? events : refuse_closed(self);
-}
-
-static PyObject *
-epoll_poll(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {
-        "poll", 0, 2, {"timeout", "maxevents"}
-    };
-    return poll_or_wait(self, &signature, ready_list, args, nargs, kwnames);
-}
-
-static PyObject *
-epoll_wait_method(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const Signature signature = {
-        "wait", 0, 3, {"timeout", "maxevents", "sigmask"}
-    };
-    return poll_or_wait(self, &signature, ready_batch, args, nargs, kwnames);
-}
-
-static PyObject *
-epoll_iter(Epoll *self)
-{
-    return self->closed ? refuse_closed(self) : ready_endless(self->instance);
-}
-
-static PyObject *
-epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    Instance *instance = self->instance;
-    STATE_LOCK(instance);
-    unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale_events;
-    unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds,
-                       lost = instance->lost;
-    STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
-                         rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",
-                         (int)wait_uses_pwait2());
-}
-
-static Py_ssize_t
-epoll_length(Epoll *self)
-{
-    STATE_LOCK(self->instance);
-    int count = self->instance->list.count;
-    STATE_UNLOCK(self->instance);
-    return count;
-}
-
 static int
 epoll_bool(Epoll *Py_UNUSED(self))
 {
     return 1;
-}
-
-static int
-epoll_contains(Epoll *self, PyObject *object)
-{
-    int fd;
-    if (convert_fd_for("__contains__", object, &fd) < 0) {
-        return -1;
-    }
-    STATE_LOCK(self->instance);
-    bool found = interest_get(&self->instance->list, fd) != NULL;
-    STATE_UNLOCK(self->instance);
-    return found;
-}
-
-static PyObject *
-epoll_fds(Epoll *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *list = PyList_New(0);
-    for (int fd = 0; list != NULL; fd++) {
-        STATE_LOCK(self->instance);
-        fd = interest_next(&self->instance->list, fd);
-        STATE_UNLOCK(self->instance);
-        if (fd < 0) {
-            break;
-        }
-        PyObject *number = PyLong_FromLong(fd);
-        if (number == NULL || PyList_Append(list, number) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(number);
-    }
-    return list;
-}
-
-static PyObject *
-epoll_registration(Epoll *self, PyObject *object)
-{
-    int fd;
-    uint32_t mask = 0;
-    PyObject *data = NULL;
-    if (!PyLong_Check(object) || PyLong_AsLong(object) < 0) {
-        PyErr_Clear(); /* no such number, as for any other key that a mapping does not have */
-        Py_RETURN_NONE;
-    }
-    if (convert_int(object, &fd) < 0) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
-    STATE_LOCK(self->instance);
-    Registration *present = interest_get(&self->instance->list, fd);
-    if (present != NULL) {
-        mask = present->mask;
-        data = Py_NewRef(present->data);
-    }
-    STATE_UNLOCK(self->instance);
-    if (data == NULL) {
-        Py_RETURN_NONE;
-    }
-    PyObject *events = event_member(self->instance->module, mask);
-    if (events == NULL) {
-        Py_DECREF(data);
-        return NULL;
-    }
-    return Py_BuildValue("(NN)", events, data);
 }
 
 static PyObject *

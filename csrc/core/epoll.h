@@ -1,4 +1,4 @@
-/* What other types see of an Epoll. */
+/* The type Epoll, as other types see it. */
 #ifndef PYEPOLL_EPOLL_H
 #define PYEPOLL_EPOLL_H
 
@@ -11,7 +11,7 @@ extern PyMethodDef epoll_methods[];
  * an exception. */
 int epoll_prepare_subclass(ModuleState *module, PyObject *type);
 
-/* What an Epoll is a handle on. Borrowed. */
+/* The Instance of an Epoll. Borrowed. */
 Instance *epoll_instance(PyObject *epoll);
 
 #endif

@@ -1,22 +1,14 @@
 #include "core/instance.h"
 
 #include "base/fdinfo.h"
+#include "base/monotonic.h"
 #include "core/identity.h"
 
 #include <errno.h>
 #include <structmember.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
-
-int64_t
-monotonic_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 void
 instance_reset(Instance *self)

@@ -179,8 +179,6 @@ void instance_end_move(Instance *self);
 /* Whether a stale registration is to be repaired now. With the state lock. */
 bool instance_repair_is_due(const Instance *self);
 
-int64_t monotonic_now(void);
-
 /* The slow paths of the inline functions. */
 int instance_enter_slowly(Instance *self);
 int instance_enter_wait_slowly(Instance *self, Seen *seen);

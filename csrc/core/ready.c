@@ -2,126 +2,20 @@
 
 #include "base/atfork.h"
 #include "base/convert.h"
-#include "core/event_member.h"
-#include "core/repair/stale.h"
+#include "core/deliver.h"
+#include "core/idle_wait.h"
 #include "core/report_again.h"
 
 #include <limits.h>
 
-/* The second item of the pair. */
-static PyObject *
-events_of(Instance *self, uint32_t events, PyObject *data)
-{
-    EventsFactory make_events = self->make_events;
-    return make_events != NULL ? make_events(self->module, events, data) : event_member(self->module, events);
-}
-
-/* What an event is handed out as, after the first or one with other events than the last: make the
- * pair, and keep it with its registration. `*again` is set when the registration was modified
- * meanwhile. A new reference; NULL without an exception where the registration has gone. */
-static PyObject *
-new_pair(Instance *self, uint64_t word, uint32_t events, PyObject *data, bool *again)
-{
-    PyObject *event = events_of(self, events, data);
-    PyObject *pair = event != NULL ? PyTuple_Pack(2, data, event) : NULL;
-    Py_XDECREF(event);
-    if (pair == NULL) {
-        return NULL;
-    }
-    PyObject *old = NULL;
-    STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
-    bool kept = present != NULL && present->data == data;
-    *again = present != NULL && !kept;
-    if (kept) {
-        old = present->pair;
-        present->pair = Py_NewRef(pair);
-        present->reported = events;
-    }
-    STATE_UNLOCK(self);
-    Py_XDECREF(old);
-    if (!kept) {
-        Py_CLEAR(pair);
-    }
-    return pair;
-}
-
-/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an
- * int. The other half is not set by a program that sets only the fd. */
-static PyObject *
-foreign_pair(Instance *self, uint64_t word, uint32_t events)
-{
-    PyObject *event = event_member(self->module, events);
-    PyObject *data = PyLong_FromLong((int32_t)(uint32_t)word);
-    PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
-    Py_XDECREF(data);
-    Py_XDECREF(event);
-    return pair;
-}
-
-/* How far one look at the registration has come. */
-typedef struct {
-    PyObject *data; /* owned; NULL if there is none */
-    bool check;     /* it is time to see whether the fd is open */
-    bool ended;     /* nothing is to be handed out */
-} Look;
-
-static Look
-look_up(Instance *self, uint64_t word, const Seen *seen)
-{
-    Look look = {0};
-    STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
-    look.ended = self->standing == CLOSED ||
-                 (present != NULL && interest_is_disarmed(present, seen->started));
-    if (present != NULL && !look.ended) {
-        look.data = Py_NewRef(present->data);
-        look.check = present->countdown == 0 || --present->countdown == 0;
-        if (look.check) {
-            present->countdown = (uint16_t)(1 << present->interval);
-            present->interval += present->interval < INTEREST_LAST_CHECK;
-        }
-        if (present->disarmed) {
-            present->countdown = 1; /* keeps the short cut away from it */
-        }
-    }
-    STATE_UNLOCK(self);
-    return look;
-}
-
-/* What one event is handed out as, without the short cut. A new reference; NULL without an exception
- * where nothing is. */
-static PyObject *
-deliver(Instance *self, const Seen *seen, uint64_t word, uint32_t events)
-{
-    PyObject *pair = NULL;
-    for (bool again = true; again;) {
-        again = false;
-        Look look = look_up(self, word, seen);
-        if (look.data != NULL) {
-            if (!look.check || stale_check_open(self, word)) {
-                pair = new_pair(self, word, events, look.data, &again);
-            }
-            Py_DECREF(look.data);
-        }
-        else if (!look.ended && self->foreign && !instance_made(self, word)) {
-            pair = foreign_pair(self, word, events);
-        }
-        else if (!look.ended) {
-            again = stale_judge(self, seen, word);
-        }
-    }
-    return pair;
-}
-
 /* The short cut: the pair that the registration yielded last, if the events are the same again. A new
  * reference, or NULL. */
 static inline PyObject *
-shared_pair(Instance *self, uint64_t word, uint32_t events)
+shared_pair(Instance *self, uint64_t epoll_data, uint32_t events)
 {
     PyObject *pair = NULL;
     STATE_LOCK(self);
-    Registration *present = interest_find(&self->list, word);
+    Registration *present = interest_find(&self->list, epoll_data);
     if (present != NULL && present->reported == events && present->countdown > 1 &&
         self->standing != CLOSED) {
         present->countdown--;
@@ -133,7 +27,7 @@ shared_pair(Instance *self, uint64_t word, uint32_t events)
 
 /* An event that was taken out of a batch, and where it stood. */
 typedef struct {
-    uint64_t word;
+    uint64_t epoll_data;
     uint32_t events;
     int index;
     unsigned refills;
@@ -151,7 +45,7 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
         return;
     }
     PyObject *error = PyErr_GetRaisedException();
-    report_again(self, taken->word, &taken->seen);
+    report_again(self, taken->epoll_data, &taken->seen);
     PyErr_SetRaisedException(error);
 }
 
@@ -161,7 +55,7 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
 static int
 batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
 {
-    *pair = deliver(self, &taken.seen, taken.word, taken.events);
+    *pair = deliver(self, &taken.seen, taken.epoll_data, taken.events);
     if (*pair == NULL && PyErr_Occurred()) {
         batch_take_back(self, batch, &taken);
         return -1;
@@ -176,12 +70,12 @@ batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
 {
     while (batch->next < batch->count) {
         const struct epoll_event *event = &batch->array->events[batch->next];
-        Taken taken = {.word = event->data.u64, .events = event->events, .index = batch->next++};
+        Taken taken = {.epoll_data = event->data.u64, .events = event->events, .index = batch->next++};
         if (FREE_THREADED) { /* the short cut may wait for a lock, and let another thread use the batch */
             taken.refills = batch->refills;
             taken.seen = batch->seen;
         }
-        *pair = shared_pair(self, taken.word, taken.events);
+        *pair = shared_pair(self, taken.epoll_data, taken.events);
         if (*pair != NULL) {
             return 1;
         }
@@ -247,16 +141,16 @@ PyObject *
 ready_list(Instance *self, const WaitFor *wait)
 {
     Batch batch = {0};
-    Idle idle = IDLE_START;
+    IdleWait idle = IDLE_WAIT_START;
     PyObject *list = NULL;
     bool again;
     do {
         Py_CLEAR(list);
         list = wait_fetch(self, wait, &batch) == 0 ? batch_list(self, &batch) : NULL;
         again = list != NULL && PyList_GET_SIZE(list) == 0 && batch.fetched > 0 &&
-                wait_goes_on(self, wait, &batch, &idle);
+                idle_wait_goes_on(self, wait, &batch, &idle);
     } while (again);
-    wait_idle_end(&idle);
+    idle_wait_end(&idle);
     batch_drop(self, &batch);
     return list;
 }

@@ -1,7 +1,7 @@
 #include "core/settings.h"
 
 #include "base/module_state.h"
-#include "core/wait.h"
+#include "base/timed_wait.h"
 
 PyDoc_STRVAR(use_events_doc,
 "_use_events($module, event, /)\n--\n\n"
@@ -33,7 +33,7 @@ static PyObject *
 use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
 {
     int use = PyObject_IsTrue(object);
-    return use < 0 ? NULL : PyBool_FromLong(wait_use_pwait2(use));
+    return use < 0 ? NULL : PyBool_FromLong(timed_wait_use_pwait2(use));
 }
 
 PyMethodDef settings_functions[] = {

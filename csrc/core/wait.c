@@ -1,92 +1,14 @@
 #include "core/wait.h"
 
-#include "base/convert.h"
 #include "base/errors.h"
-#include "base/syscalls.h"
+#include "base/timed_wait.h"
+#include "core/idle_wait.h"
 #include "core/repair/repair.h"
 #include "core/repair/stale.h"
 #include "core/report_again.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-/* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
-static atomic_bool use_pwait2 = true;
-
-void
-wait_read_environment(void)
-{
-    static atomic_flag done = ATOMIC_FLAG_INIT;
-    const char *value = getenv("PYEPOLL_NO_PWAIT2");
-    if (!atomic_flag_test_and_set(&done) && value != NULL && value[0] != '\0' && strcmp(value, "0") != 0) {
-        wait_use_pwait2(false);
-    }
-}
-
-bool
-wait_use_pwait2(bool use)
-{
-    return atomic_exchange(&use_pwait2, use);
-}
-
-bool
-wait_uses_pwait2(void)
-{
-    return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
-}
-
-int64_t
-wait_deadline(int64_t timeout)
-{
-    int64_t start = monotonic_now();
-    return timeout < INT64_MAX - start ? start + timeout : INT64_MAX;
-}
-
-/* For epoll_wait: rounded up, and as much as fits; what is left is waited after that. */
-static int
-milliseconds(int64_t nanoseconds)
-{
-    if (nanoseconds <= 0) {
-        return (int)nanoseconds; /* 0, or -1 for ever */
-    }
-    int64_t rounded = (nanoseconds - 1) / 1000000 + 1;
-    return rounded < INT_MAX ? (int)rounded : INT_MAX;
-}
-
-/* The same wait by the older system calls. */
-static int
-wait_milliseconds(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
-{
-    return set != NULL ? epoll_pwait(epfd, events, maxevents, milliseconds(timeout), set)
-                       : epoll_wait(epfd, events, maxevents, milliseconds(timeout));
-}
-
-/* One system call, without the GIL. The number of events, or -1 and errno. */
-static int
-wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
-{
-    if (timeout <= 0 || !wait_uses_pwait2()) {
-        return wait_milliseconds(epfd, events, maxevents, timeout, set);
-    }
-    int count = sys_epoll_pwait2(epfd, events, maxevents, timeout, set);
-    int error = errno;
-    if (count >= 0 || error == EINTR || error == EBADF) {
-        return count;
-    }
-    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes:
-     * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
-    count = wait_milliseconds(epfd, events, maxevents, timeout, set);
-    if (count >= 0 || errno != error) {
-        atomic_store(&use_pwait2, false);
-    }
-    return count;
-}
 
 /* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that
  * it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
@@ -144,7 +66,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        count = wait_once(epfd, batch->array->events, capacity, timeout, wait->masked ? &wait->set : NULL);
+        count = timed_wait(epfd, batch->array->events, capacity, timeout, wait->masked ? &wait->set : NULL);
         *error = count < 0 ? errno : 0;
         Py_END_ALLOW_THREADS
     }
@@ -194,29 +116,12 @@ has_due(Instance *self, const Batch *batch)
     return due;
 }
 
-bool
-wait_has_expired(const WaitFor *wait)
-{
-    return wait->timeout > 0 && monotonic_now() >= wait->deadline;
-}
-
-/* What is left of the timeout, above 0 if it was. The time is asked once, for Py_MAX evaluates twice. */
-static int64_t
-time_left(const WaitFor *wait)
-{
-    if (wait->timeout <= 0) {
-        return wait->timeout;
-    }
-    int64_t left = wait->deadline - monotonic_now();
-    return Py_MAX(left, 1);
-}
-
 /* 0, IS_CLOSED, or -1 with an exception. */
 static int
 wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 {
     for (;;) {
-        int64_t left = time_left(wait);
+        int64_t left = wait_time_left(wait);
         int error;
         if (PyErr_CheckSignals() < 0) {
             return -1;
@@ -275,106 +180,6 @@ sift(Instance *self, const WaitFor *wait, Batch *batch)
     batch->count = kept;
 }
 
-/* An epoll that watches the instance by edges wakes when something new happens in it; what merely goes on
- * being ready, as a stale registration does, wakes it once. An fd, or -1. */
-static int
-new_guard(int epfd)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-    int guard_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (guard_fd >= 0 && epoll_ctl(guard_fd, EPOLL_CTL_ADD, epfd, &event) < 0) {
-        close(guard_fd);
-        guard_fd = -1;
-    }
-    return guard_fd;
-}
-
-/* Without the GIL. */
-static void
-close_guard(Idle *idle)
-{
-    if (idle->guard_fd >= 0) {
-        fork_close_private_fd(idle->guard_fd);
-        idle->guard_fd = -1;
-    }
-}
-
-/* Where the guard does not help, since stale registrations have new events all the time or no fd is left for
- * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. False where a signal has
- * ended that, whose handler is to run first. */
-static bool
-rest_a_while(const Idle *idle, int64_t left, const sigset_t *set)
-{
-    enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
-    int over = idle->guard_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
-    if (over <= 0) {
-        return true;
-    }
-    int64_t pause = (int64_t)MILLISECOND << Py_MIN(over - 1, DOUBLINGS);
-    pause = left >= 0 ? Py_MIN(pause, left) : pause;
-    struct timespec span = {0, (long)pause};
-    return ppoll(NULL, 0, &span, set) == 0 || errno != EINTR;
-}
-
-/* Wait until something happens in the instance besides stale registrations that go on reporting; close(), a
- * rebuild and signals end the wait too. May return early. */
-static void
-wait_guarded(Instance *self, const WaitFor *wait, Idle *idle)
-{
-    enum { QUIET = 50000000 }; /* nanoseconds without a new event, after which all is forgiven */
-    Seen seen;
-    struct epoll_event event;
-    const sigset_t *set = wait->masked ? &wait->set : NULL;
-    if (instance_enter_wait(self, &seen) != 0) {
-        return;
-    }
-    int64_t start = monotonic_now();
-    Py_BEGIN_ALLOW_THREADS
-    if (idle->guard_fd < 0 || idle->rebuilt_at != seen.rebuilt) {
-        close_guard(idle);
-        idle->guard_fd = fork_private_fd(new_guard, seen.epfd);
-        idle->rebuilt_at = seen.rebuilt;
-    }
-    if (rest_a_while(idle, time_left(wait), set) && idle->guard_fd >= 0) {
-        wait_once(idle->guard_fd, &event, 1, time_left(wait), set);
-    }
-    Py_END_ALLOW_THREADS
-    if (monotonic_now() - start > QUIET) {
-        idle->rounds = 0;
-    }
-    instance_leave_wait(self);
-}
-
-void
-wait_idle_end(Idle *idle)
-{
-    if (idle->guard_fd >= 0) {
-        Py_BEGIN_ALLOW_THREADS
-        close_guard(idle);
-        Py_END_ALLOW_THREADS
-    }
-}
-
-bool
-wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, Idle *idle)
-{
-    enum { MOST_POLLS = 16, FEW_POLLS = 4 };
-    if (wait_has_expired(wait)) {
-        return false;
-    }
-    STATE_LOCK(self);
-    bool unresolved = self->stale.found && !instance_repair_is_due(self);
-    STATE_UNLOCK(self);
-    idle->rounds++;
-    if (wait->timeout == 0) {
-        return batch->full || idle->rounds < (unresolved ? FEW_POLLS : MOST_POLLS);
-    }
-    if (unresolved && !batch->full) {
-        wait_guarded(self, wait, idle);
-    }
-    return true;
-}
-
 int
 wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
 {
@@ -389,7 +194,7 @@ wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
 int
 wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
 {
-    Idle idle = IDLE_START;
+    IdleWait idle = IDLE_WAIT_START;
     int status;
     bool again;
     do {
@@ -397,9 +202,9 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
         again = status == 0 && batch->fetched > 0 && !has_due(self, batch);
         if (again) {
             batch->count = 0;
-            again = wait_goes_on(self, wait, batch, &idle);
+            again = idle_wait_goes_on(self, wait, batch, &idle);
         }
     } while (again);
-    wait_idle_end(&idle);
+    idle_wait_end(&idle);
     return status;
 }

@@ -1,6 +1,7 @@
 #include "core/repair/repair.h"
 
 #include "base/fdinfo.h"
+#include "base/monotonic.h"
 #include "core/repair/forked_copy.h"
 #include "core/repair/rebuild.h"
 

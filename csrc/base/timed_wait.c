@@ -1,0 +1,73 @@
+#include "base/timed_wait.h"
+
+#include "base/syscalls.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
+static atomic_bool use_pwait2 = true;
+
+void
+timed_wait_read_environment(void)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    const char *value = getenv("PYEPOLL_NO_PWAIT2");
+    if (!atomic_flag_test_and_set(&done) && value != NULL && value[0] != '\0' && strcmp(value, "0") != 0) {
+        timed_wait_use_pwait2(false);
+    }
+}
+
+bool
+timed_wait_use_pwait2(bool use)
+{
+    return atomic_exchange(&use_pwait2, use);
+}
+
+bool
+timed_wait_uses_pwait2(void)
+{
+    return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
+}
+
+/* For epoll_wait: rounded up, and as much as fits; what is left is waited after that. */
+static int
+milliseconds(int64_t nanoseconds)
+{
+    if (nanoseconds <= 0) {
+        return (int)nanoseconds; /* 0, or -1 for ever */
+    }
+    int64_t rounded = (nanoseconds - 1) / 1000000 + 1;
+    return rounded < INT_MAX ? (int)rounded : INT_MAX;
+}
+
+/* The same wait by the older system calls. */
+static int
+wait_milliseconds(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
+{
+    return set != NULL ? epoll_pwait(epfd, events, maxevents, milliseconds(timeout), set)
+                       : epoll_wait(epfd, events, maxevents, milliseconds(timeout));
+}
+
+int
+timed_wait(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
+{
+    if (timeout <= 0 || !timed_wait_uses_pwait2()) {
+        return wait_milliseconds(epfd, events, maxevents, timeout, set);
+    }
+    int count = sys_epoll_pwait2(epfd, events, maxevents, timeout, set);
+    int error = errno;
+    if (count >= 0 || error == EINTR || error == EBADF) {
+        return count;
+    }
+    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes:
+     * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
+    count = wait_milliseconds(epfd, events, maxevents, timeout, set);
+    if (count >= 0 || errno != error) {
+        atomic_store(&use_pwait2, false);
+    }
+    return count;
+}

@@ -1,0 +1,108 @@
+#include "core/deliver.h"
+
+#include "core/event_member.h"
+#include "core/repair/stale.h"
+
+/* The second item of the pair. */
+static PyObject *
+events_of(Instance *self, uint32_t events, PyObject *data)
+{
+    EventsFactory make_events = self->make_events;
+    return make_events != NULL ? make_events(self->module, events, data) : event_member(self->module, events);
+}
+
+/* What an event is handed out as, after the first or one with other events than the last: make the
+ * pair, and keep it with its registration. `*again` is set when the registration was modified
+ * meanwhile. A new reference; NULL without an exception where the registration has gone. */
+static PyObject *
+new_pair(Instance *self, uint64_t epoll_data, uint32_t events, PyObject *data, bool *again)
+{
+    PyObject *event = events_of(self, events, data);
+    PyObject *pair = event != NULL ? PyTuple_Pack(2, data, event) : NULL;
+    Py_XDECREF(event);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *old = NULL;
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, epoll_data);
+    bool kept = present != NULL && present->data == data;
+    *again = present != NULL && !kept;
+    if (kept) {
+        old = present->pair;
+        present->pair = Py_NewRef(pair);
+        present->reported = events;
+    }
+    STATE_UNLOCK(self);
+    Py_XDECREF(old);
+    if (!kept) {
+        Py_CLEAR(pair);
+    }
+    return pair;
+}
+
+/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an
+ * int. The other half is not set by a program that sets only the fd. */
+static PyObject *
+foreign_pair(Instance *self, uint64_t epoll_data, uint32_t events)
+{
+    PyObject *event = event_member(self->module, events);
+    PyObject *data = PyLong_FromLong((int32_t)(uint32_t)epoll_data);
+    PyObject *pair = event != NULL && data != NULL ? PyTuple_Pack(2, data, event) : NULL;
+    Py_XDECREF(data);
+    Py_XDECREF(event);
+    return pair;
+}
+
+/* How far one look at the registration has come. */
+typedef struct {
+    PyObject *data; /* owned; NULL if there is none */
+    bool check;     /* it is time to see whether the fd is open */
+    bool ended;     /* nothing is to be handed out */
+} Look;
+
+static Look
+look_up(Instance *self, uint64_t epoll_data, const Seen *seen)
+{
+    Look look = {0};
+    STATE_LOCK(self);
+    Registration *present = interest_find(&self->list, epoll_data);
+    look.ended = self->standing == CLOSED ||
+                 (present != NULL && interest_is_disarmed(present, seen->started));
+    if (present != NULL && !look.ended) {
+        look.data = Py_NewRef(present->data);
+        look.check = present->countdown == 0 || --present->countdown == 0;
+        if (look.check) {
+            present->countdown = (uint16_t)(1 << present->interval);
+            present->interval += present->interval < INTEREST_LAST_CHECK;
+        }
+        if (present->disarmed) {
+            present->countdown = 1; /* keeps the short cut away from it */
+        }
+    }
+    STATE_UNLOCK(self);
+    return look;
+}
+
+PyObject *
+deliver(Instance *self, const Seen *seen, uint64_t epoll_data, uint32_t events)
+{
+    PyObject *pair = NULL;
+    for (bool again = true; again;) {
+        again = false;
+        Look look = look_up(self, epoll_data, seen);
+        if (look.data != NULL) {
+            if (!look.check || stale_check_open(self, epoll_data)) {
+                pair = new_pair(self, epoll_data, events, look.data, &again);
+            }
+            Py_DECREF(look.data);
+        }
+        else if (!look.ended && self->foreign && !instance_made(self, epoll_data)) {
+            pair = foreign_pair(self, epoll_data, events);
+        }
+        else if (!look.ended) {
+            again = stale_judge(self, seen, epoll_data);
+        }
+    }
+    return pair;
+}
