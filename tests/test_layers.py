@@ -1,84 +1,54 @@
-"""The files of ``csrc`` include each other in one direction only."""
+"""The files of ``csrc`` are in layers, and each includes only what is below: ``tools/check_layers.py``."""
 
-import re
-from collections.abc import Iterator, Mapping
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).parent.parent / "csrc"
+ROOT = Path(__file__).parent.parent
+TOOL = ROOT / "tools" / "check_layers.py"
 
-Graph = Mapping[str, set[str]]
-
-# The module's tables name everything, and its state (module.h) is named by everything.
-TABLES = {"module.c"}
-
-
-def unit_of(path: str) -> str:
-    """A source file and its header are one unit: what either includes, the other is compiled with."""
-    return path if path in TABLES else path.rsplit(".", 1)[0]
+check = runpy.run_path(str(TOOL))
+problems: Callable[[Path], list[str]] = check["problems"]
 
 
-def included(source: Path) -> Iterator[str]:
-    """Yield the files of csrc that a file includes, as paths below csrc."""
-    for name in re.findall(r'^#include "([^"]+)"', source.read_text(), re.MULTILINE):
-        beside = (source.parent / name).resolve()
-        found = beside if beside.exists() else (CSRC / name).resolve()
-        yield found.relative_to(CSRC.resolve()).as_posix()
+@pytest.fixture
+def csrc(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "csrc", tmp_path / "csrc"))
 
 
-def include_graph() -> dict[str, set[str]]:
-    graph: dict[str, set[str]] = {}
-    for source in sorted(CSRC.rglob("*.[ch]")):
-        unit = unit_of(source.relative_to(CSRC).as_posix())
-        graph.setdefault(unit, set()).update(map(unit_of, included(source)))
-    return {unit: targets - {unit} for unit, targets in graph.items()}
+def test_layers_hold() -> None:
+    done = subprocess.run([sys.executable, TOOL], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def circle(graph: Graph) -> list[str]:
-    """Return units of which each includes the next, and the last the first; empty if there are none."""
-    done: set[str] = set()
-
-    def search(unit: str, path: list[str]) -> list[str]:
-        if unit in path:
-            return path[path.index(unit) :]
-        if unit not in done:
-            for target in sorted(graph[unit]):
-                if found := search(target, [*path, unit]):
-                    return found
-            done.add(unit)
-        return []
-
-    for unit in graph:
-        if found := search(unit, []):
-            return found
-    return []
+def test_graph_is_that_of_the_sources() -> None:
+    graph = check["include_graph"]()
+    assert "core/repair/rebuild" in graph["core/repair/repair"]
+    assert graph["module.c"] > {"core/epoll", "selector/selector"}
 
 
-def upward(graph: Graph, layer: str, allowed: tuple[str, ...]) -> list[str]:
-    """Return the includes from the folder ``layer`` to units that do not begin with an allowed prefix."""
-    return [
-        f"{unit} includes {target}"
-        for unit, targets in graph.items()
-        if unit.startswith(layer)
-        for target in sorted(targets)
-        if not target.startswith(allowed)
-    ]
-
-
-def test_no_circle() -> None:
-    graph = include_graph()
-    assert "core/repair/rebuild" in graph["core/repair/repair"]  # the graph is that of the sources
-    assert circle(graph) == []
-
-
-def test_base_includes_base_only() -> None:
-    assert upward(include_graph(), "base/", ("base/",)) == []
-
-
-def test_core_knows_nothing_above_it() -> None:
-    below = ("base/", "core/", "raw/")
-    assert upward(include_graph(), "core/", below) == []
+@pytest.mark.parametrize(
+    ("file", "added", "expected"),
+    [
+        ("base/fdinfo.c", '#include "core/instance.h"', "base/fdinfo includes core/instance, which is above"),
+        ("core/ready.c", '#include "selector/selector_key.h"', "core/ready includes selector/selector_key"),
+        ("raw/raw.c", '#include "core/wait.h"', "raw/raw includes core/wait"),
+        ("core/interest.h", '#include "instance.h"', "a circle of includes: core/instance -> "),
+        ("new.c", "int new;", "new: not in the folder of a layer"),
+        ("base/fdinfo.c", "\n" * 400, "base/fdinfo.c: 5"),
+        ("base/fdinfo.c", "void\nlong_one(void)\n{\n" + "    ;\n" * 50 + "}", "long_one() has 53 lines"),
+    ],
+)
+def test_violation_is_found(csrc: Path, file: str, added: str, expected: str) -> None:
+    assert problems(csrc) == []
+    with (csrc / file).open("a") as source:
+        source.write(added + "\n")
+    assert any(expected in problem for problem in problems(csrc)), problems(csrc)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +59,5 @@ def test_core_knows_nothing_above_it() -> None:
         ({"a": {"b", "c"}, "b": {"c"}, "c": set()}, []),
     ],
 )
-def test_a_circle_is_found(graph: Graph, expected: list[str]) -> None:
-    assert circle(graph) == expected
-
-
-def test_an_include_upward_is_found() -> None:
-    graph = {"base/fdinfo": {"base/compat", "core/instance"}, "core/instance": set()}
-    assert upward(graph, "base/", ("base/",)) == ["base/fdinfo includes core/instance"]
+def test_circle_is_found(graph: dict[str, set[str]], expected: list[str]) -> None:
+    assert check["find_circle"](graph) == expected
