@@ -45,12 +45,12 @@ add_types(PyObject *module, ModuleState *state)
         PyTypeObject **type;
         bool public;
     } types[] = {
-        {&epoll_spec,    &state->epoll_type,    true },
-        {&buffer_spec,   &state->buffer_type,   true },
-        {&waker_spec,    &state->waker_type,    true },
-        {&selector_spec, &state->selector_type, true },
-        {&instance_spec, &state->instance_type, false},
-        {&ready_spec,    &state->ready_type,    false},
+        {&epoll_spec,        &state->types.epoll,        true },
+        {&event_buffer_spec, &state->types.event_buffer, true },
+        {&waker_spec,        &state->types.waker,        true },
+        {&selector_spec,     &state->types.selector,     true },
+        {&instance_spec,     &state->types.instance,     false},
+        {&ready_spec,        &state->types.ready,        false},
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
@@ -66,8 +66,8 @@ module_exec(PyObject *module)
 {
     ModuleState *state = state_of(module);
     state->object = module;
-    state->ready_fd = ready_eventfd();
-    if (state->ready_fd < 0) {
+    state->always_ready_fd = always_ready_eventfd();
+    if (state->always_ready_fd < 0) {
         os_error(errno, "eventfd(CLOEXEC | NONBLOCK), with which close() wakes waiters");
         return -1;
     }
@@ -77,9 +77,9 @@ module_exec(PyObject *module)
         return -1;
     }
     timed_wait_read_environment();
-    state->events = PyDict_New();
+    state->package.members = PyDict_New();
     state->instances = PyDict_New();
-    if (state->events == NULL || state->instances == NULL || add_types(module, state) < 0 ||
+    if (state->package.members == NULL || state->instances == NULL || add_types(module, state) < 0 ||
         add_functions(module) < 0) {
         return -1;
     }
@@ -90,16 +90,16 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ModuleState *state = state_of(module);
-    Py_VISIT(state->epoll_type);
-    Py_VISIT(state->instance_type);
-    Py_VISIT(state->ready_type);
-    Py_VISIT(state->buffer_type);
-    Py_VISIT(state->waker_type);
-    Py_VISIT(state->selector_type);
-    Py_VISIT(state->plain_epoll);
-    Py_VISIT(state->key_type);
-    Py_VISIT(state->event_class);
-    Py_VISIT(state->events);
+    Py_VISIT(state->types.epoll);
+    Py_VISIT(state->types.instance);
+    Py_VISIT(state->types.ready);
+    Py_VISIT(state->types.event_buffer);
+    Py_VISIT(state->types.waker);
+    Py_VISIT(state->types.selector);
+    Py_VISIT(state->package.epoll);
+    Py_VISIT(state->package.selector_key);
+    Py_VISIT(state->package.event);
+    Py_VISIT(state->package.members);
     Py_VISIT(state->instances);
     return 0;
 }
@@ -108,16 +108,16 @@ static int
 module_clear(PyObject *module)
 {
     ModuleState *state = state_of(module);
-    Py_CLEAR(state->epoll_type);
-    Py_CLEAR(state->instance_type);
-    Py_CLEAR(state->ready_type);
-    Py_CLEAR(state->buffer_type);
-    Py_CLEAR(state->waker_type);
-    Py_CLEAR(state->selector_type);
-    Py_CLEAR(state->plain_epoll);
-    Py_CLEAR(state->key_type);
-    Py_CLEAR(state->event_class);
-    Py_CLEAR(state->events);
+    Py_CLEAR(state->types.epoll);
+    Py_CLEAR(state->types.instance);
+    Py_CLEAR(state->types.ready);
+    Py_CLEAR(state->types.event_buffer);
+    Py_CLEAR(state->types.waker);
+    Py_CLEAR(state->types.selector);
+    Py_CLEAR(state->package.epoll);
+    Py_CLEAR(state->package.selector_key);
+    Py_CLEAR(state->package.event);
+    Py_CLEAR(state->package.members);
     Py_CLEAR(state->instances);
     return 0;
 }
@@ -129,8 +129,8 @@ module_free(void *object)
     ModuleState *state = state_of(module);
     module_clear(module);
     /* Zeroed before exec; 0 is then no number of ours. */
-    if (state->ready_fd > 0 && is_ready_eventfd(state->ready_fd)) {
-        close(state->ready_fd);
+    if (state->always_ready_fd > 0 && is_always_ready_eventfd(state->always_ready_fd)) {
+        close(state->always_ready_fd);
     }
 }
 

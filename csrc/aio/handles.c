@@ -18,7 +18,7 @@ typedef struct {
     bool cancelled;
     Py_ssize_t next;
     PyObject *handles[];
-} Batch;
+} HandleGroup;
 
 static PyObject *
 handle_attribute(const AioState *state, PyObject *handle, int index)
@@ -29,7 +29,7 @@ handle_attribute(const AioState *state, PyObject *handle, int index)
 /* Tell the loop of an exception as Handle._run() would. A new reference to None; NULL for an exception that
  * is to end the loop. */
 static PyObject *
-tell_loop(const Batch *self, PyObject *handle)
+report_exception(const HandleGroup *self, PyObject *handle)
 {
     if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
         return NULL;
@@ -43,7 +43,7 @@ tell_loop(const Batch *self, PyObject *handle)
 
 /* Leave a context without losing what is to be returned, or the exception that is set. */
 static PyObject *
-leave(PyObject *context, PyObject *result)
+leave_context(PyObject *context, PyObject *result)
 {
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     int status = PyContext_Exit(context);
@@ -58,13 +58,13 @@ leave(PyObject *context, PyObject *result)
 
 /* Call the reading of a transport in the context of its handle. */
 static PyObject *
-read_in_context(const Batch *self, PyObject *handle, PyObject *transport, PyObject *context)
+read_in_context(const HandleGroup *self, PyObject *handle, PyObject *transport, PyObject *context)
 {
     PyObject *result = NULL;
     if (PyContext_Enter(context) == 0) {
-        result = leave(context, transport_read_ready(transport, NULL));
+        result = leave_context(context, transport_read_ready(transport, NULL));
     }
-    return result != NULL ? result : tell_loop(self, handle);
+    return result != NULL ? result : report_exception(self, handle);
 }
 
 /* Whether a handle does nothing else than to call a transport's reading in a context. */
@@ -92,7 +92,7 @@ is_direct(const AioState *state)
 
 /* Run a handle, if it is not cancelled. A new reference; NULL with an exception. */
 static PyObject *
-run(const Batch *self, PyObject *handle)
+run(const HandleGroup *self, PyObject *handle)
 {
     PyObject *transport = NULL, *context = NULL;
     bool cancelled = false;
@@ -114,7 +114,7 @@ run(const Batch *self, PyObject *handle)
 /* What has not run stays in the loop's queue. The exception that is set goes on. No Python code runs here, in
  * which a signal's handler might raise another one that would be lost. */
 static void
-keep_rest(Batch *self)
+keep_rest(HandleGroup *self)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *ready = PyObject_GetAttr(self->loop, self->state->methods[READY]);
@@ -132,7 +132,7 @@ keep_rest(Batch *self)
 /* Take the next handle out: a new reference, or NULL. What a handle runs may run the rest, and so may another
  * thread. */
 static PyObject *
-take_next(Batch *self)
+take_next(HandleGroup *self)
 {
     PyObject *handle = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -150,7 +150,7 @@ PyDoc_STRVAR(run_doc,
 "over goes back to the loop.");
 
 static PyObject *
-batch_run(Batch *self, PyObject *Py_UNUSED(ignored))
+group_run(HandleGroup *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *handle;
     self->direct = is_direct(self->state);
@@ -173,7 +173,7 @@ PyDoc_STRVAR(cancel_doc,
 "Cancel the handles that have not run yet.");
 
 static PyObject *
-batch_cancel(Batch *self, PyObject *Py_UNUSED(ignored))
+group_cancel(HandleGroup *self, PyObject *Py_UNUSED(ignored))
 {
     self->cancelled = true;
     for (Py_ssize_t i = self->next; i < Py_SIZE(self); i++) {
@@ -197,13 +197,13 @@ PyDoc_STRVAR(cancelled_doc,
 "Whether it has been cancelled as a whole.");
 
 static PyObject *
-batch_is_cancelled(Batch *self, PyObject *Py_UNUSED(ignored))
+group_is_cancelled(HandleGroup *self, PyObject *Py_UNUSED(ignored))
 {
     return PyBool_FromLong(self->cancelled);
 }
 
 static int
-batch_traverse(Batch *self, visitproc visit, void *arg)
+group_traverse(HandleGroup *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
@@ -215,7 +215,7 @@ batch_traverse(Batch *self, visitproc visit, void *arg)
 }
 
 static int
-batch_clear(Batch *self)
+group_clear(HandleGroup *self)
 {
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         Py_CLEAR(self->handles[i]);
@@ -225,11 +225,11 @@ batch_clear(Batch *self)
 }
 
 static void
-batch_dealloc(Batch *self)
+group_dealloc(HandleGroup *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    batch_clear(self);
+    group_clear(self);
     Py_DECREF(self->loop);
     Py_DECREF(self->module);
     PyObject_GC_Del(self);
@@ -238,13 +238,13 @@ batch_dealloc(Batch *self)
 
 /* What a loop asks any handle, in debug mode too. */
 static PyObject *
-batch_cancelled(Batch *self, void *Py_UNUSED(closure))
+group_cancelled(HandleGroup *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->cancelled);
 }
 
 static PyObject *
-batch_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+group_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
     Py_RETURN_NONE;
 }
@@ -278,7 +278,7 @@ data_of(PyObject *event, long *mask)
 /* Take the handles that the events are for. False, without an exception, where one is cancelled, or there is
  * something else than asyncio puts there. */
 static bool
-collect(Batch *self, PyObject *events, Py_ssize_t count)
+collect(HandleGroup *self, PyObject *events, Py_ssize_t count)
 {
     const AioState *state = self->state;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -304,11 +304,11 @@ collect(Batch *self, PyObject *events, Py_ssize_t count)
 }
 
 /* A batch with room for the handles of `count` events, and none in it. */
-static Batch *
-batch_new(PyObject *module, PyObject *loop, Py_ssize_t count)
+static HandleGroup *
+group_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 {
     const AioState *state = PyModule_GetState(module);
-    Batch *self = PyObject_GC_NewVar(Batch, state->batch_type, 2 * count);
+    HandleGroup *self = PyObject_GC_NewVar(HandleGroup, state->group_type, 2 * count);
     if (self == NULL) {
         return NULL;
     }
@@ -323,18 +323,18 @@ batch_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 }
 
 PyObject *
-handles_batch(PyObject *module, PyObject *args)
+handles_group(PyObject *module, PyObject *args)
 {
     const AioState *state = PyModule_GetState(module);
     PyObject *loop, *events;
     if (!PyArg_ParseTuple(args, "OO:_batch", &loop, &events)) {
         return NULL;
     }
-    if (state->handle_type == NULL || state->batch_type == NULL || !PyList_CheckExact(events)) {
+    if (state->handle_type == NULL || state->group_type == NULL || !PyList_CheckExact(events)) {
         Py_RETURN_NONE;
     }
     Py_ssize_t count = PyList_GET_SIZE(events);
-    Batch *self = batch_new(module, loop, count);
+    HandleGroup *self = group_new(module, loop, count);
     if (self == NULL) {
         return NULL;
     }
@@ -350,38 +350,38 @@ handles_batch(PyObject *module, PyObject *args)
     return (PyObject *)self;
 }
 
-static PyMethodDef batch_methods[] = {
-    {"_run",      (PyCFunction)batch_run,          METH_NOARGS, run_doc      },
-    {"cancel",    (PyCFunction)batch_cancel,       METH_NOARGS, cancel_doc   },
-    {"cancelled", (PyCFunction)batch_is_cancelled, METH_NOARGS, cancelled_doc},
+static PyMethodDef group_methods[] = {
+    {"_run",      (PyCFunction)group_run,          METH_NOARGS, run_doc      },
+    {"cancel",    (PyCFunction)group_cancel,       METH_NOARGS, cancel_doc   },
+    {"cancelled", (PyCFunction)group_is_cancelled, METH_NOARGS, cancelled_doc},
     {NULL,        NULL,                            0,           NULL         },
 };
 
-static PyGetSetDef batch_getset[] = {
-    {"_callback",         batch_none,              NULL, "None: it has several.",               NULL},
-    {"_cancelled",        (getter)batch_cancelled, NULL, "Whether cancel() was called.",        NULL},
-    {"_source_traceback", batch_none,              NULL, "None: it is not made in debug mode.", NULL},
+static PyGetSetDef group_getset[] = {
+    {"_callback",         group_none,              NULL, "None: it has several.",               NULL},
+    {"_cancelled",        (getter)group_cancelled, NULL, "Whether cancel() was called.",        NULL},
+    {"_source_traceback", group_none,              NULL, "None: it is not made in debug mode.", NULL},
     {NULL,                NULL,                    NULL, NULL,                                  NULL},
 };
 
-PyDoc_STRVAR(batch_doc,
+PyDoc_STRVAR(group_doc,
 "The handles that wait for what the selector has reported, as one of the loop's own.");
 
-static PyType_Slot batch_slots[] = {
-    {Py_tp_doc,      (void *)batch_doc},
-    {Py_tp_dealloc,  batch_dealloc    },
-    {Py_tp_traverse, batch_traverse   },
-    {Py_tp_clear,    batch_clear      },
-    {Py_tp_methods,  batch_methods    },
-    {Py_tp_getset,   batch_getset     },
+static PyType_Slot group_slots[] = {
+    {Py_tp_doc,      (void *)group_doc},
+    {Py_tp_dealloc,  group_dealloc    },
+    {Py_tp_traverse, group_traverse   },
+    {Py_tp_clear,    group_clear      },
+    {Py_tp_methods,  group_methods    },
+    {Py_tp_getset,   group_getset     },
     {0,              NULL             },
 };
 
-PyType_Spec batch_spec = {
+PyType_Spec group_spec = {
     .name = "pyepoll._aio.Batch",
-    .basicsize = offsetof(Batch, handles),
+    .basicsize = offsetof(HandleGroup, handles),
     .itemsize = sizeof(PyObject *),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = batch_slots,
+    .slots = group_slots,
 };

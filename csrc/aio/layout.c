@@ -1,4 +1,4 @@
-/* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave out. What
+/* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave_context out. What
  * was known before a failure is known after it. */
 #include "aio/module.h"
 #include "base/subclass.h"
@@ -41,7 +41,7 @@ offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offs
 }
 
 static void
-drop(PyObject **objects, int count)
+clear_references(PyObject **objects, int count)
 {
     for (int i = 0; i < count; i++) {
         Py_CLEAR(objects[i]);
@@ -61,7 +61,7 @@ functions_of(PyObject *type, PyObject **functions)
     for (int i = 0; i < INHERITED; i++) {
         functions[i] = PyObject_GetAttrString(type, names[i]);
         if (functions[i] == NULL) {
-            drop(functions, i);
+            clear_references(functions, i);
             return -1;
         }
     }
@@ -69,7 +69,7 @@ functions_of(PyObject *type, PyObject **functions)
 }
 
 PyObject *
-learn_transport(PyObject *module, PyObject *args)
+layout_read_transport(PyObject *module, PyObject *args)
 {
     static const char *const attributes[ATTRIBUTES] = {
         [BUFFER] = "_buffer",   [CONN_LOST] = "_conn_lost", [EMPTY_WAITER] = "_empty_waiter",
@@ -96,7 +96,7 @@ learn_transport(PyObject *module, PyObject *args)
         return NULL;
     }
     if (offsets_of(type, attributes, ATTRIBUTES, state->offsets) < 0) {
-        drop(functions, INHERITED);
+        clear_references(functions, INHERITED);
         return NULL;
     }
     for (int i = 0; i < INHERITED; i++) {
@@ -108,7 +108,7 @@ learn_transport(PyObject *module, PyObject *args)
 }
 
 PyObject *
-learn_handles(PyObject *module, PyObject *type)
+layout_read_handles(PyObject *module, PyObject *type)
 {
     static const char *const attributes[HANDLE_ATTRIBUTES] = {
         [HANDLE_ARGS] = "_args",

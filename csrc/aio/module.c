@@ -7,25 +7,25 @@ state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-PyDoc_STRVAR(learn_transport_doc,
+PyDoc_STRVAR(layout_read_transport_doc,
 "_learn_transport($module, type, socket_type, /)\n--\n\n"
 "Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
 "They act for sockets of socket_type itself.");
 
-PyDoc_STRVAR(learn_handles_doc,
+PyDoc_STRVAR(layout_read_handles_doc,
 "_learn_handles($module, type, /)\n--\n\n"
 "Take note of how type, which is asyncio.Handle, is laid out. Until then there are no batches.");
 
-PyDoc_STRVAR(batch_doc,
+PyDoc_STRVAR(group_doc,
 "_batch($module, loop, events, /)\n--\n\n"
 "The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
 "cancelled or anything is not as asyncio makes it.");
 
 static PyMethodDef module_methods[] = {
-    {"_batch",           handles_batch,   METH_VARARGS, batch_doc          },
-    {"_learn_transport", learn_transport, METH_VARARGS, learn_transport_doc},
-    {"_learn_handles",   learn_handles,   METH_O,       learn_handles_doc  },
-    {NULL,               NULL,            0,            NULL               },
+    {"_batch",           handles_group,         METH_VARARGS, group_doc                },
+    {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
+    {"_learn_handles",   layout_read_handles,   METH_O,       layout_read_handles_doc  },
+    {NULL,               NULL,                  0,            NULL                     },
 };
 
 static int
@@ -51,15 +51,15 @@ module_exec(PyObject *module)
         }
     }
     state->minus_one = PyLong_FromLong(-1);
-    state->batch_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &batch_spec, NULL);
-    if (state->minus_one == NULL || state->batch_type == NULL) {
+    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
+    if (state->minus_one == NULL || state->group_type == NULL) {
         return -1;
     }
     state->transport_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &transport_spec, NULL);
     if (state->transport_type == NULL || PyModule_AddType(module, state->transport_type) < 0) {
         return -1;
     }
-    return PyModule_AddType(module, state->batch_type);
+    return PyModule_AddType(module, state->group_type);
 }
 
 static int
@@ -67,7 +67,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     AioState *state = state_of(module);
     Py_VISIT(state->transport_type);
-    Py_VISIT(state->batch_type);
+    Py_VISIT(state->group_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->socket_type);
@@ -84,7 +84,7 @@ module_clear(PyObject *module)
 {
     AioState *state = state_of(module);
     Py_CLEAR(state->transport_type);
-    Py_CLEAR(state->batch_type);
+    Py_CLEAR(state->group_type);
     return 0;
 }
 

@@ -35,7 +35,7 @@ typedef struct {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
     PyTypeObject *socket_type;    /* socket.socket; NULL if that is not CPython's own */
     PyObject *inherited[INHERITED];
-    PyTypeObject *batch_type;
+    PyTypeObject *group_type;
     PyTypeObject *handle_type; /* asyncio.Handle */
     PyObject *handle_run;      /* its method that a batch need not call */
     PyObject *minus_one;
@@ -48,7 +48,7 @@ typedef struct {
 
 extern PyType_Spec transport_spec;      /* transport.c */
 extern PyMethodDef transport_methods[]; /* its C paths */
-extern PyType_Spec batch_spec;          /* handles.c */
+extern PyType_Spec group_spec;          /* handles.c */
 
 /* What is in a slot of an object: borrowed, NULL if it is not set. */
 static inline PyObject *
@@ -62,11 +62,11 @@ PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
 
 /* The handles that a loop is to run for what its selector reports, as a batch; None where it is not the plain
  * case: handles.c. */
-PyObject *handles_batch(PyObject *module, PyObject *args);
+PyObject *handles_group(PyObject *module, PyObject *args);
 
 /* Learn how a class of transports, or of handles, is laid out, and give the first the C paths: layout.c. */
-PyObject *learn_transport(PyObject *module, PyObject *args);
-PyObject *learn_handles(PyObject *module, PyObject *type);
+PyObject *layout_read_transport(PyObject *module, PyObject *args);
+PyObject *layout_read_handles(PyObject *module, PyObject *type);
 
 /* The state of the module of which `type` has a base. Borrowed. */
 AioState *aio_state_of(PyTypeObject *type);

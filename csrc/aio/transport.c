@@ -68,7 +68,7 @@ none_for(PyObject *result)
 
 /* Let the transport treat the exception that is set as asyncio does, which ends the connection. */
 static PyObject *
-fail(const AioState *state, PyObject *self, const char *message)
+fatal_error(const AioState *state, PyObject *self, const char *message)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *text = PyUnicode_FromString(message);
@@ -89,18 +89,18 @@ would_block(int error)
 typedef struct {
     ssize_t count; /* of recv(), 0 is the end of the stream */
     int error;     /* where `count` is below 0 */
-} Outcome;
+} IoResult;
 
-static Outcome
+static IoResult
 receive(int fd, void *buffer, size_t size)
 {
     ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
-    return (Outcome){count, errno};
+    return (IoResult){count, errno};
 }
 
 /* What follows when a recv() has brought nothing. */
 static PyObject *
-nothing_received(const AioState *state, PyObject *self, Outcome received)
+nothing_received(const AioState *state, PyObject *self, IoResult received)
 {
     if (received.count == 0) {
         return none_for(PyObject_CallMethodNoArgs(self, state->methods[ON_EOF]));
@@ -110,7 +110,7 @@ nothing_received(const AioState *state, PyObject *self, Outcome received)
     }
     errno = received.error;
     PyErr_SetFromErrno(PyExc_OSError);
-    return fail(state, self, "Fatal read error on socket transport");
+    return fatal_error(state, self, "Fatal read error on socket transport");
 }
 
 /* Receive into the buffer that all transports share, and hand on a copy of the right size. */
@@ -120,21 +120,21 @@ read_to_protocol(AioState *state, PyObject *self, PyObject *protocol, int fd)
     char *buffer = atomic_exchange(&state->spare, NULL);
     if (buffer == NULL && (buffer = PyMem_Malloc(RECEIVE_MAX)) == NULL) {
         PyErr_NoMemory();
-        return fail(state, self, "Fatal read error on socket transport");
+        return fatal_error(state, self, "Fatal read error on socket transport");
     }
-    Outcome received = receive(fd, buffer, RECEIVE_MAX);
+    IoResult received = receive(fd, buffer, RECEIVE_MAX);
     PyObject *data = received.count > 0 ? PyBytes_FromStringAndSize(buffer, received.count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
     if (received.count <= 0) {
         return nothing_received(state, self, received);
     }
     if (data == NULL) {
-        return fail(state, self, "Fatal read error on socket transport");
+        return fatal_error(state, self, "Fatal read error on socket transport");
     }
     PyObject *result = PyObject_CallMethodOneArg(protocol, state->methods[DATA_RECEIVED], data);
     Py_DECREF(data);
     return result != NULL ? none_for(result)
-                          : fail(state, self, "Fatal error: protocol.data_received() call failed.");
+                          : fatal_error(state, self, "Fatal error: protocol.data_received() call failed.");
 }
 
 static PyObject *
@@ -160,7 +160,7 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
     }
     if (length <= 0) {
         Py_XDECREF(buffer);
-        return fail(state, self, no_buffer);
+        return fatal_error(state, self, no_buffer);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
@@ -169,7 +169,7 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
                      "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
                      Py_TYPE(buffer)->tp_name);
         Py_DECREF(buffer);
-        return fail(state, self, "Fatal read error on socket transport");
+        return fatal_error(state, self, "Fatal read error on socket transport");
     }
     Py_DECREF(buffer);
     /* Python code has run: the socket may be closed by now, its number another file's, and the protocol may
@@ -179,7 +179,7 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
     fd = open_fd(state, self);
     protocol = Py_XNewRef(attribute(state, self, PROTOCOL));
     Py_END_CRITICAL_SECTION();
-    Outcome received = fd >= 0 ? receive(fd, view.buf, (size_t)view.len) : (Outcome){-1, EBADF};
+    IoResult received = fd >= 0 ? receive(fd, view.buf, (size_t)view.len) : (IoResult){-1, EBADF};
     PyBuffer_Release(&view);
     PyObject *result = received.count > 0 ? buffer_updated(state, protocol, received.count) : NULL;
     Py_XDECREF(protocol);
@@ -187,7 +187,7 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
         return nothing_received(state, self, received);
     }
     return result != NULL ? none_for(result)
-                          : fail(state, self, "Fatal error: protocol.buffer_updated() call failed.");
+                          : fatal_error(state, self, "Fatal error: protocol.buffer_updated() call failed.");
 }
 
 typedef PyObject *(*Reader)(AioState *, PyObject *, PyObject *, int);
@@ -234,20 +234,20 @@ transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 /* Whether a lost connection comes with SIGPIPE is for the program to say: Python itself ignores it. */
-static Outcome
+static IoResult
 send_some(int fd, const char *data, Py_ssize_t size)
 {
     ssize_t count = send(fd, data, (size_t)size, MSG_DONTWAIT);
-    return (Outcome){count, errno};
+    return (IoResult){count, errno};
 }
 
-static Outcome
+static IoResult
 send_now(int fd, const char *data, Py_ssize_t size)
 {
     if (size <= SEND_HELD_MAX) {
         return send_some(fd, data, size);
     }
-    Outcome sent;
+    IoResult sent;
     Py_BEGIN_ALLOW_THREADS
     sent = send_some(fd, data, size);
     Py_END_ALLOW_THREADS
@@ -299,11 +299,11 @@ write_data(const AioState *state, PyObject *self, PyObject *data)
 {
     Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : 0;
     int fd = size > 0 ? fd_to_send(state, self) : -1;
-    Outcome sent = fd >= 0 ? send_now(fd, PyBytes_AS_STRING(data), size) : (Outcome){0, 0};
+    IoResult sent = fd >= 0 ? send_now(fd, PyBytes_AS_STRING(data), size) : (IoResult){0, 0};
     if (sent.count < 0 && !would_block(sent.error)) {
         errno = sent.error;
         PyErr_SetFromErrno(PyExc_OSError);
-        return fail(state, self, "Fatal write error on socket transport");
+        return fatal_error(state, self, "Fatal write error on socket transport");
     }
     if (size > 0 && sent.count == size) {
         Py_RETURN_NONE;

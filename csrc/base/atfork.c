@@ -87,7 +87,7 @@ fork_close_private_fd(int fd)
 /* The page has been wiped: this is a child without fork handlers. It has one thread, or has had only one when
  * it first came here. */
 unsigned
-fork_settle(void)
+fork_renew_epoch(void)
 {
     *fork_page = ++last_epoch;
     hold = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -108,7 +108,7 @@ before_fork(void)
 static void
 in_child(void)
 {
-    fork_settle();
+    fork_renew_epoch();
     for (int i = 0; i < PRIVATE_FDS; i++) {
         if (private_fds[i].copied) {
             close(private_fds[i].fd - 1);

@@ -7,13 +7,13 @@
  * (MADV_WIPEONFORK, Linux 4.14), so a child that was made without fork handlers, by _Fork() or a raw clone(),
  * is noticed too. */
 extern unsigned *fork_page;
-unsigned fork_settle(void);
+unsigned fork_renew_epoch(void);
 
 static inline unsigned
 fork_epoch(void)
 {
     unsigned epoch = *fork_page;
-    return epoch != 0 ? epoch : fork_settle();
+    return epoch != 0 ? epoch : fork_renew_epoch();
 }
 
 /* Begin to notice forks; once in a process, however many interpreters import the module. 0, or an errno. */

@@ -173,15 +173,15 @@ convert_int(PyObject *object, int *value)
 }
 
 int
-convert_word(PyObject *object, uint64_t *word)
+convert_epoll_data(PyObject *object, uint64_t *epoll_data)
 {
     PyObject *index = PyNumber_Index(object);
     if (index == NULL) {
         return -1;
     }
-    *word = PyLong_AsUnsignedLongLong(index);
+    *epoll_data = PyLong_AsUnsignedLongLong(index);
     Py_DECREF(index);
-    return *word == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+    return *epoll_data == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
 }
 
 int
@@ -226,7 +226,7 @@ convert_float_timeout(double seconds, int64_t minus_one, int64_t *timeout)
         *timeout = minus_one;
     }
     else if (nanoseconds >= (double)INT64_MAX) {
-        *timeout = FOREVER;
+        *timeout = NO_TIMEOUT;
     }
     else {
         *timeout = seconds > 0 ? (int64_t)nanoseconds : 0;
@@ -256,7 +256,7 @@ static int
 convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
 {
     if (object == Py_None) {
-        *timeout = FOREVER;
+        *timeout = NO_TIMEOUT;
         return 0;
     }
     if (PyFloat_Check(object)) {
@@ -268,7 +268,7 @@ convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
         return -1;
     }
     if (overflow > 0 || seconds > INT64_MAX / second) {
-        *timeout = FOREVER;
+        *timeout = NO_TIMEOUT;
     }
     else if (overflow == 0 && seconds == -1) {
         *timeout = minus_one;
@@ -284,12 +284,12 @@ convert_timeout(PyObject *object, int64_t *timeout)
 {
     /* As select.epoll.poll() of the same CPython, which refuses them before 3.15. */
     bool takes_real = PY_VERSION_HEX >= 0x030F0000;
-    return takes_real && is_real_only(object) ? convert_real(object, FOREVER, timeout)
-                                              : convert_seconds(object, FOREVER, timeout);
+    return takes_real && is_real_only(object) ? convert_real(object, NO_TIMEOUT, timeout)
+                                              : convert_seconds(object, NO_TIMEOUT, timeout);
 }
 
 int
-convert_span(PyObject *object, int64_t *timeout)
+convert_selector_timeout(PyObject *object, int64_t *timeout)
 {
     return is_real_only(object) ? convert_real(object, 0, timeout) : convert_seconds(object, 0, timeout);
 }

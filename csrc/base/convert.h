@@ -44,7 +44,7 @@ int convert_fd_for(const char *function, PyObject *object, int *fd);
 int convert_int(PyObject *object, int *value);
 
 /* A data word of 64 bits. */
-int convert_word(PyObject *object, uint64_t *word);
+int convert_epoll_data(PyObject *object, uint64_t *epoll_data);
 
 /* An event mask of 32 bits. */
 int convert_mask(PyObject *object, uint32_t *mask);
@@ -52,14 +52,14 @@ int convert_mask(PyObject *object, uint32_t *mask);
 /* An event mask of bits that a registration may ask for. */
 int convert_eventmask(PyObject *object, uint32_t *mask);
 
-/* Seconds to nanoseconds, rounded up; FOREVER for None, -1 and what is longer than 292 years;
+/* Seconds to nanoseconds, rounded up; NO_TIMEOUT for None, -1 and what is longer than 292 years;
  * 0 for any other negative, which is a deadline that has passed. An object with __float__ is accepted from
  * CPython 3.15 on, as stock's poll() accepts it. */
-enum { FOREVER = -1 };
+enum { NO_TIMEOUT = -1 };
 int convert_timeout(PyObject *object, int64_t *timeout);
 
 /* The same as selectors have it: 0 for -1 too, and any number goes that can be made a float. */
-int convert_span(PyObject *object, int64_t *timeout);
+int convert_selector_timeout(PyObject *object, int64_t *timeout);
 
 /* INT_MAX for -1 and for what is larger. */
 int convert_maxevents(PyObject *object, int *maxevents);

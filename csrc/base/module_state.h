@@ -16,22 +16,26 @@
  * - tp_traverse visits it. Clearing such objects need not break a cycle through the module, since clearing
  *   the module (m_clear and its dict) drops every reference that the module has;
  * - after m_clear the members are NULL, and code of the objects may still run, from a finalizer or a weak
- *   reference's callback. Whoever reads a member there copes with NULL; module_type() makes it an exception.
+ *   reference's callback. Code that reads a member there checks for NULL; module_type() makes it an exception.
  */
 typedef struct {
     PyObject *object; /* the module itself, borrowed */
-    PyTypeObject *epoll_type;
-    PyTypeObject *instance_type;
-    PyTypeObject *ready_type;
-    PyTypeObject *buffer_type;
-    PyTypeObject *waker_type;
-    PyTypeObject *selector_type;
-    PyTypeObject *plain_epoll; /* the package's Epoll: its methods are the core's; NULL until it is made */
-    PyTypeObject *key_type;    /* selectors.SelectorKey; NULL until the package gives it */
-    PyObject *event_class;     /* the package's Event; NULL: events are plain ints */
-    PyObject *events;          /* dict: mask -> the member that a wait yields for it */
-    PyObject *instances;       /* dict: fd -> weak reference to the Instance that has it, for fromfd */
-    atomic_int ready_fd;       /* an eventfd that is always ready: what wakes the waiters */
+    struct {
+        PyTypeObject *epoll;
+        PyTypeObject *instance;
+        PyTypeObject *ready;
+        PyTypeObject *event_buffer;
+        PyTypeObject *waker;
+        PyTypeObject *selector;
+    } types; /* set by module_exec() */
+    struct {
+        PyTypeObject *epoll;        /* the package's own Epoll (epoll_prepare_subclass); NULL until then */
+        PyTypeObject *selector_key; /* selectors.SelectorKey (_use_keys); NULL until then */
+        PyObject *event;            /* the enum Event (_use_events); NULL: events are ints */
+        PyObject *members;          /* dict: mask -> the Event for it (event_member) */
+    } package;
+    PyObject *instances;        /* dict: fd -> weak reference to the Instance that has it (instance_find) */
+    atomic_int always_ready_fd; /* an eventfd that is always ready: it wakes the waiters (instance_wake) */
 } ModuleState;
 
 /* The definition of the module: module.c. */

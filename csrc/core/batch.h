@@ -8,7 +8,7 @@
 #include <signal.h>
 
 typedef struct {
-    int64_t timeout;  /* nanoseconds, or FOREVER */
+    int64_t timeout;  /* nanoseconds, or NO_TIMEOUT */
     int64_t deadline; /* where `timeout` is above 0: when it ends, in nanoseconds of CLOCK_MONOTONIC */
     int maxevents;
     bool masked;

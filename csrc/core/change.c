@@ -68,7 +68,7 @@ change_undo(Instance *self, int fd, Registration before)
 }
 
 int
-change_tell(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
     int epfd = self->epfd;

@@ -42,7 +42,7 @@ change_begin(Instance *self)
 }
 
 /* epoll_ctl without the GIL. 0 or an errno. */
-int change_tell(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation);
+int change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation);
 
 /* Needs no GIL. */
 static inline void

@@ -13,7 +13,7 @@
 /* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, it is complete and
  * the ctl lock is released, before the GIL is waited for; of an errno, the caller still has the lock. */
 static int
-kernel_change(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+change_kernel_and_unlock(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
     int epfd = self->epfd;
@@ -30,7 +30,7 @@ kernel_change(Instance *self, int op, int fd, uint32_t mask, uint32_t generation
 
 /* An fd that is not open gets no slot, however large it is. 0, an errno, or -1 for no memory. */
 static int
-reserve_slot(Instance *self, int fd)
+ensure_slot(Instance *self, int fd)
 {
     if (interest_slot(&self->list, fd) != NULL) {
         return 0;
@@ -39,7 +39,7 @@ reserve_slot(Instance *self, int fd)
         return EBADF;
     }
     STATE_LOCK(self);
-    int status = interest_reserve(&self->list, fd);
+    int status = interest_ensure_slot(&self->list, fd);
     STATE_UNLOCK(self);
     return status;
 }
@@ -118,7 +118,7 @@ static int
 replace(Instance *self, int op, int fd, Registration now, Registration *old)
 {
     *old = change_install(self, fd, now);
-    int error = kernel_change(self, op, fd, now.mask, now.generation);
+    int error = change_kernel_and_unlock(self, op, fd, now.mask, now.generation);
     if (error != 0) {
         *old = change_undo(self, fd, *old);
     }
@@ -129,14 +129,14 @@ replace(Instance *self, int op, int fd, Registration now, Registration *old)
 static int
 register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
-    int error = is_itself(self, fd) ? EINVAL : reserve_slot(self, fd);
+    int error = is_itself(self, fd) ? EINVAL : ensure_slot(self, fd);
     if (error != 0) {
         return error;
     }
     Registration now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
     error = replace(self, EPOLL_CTL_ADD, fd, now, old);
     if (error == EEXIST && stale_is_entry(self, fd)) {
-        change_tell(self, EPOLL_CTL_DEL, fd, 0, 0);
+        change_kernel(self, EPOLL_CTL_DEL, fd, 0, 0);
         registration_release(old);
         now = registration_new(change_next_generation(self), mask, Py_NewRef(data));
         error = replace(self, EPOLL_CTL_ADD, fd, now, old);
@@ -219,7 +219,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
         exchange_data(present, data, old);
     }
     STATE_UNLOCK(self);
-    int error = kernel_change(self, EPOLL_CTL_MOD, fd, mask, generation);
+    int error = change_kernel_and_unlock(self, EPOLL_CTL_MOD, fd, mask, generation);
     if (error != 0) {
         STATE_LOCK(self);
         put_back(present, &before, data != NULL, old);
@@ -234,7 +234,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
 static int
 change_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
-    int error = reserve_slot(self, fd);
+    int error = ensure_slot(self, fd);
     if (error != 0) {
         return error;
     }
@@ -351,7 +351,7 @@ unregister(Instance *self, int fd, const PyObject *only)
     }
     int public_fd = instance_public_fd(self);
     Registration old = change_remove(self, fd);
-    int error = is_itself(self, fd) ? EINVAL : kernel_change(self, EPOLL_CTL_DEL, fd, 0, 0);
+    int error = is_itself(self, fd) ? EINVAL : change_kernel_and_unlock(self, EPOLL_CTL_DEL, fd, 0, 0);
     if (error != 0) {
         if (old.generation != 0) {
             change_shadow(self, fd);

@@ -101,7 +101,7 @@ deliver(Instance *self, const Seen *seen, uint64_t epoll_data, uint32_t events)
             pair = foreign_pair(self, epoll_data, events);
         }
         else if (!look.ended) {
-            again = stale_judge(self, seen, epoll_data);
+            again = stale_classify(self, seen, epoll_data);
         }
     }
     return pair;

@@ -10,9 +10,10 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
 {
     Instance *instance = self->instance;
     STATE_LOCK(instance);
-    unsigned long long waits = instance->waits, events = instance->events, stale = instance->stale_events;
-    unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds,
-                       lost = instance->lost;
+    unsigned long long waits = instance->stats.waits, events = instance->stats.events,
+                       stale = instance->stats.stale_events;
+    unsigned long long rebuilds = instance->stats.rebuilds, failed = instance->stats.failed_rebuilds,
+                       lost = instance->stats.lost;
     STATE_UNLOCK(instance);
     return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
                          rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",

@@ -85,8 +85,8 @@ epoll_prepare_subclass(ModuleState *module, PyObject *type)
     if (subclass_copy_methods(type, epoll_methods) < 0 || copy_operators(type) < 0) {
         return -1;
     }
-    if (module->plain_epoll == NULL) {
-        module->plain_epoll = (PyTypeObject *)Py_NewRef(type);
+    if (module->package.epoll == NULL) {
+        module->package.epoll = (PyTypeObject *)Py_NewRef(type);
     }
     return 0;
 }

@@ -12,7 +12,7 @@ poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instan
 {
     PyObject *given[ARGUMENTS] = {NULL};
     WaitFor wait;
-    wait.timeout = FOREVER;
+    wait.timeout = NO_TIMEOUT;
     wait.deadline = 0;
     wait.maxevents = INT_MAX;
     wait.masked = false;

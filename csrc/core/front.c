@@ -64,7 +64,7 @@ front_open(Instance *self)
 {
     int error = 0;
     mutex_lock(&self->ctl);
-    if (self->front_fd < 0 && instance_begin_move(self)) {
+    if (self->front_fd < 0 && instance_begin_fd_change(self)) {
         int epfd;
         Py_BEGIN_ALLOW_THREADS
         fork_hold();
@@ -75,7 +75,7 @@ front_open(Instance *self)
         }
         fork_release();
         Py_END_ALLOW_THREADS
-        instance_end_move(self);
+        instance_end_fd_change(self);
     }
     mutex_unlock(&self->ctl);
     return error;

@@ -18,7 +18,7 @@ identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evide
 }
 
 int
-identity_verdict(const Evidence *evidence)
+identity_conclude(const Evidence *evidence)
 {
     if (!evidence->any) {
         return FD_MAY_BE_OURS;
@@ -72,7 +72,7 @@ check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *,
     }
     IdentitySearch search = {.identity = identity};
     int error = fdinfo_each(fd, false, see, &search);
-    return error != 0 ? error : identity_verdict(&search.evidence);
+    return error != 0 ? error : identity_conclude(&search.evidence);
 }
 
 static int

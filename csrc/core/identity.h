@@ -34,7 +34,7 @@ typedef struct {
 } Evidence;
 
 void identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evidence);
-int identity_verdict(const Evidence *evidence);
+int identity_conclude(const Evidence *evidence);
 
 /* Look at a few entries; where they say nothing, at all of them. */
 int identity_check(const Identity *identity);

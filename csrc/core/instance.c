@@ -16,7 +16,7 @@ instance_reset(Instance *self)
     STATE_LOCK(self);
     if (self->epoch != fork_epoch()) {
         self->users = self->waiters = 0;
-        self->moving = self->drain.active = self->stale.found = false;
+        self->fd_changing = self->drain.active = self->stale.found = false;
         self->stale.retry_at = 0;
         if (self->standing == OPEN) {
             self->standing = FORKED_COPY;
@@ -44,7 +44,7 @@ instance_remember(Instance *self)
 Instance *
 instance_new(ModuleState *module, int epfd, bool foreign)
 {
-    PyTypeObject *type = module_type(module->instance_type);
+    PyTypeObject *type = module_type(module->types.instance);
     Instance *self = type != NULL ? (Instance *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         if (!foreign) {
@@ -113,7 +113,7 @@ instance_enter_wait_slowly(Instance *self, Seen *seen)
     instance_notice_fork(self);
     STATE_LOCK(self);
     Standing standing = self->standing;
-    bool enters = standing == OPEN && !self->moving && !instance_repair_is_due(self);
+    bool enters = standing == OPEN && !self->fd_changing && !instance_repair_is_due(self);
     if (enters) {
         instance_begin_wait(self, seen);
     }
@@ -130,7 +130,7 @@ instance_finish(Instance *self)
     int epfd = self->epfd, front_fd = self->front_fd;
     self->finished = true;
     Py_BEGIN_ALLOW_THREADS
-    if (self->marked && epfd >= 0) {
+    if (self->wakes_added && epfd >= 0) {
         /* A duplicate of the fd may keep the kernel instance. */
         instance_unwake(self, epfd);
     }
@@ -173,57 +173,57 @@ instance_leave_slowly(Instance *self, bool waiter)
 enum { READY_COUNT = 0x65706f6c };
 
 int
-ready_eventfd(void)
+always_ready_eventfd(void)
 {
     return eventfd(READY_COUNT, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
 bool
-is_ready_eventfd(int fd)
+is_always_ready_eventfd(int fd)
 {
     return fdinfo_may_be_eventfd(fd, READY_COUNT);
 }
 
 /* The data 0 are no registration's: generations start far above. 0 or an errno. */
 static int
-add_mark(int ready_fd, int epfd)
+add_always_ready(int always_ready_fd, int epfd)
 {
-    struct epoll_event mark = {.events = EPOLLIN, .data.u64 = 0};
-    return epoll_ctl(epfd, EPOLL_CTL_ADD, ready_fd, &mark) == 0 || errno == EEXIST ? 0 : errno;
+    struct epoll_event target = {.events = EPOLLIN, .data.u64 = 0};
+    return epoll_ctl(epfd, EPOLL_CTL_ADD, always_ready_fd, &target) == 0 || errno == EEXIST ? 0 : errno;
 }
 
 typedef struct {
-    int ready_fd;
+    int always_ready_fd;
     int epfd;
-} Mark;
+} WakeTarget;
 
 static bool
-add_in_place_of(const KernelEntry *entry, void *arg)
+add_in_place_of_entry(const KernelEntry *entry, void *arg)
 {
-    const Mark *mark = arg;
-    epoll_ctl(mark->epfd, EPOLL_CTL_DEL, entry->fd, &(struct epoll_event){0});
-    return add_mark(mark->ready_fd, mark->epfd) != 0;
+    const WakeTarget *target = arg;
+    epoll_ctl(target->epfd, EPOLL_CTL_DEL, entry->fd, &(struct epoll_event){0});
+    return add_always_ready(target->always_ready_fd, target->epfd) != 0;
 }
 
 /* instance_wake() without the GIL. */
 static int
-mark_ready(Instance *self, int epfd, bool closed)
+add_always_ready_or_make_room(Instance *self, int epfd, bool closed)
 {
     ModuleState *module = self->module;
-    int ready_fd = module->ready_fd;
-    if (!is_ready_eventfd(ready_fd)) {
-        ready_fd = ready_eventfd();
-        if (ready_fd < 0) {
+    int always_ready_fd = module->always_ready_fd;
+    if (!is_always_ready_eventfd(always_ready_fd)) {
+        always_ready_fd = always_ready_eventfd();
+        if (always_ready_fd < 0) {
             return errno;
         }
-        module->ready_fd = ready_fd;
+        module->always_ready_fd = always_ready_fd;
     }
-    int error = add_mark(ready_fd, epfd);
+    int error = add_always_ready(always_ready_fd, epfd);
     if (error == ENOSPC && closed) {
         /* The user may watch no more files. A closed instance gives up its own, which makes room. */
-        Mark mark = {ready_fd, epfd};
-        fdinfo_each(epfd, false, add_in_place_of, &mark);
-        error = add_mark(ready_fd, epfd);
+        WakeTarget target = {always_ready_fd, epfd};
+        fdinfo_each(epfd, false, add_in_place_of_entry, &target);
+        error = add_always_ready(always_ready_fd, epfd);
     }
     return error;
 }
@@ -236,7 +236,7 @@ instance_wake(Instance *self, int epfd)
     bool closed = self->standing == CLOSED;
     STATE_UNLOCK(self);
     Py_BEGIN_ALLOW_THREADS
-    error = mark_ready(self, epfd, closed);
+    error = add_always_ready_or_make_room(self, epfd, closed);
     Py_END_ALLOW_THREADS
     return error;
 }
@@ -244,27 +244,27 @@ instance_wake(Instance *self, int epfd)
 void
 instance_unwake(Instance *self, int epfd)
 {
-    epoll_ctl(epfd, EPOLL_CTL_DEL, self->module->ready_fd, &(struct epoll_event){0});
+    epoll_ctl(epfd, EPOLL_CTL_DEL, self->module->always_ready_fd, &(struct epoll_event){0});
 }
 
 bool
-instance_begin_move(Instance *self)
+instance_begin_fd_change(Instance *self)
 {
     STATE_LOCK(self);
     bool open = self->standing == OPEN;
-    self->moving = open;
+    self->fd_changing = open;
     STATE_UNLOCK(self);
     return open;
 }
 
 void
-instance_end_move(Instance *self)
+instance_end_fd_change(Instance *self)
 {
     STATE_LOCK(self);
-    self->moving = false;
+    self->fd_changing = false;
     int epfd = self->epfd;
     bool wakes = self->standing == CLOSED && self->waiters > 0;
-    self->marked |= wakes;
+    self->wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (wakes) {
         instance_wake(self, epfd);
@@ -312,11 +312,11 @@ instance_close(Instance *self)
     instance_notice_fork(self);
     STATE_LOCK(self);
     Standing before = self->standing;
-    bool wakes = self->waiters > 0 && !self->moving;
+    bool wakes = self->waiters > 0 && !self->fd_changing;
     int epfd = self->epfd;
     self->standing = CLOSED;
     self->users += before != CLOSED; /* until the end of this call */
-    self->marked |= wakes;
+    self->wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (before == CLOSED) {
         return 0;

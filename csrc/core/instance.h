@@ -59,9 +59,9 @@ typedef struct {
     atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */
     Standing standing;
     bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
-    bool moving;       /* `epfd` is about to be another file: no thread may begin to wait */
+    bool fd_changing;  /* `epfd` is about to be another file: no thread may begin to wait */
     bool finished;     /* the fds and the registrations have been given up */
-    bool marked;       /* close() has put the ready eventfd into the kernel's list */
+    bool wakes_added;  /* close() has put the always-ready eventfd into the kernel's list */
     atomic_uint epoch; /* fork_epoch() of the process that this copy belongs to */
     int users;         /* threads between enter and leave */
     int waiters;       /* of these, the threads that wait */
@@ -75,21 +75,22 @@ typedef struct {
         atomic_uint done; /* 1 when it is */
     } drain;
     struct {
-        bool found;          /* a stale registration reports (stale_judge, stale_check_open; repair) */
+        bool found;          /* a stale registration reports (stale_classify, stale_check_open; repair) */
         uint64_t epoll_data; /* its data */
         uint64_t rebuilt_at; /* the clock at the last rebuild: events fetched before prove nothing */
         int64_t retry_at;    /* no repair before this time, in nanoseconds of CLOCK_MONOTONIC */
     } stale;
-    unsigned sifted; /* batches of which a wait chose events (sift) */
-    int hint;        /* how many events a wait should have room for, if more than are registered */
+    unsigned limited_batches; /* batches of which a wait chose events (limit_to_maxevents) */
+    int hint;                 /* how many events a wait should have room for, if more than are registered */
     _Atomic(EventsFactory) make_events; /* set by the layer above; NULL: event_member() */
     Array *spare;
     Mutex ctl;
 #ifdef Py_GIL_DISABLED
     Mutex state;
 #endif
-    /* What stats() reports. */
-    unsigned long long waits, events, stale_events, rebuilds, failed_rebuilds, lost;
+    struct {
+        unsigned long long waits, events, stale_events, rebuilds, failed_rebuilds, lost;
+    } stats; /* reported by Epoll.stats() */
 } Instance;
 
 /* Reset what means nothing in a child: the marks of threads that it does not have. */
@@ -161,10 +162,10 @@ static inline void instance_leave_wait(Instance *self);
 int instance_close(Instance *self);
 
 /* An eventfd that is always ready, or -1 and errno. Made beforehand, so that closing works at EMFILE. */
-int ready_eventfd(void);
+int always_ready_eventfd(void);
 
 /* Whether `fd` still is one; a daemon may have closed all its fds. */
-bool is_ready_eventfd(int fd);
+bool is_always_ready_eventfd(int fd);
 
 /* Make the waiters' calls return: put the ready eventfd into the list of the kernel instance `epfd`. 0 or an
  * errno. */
@@ -173,8 +174,8 @@ void instance_unwake(Instance *self, int epfd);
 
 /* `epfd` is about to become another file, if this returns true: the ctl lock is held, and it is not closed.
  * At the end, waiters that close() could not reach meanwhile are woken. */
-bool instance_begin_move(Instance *self);
-void instance_end_move(Instance *self);
+bool instance_begin_fd_change(Instance *self);
+void instance_end_fd_change(Instance *self);
 
 /* Whether a stale registration is to be repaired now. With the state lock. */
 bool instance_repair_is_due(const Instance *self);
@@ -212,7 +213,7 @@ instance_begin_wait(Instance *self, Seen *seen)
 {
     self->users++;
     self->waiters++;
-    self->waits++;
+    self->stats.waits++;
     *seen = (Seen){
         .epfd = self->epfd,
         .watched = self->list.count > self->hint ? self->list.count : self->hint,
@@ -226,7 +227,8 @@ static inline int
 instance_enter_wait(Instance *self, Seen *seen)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && self->epoch == fork_epoch() && !self->moving && !self->stale.found;
+    bool plain = self->standing == OPEN && self->epoch == fork_epoch() && !self->fd_changing &&
+                 !self->stale.found;
     if (plain) {
         instance_begin_wait(self, seen);
     }

@@ -3,7 +3,7 @@
 #include <string.h>
 
 int
-interest_reserve(InterestList *list, int fd)
+interest_ensure_slot(InterestList *list, int fd)
 {
     int page = fd / INTEREST_PAGE;
     if (page >= list->page_count) {

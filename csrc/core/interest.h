@@ -18,16 +18,16 @@
 #include <stdint.h>
 
 typedef struct {
-    uint32_t generation; /* 0: nothing is registered under this fd */
-    uint32_t mask;       /* as the kernel was asked */
-    uint32_t reported;   /* the events in `pair`; 0, which no event has, when there is none */
-    uint16_t countdown;  /* events until the fd is checked to be open */
-    uint8_t interval;    /* the next countdown, as a power of 2 */
-    bool disarmed : 1;   /* a fired one-shot that the kernel cannot be told has fired (rebuild) */
-    bool owed : 1;       /* in a forked copy: fetched before the fork, and given back since */
-    bool shadowed : 1;   /* the kernel may have an older entry under this fd; also of an empty slot */
-    PyObject *data;      /* owned */
-    PyObject *pair;      /* owned: the (data, events) that was yielded last, or NULL */
+    uint32_t generation;    /* 0: nothing is registered under this fd */
+    uint32_t mask;          /* as the kernel was asked */
+    uint32_t reported;      /* the events in `pair`; 0, which no event has, when there is none */
+    uint16_t countdown;     /* events until the fd is checked to be open */
+    uint8_t interval;       /* the next countdown, as a power of 2 */
+    bool disarmed : 1;      /* a fired one-shot that the kernel cannot be told has fired (rebuild) */
+    bool rearm_pending : 1; /* in a forked copy: fetched before the fork, and given back since */
+    bool shadowed : 1;      /* the kernel may have an older entry under this fd; also of an empty slot */
+    PyObject *data;         /* owned */
+    PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
     /* Times of the instance's clock. */
     uint64_t changed;     /* when the last change of this slot was complete; also of an empty slot */
     uint64_t disarmed_at; /* a wait that began before may have fetched the event that fired it */
@@ -101,7 +101,7 @@ interest_get(const InterestList *list, int fd)
 }
 
 /* Make a slot for `fd` >= 0. 0, or -1 (no exception set) when there is no memory. */
-int interest_reserve(InterestList *list, int fd);
+int interest_ensure_slot(InterestList *list, int fd);
 
 /* A registration as it starts out; it takes over the reference to `data`. */
 Registration registration_new(uint32_t generation, uint32_t mask, PyObject *data);

@@ -166,7 +166,7 @@ typedef struct {
 static Ready *
 ready_new(Instance *instance, bool endless)
 {
-    PyTypeObject *type = module_type(instance->module->ready_type);
+    PyTypeObject *type = module_type(instance->module->types.ready);
     Ready *self = type != NULL ? PyObject_GC_New(Ready, type) : NULL;
     if (self == NULL) {
         return NULL;
@@ -213,7 +213,7 @@ refuse_waiting(void)
 static int
 ready_refill(Ready *self)
 {
-    const WaitFor wait = {.timeout = FOREVER, .maxevents = INT_MAX};
+    const WaitFor wait = {.timeout = NO_TIMEOUT, .maxevents = INT_MAX};
     /* Another thread may have begun to wait while this one made an event's pair. */
     if (is_waiting(self)) {
         return refuse_waiting();

@@ -5,20 +5,20 @@
 /* Tell the kernel a registration's mask once more. An exclusive one cannot be modified, but it can be removed
  * and added with the same epoll data; false if that failed half-way. */
 static bool
-tell_again(const Instance *self, int fd, uint32_t mask, uint32_t generation)
+rearm_in_kernel(const Instance *self, int fd, uint32_t mask, uint32_t generation)
 {
     if ((mask & EPOLLEXCLUSIVE) == 0) {
-        change_tell(self, EPOLL_CTL_MOD, fd, mask, generation);
+        change_kernel(self, EPOLL_CTL_MOD, fd, mask, generation);
         return true;
     }
-    return change_tell(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
-           change_tell(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
+    return change_kernel(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
+           change_kernel(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
 }
 
 /* The registration that is to report again an event which was fetched at `seen`, or NULL. A one-shot that a
  * rebuild took for fired is not, if its event was fetched before. With the state lock. */
 static Registration *
-to_report_again(const Instance *self, uint64_t epoll_data, const Seen *seen)
+find_to_rearm(const Instance *self, uint64_t epoll_data, const Seen *seen)
 {
     Registration *present = interest_find(&self->list, epoll_data);
     if (present == NULL || present->changed > seen->returned ||
@@ -31,10 +31,10 @@ to_report_again(const Instance *self, uint64_t epoll_data, const Seen *seen)
 
 /* The mask to tell the kernel for such an event; 0 if there is none. */
 static uint32_t
-mask_to_tell(Instance *self, uint64_t epoll_data, const Seen *seen)
+mask_to_rearm(Instance *self, uint64_t epoll_data, const Seen *seen)
 {
     STATE_LOCK(self);
-    const Registration *present = to_report_again(self, epoll_data, seen);
+    const Registration *present = find_to_rearm(self, epoll_data, seen);
     uint32_t mask = present != NULL ? present->mask : 0;
     STATE_UNLOCK(self);
     return mask;
@@ -43,14 +43,14 @@ mask_to_tell(Instance *self, uint64_t epoll_data, const Seen *seen)
 /* A forked copy has no instance yet that could be told: it arms what it owes when it gets one, so an unused
  * copy costs no system call. False where it is no such copy. */
 static bool
-owe(Instance *self, uint64_t epoll_data, const Seen *seen)
+postpone_in_copy(Instance *self, uint64_t epoll_data, const Seen *seen)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
     bool copy = self->standing == FORKED_COPY;
-    Registration *present = copy ? to_report_again(self, epoll_data, seen) : NULL;
+    Registration *present = copy ? find_to_rearm(self, epoll_data, seen) : NULL;
     if (present != NULL) {
-        present->owed = true;
+        present->rearm_pending = true;
     }
     STATE_UNLOCK(self);
     return copy;
@@ -59,17 +59,17 @@ owe(Instance *self, uint64_t epoll_data, const Seen *seen)
 void
 report_again(Instance *self, uint64_t epoll_data, const Seen *seen)
 {
-    if (owe(self, epoll_data, seen) || instance_enter(self) != 0) {
+    if (postpone_in_copy(self, epoll_data, seen) || instance_enter(self) != 0) {
         return;
     }
     Registration lost = {0};
     mutex_lock(&self->ctl);
     int fd = epoll_data_fd(epoll_data);
-    uint32_t mask = mask_to_tell(self, epoll_data, seen);
-    if (mask != 0 && !tell_again(self, fd, mask, epoll_data_generation(epoll_data))) {
+    uint32_t mask = mask_to_rearm(self, epoll_data, seen);
+    if (mask != 0 && !rearm_in_kernel(self, fd, mask, epoll_data_generation(epoll_data))) {
         lost = change_forget(self, fd);
         STATE_LOCK(self);
-        self->lost++;
+        self->stats.lost++;
         STATE_UNLOCK(self);
     }
     mutex_unlock(&self->ctl);

@@ -11,12 +11,12 @@ static PyObject *
 use_events(PyObject *module, PyObject *event_class)
 {
     ModuleState *state = PyModule_GetState(module);
-    if (state->events == NULL) {
+    if (state->package.members == NULL) {
         module_type(NULL);
         return NULL;
     }
-    PyDict_Clear(state->events);
-    Py_XSETREF(state->event_class, Py_NewRef(event_class));
+    PyDict_Clear(state->package.members);
+    Py_XSETREF(state->package.event, Py_NewRef(event_class));
     Py_RETURN_NONE;
 }
 

@@ -25,7 +25,7 @@ room_for(const Seen *seen)
 
 /* Give the batch an array of `capacity`: the one it has, the one on hand, or a new one. 0 or -1. */
 static int
-reserve_array(Instance *self, Batch *batch, int capacity)
+ensure_capacity(Instance *self, Batch *batch, int capacity)
 {
     if (batch->array == NULL) {
         STATE_LOCK(self);
@@ -60,7 +60,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     int epfd = batch->seen.epfd;
     int count = 0;
     *error = 0;
-    if (reserve_array(self, batch, capacity) < 0) {
+    if (ensure_capacity(self, batch, capacity) < 0) {
         PyErr_NoMemory();
         status = -1;
     }
@@ -74,7 +74,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     batch->count = Py_MAX(count, 0);
     batch->full = beside && count == room;
     STATE_LOCK(self);
-    self->events += (unsigned)batch->count;
+    self->stats.events += (unsigned)batch->count;
     batch->seen.returned = self->begun;
     if (batch->full) {
         self->hint = Py_MIN(room, INT_MAX / 4) * 2;
@@ -87,7 +87,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
 /* Whether an event can be handed out: its registration is live, and so is the fd, if that is about to be
  * checked. */
 static bool
-is_due(Instance *self, const Seen *seen, uint64_t epoll_data)
+is_deliverable(Instance *self, const Seen *seen, uint64_t epoll_data)
 {
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
@@ -97,21 +97,21 @@ is_due(Instance *self, const Seen *seen, uint64_t epoll_data)
     bool check = due && present != NULL && present->countdown <= 1;
     STATE_UNLOCK(self);
     if (unknown) {
-        due = stale_judge(self, seen, epoll_data);
+        due = stale_classify(self, seen, epoll_data);
     }
     return due && (!check || stale_check_open(self, epoll_data));
 }
 
 /* Whether one of the events can be handed out, of an instance that is not closed. */
 static bool
-has_due(Instance *self, const Batch *batch)
+has_deliverable(Instance *self, const Batch *batch)
 {
     bool due = false;
     STATE_LOCK(self);
     bool closed = self->standing == CLOSED;
     STATE_UNLOCK(self);
     for (int i = 0; !due && !closed && i < batch->count; i++) {
-        due = is_due(self, &batch->seen, batch->array->events[i].data.u64);
+        due = is_deliverable(self, &batch->seen, batch->array->events[i].data.u64);
     }
     return due;
 }
@@ -145,12 +145,12 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
 /* Choose from an event on, around to the one before it. The mask of the others becomes 0, which no event has.
  */
 static void
-choose(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
+mark_excess(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
 {
     int chosen = 0;
     for (unsigned i = 0; i < (unsigned)batch->count; i++) {
         struct epoll_event *event = &batch->array->events[(from + i) % (unsigned)batch->count];
-        if (!is_due(self, &batch->seen, event->data.u64)) {
+        if (!is_deliverable(self, &batch->seen, event->data.u64)) {
             event->events = 0;
         }
         else if (chosen++ >= wait->maxevents) {
@@ -164,13 +164,13 @@ choose(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
  * handed out, and give back the rest. The kernel reports all of them in the same order each time, so the
  * choice begins at another each time. */
 static void
-sift(Instance *self, const WaitFor *wait, Batch *batch)
+limit_to_maxevents(Instance *self, const WaitFor *wait, Batch *batch)
 {
     struct epoll_event *events = batch->array->events;
     STATE_LOCK(self);
-    unsigned from = self->sifted++;
+    unsigned from = self->limited_batches++;
     STATE_UNLOCK(self);
-    choose(self, wait, batch, from);
+    mark_excess(self, wait, batch, from);
     int kept = 0;
     for (int i = 0; i < batch->count; i++) {
         if (events[i].events != 0) {
@@ -186,7 +186,7 @@ wait_fetch(Instance *self, const WaitFor *wait, Batch *batch)
     int status = wait_any(self, wait, batch);
     batch->fetched = batch->count;
     if (status == 0 && batch->count > 0 && batch->seen.stale) {
-        sift(self, wait, batch);
+        limit_to_maxevents(self, wait, batch);
     }
     return status;
 }
@@ -199,7 +199,7 @@ wait_batch(Instance *self, const WaitFor *wait, Batch *batch)
     bool again;
     do {
         status = wait_fetch(self, wait, batch);
-        again = status == 0 && batch->fetched > 0 && !has_due(self, batch);
+        again = status == 0 && batch->fetched > 0 && !has_deliverable(self, batch);
         if (again) {
             batch->count = 0;
             again = idle_wait_goes_on(self, wait, batch, &idle);

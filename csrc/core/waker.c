@@ -51,7 +51,7 @@ waker_dealloc(Waker *self)
 }
 
 static PyObject *
-refuse_closed(void)
+raise_waker_closed(void)
 {
     PyErr_SetString(PyExc_ValueError, "I/O operation on closed waker");
     return NULL;
@@ -59,7 +59,7 @@ refuse_closed(void)
 
 /* Make the eventfd readable, with an edge. 0 or an errno. */
 static int
-add_one(int fd)
+make_readable(int fd)
 {
     if (eventfd_write(fd, 1) == 0) {
         return 0;
@@ -85,7 +85,7 @@ waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 {
     guard_lock(&self->guard);
     int fd = self->fd;
-    int error = fd >= 0 ? add_one(fd) : 0;
+    int error = fd >= 0 ? make_readable(fd) : 0;
     guard_unlock(&self->guard);
     return error == 0 ? Py_NewRef(Py_None) : os_error(error, "wake: eventfd %d", fd);
 }
@@ -106,7 +106,7 @@ waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
     int error = fd >= 0 && eventfd_read(fd, &count) < 0 ? errno : 0;
     guard_unlock(&self->guard);
     if (fd < 0) {
-        return refuse_closed();
+        return raise_waker_closed();
     }
     return error == 0 || error == EAGAIN ? PyBool_FromLong(error == 0)
                                          : os_error(error, "clear: eventfd %d", fd);
@@ -123,7 +123,7 @@ waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
     guard_lock(&self->guard);
     fd = self->fd;
     guard_unlock(&self->guard);
-    return fd >= 0 ? PyLong_FromLong(fd) : refuse_closed();
+    return fd >= 0 ? PyLong_FromLong(fd) : raise_waker_closed();
 }
 
 PyDoc_STRVAR(close_doc,

@@ -15,14 +15,14 @@ is_claimed(const EventBuffer *self)
 }
 
 static int
-refuse_claimed(void)
+raise_claimed(void)
 {
     PyErr_SetString(PyExc_BufferError, "the kernel is filling this EventBuffer for a wait in another thread");
     return -1;
 }
 
 int
-buffer_claim(EventBuffer *self)
+event_buffer_claim(EventBuffer *self)
 {
     bool claimed;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -32,11 +32,11 @@ buffer_claim(EventBuffer *self)
         self->count = 0;
     }
     Py_END_CRITICAL_SECTION();
-    return claimed ? refuse_claimed() : 0;
+    return claimed ? raise_claimed() : 0;
 }
 
 void
-buffer_release(EventBuffer *self, int count)
+event_buffer_release(EventBuffer *self, int count)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     self->count = count;
@@ -45,7 +45,7 @@ buffer_release(EventBuffer *self, int count)
 }
 
 static PyObject *
-buffer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+event_buffer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", NULL};
     PyObject *object;
@@ -73,7 +73,7 @@ buffer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 static void
-buffer_dealloc(EventBuffer *self)
+event_buffer_dealloc(EventBuffer *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyMem_Free(self->events);
@@ -82,13 +82,13 @@ buffer_dealloc(EventBuffer *self)
 }
 
 static Py_ssize_t
-buffer_length(EventBuffer *self)
+event_buffer_length(EventBuffer *self)
 {
     return self->capacity;
 }
 
 static PyObject *
-buffer_item(EventBuffer *self, Py_ssize_t index)
+event_buffer_item(EventBuffer *self, Py_ssize_t index)
 {
     bool claimed, filled = false;
     uint32_t events = 0;
@@ -102,7 +102,7 @@ buffer_item(EventBuffer *self, Py_ssize_t index)
     }
     Py_END_CRITICAL_SECTION();
     if (claimed) {
-        refuse_claimed();
+        raise_claimed();
         return NULL;
     }
     if (!filled) {
@@ -111,7 +111,7 @@ buffer_item(EventBuffer *self, Py_ssize_t index)
     return Py_BuildValue("(kK)", (unsigned long)events, (unsigned long long)data);
 }
 
-PyDoc_STRVAR(buffer_doc,
+PyDoc_STRVAR(event_buffer_doc,
 "EventBuffer(capacity)\n--\n\n"
 "The array of struct epoll_event that the kernel fills: made once, used by many waits.\n\n"
 "capacity is the number of events that one wait can return, 1 to INT_MAX / sizeof(struct\n"
@@ -122,19 +122,19 @@ PyDoc_STRVAR(buffer_doc,
 "count, and BufferError for any use while a wait in another thread fills the buffer.\n"
 "See epoll_wait(2).");
 
-static PyType_Slot buffer_slots[] = {
-    {Py_tp_doc,     (void *)buffer_doc},
-    {Py_tp_new,     buffer_new        },
-    {Py_tp_dealloc, buffer_dealloc    },
-    {Py_tp_iter,    PySeqIter_New     },
-    {Py_sq_length,  buffer_length     },
-    {Py_sq_item,    buffer_item       },
-    {0,             NULL              },
+static PyType_Slot event_buffer_slots[] = {
+    {Py_tp_doc,     (void *)event_buffer_doc},
+    {Py_tp_new,     event_buffer_new        },
+    {Py_tp_dealloc, event_buffer_dealloc    },
+    {Py_tp_iter,    PySeqIter_New           },
+    {Py_sq_length,  event_buffer_length     },
+    {Py_sq_item,    event_buffer_item       },
+    {0,             NULL                    },
 };
 
-PyType_Spec buffer_spec = {
+PyType_Spec event_buffer_spec = {
     .name = "pyepoll._epoll.EventBuffer",
     .basicsize = sizeof(EventBuffer),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = buffer_slots,
+    .slots = event_buffer_slots,
 };

@@ -6,7 +6,7 @@
 
 #include <sys/epoll.h>
 
-extern PyType_Spec buffer_spec;
+extern PyType_Spec event_buffer_spec;
 
 typedef struct {
     PyObject_HEAD
@@ -17,9 +17,9 @@ typedef struct {
 } EventBuffer;
 
 /* Claim the buffer for one wait. 0, or -1 and BufferError when another thread's wait has it. */
-int buffer_claim(EventBuffer *self);
+int event_buffer_claim(EventBuffer *self);
 
 /* The wait has ended with `count` events, 0 if it failed. */
-void buffer_release(EventBuffer *self, int count);
+void event_buffer_release(EventBuffer *self, int count);
 
 #endif

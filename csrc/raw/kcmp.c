@@ -8,7 +8,7 @@
 #include "base/syscalls.h"
 
 static int
-ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])
+convert_ints(const char *function, PyObject *const *args, Py_ssize_t nargs, int wanted, int values[])
 {
     if (nargs != wanted) {
         PyErr_Format(PyExc_TypeError, "%s expected %d arguments, got %zd", function, wanted, nargs);
@@ -34,7 +34,7 @@ same_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
     enum { KCMP_FILE = 0 };
     int of[4], error;
     long order;
-    if (ints("_same_file", args, nargs, 4, of) < 0) {
+    if (convert_ints("_same_file", args, nargs, 4, of) < 0) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
@@ -60,7 +60,7 @@ watches_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t narg
 {
     int of[6], error;
     long order;
-    if (ints("_watches_file", args, nargs, 6, of) < 0) {
+    if (convert_ints("_watches_file", args, nargs, 6, of) < 0) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS

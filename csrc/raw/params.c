@@ -22,7 +22,7 @@ int
 params_convert(PyObject *const given[3], struct epoll_params *params)
 {
     uint64_t usecs, budget;
-    if (convert_word(given[0], &usecs) < 0 || convert_word(given[1], &budget) < 0) {
+    if (convert_epoll_data(given[0], &usecs) < 0 || convert_epoll_data(given[1], &budget) < 0) {
         return -1;
     }
     int prefer = PyObject_IsTrue(given[2]);

@@ -13,13 +13,13 @@
 
 /* The number of a new fd, which is closed again if there is no memory for it. */
 static PyObject *
-new_number(int fd)
+new_fd_object(int fd)
 {
-    PyObject *number = PyLong_FromLong(fd);
-    if (number == NULL) {
+    PyObject *fd_object = PyLong_FromLong(fd);
+    if (fd_object == NULL) {
         close(fd);
     }
-    return number;
+    return fd_object;
 }
 
 PyDoc_STRVAR(create1_doc,
@@ -38,7 +38,7 @@ raw_create1(PyObject *Py_UNUSED(module), PyObject *object)
         return NULL;
     }
     int fd = epoll_create1(flags);
-    return fd >= 0 ? new_number(fd) : os_error(errno, "epoll_create1(0x%x)", (unsigned)flags);
+    return fd >= 0 ? new_fd_object(fd) : os_error(errno, "epoll_create1(0x%x)", (unsigned)flags);
 }
 
 PyDoc_STRVAR(create_doc,
@@ -58,7 +58,7 @@ raw_create(PyObject *Py_UNUSED(module), PyObject *object)
     }
     /* musl before 1.2.4 does not look at the size, and not every architecture has the system call. */
     int fd = size > 0 ? epoll_create(size) : (errno = EINVAL, -1);
-    return fd >= 0 ? new_number(fd) : os_error(errno, "epoll_create(%d)", size);
+    return fd >= 0 ? new_fd_object(fd) : os_error(errno, "epoll_create(%d)", size);
 }
 
 PyDoc_STRVAR(ctl_doc,
@@ -83,7 +83,7 @@ raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, Py
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 || convert_int(given[0], &epfd) < 0 ||
         convert_int(given[1], &op) < 0 || convert_int(given[2], &fd) < 0 ||
         (given[3] != NULL && convert_mask(given[3], &events) < 0) ||
-        (given[4] != NULL && convert_word(given[4], &data) < 0)) {
+        (given[4] != NULL && convert_epoll_data(given[4], &data) < 0)) {
         return NULL;
     }
     struct epoll_event event = {.events = events, .data.u64 = data};
@@ -108,17 +108,17 @@ typedef struct {
     EventBuffer *buffer; /* borrowed from the caller's arguments */
     sigset_t set;
     bool masked;
-} Wait;
+} RawWait;
 
-/* Convert the arguments that every wait has, and claim the buffer last: whoever succeeds must end_wait. */
+/* Convert the arguments that every wait has, and claim the buffer last: after success, raw_wait_end() has to follow. */
 static int
-begin_wait(PyObject *module, PyObject *epfd, PyObject *buffer, PyObject *sigmask, Wait *wait)
+raw_wait_begin(PyObject *module, PyObject *epfd, PyObject *buffer, PyObject *sigmask, RawWait *wait)
 {
     ModuleState *state = PyModule_GetState(module);
     if (convert_int(epfd, &wait->epfd) < 0) {
         return -1;
     }
-    if (!Py_IS_TYPE(buffer, state->buffer_type)) {
+    if (!Py_IS_TYPE(buffer, state->types.event_buffer)) {
         PyErr_Format(PyExc_TypeError, "buffer must be an EventBuffer, not %.200s", Py_TYPE(buffer)->tp_name);
         return -1;
     }
@@ -126,13 +126,13 @@ begin_wait(PyObject *module, PyObject *epfd, PyObject *buffer, PyObject *sigmask
     wait->masked = false;
     return sigmask != NULL && convert_sigmask(sigmask, &wait->set, &wait->masked) < 0
                ? -1
-               : buffer_claim(wait->buffer);
+               : event_buffer_claim(wait->buffer);
 }
 
 static PyObject *
-end_wait(const Wait *wait, const char *name, int count, int error)
+raw_wait_end(const RawWait *wait, const char *name, int count, int error)
 {
-    buffer_release(wait->buffer, Py_MAX(count, 0));
+    event_buffer_release(wait->buffer, Py_MAX(count, 0));
     if (count >= 0) {
         return PyLong_FromLong(count);
     }
@@ -159,14 +159,15 @@ PyDoc_STRVAR(pwait_doc,
 "See epoll_pwait(2), Linux 2.6.19.");
 
 static PyObject *
-wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
-                  PyObject *kwnames)
+raw_wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
 {
     PyObject *given[ARGUMENTS] = {NULL};
     int timeout;
-    Wait wait;
+    RawWait wait;
     if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
-        convert_int(given[2], &timeout) < 0 || begin_wait(module, given[0], given[1], given[3], &wait) < 0) {
+        convert_int(given[2], &timeout) < 0 ||
+        raw_wait_begin(module, given[0], given[1], given[3], &wait) < 0) {
         return NULL;
     }
     struct epoll_event *events = wait.buffer->events;
@@ -176,7 +177,7 @@ wait_milliseconds(PyObject *module, const Signature *signature, PyObject *const 
     count = epoll_pwait(wait.epfd, events, capacity, timeout, wait.masked ? &wait.set : NULL);
     error = errno;
     Py_END_ALLOW_THREADS
-    return end_wait(&wait, signature->function, count, error);
+    return raw_wait_end(&wait, signature->function, count, error);
 }
 
 static PyObject *
@@ -185,7 +186,7 @@ raw_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     static const Signature signature = {
         "epoll_wait", 3, 3, {"epfd", "buffer", "timeout_ms"}
     };
-    return wait_milliseconds(module, &signature, args, nargs, kwnames);
+    return raw_wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
 static PyObject *
@@ -194,7 +195,7 @@ raw_pwait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *k
     static const Signature signature = {
         "epoll_pwait", 3, 4, {"epfd", "buffer", "timeout_ms", "sigmask"}
     };
-    return wait_milliseconds(module, &signature, args, nargs, kwnames);
+    return raw_wait_milliseconds(module, &signature, args, nargs, kwnames);
 }
 
 PyDoc_STRVAR(pwait2_doc,
@@ -211,7 +212,7 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         "epoll_pwait2", 2, 4, {"epfd", "buffer", "timeout_ns", "sigmask"}
     };
     PyObject *given[ARGUMENTS];
-    Wait wait;
+    RawWait wait;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
@@ -222,7 +223,7 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
             return NULL;
         }
     }
-    if (begin_wait(module, given[0], given[1], given[3], &wait) < 0) {
+    if (raw_wait_begin(module, given[0], given[1], given[3], &wait) < 0) {
         return NULL;
     }
     struct epoll_event *events = wait.buffer->events;
@@ -232,7 +233,7 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     count = sys_epoll_pwait2(wait.epfd, events, capacity, timeout, wait.masked ? &wait.set : NULL);
     error = errno;
     Py_END_ALLOW_THREADS
-    return end_wait(&wait, signature.function, count, error);
+    return raw_wait_end(&wait, signature.function, count, error);
 }
 
 PyDoc_STRVAR(get_params_doc,

@@ -8,14 +8,14 @@
 #include <limits.h>
 
 void
-backend_drop(Backend *backend)
+backend_release(Backend *backend)
 {
     Py_CLEAR(backend->object);
     Py_CLEAR(backend->instance);
 }
 
 int
-backend_take(Selector *self, Backend *backend)
+backend_acquire(Selector *self, Backend *backend)
 {
     guard_lock(&self->guard);
     backend->object = Py_XNewRef(self->backend);
@@ -24,7 +24,7 @@ backend_take(Selector *self, Backend *backend)
     guard_unlock(&self->guard);
     if (backend->object == NULL) {
         PyErr_SetString(PyExc_AttributeError, "this selector has no '_selector': was __init__ called?");
-        backend_drop(backend);
+        backend_release(backend);
         return -1;
     }
     return 0;
@@ -32,7 +32,7 @@ backend_take(Selector *self, Backend *backend)
 
 /* 0, or -1 with an exception, for what a call on the instance says. */
 static int
-told(int status)
+raise_if_closed(int status)
 {
     if (status == IS_CLOSED) {
         PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
@@ -42,7 +42,7 @@ told(int status)
 
 /* The same for what a method of another backend returned. */
 static int
-called(PyObject *result)
+check_result(PyObject *result)
 {
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
@@ -51,28 +51,30 @@ called(PyObject *result)
 int
 backend_register(const Backend *backend, int fd, uint32_t mask, PyObject *key)
 {
-    return backend->direct ? told(ctl_register(backend->instance, fd, mask, key))
-                           : called(PyObject_CallMethod(backend->object, "register", "iIO", fd, mask, key));
+    return backend->direct
+               ? raise_if_closed(ctl_register(backend->instance, fd, mask, key))
+               : check_result(PyObject_CallMethod(backend->object, "register", "iIO", fd, mask, key));
 }
 
 int
 backend_modify(const Backend *backend, int fd, uint32_t mask, PyObject *key)
 {
-    return backend->direct ? told(ctl_modify(backend->instance, fd, mask, key))
-                           : called(PyObject_CallMethod(backend->object, "modify", "iIO", fd, mask, key));
+    return backend->direct
+               ? raise_if_closed(ctl_modify(backend->instance, fd, mask, key))
+               : check_result(PyObject_CallMethod(backend->object, "modify", "iIO", fd, mask, key));
 }
 
 int
 backend_replace(const Backend *backend, int fd, PyObject *key)
 {
-    return backend->instance != NULL ? told(ctl_replace_data(backend->instance, fd, key)) : 0;
+    return backend->instance != NULL ? raise_if_closed(ctl_replace_data(backend->instance, fd, key)) : 0;
 }
 
 int
 backend_unregister(const Backend *backend, int fd)
 {
-    int status = backend->direct ? told(ctl_unregister(backend->instance, fd))
-                                 : called(PyObject_CallMethod(backend->object, "unregister", "i", fd));
+    int status = backend->direct ? raise_if_closed(ctl_unregister(backend->instance, fd))
+                                 : check_result(PyObject_CallMethod(backend->object, "unregister", "i", fd));
     if (status < 0 && PyErr_ExceptionMatches(PyExc_OSError)) {
         PyErr_Clear();
         status = 0;
@@ -131,15 +133,16 @@ put_key(Selector *self, PyObject *number, PyObject *key)
  *     writes B; still B: done
  */
 int
-backend_settle(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise)
+backend_sync_keys(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise)
 {
     PyObject *data = registered_data(backend, fd);
-    bool settled = false;
+    bool in_sync = false;
     int status = 0;
-    while (status == 0 && !settled) {
-        status = put_key(self, number, data != NULL && key_is(self->module, data) ? data : otherwise);
+    while (status == 0 && !in_sync) {
+        status = put_key(self, number,
+                         data != NULL && is_selector_key(self->module, data) ? data : otherwise);
         PyObject *present = registered_data(backend, fd);
-        settled = present == data;
+        in_sync = present == data;
         Py_XDECREF(data);
         data = present;
     }
@@ -148,10 +151,10 @@ backend_settle(Selector *self, const Backend *backend, PyObject *number, int fd,
 }
 
 PyObject *
-backend_pop(Selector *self, PyObject *number)
+backend_pop_key(Selector *self, PyObject *number)
 {
     PyObject *key;
-    bool found = PyDict_GetItemRef(self->keys, number, &key) > 0 && key_is(self->module, key);
+    bool found = PyDict_GetItemRef(self->keys, number, &key) > 0 && is_selector_key(self->module, key);
     Py_XDECREF(key);
     key = NULL;
     return found && PyDict_Pop(self->keys, number, &key) > 0 ? key : NULL;
@@ -162,34 +165,35 @@ static int
 unregister_only(Selector *self, const Backend *backend, int fd, const PyObject *key)
 {
     if (backend->direct) {
-        return told(ctl_unregister_only(backend->instance, fd, key));
+        return raise_if_closed(ctl_unregister_only(backend->instance, fd, key));
     }
     PyObject *data = registered_data(backend, fd);
-    bool replaced = data != NULL && data != key && key_is(self->module, data);
+    bool replaced = data != NULL && data != key && is_selector_key(self->module, data);
     Py_XDECREF(data);
     return replaced ? 0 : backend_unregister(backend, fd);
 }
 
 void
-backend_forget(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key)
+backend_undo(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
     if (unregister_only(self, backend, fd, key) < 0) {
         PyErr_Clear();
     }
-    if (backend_settle(self, backend, number, fd, NULL) < 0) {
+    if (backend_sync_keys(self, backend, number, fd, NULL) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(error);
 }
 
 void
-backend_resettle(Selector *self, const Backend *backend, PyObject *number, int fd, const PyObject *seen)
+backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *number, int fd,
+                           const PyObject *seen)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *present;
     if (PyDict_GetItemRef(self->keys, number, &present) < 0 ||
-        (present == seen && backend_settle(self, backend, number, fd, NULL) < 0)) {
+        (present == seen && backend_sync_keys(self, backend, number, fd, NULL) < 0)) {
         PyErr_Clear();
     }
     Py_XDECREF(present);
@@ -205,9 +209,9 @@ call_poll(PyObject *backend, PyObject *object, int64_t timeout)
     PyObject *list = NULL;
     if (name != NULL && zero != NULL) {
         list = PyObject_CallMethodOneArg(backend, name,
-                                         timeout == FOREVER ? Py_None
-                                         : timeout == 0     ? zero
-                                                            : object);
+                                         timeout == NO_TIMEOUT ? Py_None
+                                         : timeout == 0        ? zero
+                                                               : object);
     }
     Py_XDECREF(zero);
     Py_XDECREF(name);
@@ -225,7 +229,7 @@ wait_on(Instance *instance, int64_t timeout)
     wait.masked = false;
     PyObject *list = ready_list(instance, &wait);
     if (list == NULL && !PyErr_Occurred()) {
-        told(IS_CLOSED);
+        raise_if_closed(IS_CLOSED);
     }
     return list;
 }
@@ -242,10 +246,10 @@ backend_wait(Selector *self, PyObject *object, int64_t timeout)
         return list;
     }
     Backend backend;
-    if (backend_take(self, &backend) < 0) {
+    if (backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     PyObject *list = call_poll(backend.object, object, timeout);
-    backend_drop(&backend);
+    backend_release(&backend);
     return list;
 }

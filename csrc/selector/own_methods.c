@@ -13,10 +13,10 @@ own_methods(PyObject *module, PyObject *type)
 {
     ModuleState *state = PyModule_GetState(module);
     int status;
-    if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->epoll_type)) {
+    if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->types.epoll)) {
         status = epoll_prepare_subclass(state, type);
     }
-    else if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->selector_type)) {
+    else if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, state->types.selector)) {
         status = subclass_copy_methods(type, selector_methods);
     }
     else {

@@ -70,7 +70,7 @@ static PyObject *
 selector_get_backend(Selector *self, void *Py_UNUSED(closure))
 {
     Backend backend;
-    if (backend_take(self, &backend) < 0) {
+    if (backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     Py_XDECREF(backend.instance);
@@ -82,10 +82,10 @@ selector_set_backend(Selector *self, PyObject *object, void *Py_UNUSED(closure))
 {
     const ModuleState *module = self->module;
     Backend now = {.object = Py_XNewRef(object)};
-    if (object != NULL && PyObject_TypeCheck(object, module->epoll_type)) {
+    if (object != NULL && PyObject_TypeCheck(object, module->types.epoll)) {
         now.instance = (Instance *)Py_NewRef(epoll_instance(object));
-        now.direct = Py_IS_TYPE(object, module->plain_epoll) || Py_IS_TYPE(object, module->epoll_type);
-        now.instance->make_events = key_make_events;
+        now.direct = Py_IS_TYPE(object, module->package.epoll) || Py_IS_TYPE(object, module->types.epoll);
+        now.instance->make_events = selector_key_make_events;
     }
     guard_lock(&self->guard);
     Backend before = {self->backend, self->instance, self->direct};
@@ -93,28 +93,28 @@ selector_set_backend(Selector *self, PyObject *object, void *Py_UNUSED(closure))
     self->instance = now.instance;
     self->direct = now.direct;
     guard_unlock(&self->guard);
-    backend_drop(&before);
+    backend_release(&before);
     return 0;
 }
 
 static void
-refuse_unknown(PyObject *fileobj)
+raise_not_registered(PyObject *fileobj)
 {
     PyErr_Format(PyExc_KeyError, "%R is not registered", fileobj);
 }
 
 /* The key of the file object that has this number: a new reference, or NULL with KeyError. */
 static PyObject *
-find(Selector *self, PyObject *number, PyObject *fileobj)
+find_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
     PyObject *key;
     int found = PyDict_GetItemRef(self->keys, number, &key);
-    if (found > 0 && !key_is(self->module, key)) {
+    if (found > 0 && !is_selector_key(self->module, key)) {
         Py_CLEAR(key);
         found = 0;
     }
     if (found == 0) {
-        refuse_unknown(fileobj);
+        raise_not_registered(fileobj);
     }
     return key;
 }
@@ -143,7 +143,7 @@ convert_events(PyObject *events, long least, PyObject *flags, uint32_t *mask)
 
 /* The core has refused: an OSError says what, but for one that selectors have a KeyError for. */
 static void
-say_registered(PyObject *fileobj, int fd)
+translate_exists(PyObject *fileobj, int fd)
 {
     if (PyErr_ExceptionMatches(PyExc_FileExistsError)) {
         PyErr_Clear();
@@ -158,19 +158,19 @@ add_key(Selector *self, PyObject *key, uint32_t mask)
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
     int fd;
     Backend backend;
-    if (convert_int(number, &fd) < 0 || backend_take(self, &backend) < 0) {
+    if (convert_int(number, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return -1;
     }
     int status = backend_register(&backend, fd, mask, key);
     if (status < 0) {
-        say_registered(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
-        backend_resettle(self, &backend, number, fd, key);
+        translate_exists(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
+        backend_sync_after_failure(self, &backend, number, fd, key);
     }
-    else if (backend_settle(self, &backend, number, fd, backend.direct ? NULL : key) < 0) {
+    else if (backend_sync_keys(self, &backend, number, fd, backend.direct ? NULL : key) < 0) {
         status = -1;
-        backend_forget(self, &backend, number, fd, key);
+        backend_undo(self, &backend, number, fd, key);
     }
-    backend_drop(&backend);
+    backend_release(&backend);
     return status;
 }
 
@@ -186,12 +186,12 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         convert_events(given[1], 1, given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = key_open_number(given[0]);
+    PyObject *number = fileobj_fd(given[0]);
     if (number == NULL) {
         return NULL;
     }
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = key_new(self->module, given[0], number, given[1], data);
+    PyObject *key = selector_key_new(self->module, given[0], number, given[1], data);
     Py_DECREF(number);
     if (key != NULL && add_key(self, key, mask) < 0) {
         Py_CLEAR(key);
@@ -208,15 +208,15 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     int fd;
     int status = 0;
     Backend backend;
-    if (convert_int(number, &fd) < 0 || backend_take(self, &backend) < 0) {
+    if (convert_int(number, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
     mask |= keep ? more : 0;
     /* Told again, the kernel reports an edge again, and arms a spent one-shot. */
-    bool told = key_asked(self->module, old) != key_asked(self->module, key) ||
-                more != (mask & ~plain_bits) || (mask & (EPOLLET | EPOLLONESHOT)) != 0;
-    if (told) {
+    bool calls_kernel = selector_key_asked(self->module, old) != selector_key_asked(self->module, key) ||
+                        more != (mask & ~plain_bits) || (mask & (EPOLLET | EPOLLONESHOT)) != 0;
+    if (calls_kernel) {
         status = backend_modify(&backend, fd, mask, key);
     }
     else if (PyTuple_GET_ITEM(old, KEY_DATA) == PyTuple_GET_ITEM(key, KEY_DATA)) {
@@ -228,12 +228,12 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     PyObject *left = status == 0 ? key : old;
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = backend_settle(self, &backend, number, fd, told && backend.direct ? NULL : key);
+        status = backend_sync_keys(self, &backend, number, fd, calls_kernel && backend.direct ? NULL : key);
     }
     if (status < 0) {
-        backend_forget(self, &backend, number, fd, left);
+        backend_undo(self, &backend, number, fd, left);
     }
-    backend_drop(&backend);
+    backend_release(&backend);
     return status == 0 ? Py_NewRef(key) : NULL;
 }
 
@@ -252,12 +252,12 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = key_number_of(self->module, self->keys, given[0]);
-    PyObject *old = number != NULL ? find(self, number, given[0]) : NULL;
+    PyObject *number = fileobj_fd_or_registered(self->module, self->keys, given[0]);
+    PyObject *old = number != NULL ? find_key(self, number, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = old != NULL
-                        ? key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number, given[1], data)
-                        : NULL;
+    PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number,
+                                                   given[1], data)
+                                : NULL;
     PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);
@@ -271,19 +271,19 @@ remove_key(Selector *self, PyObject *number, PyObject *fileobj)
 {
     int fd = -1; /* of an int that is no fd */
     Backend backend;
-    if (backend_take(self, &backend) < 0) {
+    if (backend_acquire(self, &backend) < 0) {
         return NULL;
     }
-    PyObject *key = backend_pop(self, number);
+    PyObject *key = backend_pop_key(self, number);
     if (key == NULL && !PyErr_Occurred()) {
-        refuse_unknown(fileobj);
+        raise_not_registered(fileobj);
     }
     else if (key != NULL && (convert_int(number, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
-                             backend_settle(self, &backend, number, fd, NULL) < 0)) {
-        backend_resettle(self, &backend, number, fd, NULL);
+                             backend_sync_keys(self, &backend, number, fd, NULL) < 0)) {
+        backend_sync_after_failure(self, &backend, number, fd, NULL);
         Py_CLEAR(key);
     }
-    backend_drop(&backend);
+    backend_release(&backend);
     return key;
 }
 
@@ -295,7 +295,7 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    PyObject *number = key_number_of(self->module, self->keys, given[0]);
+    PyObject *number = fileobj_fd_or_registered(self->module, self->keys, given[0]);
     PyObject *key = number != NULL ? remove_key(self, number, given[0]) : NULL;
     Py_XDECREF(number);
     return key;
@@ -306,9 +306,9 @@ selector_select(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 {
     static const Signature signature = {"select", 0, 1, {"timeout"}};
     PyObject *given[ARGUMENTS];
-    int64_t timeout = FOREVER;
+    int64_t timeout = NO_TIMEOUT;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (given[0] != NULL && convert_span(given[0], &timeout) < 0)) {
+        (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
         return NULL;
     }
     return backend_wait(self, given[0], timeout);

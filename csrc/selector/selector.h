@@ -33,8 +33,8 @@ typedef struct {
 } Backend;
 
 /* 0, or -1 with an exception: `_selector` is not set. */
-int backend_take(Selector *self, Backend *backend);
-void backend_drop(Backend *backend);
+int backend_acquire(Selector *self, Backend *backend);
+void backend_release(Backend *backend);
 
 /* What an Epoll's methods do. 0, or -1 with an exception. */
 int backend_register(const Backend *backend, int fd, uint32_t mask, PyObject *key);
@@ -54,17 +54,18 @@ uint32_t backend_mask(const Backend *backend, int fd);
 
 /* Bring the dict up to what is registered now. `number` is the int object of `fd`; `otherwise` is the key to
  * keep where nothing is registered, or NULL. 0, or -1 with an exception. */
-int backend_settle(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise);
+int backend_sync_keys(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise);
 
 /* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
  * exception. */
-void backend_forget(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key);
+void backend_undo(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key);
 
 /* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
  * the dict: settle that, and keep the exception. */
-void backend_resettle(Selector *self, const Backend *backend, PyObject *number, int fd, const PyObject *seen);
+void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *number, int fd,
+                                const PyObject *seen);
 
 /* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
-PyObject *backend_pop(Selector *self, PyObject *number);
+PyObject *backend_pop_key(Selector *self, PyObject *number);
 
 #endif

@@ -5,25 +5,25 @@
 #include "core/event_member.h"
 
 PyObject *
-key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)
+selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)
 {
-    if (module->key_type == NULL) {
+    if (module->package.selector_key == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "import pyepoll, which says what a key is");
         return NULL;
     }
     /* What SelectorKey._make does: a tuple of the type, without its __new__ in Python. */
     PyObject *items = PyTuple_Pack(KEY_SIZE, fileobj, fd, events, data);
     PyObject *args = items != NULL ? PyTuple_Pack(1, items) : NULL;
-    PyObject *key = args != NULL ? PyTuple_Type.tp_new(module->key_type, args, NULL) : NULL;
+    PyObject *key = args != NULL ? PyTuple_Type.tp_new(module->package.selector_key, args, NULL) : NULL;
     Py_XDECREF(args);
     Py_XDECREF(items);
     return key;
 }
 
 int
-key_asked(const ModuleState *module, PyObject *key)
+selector_key_asked(const ModuleState *module, PyObject *key)
 {
-    PyObject *item = key_is(module, key) ? PyTuple_GET_ITEM(key, KEY_EVENTS) : NULL;
+    PyObject *item = is_selector_key(module, key) ? PyTuple_GET_ITEM(key, KEY_EVENTS) : NULL;
     if (item == NULL || !PyLong_Check(item)) {
         return NO_KEY;
     }
@@ -45,27 +45,27 @@ reported_events(int asked, uint32_t events)
 }
 
 PyObject *
-key_make_events(ModuleState *module, uint32_t events, PyObject *data)
+selector_key_make_events(ModuleState *module, uint32_t events, PyObject *data)
 {
-    int asked = key_asked(module, data);
+    int asked = selector_key_asked(module, data);
     return asked != NO_KEY ? PyLong_FromLong(reported_events(asked, events)) : event_member(module, events);
 }
 
 static PyObject *
-refuse_file(const char *what, PyObject *fileobj)
+raise_invalid(const char *what, PyObject *fileobj)
 {
     PyErr_Clear();
     return PyErr_Format(PyExc_ValueError, "Invalid %s: %R", what, fileobj);
 }
 
 PyObject *
-key_open_number(PyObject *fileobj)
+fileobj_fd(PyObject *fileobj)
 {
     if (PyLong_Check(fileobj)) {
         int overflow;
         long fd = PyLong_AsLongAndOverflow(fileobj, &overflow);
         if (overflow < 0 || (overflow == 0 && fd < 0)) {
-            return refuse_file("file descriptor", fileobj);
+            return raise_invalid("file descriptor", fileobj);
         }
         /* An int itself, which has no Python code that a look-up would run: int.__int__(fileobj). */
         return PyLong_Type.tp_as_number->nb_int(fileobj);
@@ -76,20 +76,21 @@ key_open_number(PyObject *fileobj)
     }
     return PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
                    PyErr_ExceptionMatches(PyExc_ValueError)
-               ? refuse_file("file object", fileobj)
+               ? raise_invalid("file object", fileobj)
                : NULL;
 }
 
 /* The number under which a file object is among the keys, an int itself: a new reference, or NULL without an
  * exception. */
 static PyObject *
-search(const ModuleState *module, PyObject *keys, PyObject *fileobj)
+find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
     PyObject *found = NULL, *number, *key;
     Py_ssize_t position = 0;
     Py_BEGIN_CRITICAL_SECTION(keys);
     while (found == NULL && PyDict_Next(keys, &position, &number, &key)) {
-        if (key_is(module, key) && PyTuple_GET_ITEM(key, KEY_FILEOBJ) == fileobj && PyLong_Check(number)) {
+        if (is_selector_key(module, key) && PyTuple_GET_ITEM(key, KEY_FILEOBJ) == fileobj &&
+            PyLong_Check(number)) {
             found = Py_NewRef(number);
         }
     }
@@ -101,12 +102,12 @@ search(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 }
 
 PyObject *
-key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj)
+fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
-    PyObject *number = key_open_number(fileobj);
+    PyObject *number = fileobj_fd(fileobj);
     if (number == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
-        number = search(module, keys, fileobj);
+        number = find_registered_fd(module, keys, fileobj);
         if (number == NULL && !PyErr_Occurred()) {
             PyErr_SetRaisedException(error);
         }
@@ -128,27 +129,27 @@ use_keys(PyObject *module, PyObject *type)
         return PyErr_Format(PyExc_TypeError, "%R is not a subclass of tuple", type);
     }
     ModuleState *state = PyModule_GetState(module);
-    Py_XSETREF(state->key_type, (PyTypeObject *)Py_NewRef(type));
+    Py_XSETREF(state->package.selector_key, (PyTypeObject *)Py_NewRef(type));
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(key_number_doc,
+PyDoc_STRVAR(selector_key_fd_doc,
 "_key_number($module, keys, fileobj, /)\n--\n\n"
 "Return the fd number of a file object: of a closed one, that of its SelectorKey in the dict keys.\n\n"
 "Raises ValueError when it has none.");
 
 static PyObject *
-key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+selector_key_fd(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != 2 || !PyDict_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "_key_number() takes a dict and a file object");
         return NULL;
     }
-    return key_number_of(PyModule_GetState(module), args[0], args[1]);
+    return fileobj_fd_or_registered(PyModule_GetState(module), args[0], args[1]);
 }
 
 PyMethodDef selector_key_functions[] = {
-    {"_key_number", (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc},
-    {"_use_keys",   use_keys,                                METH_O,        use_keys_doc  },
-    {NULL,          NULL,                                    0,             NULL          },
+    {"_key_number", (PyCFunction)(void (*)(void))selector_key_fd, METH_FASTCALL, selector_key_fd_doc},
+    {"_use_keys",   use_keys,                                     METH_O,        use_keys_doc       },
+    {NULL,          NULL,                                         0,             NULL               },
 };

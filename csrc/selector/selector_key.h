@@ -15,27 +15,27 @@ enum { EVENT_READ = 1, EVENT_WRITE = 2 };
 enum { KEY_FILEOBJ, KEY_FD, KEY_EVENTS, KEY_DATA, KEY_SIZE };
 
 static inline bool
-key_is(const ModuleState *module, PyObject *object)
+is_selector_key(const ModuleState *module, PyObject *object)
 {
-    return Py_IS_TYPE(object, module->key_type) && PyTuple_GET_SIZE(object) == KEY_SIZE;
+    return Py_IS_TYPE(object, module->package.selector_key) && PyTuple_GET_SIZE(object) == KEY_SIZE;
 }
 
 /* A new reference. */
-PyObject *key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events,
-                  PyObject *data);
+PyObject *selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events,
+                           PyObject *data);
 
 /* EVENT_READ | EVENT_WRITE, as `key` asked for them. NO_KEY where it is no key with such events. */
 enum { NO_KEY = -1 };
-int key_asked(const ModuleState *module, PyObject *key);
+int selector_key_asked(const ModuleState *module, PyObject *key);
 
 /* An EventsFactory (core/instance.h). For a key: EVENT_READ | EVENT_WRITE as an int, only what the key asks
  * for; for other data, the Event. */
-PyObject *key_make_events(ModuleState *module, uint32_t events, PyObject *data);
+PyObject *selector_key_make_events(ModuleState *module, uint32_t events, PyObject *data);
 
 /* The fd number of a file object, of no subclass of int, or NULL with ValueError where it has none. */
-PyObject *key_open_number(PyObject *fileobj);
+PyObject *fileobj_fd(PyObject *fileobj);
 
 /* The same, but one that is closed by now is looked for among `keys`, a dict of keys by fd number. */
-PyObject *key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj);
+PyObject *fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj);
 
 #endif

@@ -17,19 +17,19 @@ typedef struct {
     int fd;
     uint32_t mask;
     uint64_t epoll_data;
-    int entries; /* how many the old instance has under the fd */
-    int nth;     /* which of them it is, where it is known */
-    bool known;  /* the old instance has it */
-    bool fired;  /* a one-shot that has */
-    bool owed;   /* its event was given back in a child */
-    bool dead;   /* its file is not under this fd any more */
-} Move;
+    int entries;        /* how many the old instance has under the fd */
+    int nth;            /* which of them it is, where it is known */
+    bool known;         /* the old instance has it */
+    bool fired;         /* a one-shot that has */
+    bool rearm_pending; /* its event was given back in a child */
+    bool lost_fd;       /* its file is not under this fd any more */
+} Transfer;
 
 typedef struct {
     Instance *instance;
     Identity identity;
     Evidence evidence;
-    Move *moves; /* by ascending fd; from malloc */
+    Transfer *transfers; /* by ascending fd; from malloc */
     int count;
     bool one_shots; /* there are some */
     bool forked;    /* the old instance is the parent's */
@@ -41,48 +41,48 @@ static const uint32_t private_bits = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOL
 static int
 compare_fd(const void *left, const void *right)
 {
-    return ((const Move *)left)->fd - ((const Move *)right)->fd;
+    return ((const Transfer *)left)->fd - ((const Transfer *)right)->fd;
 }
 
 static bool
-see_move(const KernelEntry *entry, void *arg)
+see_old_entry(const KernelEntry *entry, void *arg)
 {
     Plan *plan = arg;
-    Move key = {.fd = entry->fd};
+    Transfer key = {.fd = entry->fd};
     identity_see(&plan->identity, entry, &plan->evidence);
-    Move *move = bsearch(&key, plan->moves, (size_t)plan->count, sizeof(Move), compare_fd);
-    if (move == NULL) {
+    Transfer *transfer = bsearch(&key, plan->transfers, (size_t)plan->count, sizeof(Transfer), compare_fd);
+    if (transfer == NULL) {
         return true;
     }
-    if (move->epoll_data == entry->data) {
-        move->known = true;
-        move->nth = move->entries;
+    if (transfer->epoll_data == entry->data) {
+        transfer->known = true;
+        transfer->nth = transfer->entries;
         /* One that had fired before an earlier rebuild does not look it. */
-        bool disarmed = (move->mask & EPOLLONESHOT) != 0 && (entry->events & ~private_bits) == 0;
-        move->fired |= disarmed && !move->owed;
+        bool disarmed = (transfer->mask & EPOLLONESHOT) != 0 && (entry->events & ~private_bits) == 0;
+        transfer->fired |= disarmed && !transfer->rearm_pending;
     }
-    move->entries++;
+    transfer->entries++;
     return true;
 }
 
 /* Write down what is registered. 0 or ENOMEM. */
 static int
-plan_moves(Plan *plan)
+plan_transfers(Plan *plan)
 {
     Instance *self = plan->instance;
-    plan->moves = calloc((size_t)self->list.count + 1, sizeof(Move));
-    if (plan->moves == NULL) {
+    plan->transfers = calloc((size_t)self->list.count + 1, sizeof(Transfer));
+    if (plan->transfers == NULL) {
         return ENOMEM;
     }
     for (int fd = interest_next(&self->list, 0); fd >= 0; fd = interest_next(&self->list, fd + 1)) {
         const Registration *slot = interest_slot(&self->list, fd);
         plan->one_shots |= (slot->mask & EPOLLONESHOT) != 0;
-        plan->moves[plan->count++] = (Move){
+        plan->transfers[plan->count++] = (Transfer){
             .fd = fd,
             .mask = slot->mask,
             .epoll_data = epoll_data_of(fd, slot->generation),
             .fired = slot->disarmed,
-            .owed = slot->owed,
+            .rearm_pending = slot->rearm_pending,
         };
     }
     return 0;
@@ -104,15 +104,16 @@ check_fds(const Plan *plan)
 /* Read the old instance's list, without the GIL. Where it is unknown, only a forked copy goes on that has
  * nothing to learn from it. 0, FD_IS_UNRELATED or an errno. */
 static int
-read_kernel(Plan *plan)
+read_old_entries(Plan *plan)
 {
-    int error = fdinfo_each(plan->identity.epfd, plan->count > 0, see_move, plan);
+    int error = fdinfo_each(plan->identity.epfd, plan->count > 0, see_old_entry, plan);
     if (!plan->forked) {
         return error;
     }
     int status = check_fds(plan);
     if (error == 0) {
-        return status == 0 && identity_verdict(&plan->evidence) == FD_IS_UNRELATED ? FD_IS_UNRELATED : status;
+        return status == 0 && identity_conclude(&plan->evidence) == FD_IS_UNRELATED ? FD_IS_UNRELATED
+                                                                                    : status;
     }
     if (error == ENODATA) {
         return status;
@@ -122,38 +123,38 @@ read_kernel(Plan *plan)
 }
 
 static int
-tell_new(int epfd, int op, const Move *move)
+ctl_new(int epfd, int op, const Transfer *transfer)
 {
     /* The kernel adds ERR and HUP to whatever is asked for, so a fired one-shot is not quite disarmed in the
      * new instance: `disarmed` in its registration makes up for that. */
     struct epoll_event event = {
-        .events = move->fired ? move->mask & private_bits : move->mask,
-        .data.u64 = move->epoll_data,
+        .events = transfer->fired ? transfer->mask & private_bits : transfer->mask,
+        .data.u64 = transfer->epoll_data,
     };
-    return epoll_ctl(epfd, op, move->fd, &event) < 0 ? errno : 0;
+    return epoll_ctl(epfd, op, transfer->fd, &event) < 0 ? errno : 0;
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. */
 static bool
-means_dead(int error)
+means_lost(int error)
 {
     return error == EBADF || error == EPERM || error == ELOOP || error == EINVAL;
 }
 
 /* Add what is live to the new instance. 0, or an errno that does not speak of the registration. */
 static int
-add_moves(Plan *plan, int epfd)
+add_to_new(Plan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
-        Move *move = &plan->moves[i];
-        if (!move->known && !plan->forked) {
+        Transfer *transfer = &plan->transfers[i];
+        if (!transfer->known && !plan->forked) {
             continue; /* closed, and kept in our list until it is touched */
         }
-        int error = tell_new(epfd, EPOLL_CTL_ADD, move);
-        if (error != 0 && !means_dead(error)) {
+        int error = ctl_new(epfd, EPOLL_CTL_ADD, transfer);
+        if (error != 0 && !means_lost(error)) {
             return error;
         }
-        move->dead = error != 0;
+        transfer->lost_fd = error != 0;
     }
     return 0;
 }
@@ -162,16 +163,16 @@ add_moves(Plan *plan, int epfd)
  * refused with EEXIST, and changes nothing: forked copies read the old instance. What it has may be a stale
  * entry of the same fd: kcmp tells, if it may. What cannot be probed is kept. */
 static bool
-is_reused(const Instance *self, const Move *move)
+is_reused(const Instance *self, const Transfer *transfer)
 {
     struct epoll_event nothing = {0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0) {
-        epoll_ctl(self->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
+    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
+        epoll_ctl(self->epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
         return true;
     }
     int thread = sys_gettid();
-    return errno == EEXIST && move->entries > 1 &&
-           sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
+    return errno == EEXIST && transfer->entries > 1 &&
+           sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
 /* Take out of the new instance what is another file by now: what was registered is stale. */
@@ -179,10 +180,10 @@ static void
 drop_reused(Plan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
-        Move *move = &plan->moves[i];
-        if (move->known && !move->dead && is_reused(plan->instance, move)) {
-            tell_new(epfd, EPOLL_CTL_DEL, move);
-            move->dead = true;
+        Transfer *transfer = &plan->transfers[i];
+        if (transfer->known && !transfer->lost_fd && is_reused(plan->instance, transfer)) {
+            ctl_new(epfd, EPOLL_CTL_DEL, transfer);
+            transfer->lost_fd = true;
         }
     }
 }
@@ -198,7 +199,7 @@ copy_busy_poll(int from, int to)
 
 /* Let the front of a forked copy be one of its own. 0 or an errno. */
 static int
-fork_front(Instance *self, int epfd)
+make_front_for_copy(Instance *self, int epfd)
 {
     int front_fd = front_new(self->first, epfd);
     int error = front_fd >= 0 ? front_take_fd(front_fd, self->front_fd) : errno;
@@ -211,7 +212,7 @@ fork_front(Instance *self, int epfd)
 /* Let the front watch the new instance instead of the old one. At each moment it watches `epfd`, by which a
  * child that is made without fork handlers recognises the two. 0 or an errno. */
 static int
-move_front(Instance *self, int old, int epfd)
+switch_front(Instance *self, int old, int epfd)
 {
     int error = front_watch(self->front_fd, self->first, epfd);
     if (error == 0) {
@@ -224,28 +225,28 @@ move_front(Instance *self, int old, int epfd)
 /* Put the new instance in the old one's place; `epfd` is used up either way. Without a front, it gets the old
  * one's fd. 0, or an errno and nothing has changed. */
 static int
-take_place(Instance *self, int epfd, bool forked)
+replace_instance(Instance *self, int epfd, bool forked)
 {
     int old = self->epfd;
     copy_busy_poll(old, epfd);
     if (self->front_fd < 0) {
         return front_take_fd(epfd, old);
     }
-    int error = forked ? fork_front(self, epfd) : move_front(self, old, epfd);
+    int error = forked ? make_front_for_copy(self, epfd) : switch_front(self, old, epfd);
     close(error == 0 ? old : epfd);
     return error;
 }
 
 /* The system calls of a rebuild, without the GIL. 0, or an errno and nothing has changed. */
 static int
-move_all(Plan *plan)
+build_and_replace(Plan *plan)
 {
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
         return errno;
     }
     int error = sys_epoll_ctl_denied(epfd);
-    error = error == 0 ? add_moves(plan, epfd) : error;
+    error = error == 0 ? add_to_new(plan, epfd) : error;
     if (error != 0) {
         close(epfd);
         return error;
@@ -253,7 +254,7 @@ move_all(Plan *plan)
     if (!plan->forked) {
         drop_reused(plan, epfd);
     }
-    return take_place(plan->instance, epfd, plan->forked);
+    return replace_instance(plan->instance, epfd, plan->forked);
 }
 
 /* Write down which one-shots have fired: what is moved does not look it any more, and a fork may copy our
@@ -265,8 +266,8 @@ mark_disarmed(Plan *plan)
     STATE_LOCK(self);
     uint64_t time = change_begin(self);
     for (int i = 0; i < plan->count; i++) {
-        Registration *slot = interest_slot(&self->list, plan->moves[i].fd);
-        if (plan->moves[i].fired && !slot->disarmed) {
+        Registration *slot = interest_slot(&self->list, plan->transfers[i].fd);
+        if (plan->transfers[i].fired && !slot->disarmed) {
             slot->disarmed = true;
             slot->disarmed_at = time;
             slot->countdown = 1; /* keeps the short cut away from it */
@@ -278,22 +279,22 @@ mark_disarmed(Plan *plan)
 
 /* Bring our list up to what was moved. */
 static void
-settle(Plan *plan, Lost *lost)
+apply_transfers(Plan *plan, Lost *lost)
 {
     Instance *self = plan->instance;
     STATE_LOCK(self);
     uint64_t time = change_begin(self);
     for (int i = 0; i < plan->count; i++) {
-        const Move *move = &plan->moves[i];
-        Registration *slot = interest_slot(&self->list, move->fd);
-        slot->owed = false;
-        if (move->dead) {
+        const Transfer *transfer = &plan->transfers[i];
+        Registration *slot = interest_slot(&self->list, transfer->fd);
+        slot->rearm_pending = false;
+        if (transfer->lost_fd) {
             Registration empty = {.changed = time};
-            lost->items[lost->count++] = interest_put(&self->list, move->fd, empty);
+            lost->items[lost->count++] = interest_put(&self->list, transfer->fd, empty);
         }
     }
     interest_unshadow(&self->list);
-    self->lost += (unsigned)lost->count;
+    self->stats.lost += (unsigned)lost->count;
     change_complete(self);
     self->stale.rebuilt_at = time;
     STATE_UNLOCK(self);
@@ -316,26 +317,26 @@ rebuild(Instance *self, bool forked, Lost *lost)
         .identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation},
         .forked = forked,
     };
-    int error = plan_moves(&plan);
+    int error = plan_transfers(&plan);
     lost->items = calloc((size_t)plan.count + 1, sizeof(Registration));
     if (error != 0 || lost->items == NULL) {
-        free(plan.moves);
+        free(plan.transfers);
         return ENOMEM;
     }
     Py_BEGIN_ALLOW_THREADS
-    error = read_kernel(&plan);
+    error = read_old_entries(&plan);
     Py_END_ALLOW_THREADS
     if (error == 0) {
         mark_disarmed(&plan);
         Py_BEGIN_ALLOW_THREADS
         fork_hold();
-        error = move_all(&plan);
+        error = build_and_replace(&plan);
         fork_release();
         Py_END_ALLOW_THREADS
     }
     if (error == 0) {
-        settle(&plan, lost);
+        apply_transfers(&plan, lost);
     }
-    free(plan.moves);
+    free(plan.transfers);
     return error;
 }

@@ -14,7 +14,7 @@ typedef enum {
     DELETED, /* by epoll_ctl */
     REBUILT,
     FAILED,
-} Outcome;
+} RepairOutcome;
 
 /* The entries of the kernel's list, as far as they matter to a stale registration. */
 typedef struct {
@@ -49,7 +49,7 @@ delete_entry(const Instance *self, int fd)
 
 /* What can be done without a rebuild; FAILED if nothing. `known` is the epoll data of a stale registration:
  * not read from the instance, where another may be found at any time. Without the GIL. */
-static Outcome
+static RepairOutcome
 repair_in_place(const Instance *self, uint64_t known)
 {
     StaleSearch search = {.instance = self, .known = known};
@@ -105,19 +105,19 @@ drain(Instance *self)
 }
 
 /* With the ctl lock. */
-static Outcome
+static RepairOutcome
 repair_locked(Instance *self, Lost *lost)
 {
-    Outcome outcome;
+    RepairOutcome outcome;
     STATE_LOCK(self);
     uint64_t known = self->stale.epoll_data;
     STATE_UNLOCK(self);
     Py_BEGIN_ALLOW_THREADS
     outcome = repair_in_place(self, known);
     Py_END_ALLOW_THREADS
-    if (outcome == FAILED && !self->foreign && instance_begin_move(self)) {
+    if (outcome == FAILED && !self->foreign && instance_begin_fd_change(self)) {
         outcome = drain(self) && rebuild(self, false, lost) == 0 ? REBUILT : FAILED;
-        instance_end_move(self);
+        instance_end_fd_change(self);
     }
     return outcome;
 }
@@ -136,14 +136,14 @@ repair_stale(Instance *self)
     STATE_UNLOCK(self);
     if (due) {
         int64_t start = monotonic_now();
-        Outcome outcome = repair_locked(self, &lost);
+        RepairOutcome outcome = repair_locked(self, &lost);
         int64_t end = monotonic_now();
         STATE_LOCK(self);
         self->stale.found = outcome == FAILED;
         self->stale.retry_at = end +
                                (end - start) * (outcome == FAILED ? REST_AFTER_FAILURE : REST_AFTER_SUCCESS);
-        self->rebuilds += outcome == REBUILT || outcome == DELETED;
-        self->failed_rebuilds += outcome == FAILED;
+        self->stats.rebuilds += outcome == REBUILT || outcome == DELETED;
+        self->stats.failed_rebuilds += outcome == FAILED;
         STATE_UNLOCK(self);
     }
     mutex_unlock(&self->ctl);

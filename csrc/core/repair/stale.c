@@ -7,11 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 
-typedef enum { LIVE, UNSETTLED, LATE, STALE } Verdict;
+typedef enum { LIVE, UNSETTLED, LATE, STALE } EventClass;
 
 /* With the state lock. */
-static Verdict
-judge(const Instance *self, const Seen *seen, uint64_t epoll_data)
+static EventClass
+classify(const Instance *self, const Seen *seen, uint64_t epoll_data)
 {
     const Registration *slot = interest_slot(&self->list, epoll_data_fd(epoll_data));
     if (interest_find(&self->list, epoll_data) != NULL) {
@@ -26,10 +26,10 @@ judge(const Instance *self, const Seen *seen, uint64_t epoll_data)
 
 /* With the state lock. */
 static void
-count_verdict(Instance *self, Verdict verdict, uint64_t epoll_data)
+count_class(Instance *self, EventClass class, uint64_t epoll_data)
 {
-    self->stale_events += verdict == LATE || verdict == STALE;
-    if (verdict == STALE && self->standing == OPEN) {
+    self->stats.stale_events += class == LATE || class == STALE;
+    if (class == STALE && self->standing == OPEN) {
         self->stale.found = true;
         self->stale.epoll_data = epoll_data;
     }
@@ -37,32 +37,32 @@ count_verdict(Instance *self, Verdict verdict, uint64_t epoll_data)
 
 /* What wakes the waiters, and the front's entry, which a wait meets that began before there was a front. */
 static bool
-is_mark(const Instance *self, uint64_t epoll_data)
+is_internal(const Instance *self, uint64_t epoll_data)
 {
     return epoll_data == 0 || epoll_data_generation(epoll_data) == self->first;
 }
 
 bool
-stale_judge(Instance *self, const Seen *seen, uint64_t epoll_data)
+stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data)
 {
-    if (is_mark(self, epoll_data)) {
+    if (is_internal(self, epoll_data)) {
         return false;
     }
     STATE_LOCK(self);
-    Verdict verdict = judge(self, seen, epoll_data);
-    count_verdict(self, verdict, epoll_data);
+    EventClass class = classify(self, seen, epoll_data);
+    count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
-    if (verdict != UNSETTLED || instance_enter(self) != 0) {
-        return verdict == LIVE;
+    if (class != UNSETTLED || instance_enter(self) != 0) {
+        return class == LIVE;
     }
     mutex_lock(&self->ctl);
     STATE_LOCK(self);
-    verdict = judge(self, seen, epoll_data);
-    count_verdict(self, verdict, epoll_data);
+    class = classify(self, seen, epoll_data);
+    count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
     mutex_unlock(&self->ctl);
     instance_leave(self);
-    return verdict == LIVE;
+    return class == LIVE;
 }
 
 /* With the ctl lock. What was registered is the caller's. */
@@ -74,8 +74,8 @@ forget_closed(Instance *self, uint64_t epoll_data)
     if (interest_find(&self->list, epoll_data) != NULL && fcntl(fd, F_GETFD) < 0) {
         lost = change_forget(self, fd);
         STATE_LOCK(self);
-        self->lost++;
-        count_verdict(self, STALE, epoll_data);
+        self->stats.lost++;
+        count_class(self, STALE, epoll_data);
         STATE_UNLOCK(self);
     }
     return lost;

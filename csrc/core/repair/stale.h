@@ -22,7 +22,7 @@
  *     however many stale registrations the fd has.
  *
  * While the change is under way, neither is settled: if the kernel refuses it, the event fits after all. Then
- * the judge waits for the ctl lock and looks again.
+ * stale_classify() waits for the ctl lock and looks again.
  *
  * The rule holds for epoll data that were made here. In a foreign instance, others are delivered.
  */
@@ -33,7 +33,7 @@
 
 /* An event that fits no registration, of a wait that began at `seen`. True if it fits one after all; else it
  * is counted, and if it proves a stale registration, the next wait repairs that first. */
-bool stale_judge(Instance *self, const Seen *seen, uint64_t epoll_data);
+bool stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data);
 
 /* Check that the fd of a live registration is open. False if it is not: then the registration is forgotten,
  * and what reported is stale. */
