@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import aio, ctl, echo, flags, idle, memory, selector, wait
+from . import aio, ctl, echo, flags, idle_registrations, memory, selector, wait
 from .machine import Unfit, describe
 from .report import table, write_json
 
@@ -17,7 +17,7 @@ PARTS = {
     "selector": selector.measure,
     "flags": flags.measure,
     "memory": memory.measure,
-    "idle": idle.measure,
+    "idle": idle_registrations.measure,
     "echo": echo.measure,
     "aio": aio.measure,
 }

@@ -20,11 +20,11 @@ from time import perf_counter_ns
 from typing import NamedTuple
 
 from .compiler import compiled
-from .loaded import SATURATED, Command, Turn, message_load, seconds_for, turns
 from .machine import allow_fds, pinned
 from .measure import Spread, in_turns, ratio, spread
 from .messages import BODY, REQUEST
 from .report import Bar, Figure
+from .server_rounds import SATURATED, Command, Turn, message_load, seconds_for, turns
 
 __all__ = ["measure"]
 

@@ -3,10 +3,10 @@
 import sys
 
 from .compiler import compiled
-from .loaded import SATURATED, Command, Turn, message_load, seconds_for, turns
 from .machine import allow_fds
 from .measure import Spread, ratio, spread
 from .report import Bar, Figure
+from .server_rounds import SATURATED, Command, Turn, message_load, seconds_for, turns
 
 __all__ = ["measure"]
 

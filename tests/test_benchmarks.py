@@ -57,7 +57,7 @@ def test_figures_have_bars(tmp_path: Path) -> None:
 
 
 def test_the_pages_show_what_was_measured() -> None:
-    output_of(sys.executable, "-m", "benchmarks.pages", "--check")
+    output_of(sys.executable, "-m", "benchmarks.update_docs", "--check")
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a server and its load need a core each")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.pages``: put the figures of ``results`` where README and docs show them.
+"""``python -m benchmarks.update_docs``: put the figures of ``results`` where README and docs show them.
 
 There is what ``python -m benchmarks --json benchmarks/results/cpython-X.Y.json`` wrote, on one machine.
 """
@@ -121,7 +121,7 @@ def saved() -> Runs:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pages", description="Show the saved figures in the pages."
+        prog="python -m benchmarks.update_docs", description="Show the saved figures in the pages."
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a page shows others")
     check = parser.parse_args().check
@@ -134,7 +134,7 @@ def main() -> None:
         if not check:
             (ROOT / page).write_text(shown)
         elif shown != text:
-            sys.exit(f"{page} does not show what benchmarks/results has: python -m benchmarks.pages")
+            sys.exit(f"{page} does not show what benchmarks/results has: python -m benchmarks.update_docs")
 
 
 if __name__ == "__main__":
