@@ -1,5 +1,6 @@
 """The files of ``csrc`` are in layers, and each includes only what is below: ``tools/check_layers.py``."""
 
+import re
 import runpy
 import shutil
 import subprocess
@@ -30,6 +31,15 @@ def test_graph_is_that_of_the_sources() -> None:
     graph = check["include_graph"]()
     assert "core/repair/rebuild" in graph["core/repair/repair"]
     assert graph["module.c"] > {"core/epoll", "selector/selector"}
+
+
+def test_readme_answers_with_every_source() -> None:
+    table = (ROOT / "csrc" / "README.md").read_text().partition("| Question | File |")[2]
+    named = set(re.findall(r"`([a-z_/]+\.[ch])`", table))
+    files = {path.relative_to(ROOT / "csrc").as_posix() for path in (ROOT / "csrc").rglob("*.[ch]")}
+    assert named - files == set()
+    answers = {file.rsplit(".", 1)[0] for file in named}
+    assert {file.removesuffix(".c") for file in files if file.endswith(".c")} - answers == {"aio/module"}
 
 
 @pytest.mark.parametrize(
