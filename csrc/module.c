@@ -1,4 +1,4 @@
-/* The extension module: tables, and what an interpreter's copy is made of. */
+/* The extension module _epoll: its types, functions and constants, and an interpreter's copy of them. */
 #include "base/atfork.h"
 #include "base/errors.h"
 #include "base/flags.h"

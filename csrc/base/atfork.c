@@ -13,18 +13,18 @@
 #define MADV_WIPEONFORK 18 /* Linux 4.14 */
 #endif
 
-/* Where fork_page points until the page is mapped, and stays where it cannot be. */
+/* The page before it is mapped, and where mapping fails. */
 static unsigned plain_page = 1;
 unsigned *fork_page = &plain_page;
 
 /* The highest number given out so far, by this process and its ancestors. */
 static unsigned last_epoch = 1;
 
-/* An fd that a child closes. A thread may have an fd table of its own, and a child has a copy of the forking
- * thread's: there, the fd may be another file. */
+/* An fd that a child closes. A thread may have an fd table of its own, and a child gets a copy of the forking
+ * thread's table: there, the fd may be another file. */
 typedef struct {
     int fd;      /* plus 1; 0: a free place */
-    int thread;  /* that made it */
+    int thread;  /* the thread that opened it */
     bool copied; /* before_fork() has seen that the child gets it */
 } PrivateFd;
 
@@ -84,8 +84,8 @@ fork_close_private_fd(int fd)
     fork_release();
 }
 
-/* The page has been wiped: this is a child without fork handlers. It has one thread, or has had only one when
- * it first came here. */
+/* The page has been wiped: this is a child that was made without fork handlers. It has one thread, or had
+ * only one when it first came here. */
 unsigned
 fork_renew_epoch(void)
 {
@@ -104,7 +104,7 @@ before_fork(void)
     }
 }
 
-/* In a child that is a copy of what the parent was in the midst of fork(). */
+/* In the child. */
 static void
 in_child(void)
 {

@@ -1,5 +1,5 @@
-/* In which process are we? A number that every fork changes: an object that has kept another number is a
- * forked copy. Cheaper than getpid, and never fooled by a reused process id. */
+/* Notice forks: every fork changes the number of the process. An object that has kept another number is a
+ * forked copy. Cheaper than getpid(), and not misled by a reused process id. */
 #ifndef PYEPOLL_ATFORK_H
 #define PYEPOLL_ATFORK_H
 
@@ -19,13 +19,13 @@ fork_epoch(void)
 /* Begin to notice forks; once in a process, however many interpreters import the module. 0, or an errno. */
 int fork_watch_start(void);
 
-/* Hold off forks for a moment, so that a child has either all or nothing of what is done meanwhile. Only
- * without the GIL, which the forking thread holds: plain C alone may run. */
+/* Hold off forks for a moment: a child sees all of the changes made meanwhile, or none. Only without the GIL,
+ * which the forking thread holds: plain C alone may run. */
 void fork_hold(void);
 void fork_release(void);
 
-/* Make an fd that a child closes at once: nobody could, as the thread that would is not there. `make` returns
- * the fd, or -1 and errno. -1 also where there are too many. Without the GIL. */
+/* Make an fd that a child closes at once, because the thread that would close it does not exist there. `make`
+ * returns the fd, or -1 and errno. Also -1 where there are too many. Without the GIL. */
 int fork_private_fd(int (*make)(int), int arg);
 void fork_close_private_fd(int fd);
 

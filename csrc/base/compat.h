@@ -1,4 +1,4 @@
-/* What older CPythons lack; each shim says when it can go. */
+/* Functions that older CPythons lack, each under the version with which it can be removed. */
 #ifndef PYEPOLL_COMPAT_H
 #define PYEPOLL_COMPAT_H
 

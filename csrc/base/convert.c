@@ -84,8 +84,8 @@ is_closed(PyObject *object)
     return negative;
 }
 
-/* In the place of CPython's exception, one of the same type that names the function and the object.
- * What fileno() raised stays as it is. */
+/* Replace CPython's exception by one of the same type that names the function and the object. An exception
+ * raised by fileno() stays as it is. */
 static void
 explain_fd(const char *function, PyObject *object)
 {
@@ -234,7 +234,7 @@ convert_float_timeout(double seconds, int64_t minus_one, int64_t *timeout)
     return 0;
 }
 
-/* Whether an object is a number by __float__ alone: neither a float nor an int, nor usable as an int. */
+/* Whether __float__ is all that makes an object a number: neither a float nor an int, nor usable as an int. */
 static bool
 is_real_only(PyObject *object)
 {
@@ -251,7 +251,7 @@ convert_real(PyObject *object, int64_t minus_one, int64_t *timeout)
     return status;
 }
 
-/* `minus_one` is what -1 stands for. */
+/* `minus_one` is the timeout for -1. */
 static int
 convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
 {
@@ -318,7 +318,7 @@ add_signal(PyObject *object, sigset_t *set)
     if (convert_int(object, &number) < 0) {
         return -1;
     }
-    /* The C library keeps two numbers for itself and refuses them here. */
+    /* The C library reserves two signal numbers and refuses them here. */
     if (number < 1 || sigaddset(set, number) < 0) {
         PyErr_Format(PyExc_ValueError, "signal number %d is not one of signal.valid_signals()", number);
         return -1;

@@ -17,7 +17,7 @@ typedef struct {
     const char *names[ARGUMENTS];
 } Signature;
 
-/* Where there are keywords, or too few or too many arguments. */
+/* The slow path of convert_arguments(): keywords, or too few or too many arguments. */
 int convert_keywords(const Signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                      PyObject *values[ARGUMENTS]);
 
@@ -38,30 +38,30 @@ convert_arguments(const Signature *signature, PyObject *const *args, Py_ssize_t 
 /* An fd or an object with fileno(), whose Python code then runs. */
 int convert_fd(PyObject *object, int *fd);
 
-/* The same for `function`, which the text of an error names, with what to do about a closed object. */
+/* The same for the method `function`: the error names it, and explains a closed object. */
 int convert_fd_for(const char *function, PyObject *object, int *fd);
 
 int convert_int(PyObject *object, int *value);
 
-/* A data word of 64 bits. */
+/* Epoll data: 64 bits. */
 int convert_epoll_data(PyObject *object, uint64_t *epoll_data);
 
 /* An event mask of 32 bits. */
 int convert_mask(PyObject *object, uint32_t *mask);
 
-/* An event mask of bits that a registration may ask for. */
+/* An event mask of known bits. */
 int convert_eventmask(PyObject *object, uint32_t *mask);
 
-/* Seconds to nanoseconds, rounded up; NO_TIMEOUT for None, -1 and what is longer than 292 years;
- * 0 for any other negative, which is a deadline that has passed. An object with __float__ is accepted from
- * CPython 3.15 on, as stock's poll() accepts it. */
+/* Seconds to nanoseconds, rounded up; NO_TIMEOUT for None, -1 and more than 292 years; 0 for any other
+ * negative value: a deadline that has passed. An object with __float__ is accepted from CPython 3.15 on, as
+ * by the poll() of select.epoll. */
 enum { NO_TIMEOUT = -1 };
 int convert_timeout(PyObject *object, int64_t *timeout);
 
-/* The same as selectors have it: 0 for -1 too, and any number goes that can be made a float. */
+/* The timeout of a selector: 0 for -1 too, and every object with __float__ is accepted. */
 int convert_selector_timeout(PyObject *object, int64_t *timeout);
 
-/* INT_MAX for -1 and for what is larger. */
+/* INT_MAX for -1 and for larger values. */
 int convert_maxevents(PyObject *object, int *maxevents);
 
 /* An iterable of signal numbers; `*given` is false for None. */

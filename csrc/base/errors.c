@@ -46,7 +46,7 @@ os_error(int error, const char *format, ...)
     return raise_os_error(error, text);
 }
 
-/* The limit that ENOSPC speaks of. */
+/* The limit that ENOSPC refers to. */
 static void
 explain_watch_limit(char *cause, size_t size)
 {
@@ -67,8 +67,8 @@ explain_watch_limit(char *cause, size_t size)
     }
 }
 
-/* What kind of file refuses to be polled. os.fstat and not fstat: the symbol that fstat links to
- * on a new glibc is missing from an old one. */
+/* The kind of file that refuses to be polled. os.fstat and not fstat: the symbol that fstat links to on a new
+ * glibc is missing from an old one. */
 static void
 explain_file(int fd, char *cause, size_t size)
 {
@@ -125,7 +125,7 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
     }
 }
 
-/* Why epoll_ctl failed, as far as it can be told; an empty text where the system's message says all. */
+/* The cause of a failed epoll_ctl, as far as it is known; an empty text where the system's message is enough. */
 static void
 explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t size)
 {

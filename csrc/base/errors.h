@@ -1,4 +1,4 @@
-/* OSErrors that say what was tried, on which fd, with which flags, and why it failed. */
+/* OSErrors whose text names the operation, the fd, the flags and the cause. */
 #ifndef PYEPOLL_ERRORS_H
 #define PYEPOLL_ERRORS_H
 
@@ -9,8 +9,8 @@
 /* Raise the OSError subclass of `error`; the text is `format` and the system's message. NULL. */
 PyObject *os_error(int error, const char *format, ...) Py_GCC_ATTRIBUTE((format(printf, 2, 3)));
 
-/* The same for a failed epoll_ctl, with the cause where it can be known. `action` is what the
- * caller was asked for; `mask` is left out of the text when the operation has none. NULL. */
+/* The same for a failed epoll_ctl, with the cause where it is known. `action` is the operation as the caller
+ * named it; `mask` is left out of the text of an operation without one. NULL. */
 PyObject *ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask);
 
 #endif

@@ -10,7 +10,7 @@
 
 enum { PATH_SIZE = 64 };
 
-/* The path of something that the calling thread has under /proc. `thread-self` is missing from imitations. */
+/* A path below /proc of the calling thread. Imitations of /proc may lack `thread-self`. */
 static void
 path_of(char path[PATH_SIZE], bool by_number, const char *folder, int fd)
 {
@@ -89,7 +89,7 @@ fdinfo_is_epoll(int fd)
     }
     if (length < 0) {
         int error = errno;
-        /* ENOENT of an open fd: there is no /proc. */
+        /* ENOENT for an open fd: /proc is missing. */
         return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
     }
     return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0 ? 0 : EINVAL;

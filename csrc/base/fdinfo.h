@@ -1,5 +1,5 @@
-/* What /proc says of the calling thread's fds: the kernel's own view. Plain C, for use without the GIL. A
- * thread may have an fd table of its own (unshare(CLONE_FILES)), so it is never /proc/self that is read. */
+/* The kernel's own view of the calling thread's fds, from /proc. Plain C, for use without the GIL. A thread
+ * may have an fd table of its own (unshare(CLONE_FILES)), so /proc/self is never read. */
 #ifndef PYEPOLL_FDINFO_H
 #define PYEPOLL_FDINFO_H
 
@@ -14,16 +14,16 @@ typedef struct {
 } KernelEntry;
 
 /* Call `see` for each entry of the epoll `epfd` until it returns false. 0, or an errno where the list is
- * unknown: the file cannot be read, or ENODATA: it shows no entries though the epoll has some, as in a
- * sandbox that imitates /proc. Whether the epoll must have entries, `expected` says. */
+ * unknown: the file cannot be read, or ENODATA: it shows no entries although the epoll has some (`expected`),
+ * as in a sandbox that imitates /proc. */
 int fdinfo_each(int epfd, bool expected, bool (*see)(const KernelEntry *entry, void *arg), void *arg);
 
-/* Whether `fd` is an epoll, as /proc names it: 0 if so, EINVAL if not, EBADF where it is not open, another
- * errno where that cannot be seen. */
+/* Whether `fd` is an epoll according to /proc: 0 if so, EINVAL if not, EBADF where it is not open, another
+ * errno where that is unknown. */
 int fdinfo_is_epoll(int fd);
 
-/* Whether `fd` is an eventfd with this count, or may be: it is open and cannot be looked at, which takes
- * an fd and /proc. */
+/* Whether `fd` is an eventfd with this count, or may be one: it is open, and its fdinfo cannot be read, which
+ * takes an fd and /proc. */
 bool fdinfo_may_be_eventfd(int fd, uint64_t count);
 
 #endif

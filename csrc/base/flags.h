@@ -9,7 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 
-/* What a supported C library's sys/epoll.h may lack. */
+/* Constants that the sys/epoll.h of a supported C library may lack. */
 #ifndef EPOLLNVAL
 #define EPOLLNVAL 0x20u
 #endif
@@ -36,7 +36,7 @@ struct epoll_params {
 #define EPIOCGPARAMS _IOR(EPOLL_IOC_TYPE, 0x02, struct epoll_params)
 #endif
 
-/* Every bit that a registration may ask for: what Event has a member for. */
+/* Every bit that a registration may ask for. Each has a member of Event. */
 extern const uint32_t flags_known;
 
 /* Long enough for the names of all bits. */

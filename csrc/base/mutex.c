@@ -27,7 +27,7 @@ mutex_wake(Mutex *mutex)
     syscall(SYS_futex, &mutex->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Whether the holder exists: it may be a thread of the parent's, or a daemon thread that the end of the
+/* Whether the holder exists: it may be a thread of the parent, or a daemon thread that the end of the
  * interpreter has stopped. */
 static bool
 has_holder(unsigned word)

@@ -1,8 +1,8 @@
 /*
  * The one lock of the extension: a futex, the same on every CPython and every C library. It is not handed
- * over: whoever comes first when it is free gets it, so a thread that changes registrations in a loop does
- * not pay for a context switch each time. A mutex that a lost thread of the parent held is free in a forked
- * copy, because the word also holds the number of the process.
+ * over: the first thread to try when it is free gets it, so a thread that changes registrations in a loop does
+ * not pay for a context switch each time. In a forked copy, a mutex held by a thread of the parent is free,
+ * because the futex word also contains the number of the process.
  *
  *   word: 0 free; otherwise fork_epoch() << 2 | WAITERS? | LOCKED
  *
@@ -70,8 +70,8 @@ mutex_unlock(Mutex *mutex)
     }
 }
 
-/* A guard keeps the steps of one call together: on a build with a GIL, that does it for free. No Python code
- * may run while it is held. */
+/* A guard keeps the steps of one call together; on a build with a GIL, the GIL does that. No Python code may
+ * run while it is held. */
 #ifdef Py_GIL_DISABLED
 typedef Mutex Guard;
 #define guard_lock(guard) mutex_lock(guard)

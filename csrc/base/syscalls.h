@@ -1,5 +1,5 @@
-/* epoll_pwait2, which libc has only since glibc 2.35, Linux 5.11; kcmp, which it has not; and whether
- * epoll_ctl may be called. The errno is the caller's to judge. */
+/* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11) and kcmp; and
+ * whether epoll_ctl is allowed. The caller interprets the errno. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
@@ -24,10 +24,10 @@ sys_gettid(void)
     return (int)syscall(SYS_gettid);
 }
 
-/* Whether what an epoll watches under the fd `tfd` is the file of a process's `fd`: 0 if so, above 0 if
- * not; below 0 and errno where the kernel does not say. An fd can be there more than once: `nth` counts
- * from 0, in the order of fdinfo. The kernel goes through the whole interest list, and waits for whoever
- * changes it. Since Linux 4.13, with CONFIG_KCMP. */
+/* Whether the file that an epoll watches under the fd `tfd` is the file of a process's `fd`: 0 if so, above 0
+ * if not; below 0 and errno where that is unknown. An fd can be there more than once: `nth` counts from 0, in
+ * the order of fdinfo. The kernel walks through the whole interest list, and waits for changes to it that are
+ * under way. Since Linux 4.13, with CONFIG_KCMP. */
 static inline long
 sys_kcmp_watched(int epoll_pid, int epfd, int tfd, int nth, int pid, int fd)
 {
@@ -41,7 +41,7 @@ sys_kcmp_watched(int epoll_pid, int epfd, int tfd, int nth, int pid, int fd)
                    (unsigned long)(uintptr_t)&slot);
 }
 
-/* Whether two fds of the calling thread are duplicates of each other; false where the kernel does not say. */
+/* Whether two fds of the calling thread are duplicates of each other; false where that is unknown. */
 static inline bool
 sys_same_file(int fd, int other)
 {
@@ -51,8 +51,7 @@ sys_same_file(int fd, int other)
                    (unsigned long)(unsigned)other) == 0;
 }
 
-/* Whether another thread of this process has the calling thread's fd table; true where the kernel does not
- * say. */
+/* Whether another thread of this process shares the calling thread's fd table; true where that is unknown. */
 static inline bool
 sys_may_share_fds(int other)
 {
@@ -60,7 +59,7 @@ sys_may_share_fds(int other)
     return syscall(SYS_kcmp, sys_gettid(), other, KCMP_FILES, 0UL, 0UL) <= 0;
 }
 
-/* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel's own answer is EINVAL: an epoll
+/* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel itself answers EINVAL: an epoll
  * cannot watch itself. */
 static inline int
 sys_epoll_ctl_denied(int epfd)
@@ -69,7 +68,7 @@ sys_epoll_ctl_denied(int epfd)
     return epoll_ctl(epfd, EPOLL_CTL_ADD, epfd, &event) == 0 || errno == EINVAL ? 0 : errno;
 }
 
-/* `timeout` in nanoseconds, -1 for ever. `set` may be NULL. */
+/* `timeout` in nanoseconds, -1 for none. `set` may be NULL. */
 static inline int
 sys_epoll_pwait2(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set)
 {

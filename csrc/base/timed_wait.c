@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
+/* Whether to call epoll_pwait2. One setting for the process, as the kernel and its seccomp profile are. */
 static atomic_bool use_pwait2 = true;
 
 void
@@ -33,12 +33,12 @@ timed_wait_uses_pwait2(void)
     return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
 }
 
-/* For epoll_wait: rounded up, and as much as fits; what is left is waited after that. */
+/* For epoll_wait: rounded up, and cut to INT_MAX; the caller waits again for the rest. */
 static int
 milliseconds(int64_t nanoseconds)
 {
     if (nanoseconds <= 0) {
-        return (int)nanoseconds; /* 0, or -1 for ever */
+        return (int)nanoseconds; /* 0, or -1 for no timeout */
     }
     int64_t rounded = (nanoseconds - 1) / 1000000 + 1;
     return rounded < INT_MAX ? (int)rounded : INT_MAX;
@@ -63,8 +63,9 @@ timed_wait(int epfd, struct epoll_event *events, int maxevents, int64_t timeout,
     if (count >= 0 || error == EINTR || error == EBADF) {
         return count;
     }
-    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it answers what it likes:
-     * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
+    /* Before Linux 5.11 there is no such call, and a sandbox that does not know it may answer with any errno:
+     * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call fails with the same
+     * one. */
     count = wait_milliseconds(epfd, events, maxevents, timeout, set);
     if (count >= 0 || errno != error) {
         atomic_store(&use_pwait2, false);

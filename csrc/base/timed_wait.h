@@ -1,5 +1,5 @@
-/* One wait of the kernel's, with a timeout in nanoseconds: epoll_pwait2, or where that is missing, forbidden or
- * turned off, epoll_pwait and milliseconds. Plain C, for use without the GIL. */
+/* One waiting system call with a timeout in nanoseconds: epoll_pwait2, or where that is missing, forbidden or
+ * turned off, epoll_pwait with milliseconds. Plain C, for use without the GIL. */
 #ifndef PYEPOLL_TIMED_WAIT_H
 #define PYEPOLL_TIMED_WAIT_H
 
@@ -8,15 +8,15 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-/* One system call. `timeout` is in nanoseconds, -1 for none; `set` are the signals to block meanwhile, or NULL.
- * The number of events, or -1 and errno. May return earlier than a very long timeout. */
+/* `timeout` is in nanoseconds, -1 for none; `set` are the signals to block meanwhile, or NULL. The number of
+ * events, or -1 and errno. May return before the end of a timeout of more than 24 days. */
 int timed_wait(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, const sigset_t *set);
 
 /* Do without epoll_pwait2 if the environment variable PYEPOLL_NO_PWAIT2 is neither empty nor 0. Looked at
  * once in the process. */
 void timed_wait_read_environment(void);
 
-/* Use epoll_pwait2, or do as if this kernel had none. Returns the setting until now. */
+/* Use epoll_pwait2, or act as on a kernel without it. Returns the setting until now. */
 bool timed_wait_use_pwait2(bool use);
 bool timed_wait_uses_pwait2(void);
 

@@ -1,12 +1,12 @@
-/* Does the kernel keep EPOLLWAKEUP? It drops the bit in silence where the caller lacks CAP_BLOCK_SUSPEND, and
- * where it is built without power management. Plain C, for use without the GIL. */
+/* Does the kernel keep EPOLLWAKEUP? It drops the bit without an error where the caller lacks
+ * CAP_BLOCK_SUSPEND, and where it is built without power management. Plain C, for use without the GIL. */
 #ifndef PYEPOLL_WAKEUP_H
 #define PYEPOLL_WAKEUP_H
 
 #include <stdbool.h>
 
-/* Asks the kernel each time, with an epoll of one entry: a process may drop its privileges. True also where
- * that cannot be seen. */
+/* Asks the kernel each time, with an epoll of one entry: a process may drop its privileges. Also true where
+ * the answer is unknown. */
 bool wakeup_is_kept(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* What a wait is asked for, and what it has fetched. */
+/* The request of a wait, and the batch that it fetches. */
 #ifndef PYEPOLL_BATCH_H
 #define PYEPOLL_BATCH_H
 
@@ -15,12 +15,12 @@ typedef struct {
     sigset_t set; /* blocked for the time of the wait, if `masked` */
 } WaitFor;
 
-/* What one wait has fetched and is still to be handed out. */
+/* The events that one wait has fetched, with those still to be handed out. */
 typedef struct {
     Array *array; /* owned, or NULL */
     int next;
     int count;
-    int fetched; /* how many the kernel reported, stale ones included */
+    int fetched; /* as the kernel reported, including stale ones */
     bool full;   /* it may have more */
     Seen seen;
     unsigned refills; /* how often an endless iterator has fetched another */
@@ -40,7 +40,7 @@ wait_has_expired(const WaitFor *wait)
     return wait->timeout > 0 && monotonic_now() >= wait->deadline;
 }
 
-/* The rest of the timeout, above 0 if it was. The time is asked once, for Py_MAX evaluates twice. */
+/* The rest of the timeout, above 0 if it was. In a variable, because Py_MAX evaluates its arguments twice. */
 static inline int64_t
 wait_time_left(const WaitFor *wait)
 {

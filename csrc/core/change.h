@@ -1,12 +1,13 @@
 /*
  * The steps of a change to the interest list. All with the ctl lock.
  *
- *   change_install() or change_remove()   our list says what the kernel is about to be told …
- *   epoll_ctl()                           … so that what it reports is known here before it can report it …
- *   change_complete() or change_undo()    … and then the change is complete, or was none.
+ *   change_install() or change_remove()   change our list first, so that every event is known here before
+ *                                         the kernel can report it
+ *   epoll_ctl()                           make the same change in the kernel's list
+ *   change_complete() or change_undo()    complete the change, or take it back where the kernel refuses it
  *
- * While a change is under way, its slot has a time that the clock has yet to reach. So of an event that fits
- * no registration, it can be seen whether that is settled: see core/repair/stale.h.
+ * While a change is under way, its slot has a time that the clock has yet to reach: whether an event that fits
+ * no registration is stale is not settled until then. See core/repair/stale.h.
  */
 #ifndef PYEPOLL_CHANGE_H
 #define PYEPOLL_CHANGE_H
@@ -16,20 +17,21 @@
 /* A generation that no registration has had. */
 uint32_t change_next_generation(Instance *self);
 
-/* Put `now` into the slot of `fd`, which must be reserved. What was there is the caller's. */
+/* Put `now` into the slot of `fd`, which must exist. Ownership of the earlier registration passes to the
+ * caller. */
 Registration change_install(Instance *self, int fd, Registration now);
 
-/* Empty the slot of `fd`, if there is one. What was there is the caller's. */
+/* Empty the slot of `fd`, if there is one. Ownership of the earlier registration passes to the caller. */
 Registration change_remove(Instance *self, int fd);
 
-/* The kernel may go on having an entry under `fd` that is no registration of ours any more. */
+/* The kernel may still have an entry under `fd` that is not a registration of ours any more. */
 void change_shadow(Instance *self, int fd);
 
-/* The registered file is not the one under `fd` any more: forget it, a complete change. What was there is the
- * caller's. */
+/* The fd no longer refers to the registered file: remove the registration, a complete change. Ownership
+ * passes to the caller. */
 Registration change_forget(Instance *self, int fd);
 
-/* The kernel refused: put `before` back. What stood in its place is the caller's. */
+/* The kernel refused: put `before` back. Ownership of the refused registration passes to the caller. */
 Registration change_undo(Instance *self, int fd, Registration before);
 
 /* The time of a change that begins now: the clock will have it once the change is complete. With the state

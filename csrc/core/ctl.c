@@ -10,8 +10,9 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, it is complete and
- * the ctl lock is released, before the GIL is waited for; of an errno, the caller still has the lock. */
+/* epoll_ctl, without the GIL, for a change that is installed. If the kernel accepts it, the change is
+ * completed and the ctl lock released before the thread waits for the GIL; after an errno, the caller still
+ * has the lock. */
 static int
 change_kernel_and_unlock(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
@@ -44,7 +45,7 @@ ensure_slot(Instance *self, int fd)
     return status;
 }
 
-/* Whether a refusal means that the registered file is not the one under this number any more. */
+/* Whether a refusal means that the fd no longer refers to the registered file. */
 static bool
 is_gone(const Instance *self, int error, int fd)
 {
@@ -54,7 +55,7 @@ is_gone(const Instance *self, int error, int fd)
     case EPERM:
         return sys_epoll_ctl_denied(self->epfd) != EPERM;
     case EBADF:
-        /* It is the epoll that is not open, or it is the fd: closed, or reused by one with O_PATH. */
+        /* Either the epoll is not open, or the fd: closed, or reused by an fd with O_PATH. */
         return fcntl(self->epfd, F_GETFD) >= 0 || fcntl(fd, F_GETFD) < 0;
     default:
         return false;
@@ -79,7 +80,8 @@ end(Instance *self)
     instance_leave(self);
 }
 
-/* 0, or -1 with the exception for `error`: an errno, or -1 for no memory. `fd` is what was asked for. */
+/* 0, or -1 with the exception for `error`: an errno, or -1 for no memory. `fd` is the fd that the caller
+ * gave. */
 static int
 result_of(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
 {
@@ -92,7 +94,7 @@ result_of(int error, int op, const char *action, int epfd, int fd, uint32_t mask
     return error != 0 ? -1 : 0;
 }
 
-/* Whether `fd` is this epoll's own: the front, under which the kernel does not know the instance. */
+/* Whether `fd` is this epoll itself: the front, whose fd is not that of the kernel instance. */
 static bool
 is_itself(const Instance *self, int fd)
 {
@@ -112,8 +114,8 @@ kept_mask(uint32_t mask)
     return kept ? mask : mask & ~(uint32_t)EPOLLWAKEUP;
 }
 
-/* Install a registration and tell the kernel. 0, and the ctl lock is released; or an errno, and what was
- * there is back. In `old`: what the caller is to release. */
+/* Install a registration, here and in the kernel. 0, and the ctl lock is released; or an errno, and the
+ * earlier registration is back. The caller releases `old`. */
 static int
 replace(Instance *self, int op, int fd, Registration now, Registration *old)
 {
@@ -142,7 +144,7 @@ register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registrat
         error = replace(self, EPOLL_CTL_ADD, fd, now, old);
     }
     if (error == ELOOP && sys_same_file(fd, instance_public_fd(self))) {
-        error = EINVAL; /* a duplicate of itself: so the kernel says of an epoll without a front */
+        error = EINVAL; /* a duplicate of itself: EINVAL, as for an epoll without a front */
     }
     return error;
 }
@@ -166,7 +168,7 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     return result_of(error, EPOLL_CTL_ADD, "register", public_fd, fd, mask);
 }
 
-/* Give a registration other data; in `old` what it had. With the state lock. */
+/* Give a registration other data; its earlier data go to `old`. With the state lock. */
 static void
 exchange_data(Registration *present, PyObject *data, Registration *old)
 {
@@ -177,7 +179,7 @@ exchange_data(Registration *present, PyObject *data, Registration *old)
     present->reported = 0;
 }
 
-/* What change_in_place() puts back if the kernel refuses. */
+/* The fields that change_in_place() restores if the kernel refuses. */
 typedef struct {
     uint32_t mask;
     bool disarmed;
@@ -203,8 +205,8 @@ put_back(Registration *present, const Before *before, bool with_data, Registrati
     }
 }
 
-/* Change a registration in its place, and back if the kernel refuses. `data` may be NULL: it stays. 0, and
- * the ctl lock is released; or an errno. In `old`: what the caller is to release. */
+/* Change a registration in its place, and restore it if the kernel refuses. Where `data` is NULL, the data
+ * stay. 0, and the ctl lock is released; or an errno. The caller releases `old`. */
 static int
 change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *data,
                 Registration *old)
@@ -229,8 +231,8 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
     return error;
 }
 
-/* Change a registration that the kernel may know though we do not, because others made it. 0, and the ctl
- * lock is released; -1 or an errno. */
+/* Change a registration that only the kernel may know, because others made it. 0, and the ctl lock is
+ * released; -1 or an errno. */
 static int
 change_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
@@ -247,10 +249,10 @@ change_unknown(Instance *self, int fd, uint32_t mask, PyObject *data, Registrati
     return replace(self, EPOLL_CTL_MOD, fd, now, old);
 }
 
-/* change_in_place(), where the kernel may have an older entry under the fd: the entry of another file, which
- * may have the fd again, closed and opened as a duplicate. Then it is this older entry that the kernel
- * changes, and what was registered is stale. So the registration gets epoll data that the other entry has
- * not. */
+/* change_in_place() for an fd that the kernel may have an older entry of: the entry of another file, to which
+ * the fd may refer again, closed and opened as a duplicate. The kernel then changes this older entry, and the
+ * entry of the registration is stale. So the registration gets new epoll data, which the other entry does not
+ * have. */
 static int
 change_shadowed(Instance *self, int fd, const Registration *present, uint32_t mask, PyObject *data,
                 Registration *old)
@@ -260,8 +262,8 @@ change_shadowed(Instance *self, int fd, const Registration *present, uint32_t ma
     return replace(self, EPOLL_CTL_MOD, fd, now, old);
 }
 
-/* modify and rearm, with the ctl lock, which is released if this returns 0. `*asked` is the mask to ask for.
- */
+/* modify and rearm, with the ctl lock, which is released if this returns 0. `*asked` is the mask to set;
+ * rearm sets it to the present one. */
 static int
 modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *data, Registration *old)
 {
@@ -336,7 +338,7 @@ ctl_replace_data(Instance *self, int fd, PyObject *data)
     return 0;
 }
 
-/* Where `only` is given, a registration with other data stays. */
+/* Where `only` is given, a registration with other data is kept. */
 static int
 unregister(Instance *self, int fd, const PyObject *only)
 {

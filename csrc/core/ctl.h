@@ -1,4 +1,4 @@
-/* Changes to what is watched: the kernel's list and ours in one step, or neither.
+/* Changes to the interest list: the kernel's and ours in one step, or neither.
  *
  * Each returns 0; IS_CLOSED; or -1 with an exception, after which the two lists agree again. */
 #ifndef PYEPOLL_CTL_H
@@ -14,13 +14,13 @@ int ctl_modify(Instance *self, int fd, uint32_t mask, PyObject *data);
 /* Change the data alone, without a system call; nothing where there is no registration. */
 int ctl_replace_data(Instance *self, int fd, PyObject *data);
 
-/* Tell the kernel the mask that the registration has, once more. */
+/* Apply the present mask of the registration once more. */
 int ctl_rearm(Instance *self, int fd);
 
-/* What was registered is forgotten even when the kernel refuses. */
+/* The registration is removed even if the kernel refuses. */
 int ctl_unregister(Instance *self, int fd);
 
-/* The same, unless something else was registered meanwhile: with other data than these. */
+/* The same, unless the fd has been registered again meanwhile, with data other than these. */
 int ctl_unregister_only(Instance *self, int fd, const PyObject *data);
 
 #endif

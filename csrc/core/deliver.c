@@ -11,9 +11,9 @@ events_of(Instance *self, uint32_t events, PyObject *data)
     return make_events != NULL ? make_events(self->module, events, data) : event_member(self->module, events);
 }
 
-/* What an event is handed out as, after the first or one with other events than the last: make the
- * pair, and keep it with its registration. `*again` is set when the registration was modified
- * meanwhile. A new reference; NULL without an exception where the registration has gone. */
+/* Make the pair for an event, and keep it with the registration: for the first event, and for one whose mask
+ * is not that of the last. `*again` is set when the registration was modified meanwhile. A new reference;
+ * NULL without an exception where the registration has gone. */
 static PyObject *
 new_pair(Instance *self, uint64_t epoll_data, uint32_t events, PyObject *data, bool *again)
 {
@@ -41,8 +41,8 @@ new_pair(Instance *self, uint64_t epoll_data, uint32_t events, PyObject *data, b
     return pair;
 }
 
-/* An event that others registered. Its data is what select.epoll makes of the epoll data: the low half, an
- * int. The other half is not set by a program that sets only the fd. */
+/* The pair for an event that others registered, with the data of select.epoll: the low half of the epoll data
+ * as an int. The other half is undefined in programs that set only the fd. */
 static PyObject *
 foreign_pair(Instance *self, uint64_t epoll_data, uint32_t events)
 {
@@ -54,7 +54,7 @@ foreign_pair(Instance *self, uint64_t epoll_data, uint32_t events)
     return pair;
 }
 
-/* How far one look at the registration has come. */
+/* The result of looking up the registration of an event. */
 typedef struct {
     PyObject *data; /* owned; NULL if there is none */
     bool check;     /* it is time to see whether the fd is open */

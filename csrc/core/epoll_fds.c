@@ -29,7 +29,7 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
     return error == 0 ? PyLong_FromLong(fd) : os_error(error, "fileno() of epoll fd %d%s", fd, cause);
 }
 
-/* The fd in texts: what fileno() returns, or would; nothing is made for it. */
+/* The fd for texts: the one that fileno() returns, or would return; no front is made for it. */
 PyObject *
 epoll_public_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
 {

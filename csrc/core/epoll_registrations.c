@@ -126,7 +126,7 @@ epoll_registration(Epoll *self, PyObject *object)
     uint32_t mask = 0;
     PyObject *data = NULL;
     if (!PyLong_Check(object) || PyLong_AsLong(object) < 0) {
-        PyErr_Clear(); /* no such number, as for any other key that a mapping does not have */
+        PyErr_Clear(); /* such an fd is not registered: as for any other key that a mapping does not have */
         Py_RETURN_NONE;
     }
     if (convert_int(object, &fd) < 0) {

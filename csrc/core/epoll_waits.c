@@ -5,7 +5,7 @@
 
 #include <limits.h>
 
-/* Convert the arguments of poll or wait, and wait; `result` makes what is returned. */
+/* Convert the arguments of poll or wait, and wait; `result` makes the value to return. */
 static PyObject *
 poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instance *, const WaitFor *),
              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)

@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* The Event for a mask, from the module's dict, or made and kept there; an int where the package has not set
- * the class. A new reference; NULL with an exception. */
+/* The Event for a mask: taken from the module's dict, or made and stored there; an int where the package has
+ * not set the class. A new reference; NULL with an exception. */
 PyObject *event_member(ModuleState *module, uint32_t mask);
 
 #endif

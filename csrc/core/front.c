@@ -42,7 +42,7 @@ front_take_fd(int source, int target)
     return error;
 }
 
-/* Give the instance another fd and the front its old one. 0 and the new fd, or an errno. */
+/* Move the instance to another fd and put a new front under its old one. 0 and the new fd, or an errno. */
 static int
 swap_fds(const Instance *self, int *epfd)
 {

@@ -26,8 +26,8 @@ identity_conclude(const Evidence *evidence)
     return evidence->foreign && !evidence->ours ? FD_IS_UNRELATED : 0;
 }
 
-/* Whether `epfd` watches, under the fd `fd`, what `fd` is in this thread. 0, FD_IS_UNRELATED, or the errno
- * with which the kernel does not say. */
+/* Whether the file that `epfd` watches under the fd `fd` is the file that `fd` refers to in this thread. 0,
+ * FD_IS_UNRELATED, or the errno where that is unknown. */
 static int
 watches(int epfd, int fd)
 {
@@ -62,7 +62,7 @@ see_identity_entry(const KernelEntry *entry, void *arg)
     return !search->evidence.ours;
 }
 
-/* Judge an epoll by the entries that it shows. */
+/* Compare the entries of an epoll with ours. */
 static int
 check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *, void *))
 {
@@ -88,9 +88,9 @@ check_instance(const Identity *identity)
     return check_entries(identity, identity->epfd, see_identity_entry);
 }
 
-/* That the front watches the instance, and nothing else does under this fd, identifies both. It does so no
- * longer where the parent has rebuilt since the fork: the front is the parent's too, and watches its new
- * instance, by the same epoll data. Then each has to be identified by itself. */
+/* A front that watches the instance, and nothing else under this fd, identifies both. Not if the parent has
+ * rebuilt since the fork: the front is shared with the parent, and watches the parent's new instance, with
+ * the same epoll data. Then each has to be identified by itself. */
 int
 identity_check(const Identity *identity)
 {

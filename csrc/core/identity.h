@@ -13,20 +13,20 @@ typedef struct {
     uint32_t generation; /* …and up to this one; since the fork, the parent goes on counting */
 } Identity;
 
-/* Besides 0 (it is ours) and an errno (that cannot be seen now). */
+/* Results besides 0 (it is ours) and an errno (unknown for now). */
 enum {
     FD_IS_UNRELATED = -1,
     FD_MAY_BE_OURS = -2, /* an epoll that watches nothing, as ours may */
 };
 
-/* The epoll data by which a front watches its instance: a generation that no registration gets. */
+/* The epoll data of the front's entry for its instance: a generation that no registration gets. */
 static inline uint64_t
 identity_front_data(uint32_t first)
 {
     return epoll_data_of(0, first);
 }
 
-/* What the epoll data of the kernel's entries say, collected by identity_see(). */
+/* The evidence in the epoll data of the kernel's entries, collected by identity_see(). */
 typedef struct {
     bool any;     /* there is an entry */
     bool ours;    /* one is a registration of ours */
@@ -36,7 +36,7 @@ typedef struct {
 void identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evidence);
 int identity_conclude(const Evidence *evidence);
 
-/* Look at a few entries; where they say nothing, at all of them. */
+/* Look at a few entries; where they are inconclusive, at all of them. */
 int identity_check(const Identity *identity);
 
 #endif

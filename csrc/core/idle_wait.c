@@ -7,8 +7,8 @@
 #include <poll.h>
 #include <unistd.h>
 
-/* An epoll that watches the instance by edges wakes when something new happens in it; what merely goes on
- * being ready, as a stale registration does, wakes it once. An fd, or -1. */
+/* An epoll that watches the instance by edges: a new event wakes it, and an entry that merely stays ready
+ * wakes it once. An fd, or -1. */
 static int
 new_edge_watcher(int epfd)
 {
@@ -31,9 +31,9 @@ close_watcher(IdleWait *idle)
     }
 }
 
-/* Where the edge watcher does not help, since stale registrations have new events all the time or no fd is left for
- * it: rest from 1 ms, doubling to 16 ms, so that a live event is late by no more. False where a signal has
- * ended that, whose handler is to run first. */
+/* Sleep for 1 ms, doubling to 16 ms, where the edge watcher is not enough: stale registrations have new
+ * events all the time, or no fd was left for it. A live event is late by no more than that. False if a signal
+ * has interrupted the sleep: its handler has to run first. */
 static bool
 rest_a_while(const IdleWait *idle, int64_t left, const sigset_t *set)
 {
@@ -53,7 +53,7 @@ rest_a_while(const IdleWait *idle, int64_t left, const sigset_t *set)
 static void
 wait_for_change(Instance *self, const WaitFor *wait, IdleWait *idle)
 {
-    enum { QUIET = 50000000 }; /* nanoseconds without a new event, after which all is forgiven */
+    enum { QUIET = 50000000 }; /* nanoseconds without a new event, after which `rounds` starts again */
     Seen seen;
     struct epoll_event event;
     const sigset_t *set = wait->masked ? &wait->set : NULL;

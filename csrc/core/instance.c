@@ -26,7 +26,7 @@ instance_reset(Instance *self)
     STATE_UNLOCK(self);
 }
 
-/* Remember `self` under its public fd, for fromfd. */
+/* Register `self` under its public fd, for fromfd. */
 static int
 instance_remember(Instance *self)
 {
@@ -64,7 +64,7 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     self->first = (self->first & 0x3fffffff) | 0x40000000;
     self->generation = self->first;
     if (instance_remember(self) < 0) {
-        self->epfd = foreign ? -1 : epfd; /* the caller's again */
+        self->epfd = foreign ? -1 : epfd; /* not ours to close */
         Py_DECREF(self);
         return NULL;
     }
@@ -121,8 +121,8 @@ instance_enter_wait_slowly(Instance *self, Seen *seen)
     return enters ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
 }
 
-/* The last user of a closed instance has left: give up the fds and the registrations. The kernel may wait for
- * other users of its epoll lock, so the GIL is released. */
+/* The last user of a closed instance has left: close the fds and free the registrations. The kernel may have
+ * to wait for its epoll lock, so the GIL is released. */
 static int
 instance_finish(Instance *self)
 {
@@ -169,7 +169,7 @@ instance_leave_slowly(Instance *self, bool waiter)
     }
 }
 
-/* The eventfd is recognised by its count. */
+/* The always-ready eventfd is recognized by its count. */
 enum { READY_COUNT = 0x65706f6c };
 
 int
@@ -184,7 +184,7 @@ is_always_ready_eventfd(int fd)
     return fdinfo_may_be_eventfd(fd, READY_COUNT);
 }
 
-/* The data 0 are no registration's: generations start far above. 0 or an errno. */
+/* The epoll data 0 belong to no registration: generations start far above. 0 or an errno. */
 static int
 add_always_ready(int always_ready_fd, int epfd)
 {
@@ -220,7 +220,7 @@ add_always_ready_or_make_room(Instance *self, int epfd, bool closed)
     }
     int error = add_always_ready(always_ready_fd, epfd);
     if (error == ENOSPC && closed) {
-        /* The user may watch no more files. A closed instance gives up its own, which makes room. */
+        /* The limit of this user's watches is reached. A closed instance removes its own, which makes room. */
         WakeTarget target = {always_ready_fd, epfd};
         fdinfo_each(epfd, false, add_in_place_of_entry, &target);
         error = add_always_ready(always_ready_fd, epfd);
@@ -271,8 +271,8 @@ instance_end_fd_change(Instance *self)
     }
 }
 
-/* Leave the public fd open, if another Epoll of this interpreter has got it: somebody has closed it behind
- * our back. */
+/* Do not close the public fd if another Epoll of this interpreter has it: then it was closed behind our back
+ * and reused. */
 static void
 leave_taken_fd(Instance *self)
 {
@@ -286,8 +286,8 @@ leave_taken_fd(Instance *self)
     PyErr_SetRaisedException(error);
 }
 
-/* Leave fds open that are not this instance's to close. In a child that never used its copy they are not,
- * unless they can be seen to be the inherited ones: an fd left open is the lesser evil. */
+/* Do not close fds that are not this instance's. In a child that never used its copy the fds are closed only
+ * if they can be identified as the inherited ones: one fd left open is the lesser evil. */
 static void
 leave_unowned_fds(Instance *self, Standing before)
 {
@@ -357,7 +357,7 @@ instance_dealloc(Instance *self)
     }
     instance_close(self);
     if (!self->finished) {
-        /* Closed before a fork, in a parent whose waiters had not left yet. */
+        /* Closed before a fork in a parent that had waiters at that moment. */
         leave_unowned_fds(self, FORKED_COPY);
         instance_finish(self);
     }

@@ -1,26 +1,26 @@
 /*
- * One kernel epoll instance and all that this process knows about it: its fds, the interest list, and who is
- * using it. An Epoll is a handle on an Instance; fromfd makes a second handle on the same. This file has its
+ * One kernel epoll instance and all that this process knows about it: its fds, the interest list, and its
+ * users. An Epoll is a handle on an Instance; fromfd makes a second handle on the same. This file has its
  * state, its locks, entering, leaving and closing. Repairs are in core/repair/.
  *
- * Fds. `epfd` is the kernel instance. It is nobody else's: what fileno() gives away is the front, an epoll
- * that watches the instance and that no repair ever replaces (core/front.h). Until fileno() is first called
- * there is no front, and `epfd` is the fd that the front will take over.
+ * Fds. `epfd` is the kernel instance, and private: fileno() returns the fd of the front, an epoll that watches
+ * the instance and that no repair ever replaces (core/front.h). Until fileno() is first called there is no
+ * front, and `epfd` is the fd that the front will take over.
  *
  * Locks.
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python
  *   code. On a build with a GIL it is the GIL.
  * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system calls,
- *   without the GIL. It is taken with no other lock held, and nobody holds two of them; under it, only the
+ *   without the GIL. It is taken with no other lock held, and no thread holds two of them; under it, only the
  *   state lock of the same instance is taken.
  * References to Python objects are dropped outside both locks, and outside enter and leave.
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
- * two. close() marks the instance and wakes the waiters; the last user to leave closes the fds. So close
- * waits for nobody, and an fd cannot be reused under a system call of ours.
+ * two. close() marks the instance as closed and wakes the waiters; the last user to leave closes the fds. So
+ * close never waits for other threads, and an fd cannot be reused under a system call of ours.
  *
  * The clock counts changes. A slot of the interest list has the time at which its last change was complete,
- * and a wait the time at which it began; core/repair/stale.h says what follows from the two.
+ * and a wait the time at which it began; core/repair/stale.h derives from the two which events are stale.
  */
 #ifndef PYEPOLL_INSTANCE_H
 #define PYEPOLL_INSTANCE_H
@@ -35,7 +35,7 @@
 
 extern PyType_Spec instance_spec;
 
-/* An array for one wait, kept for the next. */
+/* The array that the kernel fills in one wait, kept for the next. */
 typedef struct {
     int capacity;
     struct epoll_event events[];
@@ -93,7 +93,7 @@ typedef struct {
     } stats; /* reported by Epoll.stats() */
 } Instance;
 
-/* Reset what means nothing in a child: the marks of threads that it does not have. */
+/* In a child, reset the counts and flags that are about threads of the parent. */
 void instance_reset(Instance *self);
 
 static inline void
@@ -112,20 +112,20 @@ instance_notice_fork(Instance *self)
 #define STATE_UNLOCK(self) ((void)(self))
 #endif
 
-/* What enter says besides 0. */
+/* Results of instance_enter() besides 0. */
 enum {
     IS_CLOSED = 1,
-    NEEDS_REPAIR = 2, /* repair_enter() and repair_enter_wait() see to that */
+    NEEDS_REPAIR = 2, /* repair_enter() and repair_enter_wait() handle it */
 };
 
 /* A new reference; takes over `epfd`, and unless it is foreign closes it when that fails. */
 Instance *instance_new(ModuleState *module, int epfd, bool foreign);
 
-/* The Instance that this interpreter has under the public fd `fd`: a new reference; NULL without an exception
- * where there is none, with one on failure. */
+/* The Instance of this interpreter with the public fd `fd`: a new reference; NULL without an exception where
+ * there is none, with one on failure. */
 Instance *instance_find(ModuleState *module, int fd);
 
-/* The fd that others know: the front, or where there is none `epfd`. */
+/* The fd that fileno() returns: the front's, or without a front `epfd`. */
 static inline int
 instance_public_fd(const Instance *self)
 {
@@ -134,7 +134,8 @@ instance_public_fd(const Instance *self)
     return front_fd >= 0 ? front_fd : epfd;
 }
 
-/* Whether the epoll data of an event were made here. Others' have other generations: ours start at random. */
+/* Whether the epoll data of an event were made here. Those of others have other generations: ours start at
+ * random. */
 static inline bool
 instance_made(const Instance *self, uint64_t epoll_data)
 {
@@ -146,7 +147,7 @@ instance_made(const Instance *self, uint64_t epoll_data)
 static inline int instance_enter(Instance *self);
 static inline void instance_leave(Instance *self);
 
-/* The same for a wait. What the wait has seen: */
+/* The same for a wait. The state of the instance around it: */
 typedef struct {
     int epfd;
     int watched;       /* entries that the kernel had when it began, as far as is known */
@@ -158,7 +159,8 @@ typedef struct {
 static inline int instance_enter_wait(Instance *self, Seen *seen);
 static inline void instance_leave_wait(Instance *self);
 
-/* Close. 0; or the errno of close(2), if this call made it, or of waking the waiters, who then sleep on. */
+/* Close. 0; or the errno of close(2), if this call closed the fd, or of waking the waiters, which then sleep
+ * on. */
 int instance_close(Instance *self);
 
 /* An eventfd that is always ready, or -1 and errno. Made beforehand, so that closing works at EMFILE. */
@@ -177,7 +179,7 @@ void instance_unwake(Instance *self, int epfd);
 bool instance_begin_fd_change(Instance *self);
 void instance_end_fd_change(Instance *self);
 
-/* Whether a stale registration is to be repaired now. With the state lock. */
+/* Whether to repair a stale registration now. With the state lock. */
 bool instance_repair_is_due(const Instance *self);
 
 /* The slow paths of the inline functions. */

@@ -1,6 +1,6 @@
 /*
- * The interest list: what this process asked the kernel to watch, by fd. Plain data with its own operations;
- * nothing here makes a system call or takes a lock.
+ * The interest list: the registrations of an instance, by fd. Plain data with its own operations; nothing here
+ * makes a system call or takes a lock.
  *
  * The kernel's list is keyed by (fd, open file description). It looks the file up by fd at each epoll_ctl,
  * and drops an entry only when the last duplicate of the file has been closed, in every process. So closing a
@@ -23,8 +23,8 @@ typedef struct {
     uint32_t reported;      /* the events in `pair`; 0, which no event has, when there is none */
     uint16_t countdown;     /* events until the fd is checked to be open */
     uint8_t interval;       /* the next countdown, as a power of 2 */
-    bool disarmed : 1;      /* a fired one-shot that the kernel cannot be told has fired (rebuild) */
-    bool rearm_pending : 1; /* in a forked copy: fetched before the fork, and given back since */
+    bool disarmed : 1;      /* fired before a rebuild, which could not quite disarm the new entry */
+    bool rearm_pending : 1; /* in a forked copy: its event was fetched before the fork, and given back */
     bool shadowed : 1;      /* the kernel may have an older entry under this fd; also of an empty slot */
     PyObject *data;         /* owned */
     PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
@@ -38,7 +38,7 @@ enum { INTEREST_FIRST_CHECK = 3, INTEREST_LAST_CHECK = 10 };
 
 enum { INTEREST_PAGE = 256 };
 
-/* Slots come in pages that never move: a high fd number costs one page, not an array up to it. */
+/* Slots come in pages that never move: a high fd costs one page, not an array up to it. */
 typedef struct {
     Registration **pages; /* by fd / INTEREST_PAGE; NULL where none of its numbers was registered */
     int page_count;
@@ -85,7 +85,7 @@ interest_find(const InterestList *list, uint64_t epoll_data)
     return live ? slot : NULL;
 }
 
-/* Whether an event of a wait that began at `started` is one that a disarmed one-shot must not report. */
+/* Whether an event of a wait that began at `started` must be dropped because its one-shot is disarmed. */
 static inline bool
 interest_is_disarmed(const Registration *registration, uint64_t started)
 {
@@ -106,8 +106,8 @@ int interest_ensure_slot(InterestList *list, int fd);
 /* A registration as it starts out; it takes over the reference to `data`. */
 Registration registration_new(uint32_t generation, uint32_t mask, PyObject *data);
 
-/* Put `now` into the slot of `fd`, which must be reserved. Ownership of what was there passes to the caller.
- */
+/* Put `now` into the slot of `fd`, which must exist. Ownership of the earlier registration passes to the
+ * caller. */
 Registration interest_put(InterestList *list, int fd, Registration now);
 
 /* Drop the references of a registration that is in no list. Python code may run. */

@@ -25,7 +25,7 @@ shared_pair(Instance *self, uint64_t epoll_data, uint32_t events)
     return pair;
 }
 
-/* An event that was taken out of a batch, and where it stood. */
+/* An event that was taken out of a batch, and its place there. */
 typedef struct {
     uint64_t epoll_data;
     uint32_t events;
@@ -34,9 +34,9 @@ typedef struct {
     Seen seen; /* the batch's */
 } Taken;
 
-/* The event was not handed out, for the exception that is set: it is the next again. Where Python code that
- * has run meanwhile, or another thread, went on with the same iterator, it is given back to the kernel
- * instead. */
+/* Put back an event that was not handed out because of the exception that is set: it is the next again. Where
+ * the iterator has gone on meanwhile, in Python code that ran or in another thread, the event is given back
+ * to the kernel instead. */
 static void
 batch_take_back(Instance *self, Batch *batch, const Taken *taken)
 {
@@ -49,9 +49,8 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
     PyErr_SetRaisedException(error);
 }
 
-/* What batch_next does without the short cut. Python code may run, and use the batch up and fill it again:
- * nothing is read from it that was not read before. 1 and a new reference; 0 where nothing is handed out; -1
- * with an exception. */
+/* The slow path of batch_next. Python code may run, and use up the batch and fill it again: only values read
+ * before may be used after it. 1 and a new reference; 0 where nothing is handed out; -1 with an exception. */
 static int
 batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
 {
@@ -63,8 +62,9 @@ batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
     return *pair != NULL;
 }
 
-/* Hand out the next event of the batch. Before Python code can run, the garbage collector is made to forget
- * `list`, which is incomplete or NULL. 1 and a new reference; 0 when it is used up; -1 with an exception. */
+/* Hand out the next event of the batch. Before Python code can run, `list`, which is incomplete, is hidden
+ * from the garbage collector; it may be NULL. 1 and a new reference; 0 when the batch is used up; -1 with an
+ * exception. */
 static inline int
 batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
 {
@@ -94,7 +94,7 @@ batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
     return 0;
 }
 
-/* Give back what was fetched and not handed out, and the array. */
+/* Give back the events that were fetched and not handed out, and the array. */
 static void
 batch_drop(Instance *self, Batch *batch)
 {
@@ -112,8 +112,8 @@ batch_drop(Instance *self, Batch *batch)
     PyMem_Free(array);
 }
 
-/* A list of what the batch hands out. As long as it is incomplete, no other code finds it: not by
- * gc.get_objects() either, which knows what the garbage collector knows. */
+/* A list of the pairs of a batch. While it is incomplete, no other code can find it: gc.get_objects() only
+ * finds objects that the garbage collector tracks. */
 static PyObject *
 batch_list(Instance *self, Batch *batch)
 {
@@ -129,7 +129,7 @@ batch_list(Instance *self, Batch *batch)
     }
     if (status < 0 || (length < batch->count && PyList_SetSlice(list, length, batch->count, NULL) < 0)) {
         Py_CLEAR(list);
-        batch->next = 0; /* nobody gets any of it */
+        batch->next = 0; /* all of it is given back */
     }
     else if (!PyObject_GC_IsTracked(list)) {
         PyObject_GC_Track(list);

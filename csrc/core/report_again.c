@@ -2,8 +2,8 @@
 
 #include "core/change.h"
 
-/* Tell the kernel a registration's mask once more. An exclusive one cannot be modified, but it can be removed
- * and added with the same epoll data; false if that failed half-way. */
+/* Apply the mask of a registration in the kernel once more. An exclusive one cannot be modified, but it can
+ * be removed and added with the same epoll data; false if that failed half-way. */
 static bool
 rearm_in_kernel(const Instance *self, int fd, uint32_t mask, uint32_t generation)
 {
@@ -15,8 +15,8 @@ rearm_in_kernel(const Instance *self, int fd, uint32_t mask, uint32_t generation
            change_kernel(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
 }
 
-/* The registration that is to report again an event which was fetched at `seen`, or NULL. A one-shot that a
- * rebuild took for fired is not, if its event was fetched before. With the state lock. */
+/* The registration that is to report an event again which was fetched at `seen`, or NULL. Not for a one-shot
+ * that a rebuild found fired, if its event was fetched before. With the state lock. */
 static Registration *
 find_to_rearm(const Instance *self, uint64_t epoll_data, const Seen *seen)
 {
@@ -29,7 +29,7 @@ find_to_rearm(const Instance *self, uint64_t epoll_data, const Seen *seen)
     return present;
 }
 
-/* The mask to tell the kernel for such an event; 0 if there is none. */
+/* The mask to apply for such an event; 0 if there is none. */
 static uint32_t
 mask_to_rearm(Instance *self, uint64_t epoll_data, const Seen *seen)
 {
@@ -40,8 +40,8 @@ mask_to_rearm(Instance *self, uint64_t epoll_data, const Seen *seen)
     return mask;
 }
 
-/* A forked copy has no instance yet that could be told: it arms what it owes when it gets one, so an unused
- * copy costs no system call. False where it is no such copy. */
+/* A forked copy has no kernel instance yet: its registrations are armed when it gets one, so an unused copy
+ * costs no system call. False if `self` is not such a copy. */
 static bool
 postpone_in_copy(Instance *self, uint64_t epoll_data, const Seen *seen)
 {

@@ -1,4 +1,4 @@
-/* What the package and the program can set for all Epolls. */
+/* Settings for all Epolls. */
 #ifndef PYEPOLL_SETTINGS_H
 #define PYEPOLL_SETTINGS_H
 

@@ -10,8 +10,8 @@
 #include <errno.h>
 #include <limits.h>
 
-/* How many events a wait should have room for. The kernel cannot report more than it watches, and pages that
- * it leaves alone cost nothing, so this follows the interest list, not `maxevents`. */
+/* The number of events that a wait has room for. The kernel cannot report more than it watches, and pages
+ * that it does not touch cost nothing, so this follows the interest list, not `maxevents`. */
 static int
 room_for(const Seen *seen)
 {
@@ -23,7 +23,7 @@ room_for(const Seen *seen)
     return capacity;
 }
 
-/* Give the batch an array of `capacity`: the one it has, the one on hand, or a new one. 0 or -1. */
+/* Give the batch an array for `capacity` events: the one it has, the spare one, or a new one. 0 or -1. */
 static int
 ensure_capacity(Instance *self, Batch *batch, int capacity)
 {
@@ -45,7 +45,7 @@ ensure_capacity(Instance *self, Batch *batch, int capacity)
     return 0;
 }
 
-/* Fetch what is ready. 0, IS_CLOSED, or -1 with an exception; `*error` is what epoll_wait said. */
+/* Fetch the ready events. 0, IS_CLOSED, or -1 with an exception; `*error` is the errno of the system call. */
 static int
 fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *error)
 {
@@ -53,7 +53,7 @@ fetch(Instance *self, const WaitFor *wait, int64_t timeout, Batch *batch, int *e
     if (status != 0) {
         return status;
     }
-    /* What the kernel watches besides the registrations: those of others, and stale ones. */
+    /* The kernel may watch more than the registrations: those of others, and stale ones. */
     bool beside = self->foreign || batch->seen.stale;
     int room = room_for(&batch->seen);
     int capacity = batch->seen.stale ? room : Py_MIN(room, wait->maxevents);
@@ -142,8 +142,8 @@ wait_any(Instance *self, const WaitFor *wait, Batch *batch)
     }
 }
 
-/* Choose from an event on, around to the one before it. The mask of the others becomes 0, which no event has.
- */
+/* Mark the events beyond `maxevents`, and those that cannot be handed out, by the mask 0, which no event has.
+ * Begins at the event `from` and goes around to the one before it. */
 static void
 mark_excess(Instance *self, const WaitFor *wait, const Batch *batch, unsigned from)
 {
@@ -160,9 +160,9 @@ mark_excess(Instance *self, const WaitFor *wait, const Batch *batch, unsigned fr
     }
 }
 
-/* While stale registrations report, a batch has more than `maxevents`: keep so many of those that can be
- * handed out, and give back the rest. The kernel reports all of them in the same order each time, so the
- * choice begins at another each time. */
+/* While stale registrations report, a batch has more than `maxevents` events: keep as many of those that can
+ * be handed out, and give back the rest. The kernel reports them in the same order each time, so each choice
+ * begins at the next event. */
 static void
 limit_to_maxevents(Instance *self, const WaitFor *wait, Batch *batch)
 {

@@ -1,7 +1,7 @@
-/* Waker: an eventfd that wakes whoever watches it. In C, because between reading the fd number and
- * writing to it no other Python code may run: close() in a signal handler or a thread would give the
- * fd away, and the write would hit an unrelated file. An eventfd in non-blocking mode never makes
- * a caller wait, so all of it happens with the GIL held (on a free-threaded build, a mutex). */
+/* Waker: an eventfd that wakes the epolls which watch it. In C, because between reading the fd and writing to
+ * it no other Python code may run: close() in a signal handler or another thread would give the fd away, and
+ * the write would reach an unrelated file. A non-blocking eventfd never makes a caller wait, so all of it
+ * happens with the GIL held (on a free-threaded build, a mutex). */
 #include "core/waker.h"
 
 #include "base/errors.h"
@@ -67,8 +67,8 @@ make_readable(int fd)
     if (errno != EAGAIN) {
         return errno;
     }
-    /* The counter is full, and a write that would block makes no edge: make room for one. Whoever fills it
-     * meanwhile makes the edge. */
+    /* The counter is full, and a write that would block makes no edge: make room for one. If another thread
+     * fills it meanwhile, that write makes the edge. */
     eventfd_t count;
     eventfd_read(fd, &count);
     return eventfd_write(fd, 1) == 0 || errno == EAGAIN ? 0 : errno;

@@ -6,8 +6,8 @@
 
 #include <limits.h>
 
-/* A wait that was under way when the process forked goes on in the parent alone, so its claim is
- * void in the child. */
+/* A wait that was under way when the process forked goes on in the parent alone, so in the child its claim is
+ * void. */
 static bool
 is_claimed(const EventBuffer *self)
 {

@@ -1,5 +1,5 @@
-/* kcmp(2): whether two numbers stand for one open file. Nothing else can tell for files that share an inode,
- * as all eventfds, timerfds, signalfds and epolls do. */
+/* kcmp(2): whether two fds refer to one open file description. Nothing else can tell for files that share an
+ * inode, as all eventfds, timerfds, signalfds and epolls do. */
 #include "raw/raw.h"
 
 #include "base/convert.h"

@@ -12,10 +12,11 @@ int params_write(int epfd, const struct epoll_params *params);
  */
 int params_convert(PyObject *const given[3], struct epoll_params *params);
 
-/* The same as a tuple: a new reference. */
+/* The struct as a tuple: a new reference. */
 PyObject *params_build(const struct epoll_params *params);
 
-/* The OSError of a failed ioctl, with the cause where it is known; `params` is what was to be set. NULL. */
+/* Raise the OSError of a failed ioctl, with the cause where it is known; `params` are the values that were to
+ * be set. NULL. */
 PyObject *params_error(int error, const char *name, int epfd, const struct epoll_params *params);
 
 #endif

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* The number of a new fd, which is closed again if there is no memory for it. */
+/* A new fd as an int object; closed again if there is no memory for that. */
 static PyObject *
 new_fd_object(int fd)
 {
@@ -102,7 +102,7 @@ raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, Py
     Py_RETURN_NONE;
 }
 
-/* What the three waits have in common. */
+/* The arguments that the three waits share. */
 typedef struct {
     int epfd;
     EventBuffer *buffer; /* borrowed from the caller's arguments */
@@ -110,7 +110,8 @@ typedef struct {
     bool masked;
 } RawWait;
 
-/* Convert the arguments that every wait has, and claim the buffer last: after success, raw_wait_end() has to follow. */
+/* Convert the arguments that every wait has, and claim the buffer last: after success, raw_wait_end() has to
+ * follow. */
 static int
 raw_wait_begin(PyObject *module, PyObject *epfd, PyObject *buffer, PyObject *sigmask, RawWait *wait)
 {
@@ -136,7 +137,7 @@ raw_wait_end(const RawWait *wait, const char *name, int count, int error)
     if (count >= 0) {
         return PyLong_FromLong(count);
     }
-    /* An interruption surfaces, but the handlers run first, as they do for every call of Python's. */
+    /* An interruption is raised, but the handlers run first, as in every system call of Python's. */
     if (error == EINTR && PyErr_CheckSignals() < 0) {
         return NULL;
     }

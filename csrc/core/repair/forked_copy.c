@@ -38,7 +38,7 @@ watches_copy(Instance *self, Instance *inner)
     return watched;
 }
 
-/* Adopt the copies that `self` watches. Where that fails, what `self` watches is the parent's front. */
+/* Adopt the copies that `self` watches. Where that fails, `self` goes on watching the parent's front. */
 static int
 adopt_watched(Instance *self, int depth)
 {

@@ -20,9 +20,9 @@ typedef struct {
     int entries;        /* how many the old instance has under the fd */
     int nth;            /* which of them it is, where it is known */
     bool known;         /* the old instance has it */
-    bool fired;         /* a one-shot that has */
+    bool fired;         /* a one-shot that has fired */
     bool rearm_pending; /* its event was given back in a child */
-    bool lost_fd;       /* its file is not under this fd any more */
+    bool lost_fd;       /* the fd refers to another file, or to none */
 } Transfer;
 
 typedef struct {
@@ -35,7 +35,7 @@ typedef struct {
     bool forked;    /* the old instance is the parent's */
 } Plan;
 
-/* What the kernel keeps of the mask of a fired one-shot. */
+/* The bits of the mask that the kernel keeps for a fired one-shot. */
 static const uint32_t private_bits = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 
 static int
@@ -57,7 +57,7 @@ see_old_entry(const KernelEntry *entry, void *arg)
     if (transfer->epoll_data == entry->data) {
         transfer->known = true;
         transfer->nth = transfer->entries;
-        /* One that had fired before an earlier rebuild does not look it. */
+        /* A one-shot that had fired before an earlier rebuild does not look so. */
         bool disarmed = (transfer->mask & EPOLLONESHOT) != 0 && (entry->events & ~private_bits) == 0;
         transfer->fired |= disarmed && !transfer->rearm_pending;
     }
@@ -65,7 +65,7 @@ see_old_entry(const KernelEntry *entry, void *arg)
     return true;
 }
 
-/* Write down what is registered. 0 or ENOMEM. */
+/* List the registrations. 0 or ENOMEM. */
 static int
 plan_transfers(Plan *plan)
 {
@@ -88,8 +88,8 @@ plan_transfers(Plan *plan)
     return 0;
 }
 
-/* Whether a forked copy's fds are what they were; then its list may be read. 0, FD_IS_UNRELATED or an errno.
- */
+/* Whether the fds of a forked copy still refer to the same files; then the old list may be read. 0,
+ * FD_IS_UNRELATED or an errno. */
 static int
 check_fds(const Plan *plan)
 {
@@ -101,8 +101,8 @@ check_fds(const Plan *plan)
     return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
 }
 
-/* Read the old instance's list, without the GIL. Where it is unknown, only a forked copy goes on that has
- * nothing to learn from it. 0, FD_IS_UNRELATED or an errno. */
+/* Read the old instance's list, without the GIL. Where it is unknown, only a forked copy goes on, and only if
+ * it does not need the list. 0, FD_IS_UNRELATED or an errno. */
 static int
 read_old_entries(Plan *plan)
 {
@@ -125,8 +125,8 @@ read_old_entries(Plan *plan)
 static int
 ctl_new(int epfd, int op, const Transfer *transfer)
 {
-    /* The kernel adds ERR and HUP to whatever is asked for, so a fired one-shot is not quite disarmed in the
-     * new instance: `disarmed` in its registration makes up for that. */
+    /* The kernel adds ERR and HUP to every mask, so a fired one-shot is not quite disarmed in the new
+     * instance: `disarmed` in its registration makes up for that. */
     struct epoll_event event = {
         .events = transfer->fired ? transfer->mask & private_bits : transfer->mask,
         .data.u64 = transfer->epoll_data,
@@ -134,14 +134,14 @@ ctl_new(int epfd, int op, const Transfer *transfer)
     return epoll_ctl(epfd, op, transfer->fd, &event) < 0 ? errno : 0;
 }
 
-/* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. */
+/* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. */
 static bool
 means_lost(int error)
 {
     return error == EBADF || error == EPERM || error == ELOOP || error == EINVAL;
 }
 
-/* Add what is live to the new instance. 0, or an errno that does not speak of the registration. */
+/* Add the live registrations to the new instance. 0, or an errno that is not about one registration. */
 static int
 add_to_new(Plan *plan, int epfd)
 {
@@ -159,9 +159,9 @@ add_to_new(Plan *plan, int epfd)
     return 0;
 }
 
-/* Whether the file under an fd is another than the registered one. To add what the old instance has is
- * refused with EEXIST, and changes nothing: forked copies read the old instance. What it has may be a stale
- * entry of the same fd: kcmp tells, if it may. What cannot be probed is kept. */
+/* Whether the fd refers to a file other than the registered one. Adding an entry that the old instance has is
+ * refused with EEXIST and changes nothing (forked copies read the old instance). EEXIST may be about a stale
+ * entry of the same fd: then kcmp decides, if allowed. A registration that cannot be probed is kept. */
 static bool
 is_reused(const Instance *self, const Transfer *transfer)
 {
@@ -175,7 +175,7 @@ is_reused(const Instance *self, const Transfer *transfer)
            sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
-/* Take out of the new instance what is another file by now: what was registered is stale. */
+/* Remove registrations whose fd refers to another file from the new instance: their entries are stale. */
 static void
 drop_reused(Plan *plan, int epfd)
 {
@@ -197,7 +197,7 @@ copy_busy_poll(int from, int to)
     }
 }
 
-/* Let the front of a forked copy be one of its own. 0 or an errno. */
+/* Give a forked copy a front of its own. 0 or an errno. */
 static int
 make_front_for_copy(Instance *self, int epfd)
 {
@@ -209,8 +209,8 @@ make_front_for_copy(Instance *self, int epfd)
     return error;
 }
 
-/* Let the front watch the new instance instead of the old one. At each moment it watches `epfd`, by which a
- * child that is made without fork handlers recognises the two. 0 or an errno. */
+/* Let the front watch the new instance instead of the old one. At each moment it watches `epfd`: a child that
+ * is made without fork handlers identifies the two by that. 0 or an errno. */
 static int
 switch_front(Instance *self, int old, int epfd)
 {
@@ -222,8 +222,8 @@ switch_front(Instance *self, int old, int epfd)
     return error;
 }
 
-/* Put the new instance in the old one's place; `epfd` is used up either way. Without a front, it gets the old
- * one's fd. 0, or an errno and nothing has changed. */
+/* Replace the old instance by the new one; `epfd` is used up either way. Without a front, the new one gets
+ * the fd of the old one. 0, or an errno and nothing has changed. */
 static int
 replace_instance(Instance *self, int epfd, bool forked)
 {
@@ -257,8 +257,8 @@ build_and_replace(Plan *plan)
     return replace_instance(plan->instance, epfd, plan->forked);
 }
 
-/* Write down which one-shots have fired: what is moved does not look it any more, and a fork may copy our
- * list at any time from here on. */
+/* Mark the one-shots that have fired: their new entries do not show it, and from here on a fork may copy our
+ * list at any time. */
 static void
 mark_disarmed(Plan *plan)
 {
@@ -277,7 +277,7 @@ mark_disarmed(Plan *plan)
     STATE_UNLOCK(self);
 }
 
-/* Bring our list up to what was moved. */
+/* Make our list agree with the new instance. */
 static void
 apply_transfers(Plan *plan, Lost *lost)
 {

@@ -1,18 +1,18 @@
 /*
- * A second kernel instance in the place of the first: what drops stale registrations, which no epoll_ctl can
- * remove, and what gives a forked copy an instance of its own.
+ * Replace the kernel instance by a second one: to drop stale registrations, which no epoll_ctl can remove, and
+ * to give a forked copy an instance of its own.
  *
- * The new instance is filled from our list, so what is not in it stays behind. What we cannot know is read
- * from the kernel: which one-shots have fired. All waiters have left the old instance before it is read, so
+ * The new instance is filled from our list, so stale registrations stay behind. Only the kernel knows which
+ * one-shots have fired, so that is read from it. All waiters have left the old instance before it is read, so
  * no state changes meanwhile; an edge may be reported once more. The front watches the new instance before it
- * stops to watch the old one, so nobody outside notices.
+ * stops watching the old one, so watchers of the front do not notice.
  */
 #ifndef PYEPOLL_REBUILD_H
 #define PYEPOLL_REBUILD_H
 
 #include "core/instance.h"
 
-/* Registrations that a rebuild gave up, because their fds are not the registered files any more. */
+/* Lost registrations: their fds no longer refer to the registered files. */
 typedef struct {
     Registration *items; /* from malloc; owned */
     int count;

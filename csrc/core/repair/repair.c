@@ -5,8 +5,8 @@
 #include "core/repair/forked_copy.h"
 #include "core/repair/rebuild.h"
 
-/* After a repair, none is tried again for so many times its own cost: repairs take a bounded part of the
- * time, whatever a program does. Until then stale events are dropped one by one. */
+/* After a repair, none is tried again for so many times its own duration: repairs take a bounded part of the
+ * time. Until then stale events are dropped one by one. */
 enum { REST_AFTER_SUCCESS = 10, REST_AFTER_FAILURE = 100 };
 
 typedef enum {
@@ -38,8 +38,8 @@ see_stale_entry(const KernelEntry *entry, void *arg)
     return self->foreign || !search->stale;
 }
 
-/* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Ours alone: in
- * a foreign instance it is removed only if others have none under this fd. */
+/* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Only for an
+ * entry of ours: in a foreign instance it is removed only if others have none under this fd. */
 static bool
 delete_entry(const Instance *self, int fd)
 {
@@ -47,8 +47,8 @@ delete_entry(const Instance *self, int fd)
            epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
-/* What can be done without a rebuild; FAILED if nothing. `known` is the epoll data of a stale registration:
- * not read from the instance, where another may be found at any time. Without the GIL. */
+/* Repair without a rebuild; FAILED if that is impossible. `known` is the epoll data of a stale registration:
+ * passed in, because another may be found in the instance at any time. Without the GIL. */
 static RepairOutcome
 repair_in_place(const Instance *self, uint64_t known)
 {
@@ -78,7 +78,7 @@ wait_until_drained(Instance *self)
     Py_END_ALLOW_THREADS
 }
 
-/* Wake the waiters and wait until they have left. False if they would not. */
+/* Wake the waiters and wait until they have left. False if they do not leave in time. */
 static bool
 drain(Instance *self)
 {
@@ -122,7 +122,7 @@ repair_locked(Instance *self, Lost *lost)
     return outcome;
 }
 
-/* Remove a stale registration, or wait until another thread has. */
+/* Remove a stale registration, or wait while another thread does. */
 static void
 repair_stale(Instance *self)
 {

@@ -1,9 +1,9 @@
 /*
- * Repairs: what enter says with NEEDS_REPAIR. Two things can be wrong with a kernel instance. It has a stale
- * registration, which reports and which no epoll_ctl can remove; or, in a child after fork(), it is the
- * parent's. The answer to both is another kernel instance, filled from our interest list: rebuild.h.
+ * Repairs, where instance_enter() returns NEEDS_REPAIR. Two things can be wrong with a kernel instance. It has a
+ * stale registration that reports events and that no epoll_ctl can remove; or, in a child after fork(), it is
+ * the parent's. The answer to both is another kernel instance, filled from our interest list: rebuild.h.
  *
- * A repair is made by whoever wants to use the instance, with no lock held when it begins.
+ * A repair is made by the thread that wants to use the instance. It holds no lock when the repair begins.
  */
 #ifndef PYEPOLL_REPAIR_H
 #define PYEPOLL_REPAIR_H
@@ -14,8 +14,8 @@
 int repair_and_enter(Instance *self);
 int repair_and_enter_wait(Instance *self, Seen *seen);
 
-/* Become a user; a forked copy gets its own kernel instance first. 0, IS_CLOSED, or -1 with an exception:
- * that was not possible. */
+/* Become a user; a forked copy gets its own kernel instance first. 0, IS_CLOSED, or -1 with an exception: it
+ * could not get one. */
 static inline int
 repair_enter(Instance *self)
 {
@@ -23,7 +23,7 @@ repair_enter(Instance *self)
     return status != NEEDS_REPAIR ? status : repair_and_enter(self);
 }
 
-/* The same for a wait; a stale registration is removed first, or, where that fails, tried again later. */
+/* The same for a wait; a stale registration is removed first. Where that fails, it is tried again later. */
 static inline int
 repair_enter_wait(Instance *self, Seen *seen)
 {

@@ -35,7 +35,8 @@ count_class(Instance *self, EventClass class, uint64_t epoll_data)
     }
 }
 
-/* What wakes the waiters, and the front's entry, which a wait meets that began before there was a front. */
+/* The entries of the always-ready eventfd and of the front; the latter reports to a wait that began before
+ * there was a front. */
 static bool
 is_internal(const Instance *self, uint64_t epoll_data)
 {
@@ -65,7 +66,7 @@ stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data)
     return class == LIVE;
 }
 
-/* With the ctl lock. What was registered is the caller's. */
+/* With the ctl lock. Ownership of the registration passes to the caller. */
 static Registration
 forget_closed(Instance *self, uint64_t epoll_data)
 {
@@ -102,7 +103,7 @@ typedef struct {
     int fd;
     uint64_t epoll_data;
     int entries; /* under the fd, so far */
-    int nth;     /* of them, the one with this data; -1: none yet */
+    int nth;     /* the place of the one with this data among them; -1: none yet */
 } NthSearch;
 
 static bool
@@ -116,7 +117,8 @@ find_nth(const KernelEntry *entry, void *arg)
     return search->nth < 0;
 }
 
-/* Whether a registration is of the file that `fd` is now; also if that cannot be seen. Without the GIL. */
+/* Whether a registration belongs to the file that `fd` refers to now; true if that is unknown. Without the
+ * GIL. */
 static bool
 is_of_this_file(const Instance *self, int fd, uint32_t generation)
 {
