@@ -111,13 +111,13 @@ registered_data(const Backend *backend, int fd)
 
 /* Put `key` into the dict, or for NULL take out what is there. 0, or -1 with an exception. */
 static int
-put_key(Selector *self, PyObject *number, PyObject *key)
+put_key(Selector *self, PyObject *fd_object, PyObject *key)
 {
     PyObject *before;
-    int status = PyDict_GetItemRef(self->keys, number, &before);
+    int status = PyDict_GetItemRef(self->keys, fd_object, &before);
     if (status >= 0 && key != before) {
-        status = key != NULL ? PyDict_SetItem(self->keys, number, key)
-                             : PyDict_Pop(self->keys, number, NULL); /* gone by now is as good */
+        status = key != NULL ? PyDict_SetItem(self->keys, fd_object, key)
+                             : PyDict_Pop(self->keys, fd_object, NULL); /* gone by now is as good */
     }
     Py_XDECREF(before);
     return status < 0 ? -1 : 0;
@@ -133,13 +133,13 @@ put_key(Selector *self, PyObject *number, PyObject *key)
  *     writes B; still B: done
  */
 int
-backend_sync_keys(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise)
+backend_sync_keys(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *otherwise)
 {
     PyObject *data = registered_data(backend, fd);
     bool in_sync = false;
     int status = 0;
     while (status == 0 && !in_sync) {
-        status = put_key(self, number,
+        status = put_key(self, fd_object,
                          data != NULL && is_selector_key(self->module, data) ? data : otherwise);
         PyObject *present = registered_data(backend, fd);
         in_sync = present == data;
@@ -151,13 +151,13 @@ backend_sync_keys(Selector *self, const Backend *backend, PyObject *number, int 
 }
 
 PyObject *
-backend_pop_key(Selector *self, PyObject *number)
+backend_pop_key(Selector *self, PyObject *fd_object)
 {
     PyObject *key;
-    bool found = PyDict_GetItemRef(self->keys, number, &key) > 0 && is_selector_key(self->module, key);
+    bool found = PyDict_GetItemRef(self->keys, fd_object, &key) > 0 && is_selector_key(self->module, key);
     Py_XDECREF(key);
     key = NULL;
-    return found && PyDict_Pop(self->keys, number, &key) > 0 ? key : NULL;
+    return found && PyDict_Pop(self->keys, fd_object, &key) > 0 ? key : NULL;
 }
 
 /* Unregister `key`, but nothing that another call has registered since. 0, or -1 with an exception. */
@@ -174,26 +174,26 @@ unregister_only(Selector *self, const Backend *backend, int fd, const PyObject *
 }
 
 void
-backend_undo(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key)
+backend_undo(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *key)
 {
     PyObject *error = PyErr_GetRaisedException();
     if (unregister_only(self, backend, fd, key) < 0) {
         PyErr_Clear();
     }
-    if (backend_sync_keys(self, backend, number, fd, NULL) < 0) {
+    if (backend_sync_keys(self, backend, fd_object, fd, NULL) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(error);
 }
 
 void
-backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *number, int fd,
+backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *fd_object, int fd,
                            const PyObject *seen)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *present;
-    if (PyDict_GetItemRef(self->keys, number, &present) < 0 ||
-        (present == seen && backend_sync_keys(self, backend, number, fd, NULL) < 0)) {
+    if (PyDict_GetItemRef(self->keys, fd_object, &present) < 0 ||
+        (present == seen && backend_sync_keys(self, backend, fd_object, fd, NULL) < 0)) {
         PyErr_Clear();
     }
     Py_XDECREF(present);

@@ -105,10 +105,10 @@ raise_not_registered(PyObject *fileobj)
 
 /* The key of the file object that has this number: a new reference, or NULL with KeyError. */
 static PyObject *
-find_key(Selector *self, PyObject *number, PyObject *fileobj)
+find_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
 {
     PyObject *key;
-    int found = PyDict_GetItemRef(self->keys, number, &key);
+    int found = PyDict_GetItemRef(self->keys, fd_object, &key);
     if (found > 0 && !is_selector_key(self->module, key)) {
         Py_CLEAR(key);
         found = 0;
@@ -155,20 +155,20 @@ translate_exists(PyObject *fileobj, int fd)
 static int
 add_key(Selector *self, PyObject *key, uint32_t mask)
 {
-    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
+    PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
     int fd;
     Backend backend;
-    if (convert_int(number, &fd) < 0 || backend_acquire(self, &backend) < 0) {
+    if (convert_int(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return -1;
     }
     int status = backend_register(&backend, fd, mask, key);
     if (status < 0) {
         translate_exists(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
-        backend_sync_after_failure(self, &backend, number, fd, key);
+        backend_sync_after_failure(self, &backend, fd_object, fd, key);
     }
-    else if (backend_sync_keys(self, &backend, number, fd, backend.direct ? NULL : key) < 0) {
+    else if (backend_sync_keys(self, &backend, fd_object, fd, backend.direct ? NULL : key) < 0) {
         status = -1;
-        backend_undo(self, &backend, number, fd, key);
+        backend_undo(self, &backend, fd_object, fd, key);
     }
     backend_release(&backend);
     return status;
@@ -186,13 +186,13 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         convert_events(given[1], 1, given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = fileobj_fd(given[0]);
-    if (number == NULL) {
+    PyObject *fd_object = fileobj_fd(given[0]);
+    if (fd_object == NULL) {
         return NULL;
     }
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = selector_key_new(self->module, given[0], number, given[1], data);
-    Py_DECREF(number);
+    PyObject *key = selector_key_new(self->module, given[0], fd_object, given[1], data);
+    Py_DECREF(fd_object);
     if (key != NULL && add_key(self, key, mask) < 0) {
         Py_CLEAR(key);
     }
@@ -204,11 +204,11 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
 static PyObject *
 change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool keep)
 {
-    PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
+    PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
     int fd;
     int status = 0;
     Backend backend;
-    if (convert_int(number, &fd) < 0 || backend_acquire(self, &backend) < 0) {
+    if (convert_int(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
@@ -228,10 +228,10 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     PyObject *left = status == 0 ? key : old;
     /* Of what the core has dropped, the key alone can be changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = backend_sync_keys(self, &backend, number, fd, calls_kernel && backend.direct ? NULL : key);
+        status = backend_sync_keys(self, &backend, fd_object, fd, calls_kernel && backend.direct ? NULL : key);
     }
     if (status < 0) {
-        backend_undo(self, &backend, number, fd, left);
+        backend_undo(self, &backend, fd_object, fd, left);
     }
     backend_release(&backend);
     return status == 0 ? Py_NewRef(key) : NULL;
@@ -252,35 +252,35 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = fileobj_fd_or_registered(self->module, self->keys, given[0]);
-    PyObject *old = number != NULL ? find_key(self, number, given[0]) : NULL;
+    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0]);
+    PyObject *old = fd_object != NULL ? find_key(self, fd_object, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number,
+    PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), fd_object,
                                                    given[1], data)
                                 : NULL;
     PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);
-    Py_XDECREF(number);
+    Py_XDECREF(fd_object);
     return now;
 }
 
-/* Unregister what has this number; its key, a new reference. */
+/* Unregister what has this fd_object; its key, a new reference. */
 static PyObject *
-remove_key(Selector *self, PyObject *number, PyObject *fileobj)
+remove_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
 {
     int fd = -1; /* of an int that is no fd */
     Backend backend;
     if (backend_acquire(self, &backend) < 0) {
         return NULL;
     }
-    PyObject *key = backend_pop_key(self, number);
+    PyObject *key = backend_pop_key(self, fd_object);
     if (key == NULL && !PyErr_Occurred()) {
         raise_not_registered(fileobj);
     }
-    else if (key != NULL && (convert_int(number, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
-                             backend_sync_keys(self, &backend, number, fd, NULL) < 0)) {
-        backend_sync_after_failure(self, &backend, number, fd, NULL);
+    else if (key != NULL && (convert_int(fd_object, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
+                             backend_sync_keys(self, &backend, fd_object, fd, NULL) < 0)) {
+        backend_sync_after_failure(self, &backend, fd_object, fd, NULL);
         Py_CLEAR(key);
     }
     backend_release(&backend);
@@ -295,9 +295,9 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    PyObject *number = fileobj_fd_or_registered(self->module, self->keys, given[0]);
-    PyObject *key = number != NULL ? remove_key(self, number, given[0]) : NULL;
-    Py_XDECREF(number);
+    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0]);
+    PyObject *key = fd_object != NULL ? remove_key(self, fd_object, given[0]) : NULL;
+    Py_XDECREF(fd_object);
     return key;
 }
 

@@ -20,7 +20,7 @@ typedef struct {
     PyObject *backend;   /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
     Instance *instance;  /* the Epoll's, or NULL */
     bool direct;         /* the backend is the package's own Epoll, whose methods need not be called */
-    PyObject *keys;      /* `_fd_to_key`: a dict, fd number -> SelectorKey */
+    PyObject *keys;      /* `_fd_to_key`: a dict, fd fd_object -> SelectorKey */
     ModuleState *module; /* with a reference to the module object: module_state.h */
     Guard guard;         /* of the first three: no Python code runs under it */
 } Selector;
@@ -52,20 +52,20 @@ PyObject *backend_wait(Selector *self, PyObject *object, int64_t timeout);
 /* The mask that a registration asks for; 0 where it is not known. */
 uint32_t backend_mask(const Backend *backend, int fd);
 
-/* Bring the dict up to what is registered now. `number` is the int object of `fd`; `otherwise` is the key to
+/* Bring the dict up to what is registered now. `fd_object` is the int object of `fd`; `otherwise` is the key to
  * keep where nothing is registered, or NULL. 0, or -1 with an exception. */
-int backend_sync_keys(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *otherwise);
+int backend_sync_keys(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *otherwise);
 
 /* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
  * exception. */
-void backend_undo(Selector *self, const Backend *backend, PyObject *number, int fd, PyObject *key);
+void backend_undo(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *key);
 
 /* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
  * the dict: settle that, and keep the exception. */
-void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *number, int fd,
+void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *fd_object, int fd,
                                 const PyObject *seen);
 
 /* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
-PyObject *backend_pop_key(Selector *self, PyObject *number);
+PyObject *backend_pop_key(Selector *self, PyObject *fd_object);
 
 #endif

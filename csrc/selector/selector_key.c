@@ -85,13 +85,13 @@ fileobj_fd(PyObject *fileobj)
 static PyObject *
 find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
-    PyObject *found = NULL, *number, *key;
+    PyObject *found = NULL, *fd_object, *key;
     Py_ssize_t position = 0;
     Py_BEGIN_CRITICAL_SECTION(keys);
-    while (found == NULL && PyDict_Next(keys, &position, &number, &key)) {
+    while (found == NULL && PyDict_Next(keys, &position, &fd_object, &key)) {
         if (is_selector_key(module, key) && PyTuple_GET_ITEM(key, KEY_FILEOBJ) == fileobj &&
-            PyLong_Check(number)) {
-            found = Py_NewRef(number);
+            PyLong_Check(fd_object)) {
+            found = Py_NewRef(fd_object);
         }
     }
     Py_END_CRITICAL_SECTION();
@@ -104,18 +104,18 @@ find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 PyObject *
 fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
-    PyObject *number = fileobj_fd(fileobj);
-    if (number == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+    PyObject *fd_object = fileobj_fd(fileobj);
+    if (fd_object == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
-        number = find_registered_fd(module, keys, fileobj);
-        if (number == NULL && !PyErr_Occurred()) {
+        fd_object = find_registered_fd(module, keys, fileobj);
+        if (fd_object == NULL && !PyErr_Occurred()) {
             PyErr_SetRaisedException(error);
         }
         else {
             Py_XDECREF(error);
         }
     }
-    return number;
+    return fd_object;
 }
 
 PyDoc_STRVAR(use_keys_doc,
