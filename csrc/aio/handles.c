@@ -1,9 +1,9 @@
 /*
- * What a selector reports becomes one handle of the loop's, a batch, that runs the handles which wait for
- * it. In the loop's queue it stands where they would stand, and runs them in the order in which they would
- * run.
+ * The handles for the events that a selector has reported are run by one handle of the loop, a group. In the
+ * loop's queue it stands in their place, and runs them in the order in which they would run.
  *
- * A transport's reading is called without Handle._run(), which would only step into the context and call it.
+ * The read method of a transport is called without Handle._run(), which would only enter the context and call
+ * it.
  */
 #include "aio/module.h"
 
@@ -26,8 +26,8 @@ handle_attribute(const AioState *state, PyObject *handle, int index)
     return aio_slot(handle, state->handle_offsets[index]);
 }
 
-/* Tell the loop of an exception as Handle._run() would. A new reference to None; NULL for an exception that
- * is to end the loop. */
+/* Report an exception to the loop as Handle._run() would. A new reference to None; NULL for an exception that
+ * has to end the loop. */
 static PyObject *
 report_exception(const HandleGroup *self, PyObject *handle)
 {
@@ -41,7 +41,7 @@ report_exception(const HandleGroup *self, PyObject *handle)
     return result;
 }
 
-/* Leave a context without losing what is to be returned, or the exception that is set. */
+/* Leave a context, and keep the result or the exception that is set. */
 static PyObject *
 leave_context(PyObject *context, PyObject *result)
 {
@@ -56,7 +56,7 @@ leave_context(PyObject *context, PyObject *result)
     return result;
 }
 
-/* Call the reading of a transport in the context of its handle. */
+/* Call the read method of a transport in the context of its handle. */
 static PyObject *
 read_in_context(const HandleGroup *self, PyObject *handle, PyObject *transport, PyObject *context)
 {
@@ -67,7 +67,7 @@ read_in_context(const HandleGroup *self, PyObject *handle, PyObject *transport, 
     return result != NULL ? result : report_exception(self, handle);
 }
 
-/* Whether a handle does nothing else than to call a transport's reading in a context. */
+/* Whether a handle does nothing but call the read method of a transport in a context. */
 static bool
 is_reading(const AioState *state, PyObject *handle)
 {
@@ -111,8 +111,8 @@ run(const HandleGroup *self, PyObject *handle)
     return result;
 }
 
-/* What has not run stays in the loop's queue. The exception that is set goes on. No Python code runs here, in
- * which a signal's handler might raise another one that would be lost. */
+/* Put the handles that have not run back into the loop's queue. The exception that is set stays set. No
+ * Python code runs here, in which a signal handler might raise another one that would be lost. */
 static void
 keep_rest(HandleGroup *self)
 {
@@ -129,7 +129,7 @@ keep_rest(HandleGroup *self)
     PyErr_SetRaisedException(error);
 }
 
-/* Take the next handle out: a new reference, or NULL. What a handle runs may run the rest, and so may another
+/* Take the next handle out: a new reference, or NULL. A handle that runs may run the rest, and so may another
  * thread. */
 static PyObject *
 take_next(HandleGroup *self)
@@ -236,7 +236,7 @@ group_dealloc(HandleGroup *self)
     Py_DECREF(type);
 }
 
-/* What a loop asks any handle, in debug mode too. */
+/* The attributes of a handle that a loop reads, in debug mode too. */
 static PyObject *
 group_cancelled(HandleGroup *self, void *Py_UNUSED(closure))
 {
@@ -249,8 +249,8 @@ group_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
     Py_RETURN_NONE;
 }
 
-/* The handle of a key's data at `index`, 0 for reading and 1 for writing, if it waits for that and `mask`
- * tells of it; else NULL. Borrowed. */
+/* The handle of a key's data at `index`, 0 for reading and 1 for writing, if there is one and `mask` has its
+ * bit; else NULL. Borrowed. */
 static PyObject *
 waiting(PyObject *data, int index, long mask)
 {
@@ -259,7 +259,7 @@ waiting(PyObject *data, int index, long mask)
 }
 
 /* The data of an event's key, a pair of handles or None, and the event's mask; NULL, without an exception,
- * for what does not look so. Borrowed. */
+ * for an event of another form. Borrowed. */
 static PyObject *
 data_of(PyObject *event, long *mask)
 {
@@ -275,8 +275,8 @@ data_of(PyObject *event, long *mask)
     return overflow == 0 && PyTuple_Check(data) && PyTuple_GET_SIZE(data) == 2 ? data : NULL;
 }
 
-/* Take the handles that the events are for. False, without an exception, where one is cancelled, or there is
- * something else than asyncio puts there. */
+/* Collect the handles of the events. False, without an exception, if one is cancelled or anything is not as
+ * asyncio makes it. */
 static bool
 collect(HandleGroup *self, PyObject *events, Py_ssize_t count)
 {
@@ -303,7 +303,7 @@ collect(HandleGroup *self, PyObject *events, Py_ssize_t count)
     return true;
 }
 
-/* A batch with room for the handles of `count` events, and none in it. */
+/* A group with room for the handles of `count` events, and none in it. */
 static HandleGroup *
 group_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 {

@@ -1,5 +1,5 @@
-/* Where asyncio's and socket's objects have what C reads, and which of their methods it may leave_context out. What
- * was known before a failure is known after it. */
+/* Where the attributes that C reads are in the objects of asyncio and socket, and which methods of asyncio C
+ * replaces. A failure leaves the earlier layout in force. */
 #include "aio/module.h"
 #include "base/subclass.h"
 
@@ -7,7 +7,7 @@
 
 enum { MOST = 8 };
 
-/* The place of a slot that `type` has by itself; -1 with an exception. */
+/* The offset of a slot that `type` itself defines; -1 with an exception. */
 static Py_ssize_t
 offset_of(PyObject *type, const char *name)
 {
@@ -24,8 +24,8 @@ offset_of(PyObject *type, const char *name)
     return offset;
 }
 
-/* The places of slots that `type` has by itself, for at most MOST names. 0; -1 with an exception, and none is
- * written. */
+/* The offsets of slots that `type` itself defines, for at most MOST names. 0; -1 with an exception, and none
+ * is written. */
 static int
 offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
 {
@@ -48,7 +48,7 @@ clear_references(PyObject **objects, int count)
     }
 }
 
-/* asyncio's functions, of which `type` inherits them: new references. 0; -1 with an exception, and none. */
+/* asyncio's functions, as `type` inherits them: new references. 0; -1 with an exception, and none. */
 static int
 functions_of(PyObject *type, PyObject **functions)
 {
@@ -86,8 +86,7 @@ layout_read_transport(PyObject *module, PyObject *args)
     }
     Py_ssize_t closed = offset_of(socket_type, "_closed");
     if (closed < 0) {
-        /* Another class in the place of socket.socket, as eventlet puts there: its sockets are asyncio's to
-         * serve. */
+        /* Another class replaces socket.socket, as eventlet's does: its sockets are left to asyncio. */
         PyErr_Clear();
         socket_type = NULL;
     }

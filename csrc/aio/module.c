@@ -1,4 +1,5 @@
-/* The extension module pyepoll._aio: what of an asyncio transport is worth C. */
+/* The extension module pyepoll._aio: the parts of an asyncio transport and of a turn of the loop that are in
+ * C. */
 #include "aio/module.h"
 
 static AioState *
@@ -77,8 +78,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
-/* These alone make a cycle. The rest is needed for as long as there is a transport, which may still be used
- * when the module is garbage. */
+/* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
+ * the module is garbage. */
 static int
 module_clear(PyObject *module)
 {

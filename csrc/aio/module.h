@@ -1,4 +1,4 @@
-/* What one interpreter's copy of pyepoll._aio holds. */
+/* The state of pyepoll._aio in one interpreter. */
 #ifndef PYEPOLL_AIO_MODULE_H
 #define PYEPOLL_AIO_MODULE_H
 
@@ -10,7 +10,7 @@
 /* Attributes that the C paths read, as slots at a fixed place in the object. */
 enum { BUFFER, CONN_LOST, EMPTY_WAITER, EOF_WRITTEN, PROTOCOL, READ_READY_CB, SOCK, SOCK_FD, ATTRIBUTES };
 
-/* What the C paths call, and the queue that they put something in. */
+/* The names of the methods that the C paths call, and of the queue that they append to. */
 enum {
     APPENDLEFT,
     BUFFER_UPDATED,
@@ -25,7 +25,8 @@ enum {
     METHODS
 };
 
-/* asyncio's functions: two for all that C does not do, and one by which each kind of protocol is known. */
+/* asyncio's functions: two for the cases that C leaves to them, and one for each kind of protocol, to
+ * recognize it. */
 enum { READ_READY, READ_TO_BUFFER, READ_TO_PROTOCOL, WRITE, INHERITED };
 
 /* Attributes of a handle that are read, likewise. */
@@ -42,7 +43,7 @@ typedef struct {
     PyObject *methods[METHODS]; /* their names */
     Py_ssize_t offsets[ATTRIBUTES];
     Py_ssize_t handle_offsets[HANDLE_ATTRIBUTES];
-    Py_ssize_t closed_offset; /* of a socket's own word whether it is closed */
+    Py_ssize_t closed_offset; /* of the attribute that says whether a socket is closed */
     _Atomic(char *) spare;    /* where data is received, when no thread has it */
 } AioState;
 
@@ -50,25 +51,25 @@ extern PyType_Spec transport_spec;      /* transport.c */
 extern PyMethodDef transport_methods[]; /* its C paths */
 extern PyType_Spec group_spec;          /* handles.c */
 
-/* What is in a slot of an object: borrowed, NULL if it is not set. */
+/* The value of a slot of an object: borrowed, NULL if it is not set. */
 static inline PyObject *
 aio_slot(PyObject *object, Py_ssize_t offset)
 {
     return *(PyObject **)((char *)object + offset);
 }
 
-/* The reading of a transport, for who knows that it is one: transport.c. */
+/* The read method of a transport; `self` must be one: transport.c. */
 PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
 
-/* The handles that a loop is to run for what its selector reports, as a batch; None where it is not the plain
- * case: handles.c. */
+/* The handles that a loop has to run for the events of its selector, as a group; None where anything is
+ * unusual: handles.c. */
 PyObject *handles_group(PyObject *module, PyObject *args);
 
-/* Learn how a class of transports, or of handles, is laid out, and give the first the C paths: layout.c. */
+/* Read the layout of a class of transports, or of handles, and give the first its methods in C: layout.c. */
 PyObject *layout_read_transport(PyObject *module, PyObject *args);
 PyObject *layout_read_handles(PyObject *module, PyObject *type);
 
-/* The state of the module of which `type` has a base. Borrowed. */
+/* The state of the module that defined a base of `type`. Borrowed. */
 AioState *aio_state_of(PyTypeObject *type);
 
 #endif

@@ -1,12 +1,11 @@
 /*
- * The two paths of a socket transport that a server lives on: data has come, and data is to be sent at
- * once. Whatever is out of the ordinary is left to the methods of asyncio's own transport, of which ours
- * is a subclass: they see the same state, since C reads it where they keep it and never changes it.
+ * The two paths of a socket transport that a server spends its time on: data has arrived, and data is to be
+ * sent at once. All unusual cases are left to the methods of asyncio's own transport, of which ours is a
+ * subclass: they see the same state, since C reads it in their attributes and never changes it.
  *
- * The system calls are made with the GIL held: they do not block, and to let go of it costs more than a
- * short one takes. Between the reading of the fd number and the call no other code can run that would
- * close it; on a free-threaded build that is so as long as no other thread closes the socket, which
- * asyncio forbids.
+ * The system calls are made with the GIL held: they do not block, and to release it costs more than a short
+ * one takes. Between reading the fd and the call no other code can run that would close it; on a
+ * free-threaded build that holds as long as no other thread closes the socket, which asyncio forbids.
  */
 #include "aio/module.h"
 
@@ -26,7 +25,7 @@ attribute(const AioState *state, PyObject *self, int index)
     return aio_slot(self, state->offsets[index]);
 }
 
-/* A number from 0 to INT_MAX; -1 for what is none. Sets no exception. */
+/* The value of an int from 0 to INT_MAX; -1 for anything else. Sets no exception. */
 static int
 number_of(PyObject *object)
 {
@@ -36,15 +35,15 @@ number_of(PyObject *object)
     return overflow == 0 && number >= 0 && number <= INT_MAX ? (int)number : -1;
 }
 
-/* Whether the transport has lost its connection, or there is no telling. */
+/* Whether the transport has lost its connection, or may have. */
 static bool
 has_lost(const AioState *state, PyObject *self)
 {
     return number_of(attribute(state, self, CONN_LOST)) != 0;
 }
 
-/* The number of the transport's socket, if C may use it: it is open, and no subclass that may have methods of
- * its own. -1 otherwise. */
+/* The fd of the transport's socket, if C may use it: the socket is open, and not of a subclass, which may
+ * have methods of its own. -1 otherwise. */
 static int
 open_fd(const AioState *state, PyObject *self)
 {
@@ -55,7 +54,7 @@ open_fd(const AioState *state, PyObject *self)
                : -1;
 }
 
-/* None for a result that nobody needs; it takes over the reference. */
+/* None in place of a result that is not needed; takes over the reference. */
 static PyObject *
 none_for(PyObject *result)
 {
@@ -66,7 +65,7 @@ none_for(PyObject *result)
     Py_RETURN_NONE;
 }
 
-/* Let the transport treat the exception that is set as asyncio does, which ends the connection. */
+/* Handle the exception that is set as asyncio does: it ends the connection. */
 static PyObject *
 fatal_error(const AioState *state, PyObject *self, const char *message)
 {
@@ -85,7 +84,7 @@ would_block(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
-/* What became of one recv() or send(). */
+/* The result of one recv() or send(). */
 typedef struct {
     ssize_t count; /* of recv(), 0 is the end of the stream */
     int error;     /* where `count` is below 0 */
@@ -98,7 +97,7 @@ receive(int fd, void *buffer, size_t size)
     return (IoResult){count, errno};
 }
 
-/* What follows when a recv() has brought nothing. */
+/* Handle a recv() that returned no data. */
 static PyObject *
 nothing_received(const AioState *state, PyObject *self, IoResult received)
 {
@@ -113,7 +112,7 @@ nothing_received(const AioState *state, PyObject *self, IoResult received)
     return fatal_error(state, self, "Fatal read error on socket transport");
 }
 
-/* Receive into the buffer that all transports share, and hand on a copy of the right size. */
+/* Receive into the buffer that all transports share, and pass on a copy of the right size. */
 static PyObject *
 read_to_protocol(AioState *state, PyObject *self, PyObject *protocol, int fd)
 {
@@ -172,8 +171,7 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
         return fatal_error(state, self, "Fatal read error on socket transport");
     }
     Py_DECREF(buffer);
-    /* Python code has run: the socket may be closed by now, its number another file's, and the protocol may
-     * be another. */
+    /* Python code has run: the socket may be closed, its fd reused, and the protocol replaced. */
     int fd = -1;
     Py_BEGIN_CRITICAL_SECTION(self);
     fd = open_fd(state, self);
@@ -192,8 +190,8 @@ read_to_buffer(AioState *state, PyObject *self, PyObject *protocol, int Py_UNUSE
 
 typedef PyObject *(*Reader)(AioState *, PyObject *, PyObject *, int);
 
-/* How to read for the protocol that the transport has, or NULL. asyncio keeps a method of the transport in
- * _read_ready_cb, and which one it is tells. */
+/* The reader for the protocol of the transport, or NULL. asyncio keeps a method of the transport in
+ * _read_ready_cb: it shows the kind of protocol. */
 static Reader
 reader_for(const AioState *state, PyObject *self)
 {
@@ -233,7 +231,7 @@ transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
-/* Whether a lost connection comes with SIGPIPE is for the program to say: Python itself ignores it. */
+/* Whether a lost connection raises SIGPIPE is up to the program: Python itself ignores it. */
 static IoResult
 send_some(int fd, const char *data, Py_ssize_t size)
 {
@@ -267,7 +265,7 @@ rest_of(PyObject *data, ssize_t sent)
     return rest;
 }
 
-/* Where the transport may send at once, as nothing is in its way; -1 otherwise. */
+/* The fd, if the transport may send at once because nothing is waiting to be sent; -1 otherwise. */
 static int
 fd_to_send(const AioState *state, PyObject *self)
 {
@@ -325,7 +323,7 @@ transport_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
     if (count == 1 && names == NULL) {
         return write_data(state, self, args[0]);
     }
-    /* By name, or wrongly. */
+    /* Given by keyword, or wrong. */
     PyObject *method = PyMethod_New(state->inherited[WRITE], self);
     PyObject *result = method != NULL ? PyObject_Vectorcall(method, args, (size_t)count, names) : NULL;
     Py_XDECREF(method);
@@ -334,8 +332,7 @@ transport_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
-/* Not of the base: the interpreter calls a method by a short cut when the object's type is the one that the
- * method was made for. */
+/* Copied into the subclass: see base/subclass.h. */
 PyMethodDef transport_methods[] = {
     {"_read_ready", transport_read_ready, METH_NOARGS, read_ready_doc},
     {"write", FAST(transport_write), write_doc},

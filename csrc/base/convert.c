@@ -234,7 +234,8 @@ convert_float_timeout(double seconds, int64_t minus_one, int64_t *timeout)
     return 0;
 }
 
-/* Whether __float__ is all that makes an object a number: neither a float nor an int, nor usable as an int. */
+/* Whether __float__ is all that makes an object a number: neither a float nor an int, nor usable as an
+ * int. */
 static bool
 is_real_only(PyObject *object)
 {

@@ -125,7 +125,8 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
     }
 }
 
-/* The cause of a failed epoll_ctl, as far as it is known; an empty text where the system's message is enough. */
+/* The cause of a failed epoll_ctl, as far as it is known; an empty text where the system's message is
+ * enough. */
 static void
 explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t size)
 {

@@ -16,7 +16,8 @@
  * - tp_traverse visits it. Clearing such objects need not break a cycle through the module, since clearing
  *   the module (m_clear and its dict) drops every reference that the module has;
  * - after m_clear the members are NULL, and code of the objects may still run, from a finalizer or a weak
- *   reference's callback. Code that reads a member there checks for NULL; module_type() makes it an exception.
+ *   reference's callback. Code that reads a member there checks for NULL; module_type() makes it an
+ *   exception.
  */
 typedef struct {
     PyObject *object; /* the module itself, borrowed */

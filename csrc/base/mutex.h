@@ -1,8 +1,8 @@
 /*
  * The one lock of the extension: a futex, the same on every CPython and every C library. It is not handed
- * over: the first thread to try when it is free gets it, so a thread that changes registrations in a loop does
- * not pay for a context switch each time. In a forked copy, a mutex held by a thread of the parent is free,
- * because the futex word also contains the number of the process.
+ * over: the first thread to try when it is free gets it, so a thread that changes registrations in a loop
+ * does not pay for a context switch each time. In a forked copy, a mutex held by a thread of the parent is
+ * free, because the futex word also contains the number of the process.
  *
  *   word: 0 free; otherwise fork_epoch() << 2 | WAITERS? | LOCKED
  *

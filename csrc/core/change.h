@@ -6,8 +6,8 @@
  *   epoll_ctl()                           make the same change in the kernel's list
  *   change_complete() or change_undo()    complete the change, or take it back where the kernel refuses it
  *
- * While a change is under way, its slot has a time that the clock has yet to reach: whether an event that fits
- * no registration is stale is not settled until then. See core/repair/stale.h.
+ * While a change is under way, its slot has a time that the clock has yet to reach: whether an event that
+ * fits no registration is stale is not settled until then. See core/repair/stale.h.
  */
 #ifndef PYEPOLL_CHANGE_H
 #define PYEPOLL_CHANGE_H

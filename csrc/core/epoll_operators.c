@@ -1,5 +1,5 @@
-/* The operators of the package's subclass of Epoll, with docstrings of their own: CPython's text for a slot is
- * the same for every type, "Implement iter(self)." */
+/* The operators of the package's subclass of Epoll, with docstrings of their own: CPython's text for a slot
+ * is the same for every type, "Implement iter(self)." */
 #include "base/subclass.h"
 #include "core/epoll.h"
 
@@ -56,8 +56,8 @@ describe(int i, const struct wrapperbase *builtin)
     return &described[i];
 }
 
-/* Give a subclass the operators with our docstrings. A method in C would be simpler, but the interpreter would
- * call it instead of the slot; a descriptor of the slot leaves the slot alone. */
+/* Give a subclass the operators with our docstrings. A method in C would be simpler, but the interpreter
+ * would call it instead of the slot; a descriptor of the slot leaves the slot alone. */
 static int
 copy_operators(PyObject *type)
 {

@@ -1,6 +1,6 @@
 /*
- * The front: the epoll that owns the fd returned by fileno(). It watches the kernel instance and nothing else,
- * so it is readable when the instance has ready events.
+ * The front: the epoll that owns the fd returned by fileno(). It watches the kernel instance and nothing
+ * else, so it is readable when the instance has ready events.
  *
  * A rebuild replaces the kernel instance. A watcher of an epoll (an Epoll, a select.epoll, an asyncio loop,
  * another interpreter or process) watches one kernel file, and would be left with the old instance. Watchers

@@ -220,7 +220,8 @@ add_always_ready_or_make_room(Instance *self, int epfd, bool closed)
     }
     int error = add_always_ready(always_ready_fd, epfd);
     if (error == ENOSPC && closed) {
-        /* The limit of this user's watches is reached. A closed instance removes its own, which makes room. */
+        /* The limit of this user's watches is reached. A closed instance removes its own, which makes
+         * room. */
         WakeTarget target = {always_ready_fd, epfd};
         fdinfo_each(epfd, false, add_in_place_of_entry, &target);
         error = add_always_ready(always_ready_fd, epfd);

@@ -3,9 +3,9 @@
  * users. An Epoll is a handle on an Instance; fromfd makes a second handle on the same. This file has its
  * state, its locks, entering, leaving and closing. Repairs are in core/repair/.
  *
- * Fds. `epfd` is the kernel instance, and private: fileno() returns the fd of the front, an epoll that watches
- * the instance and that no repair ever replaces (core/front.h). Until fileno() is first called there is no
- * front, and `epfd` is the fd that the front will take over.
+ * Fds. `epfd` is the kernel instance, and private: fileno() returns the fd of the front, an epoll that
+ * watches the instance and that no repair ever replaces (core/front.h). Until fileno() is first called there
+ * is no front, and `epfd` is the fd that the front will take over.
  *
  * Locks.
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python

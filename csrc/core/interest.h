@@ -1,6 +1,6 @@
 /*
- * The interest list: the registrations of an instance, by fd. Plain data with its own operations; nothing here
- * makes a system call or takes a lock.
+ * The interest list: the registrations of an instance, by fd. Plain data with its own operations; nothing
+ * here makes a system call or takes a lock.
  *
  * The kernel's list is keyed by (fd, open file description). It looks the file up by fd at each epoll_ctl,
  * and drops an entry only when the last duplicate of the file has been closed, in every process. So closing a

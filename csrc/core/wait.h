@@ -1,5 +1,5 @@
-/* One blocking wait: fill a batch, run the handlers of signals, and go on to the deadline where only stale events
- * came. */
+/* One blocking wait: fill a batch, run the handlers of signals, and go on to the deadline where only stale
+ * events came. */
 #ifndef PYEPOLL_WAIT_H
 #define PYEPOLL_WAIT_H
 

@@ -30,7 +30,7 @@ backend_acquire(Selector *self, Backend *backend)
     return 0;
 }
 
-/* 0, or -1 with an exception, for what a call on the instance says. */
+/* 0, or -1 with an exception, for the status of a call on the instance. */
 static int
 raise_if_closed(int status)
 {
@@ -40,7 +40,7 @@ raise_if_closed(int status)
     return status == 0 ? 0 : -1;
 }
 
-/* The same for what a method of another backend returned. */
+/* The same for the result of a method of another backend. */
 static int
 check_result(PyObject *result)
 {
@@ -95,7 +95,7 @@ backend_mask(const Backend *backend, int fd)
     return mask;
 }
 
-/* What a registration has for data: a new reference, or NULL without an exception. */
+/* The data of a registration: a new reference, or NULL without an exception. */
 static PyObject *
 registered_data(const Backend *backend, int fd)
 {
@@ -109,7 +109,7 @@ registered_data(const Backend *backend, int fd)
     return data;
 }
 
-/* Put `key` into the dict, or for NULL take out what is there. 0, or -1 with an exception. */
+/* Put `key` into the dict; if it is NULL, remove the present key. 0, or -1 with an exception. */
 static int
 put_key(Selector *self, PyObject *fd_object, PyObject *key)
 {
@@ -117,14 +117,14 @@ put_key(Selector *self, PyObject *fd_object, PyObject *key)
     int status = PyDict_GetItemRef(self->keys, fd_object, &before);
     if (status >= 0 && key != before) {
         status = key != NULL ? PyDict_SetItem(self->keys, fd_object, key)
-                             : PyDict_Pop(self->keys, fd_object, NULL); /* gone by now is as good */
+                             : PyDict_Pop(self->keys, fd_object, NULL); /* may be gone already */
     }
     Py_XDECREF(before);
     return status < 0 ? -1 : 0;
 }
 
 /* A thread that was late with its write to the dict finds, when it looks again, that the registration is
- * another, and writes that. So the last write of all is of what is registered:
+ * another, and writes that. So the last write of all is that of the present registration:
  *
  *     one                         other
  *     reads registration A
@@ -160,7 +160,7 @@ backend_pop_key(Selector *self, PyObject *fd_object)
     return found && PyDict_Pop(self->keys, fd_object, &key) > 0 ? key : NULL;
 }
 
-/* Unregister `key`, but nothing that another call has registered since. 0, or -1 with an exception. */
+/* Unregister `key`, unless another call has replaced it. 0, or -1 with an exception. */
 static int
 unregister_only(Selector *self, const Backend *backend, int fd, const PyObject *key)
 {
@@ -200,7 +200,7 @@ backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *fd_
     PyErr_SetRaisedException(error);
 }
 
-/* Ask a backend whose poll is not the package's. */
+/* Call poll() of a backend that is not the package's. */
 static PyObject *
 call_poll(PyObject *backend, PyObject *object, int64_t timeout)
 {
@@ -218,7 +218,8 @@ call_poll(PyObject *backend, PyObject *object, int64_t timeout)
     return list;
 }
 
-/* The package's Epoll is waited on without a word to the object, which may go meanwhile. */
+/* Wait on the instance of the package's Epoll. The object itself is not used: it may be deallocated
+ * meanwhile. */
 static PyObject *
 wait_on(Instance *instance, int64_t timeout)
 {

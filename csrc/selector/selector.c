@@ -10,7 +10,7 @@
 #include <structmember.h>
 #include <sys/epoll.h>
 
-static const uint32_t plain_bits = EPOLLIN | EPOLLOUT; /* what `events` stands for */
+static const uint32_t plain_bits = EPOLLIN | EPOLLOUT; /* the bits for `events` */
 
 static PyObject *
 selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -103,7 +103,7 @@ raise_not_registered(PyObject *fileobj)
     PyErr_Format(PyExc_KeyError, "%R is not registered", fileobj);
 }
 
-/* The key of the file object that has this number: a new reference, or NULL with KeyError. */
+/* The key for this fd: a new reference, or NULL with KeyError. */
 static PyObject *
 find_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
 {
@@ -119,7 +119,7 @@ find_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
     return key;
 }
 
-/* The events of selectors and more bits of epoll's to a mask; `events` may not be below `least`. */
+/* The events of selectors, and further epoll bits (`flags`), to a mask; `events` must be at least `least`. */
 static int
 convert_events(PyObject *events, long least, PyObject *flags, uint32_t *mask)
 {
@@ -141,7 +141,7 @@ convert_events(PyObject *events, long least, PyObject *flags, uint32_t *mask)
     return 0;
 }
 
-/* The core has refused: an OSError says what, but for one that selectors have a KeyError for. */
+/* The backend has refused: an OSError, except for FileExistsError, for which selectors raise KeyError. */
 static void
 translate_exists(PyObject *fileobj, int fd)
 {
@@ -151,7 +151,7 @@ translate_exists(PyObject *fileobj, int fd)
     }
 }
 
-/* Register a key under its number. 0, or -1 with an exception. */
+/* Register a key. 0, or -1 with an exception. */
 static int
 add_key(Selector *self, PyObject *key, uint32_t mask)
 {
@@ -199,8 +199,9 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     return key;
 }
 
-/* Put `key` in the place of `old`; where they are the same, leave that. What is registered now, a new
- * reference; NULL with an exception, and then neither is. `keep` leaves the bits of epoll's as they are. */
+/* Replace `old` by `key`; keep `old` where the two are the same. The key that is registered now, a new
+ * reference; NULL with an exception, and then neither is registered. `keep` leaves the other epoll bits as
+ * they are. */
 static PyObject *
 change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool keep)
 {
@@ -213,7 +214,7 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
     }
     uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
     mask |= keep ? more : 0;
-    /* Told again, the kernel reports an edge again, and arms a spent one-shot. */
+    /* A system call also where nothing changes: it reports an edge again and arms a disarmed one-shot. */
     bool calls_kernel = selector_key_asked(self->module, old) != selector_key_asked(self->module, key) ||
                         more != (mask & ~plain_bits) || (mask & (EPOLLET | EPOLLONESHOT)) != 0;
     if (calls_kernel) {
@@ -226,9 +227,10 @@ change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool kee
         status = backend_replace(&backend, fd, key);
     }
     PyObject *left = status == 0 ? key : old;
-    /* Of what the core has dropped, the key alone can be changed, as in selectors. */
+    /* Where the core has given up the registration, the key alone is changed, as in selectors. */
     if (status == 0 && key != old) {
-        status = backend_sync_keys(self, &backend, fd_object, fd, calls_kernel && backend.direct ? NULL : key);
+        status = backend_sync_keys(self, &backend, fd_object, fd,
+                                   calls_kernel && backend.direct ? NULL : key);
     }
     if (status < 0) {
         backend_undo(self, &backend, fd_object, fd, left);
@@ -255,8 +257,8 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0]);
     PyObject *old = fd_object != NULL ? find_key(self, fd_object, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
-    PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), fd_object,
-                                                   given[1], data)
+    PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ),
+                                                   fd_object, given[1], data)
                                 : NULL;
     PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
     Py_XDECREF(key);
@@ -265,11 +267,11 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     return now;
 }
 
-/* Unregister what has this fd_object; its key, a new reference. */
+/* Unregister an fd; its key, a new reference. */
 static PyObject *
 remove_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
 {
-    int fd = -1; /* of an int that is no fd */
+    int fd = -1; /* for an int that is not an fd */
     Backend backend;
     if (backend_acquire(self, &backend) < 0) {
         return NULL;

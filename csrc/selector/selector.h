@@ -1,10 +1,10 @@
-/* A Selector: what selectors.EpollSelector does, on an Epoll whose data are the SelectorKeys.
+/* A Selector: the methods of selectors.EpollSelector, on an Epoll whose data are the SelectorKeys.
  *
  * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in
- * `_fd_to_key`, which keeps it until it is unregistered, whatever became of the file. After each change of
- * its own a call brings the dict up to the registration as it is then, without a lock, as a key in the dict
- * may have Python code of its own; so, whoever was first to tell the kernel, the two agree once all calls
- * have returned. */
+ * `_fd_to_key`, which keeps it until it is unregistered, even if the file has been closed. After each change,
+ * a call sets the dict to the present registration. It takes no lock for that, because a key in the dict may
+ * run Python code. The two agree once all calls have returned, in whatever order the calls reached the
+ * kernel. */
 #ifndef PYEPOLL_SELECTOR_H
 #define PYEPOLL_SELECTOR_H
 
@@ -17,15 +17,15 @@ extern PyMethodDef own_methods_functions[]; /* own_methods.c */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *backend;   /* `_selector`: an Epoll, or what stands in for one; NULL until it is set */
+    PyObject *backend;   /* `_selector`: an Epoll, or a replacement for one; NULL until it is set */
     Instance *instance;  /* the Epoll's, or NULL */
     bool direct;         /* the backend is the package's own Epoll, whose methods need not be called */
-    PyObject *keys;      /* `_fd_to_key`: a dict, fd fd_object -> SelectorKey */
+    PyObject *keys;      /* `_fd_to_key`: a dict, fd -> SelectorKey */
     ModuleState *module; /* with a reference to the module object: module_state.h */
     Guard guard;         /* of the first three: no Python code runs under it */
 } Selector;
 
-/* What a call is about to use, with references of its own: `_selector` may be replaced meanwhile. */
+/* The backend that a call uses, with references of its own: `_selector` may be replaced meanwhile. */
 typedef struct {
     PyObject *object;
     Instance *instance;
@@ -36,32 +36,34 @@ typedef struct {
 int backend_acquire(Selector *self, Backend *backend);
 void backend_release(Backend *backend);
 
-/* What an Epoll's methods do. 0, or -1 with an exception. */
+/* As the methods of Epoll. 0, or -1 with an exception. */
 int backend_register(const Backend *backend, int fd, uint32_t mask, PyObject *key);
 int backend_modify(const Backend *backend, int fd, uint32_t mask, PyObject *key);
 
-/* Change the key alone, without a word to the kernel. */
+/* Change only the key, without a system call. */
 int backend_replace(const Backend *backend, int fd, PyObject *key);
 
-/* An OSError is none: what the kernel refuses is forgotten all the same. */
+/* Ignores OSError: the registration is removed even if the kernel refuses. 0, or -1 with another
+ * exception. */
 int backend_unregister(const Backend *backend, int fd);
 
-/* The list of what select is to return. A new reference; `object` is the timeout as it was given. */
+/* The list that select returns. A new reference; `object` is the timeout as the caller gave it. */
 PyObject *backend_wait(Selector *self, PyObject *object, int64_t timeout);
 
 /* The mask that a registration asks for; 0 where it is not known. */
 uint32_t backend_mask(const Backend *backend, int fd);
 
-/* Bring the dict up to what is registered now. `fd_object` is the int object of `fd`; `otherwise` is the key to
+/* Set the dict to the present registration. `fd_object` is the int object of `fd`; `otherwise` is the key to
  * keep where nothing is registered, or NULL. 0, or -1 with an exception. */
-int backend_sync_keys(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *otherwise);
+int backend_sync_keys(Selector *self, const Backend *backend, PyObject *fd_object, int fd,
+                      PyObject *otherwise);
 
-/* A change has failed that left `key` registered: forget it, unless something else is by now, and keep the
- * exception. */
+/* After a failed change that left `key` registered: unregister it, unless it has been replaced meanwhile, and
+ * keep the exception. */
 void backend_undo(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *key);
 
-/* A change has failed, of which another call may have seen the beginning, and left `seen` (NULL: nothing) in
- * the dict: settle that, and keep the exception. */
+/* After a failed change that left `seen` (NULL: nothing) in the dict, and whose beginning another call may
+ * have seen: synchronize the dict, and keep the exception. */
 void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *fd_object, int fd,
                                 const PyObject *seen);
 

@@ -11,7 +11,7 @@ selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyO
         PyErr_SetString(PyExc_RuntimeError, "import pyepoll, which says what a key is");
         return NULL;
     }
-    /* What SelectorKey._make does: a tuple of the type, without its __new__ in Python. */
+    /* As SelectorKey._make: a tuple of the type, without its __new__ in Python. */
     PyObject *items = PyTuple_Pack(KEY_SIZE, fileobj, fd, events, data);
     PyObject *args = items != NULL ? PyTuple_Pack(1, items) : NULL;
     PyObject *key = args != NULL ? PyTuple_Type.tp_new(module->package.selector_key, args, NULL) : NULL;
@@ -32,15 +32,16 @@ selector_key_asked(const ModuleState *module, PyObject *key)
     return overflow == 0 && (asked & ~(EVENT_READ | EVENT_WRITE)) == 0 ? (int)asked : NO_KEY;
 }
 
-/* As selectors has it: what is neither plain reading nor plain writing, an error say, is both. The bits that
- * only who asks for them gets are one of the two. */
+/* The events of selectors for an event mask. As in selectors, an event that is neither plain reading nor
+ * plain writing, such as an error, is both. The bits that are reported only on request are one of the two. */
 static int
 reported_events(int asked, uint32_t events)
 {
     const uint32_t reads = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLRDNORM | EPOLLRDBAND;
     const uint32_t writes = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
     int happened = ((events & ~writes) != 0 ? EVENT_READ : 0) | ((events & ~reads) != 0 ? EVENT_WRITE : 0);
-    /* A writer that asked for the end of the stream too is told of it, with the only word that it knows. */
+    /* A key for EVENT_WRITE that asked for the end of the stream gets it as EVENT_WRITE: all that it asks
+     * for. */
     return (happened & asked) != 0 ? happened & asked : asked;
 }
 
@@ -67,7 +68,7 @@ fileobj_fd(PyObject *fileobj)
         if (overflow < 0 || (overflow == 0 && fd < 0)) {
             return raise_invalid("file descriptor", fileobj);
         }
-        /* An int itself, which has no Python code that a look-up would run: int.__int__(fileobj). */
+        /* An exact int, which has no Python code that a look-up would run: int.__int__(fileobj). */
         return PyLong_Type.tp_as_number->nb_int(fileobj);
     }
     int fd;
@@ -80,7 +81,7 @@ fileobj_fd(PyObject *fileobj)
                : NULL;
 }
 
-/* The number under which a file object is among the keys, an int itself: a new reference, or NULL without an
+/* The fd under which a file object is in `keys`, an exact int: a new reference, or NULL without an
  * exception. */
 static PyObject *
 find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)

@@ -9,7 +9,7 @@
 
 extern PyMethodDef selector_key_functions[];
 
-/* The events that selectors know. */
+/* The events of selectors. */
 enum { EVENT_READ = 1, EVENT_WRITE = 2 };
 
 enum { KEY_FILEOBJ, KEY_FD, KEY_EVENTS, KEY_DATA, KEY_SIZE };
@@ -24,7 +24,7 @@ is_selector_key(const ModuleState *module, PyObject *object)
 PyObject *selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events,
                            PyObject *data);
 
-/* EVENT_READ | EVENT_WRITE, as `key` asked for them. NO_KEY where it is no key with such events. */
+/* EVENT_READ | EVENT_WRITE, as in `key`. NO_KEY if it is not a key with such events. */
 enum { NO_KEY = -1 };
 int selector_key_asked(const ModuleState *module, PyObject *key);
 
@@ -32,10 +32,10 @@ int selector_key_asked(const ModuleState *module, PyObject *key);
  * for; for other data, the Event. */
 PyObject *selector_key_make_events(ModuleState *module, uint32_t events, PyObject *data);
 
-/* The fd number of a file object, of no subclass of int, or NULL with ValueError where it has none. */
+/* The fd of a file object, as an exact int; NULL with ValueError where it has none. A new reference. */
 PyObject *fileobj_fd(PyObject *fileobj);
 
-/* The same, but one that is closed by now is looked for among `keys`, a dict of keys by fd number. */
+/* The same, but for a closed file object its fd is looked up in `keys`, a dict of keys by fd. */
 PyObject *fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Replace the kernel instance by a second one: to drop stale registrations, which no epoll_ctl can remove, and
- * to give a forked copy an instance of its own.
+ * Replace the kernel instance by a second one: to drop stale registrations, which no epoll_ctl can remove,
+ * and to give a forked copy an instance of its own.
  *
  * The new instance is filled from our list, so stale registrations stay behind. Only the kernel knows which
  * one-shots have fired, so that is read from it. All waiters have left the old instance before it is read, so

@@ -1,7 +1,8 @@
 /*
- * Repairs, where instance_enter() returns NEEDS_REPAIR. Two things can be wrong with a kernel instance. It has a
- * stale registration that reports events and that no epoll_ctl can remove; or, in a child after fork(), it is
- * the parent's. The answer to both is another kernel instance, filled from our interest list: rebuild.h.
+ * Repairs, where instance_enter() returns NEEDS_REPAIR. Two things can be wrong with a kernel instance. It
+ * has a stale registration that reports events and that no epoll_ctl can remove; or, in a child after fork(),
+ * it is the parent's. The answer to both is another kernel instance, filled from our interest list:
+ * rebuild.h.
  *
  * A repair is made by the thread that wants to use the instance. It holds no lock when the repair begins.
  */

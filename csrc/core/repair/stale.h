@@ -24,8 +24,8 @@
  * While the change is under way, neither is settled: if the kernel refuses it, the event fits after all. Then
  * stale_classify() waits for the ctl lock and looks again.
  *
- * The rule holds for epoll data that were made here. In a foreign instance, events with others' epoll data are
- * delivered.
+ * The rule holds for epoll data that were made here. In a foreign instance, events with others' epoll data
+ * are delivered.
  */
 #ifndef PYEPOLL_STALE_H
 #define PYEPOLL_STALE_H
