@@ -146,8 +146,8 @@ take_next(HandleGroup *self)
 
 PyDoc_STRVAR(run_doc,
 "_run($self, /)\n--\n\n"
-"Run the handles that have not run yet and are not cancelled. What SystemExit or KeyboardInterrupt leaves\n"
-"over goes back to the loop.");
+"Run the handles that have not run yet and are not cancelled. After SystemExit or KeyboardInterrupt, the\n"
+"rest goes back to the loop.");
 
 static PyObject *
 group_run(HandleGroup *self, PyObject *Py_UNUSED(ignored))
@@ -365,7 +365,7 @@ static PyGetSetDef group_getset[] = {
 };
 
 PyDoc_STRVAR(group_doc,
-"The handles that wait for what the selector has reported, as one of the loop's own.");
+"The handles for the events that the selector has reported, as one handle of the loop.");
 
 static PyType_Slot group_slots[] = {
     {Py_tp_doc,      (void *)group_doc},

@@ -207,7 +207,7 @@ reader_for(const AioState *state, PyObject *self)
 
 PyDoc_STRVAR(read_ready_doc,
 "_read_ready($self, /)\n--\n\n"
-"The socket is readable: receive once, and tell the protocol.");
+"The socket is readable: receive once, and pass the data to the protocol.");
 
 PyObject *
 transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -288,7 +288,7 @@ fd_to_send(const AioState *state, PyObject *self)
 
 PyDoc_STRVAR(write_doc,
 "write($self, /, data)\n--\n\n"
-"Send data, or keep what the socket does not take now and send it when it can.\n\n"
+"Send data; keep the part that the socket does not accept now, and send it later.\n\n"
 "data: bytes, bytearray or memoryview. Raises TypeError for anything else, and RuntimeError after\n"
 "write_eof() and while loop.sendfile() is at work. See asyncio.WriteTransport.write().");
 

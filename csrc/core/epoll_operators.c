@@ -9,9 +9,9 @@ PyDoc_STRVAR(iter_doc,
 "__iter__($self, /)\n--\n\n"
 "Wait for events and hand them out indefinitely as (data, events): for data, events in ep.\n\n"
 "Each event is checked when it is handed out, as in wait(). The loop has no timeout; it ends when the epoll\n"
-"is closed, by any thread. When the iterator is dropped, edges and one-shots that it fetched and did not\n"
-"hand out are armed again.\n\n"
-"Raises ValueError when the object is closed; from the loop, what a signal handler raises, and OSError when\n"
+"is closed, by any thread. If the iterator is dropped, edges and one-shots that it fetched and did not hand\n"
+"out are armed again.\n\n"
+"Raises ValueError if the object is closed; during the loop, exceptions of signal handlers, and OSError if\n"
 "epoll_wait fails.");
 
 PyDoc_STRVAR(len_doc,

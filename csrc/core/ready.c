@@ -263,8 +263,8 @@ ready_dealloc(Ready *self)
 
 PyDoc_STRVAR(ready_doc,
 "Ready events, as (data, events) pairs; made by Epoll.wait() and iter(Epoll).\n\n"
-"Each event is checked when it is handed out: one whose registration has gone is passed over. What\n"
-"an iterator has fetched and not handed out when it is dropped is reported again.");
+"Each event is checked when it is handed out: it is skipped if its registration has gone. Events that an\n"
+"iterator has fetched and not handed out when it is dropped are reported again.");
 
 static PyType_Slot ready_slots[] = {
     {Py_tp_doc,      (void *)ready_doc},

@@ -5,7 +5,7 @@
 
 PyDoc_STRVAR(use_events_doc,
 "_use_events($module, event, /)\n--\n\n"
-"Let event(mask) make what a wait yields for the events; until then they are ints.");
+"Let waits yield event(mask) for an event mask; until this call they yield ints.");
 
 static PyObject *
 use_events(PyObject *module, PyObject *event_class)
@@ -22,12 +22,12 @@ use_events(PyObject *module, PyObject *event_class)
 
 PyDoc_STRVAR(use_pwait2_doc,
 "use_pwait2($module, use, /)\n--\n\n"
-"Let waits use the system call epoll_pwait2 or, for a false value, do without it; return the old value.\n\n"
-"Without it, timeouts are rounded up to the millisecond and nothing else changes. The setting is the whole\n"
-"process's. pyepoll turns it off by itself when the call is missing or answered with an error; a program\n"
-"that a seccomp filter would kill for the call turns it off before its first wait, with this function or\n"
-"with the environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the\n"
-"call in any case. Raises what bool(use) raises. See epoll_pwait2(2), Linux 5.11.");
+"Let waits use the system call epoll_pwait2, or avoid it if use is false; return the old value.\n\n"
+"Without it, timeouts are rounded up to the millisecond; nothing else changes. The setting applies to the\n"
+"whole process. pyepoll turns it off by itself if the call is missing or fails. If a seccomp filter would\n"
+"kill the program for the call, turn it off before the first wait, with this function or with the\n"
+"environment variable PYEPOLL_NO_PWAIT2=1, which is read at import. raw.epoll_pwait2 makes the call in any\n"
+"case. Raises the exceptions of bool(use). See epoll_pwait2(2), Linux 5.11.");
 
 static PyObject *
 use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)

@@ -76,9 +76,9 @@ make_readable(int fd)
 
 PyDoc_STRVAR(wake_doc,
 "wake($self, /)\n--\n\n"
-"Make the waker readable: whoever watches it wakes. From any thread, and from a signal handler.\n\n"
-"Wakes that nobody has seen yet are one. Never blocks; does nothing once the waker is closed.\n\n"
-"Raises OSError: EBADF when somebody else has closed the fd number. See eventfd(2).");
+"Make the waker readable: this wakes the epolls that watch it. From any thread and any signal handler.\n\n"
+"Several calls before the waker is seen count as one. Never blocks; does nothing if the waker is closed.\n\n"
+"Raises OSError: EBADF if the fd has been closed elsewhere. See eventfd(2).");
 
 static PyObject *
 waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
@@ -93,9 +93,9 @@ waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(clear_doc,
 "clear($self, /)\n--\n\n"
 "Make the waker unreadable again, and return whether it was readable.\n\n"
-"Needed when it is watched level-triggered; with Event.ET each wake is reported without it. Clear\n"
-"before looking for what the wake was for, so that none is missed.\n\n"
-"Raises ValueError when the waker is closed; OSError: EBADF as wake. See eventfd(2).");
+"Needed if the waker is watched level-triggered; with Event.ET each wake is reported without it. Clear the\n"
+"waker before you look for the work that the wake announces, so that none is missed.\n\n"
+"Raises ValueError if the waker is closed; OSError: EBADF as wake. See eventfd(2).");
 
 static PyObject *
 waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
@@ -114,7 +114,7 @@ waker_clear(Waker *self, PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
-"Return the fd number of the eventfd. Raises ValueError when the waker is closed.");
+"Return the fd of the eventfd. Raises ValueError if the waker is closed.");
 
 static PyObject *
 waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
@@ -129,7 +129,7 @@ waker_fileno(Waker *self, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Close the eventfd; a second close does nothing. Unregister the waker first: see epoll(7), question 6.\n\n"
-"Raises OSError: EBADF when somebody else has closed the fd number.");
+"Raises OSError: EBADF if the fd has been closed elsewhere.");
 
 static PyObject *
 waker_close(Waker *self, PyObject *Py_UNUSED(ignored))
@@ -159,7 +159,7 @@ waker_closed(Waker *self, void *Py_UNUSED(closure))
 
 PyDoc_STRVAR(enter_doc,
 "__enter__($self, /)\n--\n\n"
-"Return the object itself. Raises ValueError when the waker is closed.");
+"Return the object itself. Raises ValueError if the waker is closed.");
 
 static PyObject *
 waker_enter(Waker *self, PyObject *Py_UNUSED(ignored))
@@ -211,9 +211,9 @@ PyDoc_STRVAR(waker_doc,
 "Waker()\n--\n\n"
 "Wakes a wait from any thread or signal handler: an eventfd, registered like any other fd.\n\n"
 "    ep.register(waker, Event.IN | Event.ET, data=waker)\n\n"
-"A wake is never lost, and wakes that nobody has seen yet are one. A fork shares the waker with the\n"
-"child, as it shares every fd.\n\n"
-"Raises OSError: EMFILE or ENFILE when no fd is left. See eventfd(2).");
+"A wake is never lost; several wakes before the waker is seen count as one. After a fork, parent and child\n"
+"share the waker, like every fd.\n\n"
+"Raises OSError: EMFILE or ENFILE if no fd is left. See eventfd(2).");
 
 static PyType_Slot waker_slots[] = {
     {Py_tp_doc,     (void *)waker_doc},

@@ -115,7 +115,7 @@ PyDoc_STRVAR(event_buffer_doc,
 "EventBuffer(capacity)\n--\n\n"
 "The array of struct epoll_event that the kernel fills: made once, used by many waits.\n\n"
 "capacity is the number of events that one wait can return, 1 to INT_MAX / sizeof(struct\n"
-"epoll_event), about 178 million on x86-64; len() tells it. buffer[i] is the pair (events, data)\n"
+"epoll_event), about 178 million on x86-64; len() returns it. buffer[i] is the pair (events, data)\n"
 "of ints for event i of the last wait, and iteration goes through that wait's events.\n\n"
 "Raises ValueError for a capacity out of range (OverflowError where it does not fit 32 bits, MemoryError\n"
 "where there is no room for it), IndexError for an index beyond the last wait's\n"

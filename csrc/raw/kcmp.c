@@ -49,7 +49,7 @@ same_file(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 
 PyDoc_STRVAR(watches_file_doc,
 "_watches_file($module, pid, epfd, tfd, nth, other_pid, fd, /)\n--\n\n"
-"Return whether what the epoll epfd of a process watches under the number tfd is what fd is in another.\n\n"
+"Return whether the file that the epoll epfd of a process watches under tfd is that of fd in another.\n\n"
 "A number can be there more than once: nth counts from 0, in the order of fdinfo.\n\n"
 "Raises OSError: ENOENT when the number is not watched, EINVAL when epfd is no epoll, EBADF for an fd\n"
 "that is not open, EPERM without ptrace access to both processes or in a sandbox, ESRCH for a process\n"

@@ -63,11 +63,11 @@ raw_create(PyObject *Py_UNUSED(module), PyObject *object)
 
 PyDoc_STRVAR(ctl_doc,
 "epoll_ctl($module, /, epfd, op, fd, events=0, data=0)\n--\n\n"
-"Add, change or remove what the epoll epfd is to watch fd for.\n\n"
-"op is EPOLL_CTL_ADD, EPOLL_CTL_MOD or EPOLL_CTL_DEL; events is a mask of 32 bits; data is the word\n"
-"that comes back with each event, 0 to 2**64-1.\n\n"
+"Add, change or remove the registration of fd in the epoll epfd.\n\n"
+"op is EPOLL_CTL_ADD, EPOLL_CTL_MOD or EPOLL_CTL_DEL; events is a mask of 32 bits; data is the epoll\n"
+"data that each event returns, 0 to 2**64-1.\n\n"
 "Raises OSError: EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC (the limit of\n"
-"/proc/sys/fs/epoll/max_user_watches) or EPERM (a file that cannot be polled), as epoll_ctl(2) says;\n"
+"/proc/sys/fs/epoll/max_user_watches) or EPERM (a file that cannot be polled): see epoll_ctl(2);\n"
 "ValueError for a mask, and OverflowError for another int, that does not fit.");
 
 static PyObject *
@@ -147,16 +147,16 @@ raw_wait_end(const RawWait *wait, const char *name, int count, int error)
 PyDoc_STRVAR(wait_doc,
 "epoll_wait($module, /, epfd, buffer, timeout_ms)\n--\n\n"
 "Wait for events on the epoll epfd, put them into buffer and return their number.\n\n"
-"timeout_ms is in milliseconds: 0 polls, -1 waits for ever.\n\n"
+"timeout_ms is in milliseconds: 0 does not wait, -1 waits indefinitely.\n\n"
 "Raises OSError: EBADF, EINVAL when epfd is no epoll, and EINTR as InterruptedError after the signal\n"
 "handlers have run; BufferError when another thread's wait has the buffer; OverflowError for an int that\n"
 "does not fit 32 bits. See epoll_wait(2).");
 
 PyDoc_STRVAR(pwait_doc,
 "epoll_pwait($module, /, epfd, buffer, timeout_ms, sigmask=None)\n--\n\n"
-"As epoll_wait, with the signals of sigmask blocked for the time of the wait, atomically.\n\n"
+"As epoll_wait, with the signals of sigmask blocked during the wait, atomically.\n\n"
 "sigmask is an iterable of signal numbers, or None to leave the mask as it is.\n\n"
-"Raises what epoll_wait raises, and ValueError for an invalid signal number.\n"
+"Raises the same errors as epoll_wait, and ValueError for an invalid signal number.\n"
 "See epoll_pwait(2), Linux 2.6.19.");
 
 static PyObject *
@@ -201,10 +201,10 @@ raw_pwait(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *k
 
 PyDoc_STRVAR(pwait2_doc,
 "epoll_pwait2($module, /, epfd, buffer, timeout_ns=None, sigmask=None)\n--\n\n"
-"As epoll_pwait, with a timeout of nanoseconds: None or -1 waits for ever.\n\n"
-"Raises what epoll_pwait raises, and OSError: ENOSYS before Linux 5.11, EPERM under a seccomp profile\n"
-"that does not know the call, EINVAL for other negative timeouts; OverflowError for one that does not\n"
-"fit 64 bits. See epoll_pwait2(2).");
+"As epoll_pwait, with a timeout in nanoseconds: None or -1 waits indefinitely.\n\n"
+"Raises the same errors as epoll_pwait, and OSError: ENOSYS before Linux 5.11, EPERM under a seccomp\n"
+"profile that does not know the call, EINVAL for other negative timeouts; OverflowError for one that does\n"
+"not fit 64 bits. See epoll_pwait2(2).");
 
 static PyObject *
 raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)

@@ -121,7 +121,7 @@ fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fi
 
 PyDoc_STRVAR(use_keys_doc,
 "_use_keys($module, type, /)\n--\n\n"
-"Let type, selectors.SelectorKey, be what Selector.register makes.");
+"Let Selector.register make keys of type, which is selectors.SelectorKey.");
 
 static PyObject *
 use_keys(PyObject *module, PyObject *type)
@@ -136,7 +136,7 @@ use_keys(PyObject *module, PyObject *type)
 
 PyDoc_STRVAR(selector_key_fd_doc,
 "_key_number($module, keys, fileobj, /)\n--\n\n"
-"Return the fd number of a file object: of a closed one, that of its SelectorKey in the dict keys.\n\n"
+"Return the fd of a file object: for a closed one, that of its SelectorKey in the dict keys.\n\n"
 "Raises ValueError when it has none.");
 
 static PyObject *
