@@ -23,15 +23,6 @@ epoll_raise_closed(const Epoll *self)
                     instance_public_fd(self->instance));
 }
 
-PyObject *
-epoll_result(const Epoll *self, int status)
-{
-    if (status == 0) {
-        Py_RETURN_NONE;
-    }
-    return status == IS_CLOSED ? epoll_raise_closed(self) : NULL;
-}
-
 static PyObject *
 epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {

@@ -16,7 +16,14 @@ typedef struct {
 PyObject *epoll_raise_closed(const Epoll *self);
 
 /* None for 0; else the error that the status of a call on the instance stands for. */
-PyObject *epoll_result(const Epoll *self, int status);
+static inline PyObject *
+epoll_result(const Epoll *self, int status)
+{
+    if (status == 0) {
+        Py_RETURN_NONE;
+    }
+    return status == IS_CLOSED ? epoll_raise_closed(self) : NULL;
+}
 
 /* epoll_registrations.c */
 PyObject *epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
