@@ -268,7 +268,7 @@ def test_a_kernel_without_pwait2(error: str) -> None:
     printed = run(
         f"""
         import errno, os, time
-        from conftest import deny
+        from support import deny
         deny("epoll_pwait2", errno.{error})
         import pyepoll
         with pyepoll.Epoll() as ep:

@@ -4,18 +4,14 @@ Each program has a reason of its own why the rebuild fails, for the main thread 
 wakes it is done by a thread that was there before.
 """
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from conftest import SANITIZED, run
+from conftest import run
 
 PRELUDE = """
 import contextlib, errno, itertools, os, queue, select, signal, threading, time
-from conftest import deny, fdinfo_lines, until
+from support import deny, fdinfo_lines, until
 import pyepoll
 from pyepoll import Event
 
@@ -107,29 +103,15 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 """
 
 
-@pytest.fixture(scope="module")
-def wrapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    if SANITIZED:
-        pytest.skip("a sanitizer has to be the first library")
-    folder = tmp_path_factory.mktemp("wrapper")
-    (folder / "wrapper.c").write_text(WRAPPER)
-    library = folder / "wrapper.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "wrapper.c", "-ldl"], check=True)
-    return library
-
-
 Program = Callable[..., None]
 
 
 @pytest.fixture(params=CAUSES)
-def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Program:
+def program(request: pytest.FixtureRequest, preload: Callable[[str], None]) -> Program:
     """Run a program that has this many stale registrations."""
     cause: str = request.param
     if cause in PRELOADED:
-        monkeypatch.setenv("LD_PRELOAD", os.fspath(request.getfixturevalue("wrapper")))
+        preload(WRAPPER)
 
     def run_it(body: str, stale: int = 1) -> None:
         # What the prelude leaves open, the end of the process closes.
