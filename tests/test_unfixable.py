@@ -237,10 +237,13 @@ def test_live_edges_beyond_maxevents_are_reported_later(program: Program) -> Non
         """
 kinds = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT]
 fds = {os.eventfd(0): kind for kind in kinds * 6}
-for fd, kind in fds.items():
-    done = threading.Event()
-    actions.put(lambda: (ep.register(fd, kind, fd), done.set()))
-    done.wait()
+registered = threading.Event()
+def register():
+    for fd, kind in fds.items():
+        ep.register(fd, kind, fd)
+    registered.set()
+actions.put(register)
+registered.wait()
 ep.poll(0)
 for fd in fds:
     os.eventfd_write(fd, 1)
