@@ -49,11 +49,22 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
     PyErr_SetRaisedException(error);
 }
 
-/* The slow path of batch_next. Python code may run, and use up the batch and fill it again: only values read
- * before may be used after it. 1 and a new reference; 0 where nothing is handed out; -1 with an exception. */
-static int
-batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
+static inline Taken
+batch_take(const Batch *batch, int index)
 {
+    const struct epoll_event *event = &batch->array->events[index];
+    return (Taken){event->data.u64, event->events, index, batch->refills, batch->seen};
+}
+
+/* The slow path of batch_next. Python code may run, and use up the batch and fill it again: only values read
+ * before may be used after it. `list`, which is incomplete or NULL, is hidden from the garbage collector
+ * before that. 1 and a new reference; 0 where nothing is handed out; -1 with an exception. */
+static int
+batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject *list, PyObject **pair)
+{
+    if (list != NULL) {
+        PyObject_GC_UnTrack(list);
+    }
     *pair = deliver(self, &taken.seen, taken.epoll_data, taken.events);
     if (*pair == NULL && PyErr_Occurred()) {
         batch_take_back(self, batch, &taken);
@@ -62,36 +73,32 @@ batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
     return *pair != NULL;
 }
 
-/* Hand out the next event of the batch. Before Python code can run, `list`, which is incomplete, is hidden
- * from the garbage collector; it may be NULL. 1 and a new reference; 0 when the batch is used up; -1 with an
- * exception. */
+/* Hand out the event at `index`. */
 static inline int
+batch_hand_out(Instance *self, Batch *batch, int index, PyObject *list, PyObject **pair)
+{
+    if (FREE_THREADED) {
+        /* The short cut may wait for a lock, and let another thread use the batch. */
+        const Taken taken = batch_take(batch, index);
+        *pair = shared_pair(self, taken.epoll_data, taken.events);
+        return *pair != NULL ? 1 : batch_deliver(self, batch, taken, list, pair);
+    }
+    const struct epoll_event *event = &batch->array->events[index];
+    *pair = shared_pair(self, event->data.u64, event->events);
+    return *pair != NULL ? 1 : batch_deliver(self, batch, batch_take(batch, index), list, pair);
+}
+
+/* Hand out the next event of the batch; `list` as above. 1 and a new reference; 0 when it is used up; -1 with
+ * an exception. Inlined even where the compiler would not: this is the cost of an event. */
+__attribute__((always_inline)) static inline int
 batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
 {
-    while (batch->next < batch->count) {
-        const struct epoll_event *event = &batch->array->events[batch->next];
-        Taken taken = {.epoll_data = event->data.u64, .events = event->events, .index = batch->next++};
-        if (FREE_THREADED) { /* the short cut may wait for a lock, and let another thread use the batch */
-            taken.refills = batch->refills;
-            taken.seen = batch->seen;
-        }
-        *pair = shared_pair(self, taken.epoll_data, taken.events);
-        if (*pair != NULL) {
-            return 1;
-        }
-        if (!FREE_THREADED) {
-            taken.refills = batch->refills;
-            taken.seen = batch->seen;
-        }
-        if (list != NULL) {
-            PyObject_GC_UnTrack(list);
-        }
-        int status = batch_deliver(self, batch, taken, pair);
-        if (status != 0) {
-            return status;
-        }
+    int status = 0;
+    while (status == 0 && batch->next < batch->count) {
+        int index = batch->next++;
+        status = batch_hand_out(self, batch, index, list, pair);
     }
-    return 0;
+    return status;
 }
 
 /* Give back the events that were fetched and not handed out, and the array. */

@@ -96,7 +96,7 @@ backend_mask(const Backend *backend, int fd)
 }
 
 /* The data of a registration: a new reference, or NULL without an exception. */
-static PyObject *
+static inline PyObject *
 registered_data(const Backend *backend, int fd)
 {
     PyObject *data = NULL;

@@ -151,14 +151,20 @@ translate_exists(PyObject *fileobj, int fd)
     }
 }
 
+/* Convert `fd_object`, unless the fd is known. 0, or -1 with an exception: it does not fit a C int. */
+static inline int
+ensure_fd(PyObject *fd_object, int *fd)
+{
+    return *fd >= 0 ? 0 : convert_int(fd_object, fd);
+}
+
 /* Register a key. 0, or -1 with an exception. */
 static int
-add_key(Selector *self, PyObject *key, uint32_t mask)
+add_key(Selector *self, PyObject *key, int fd, uint32_t mask)
 {
     PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
-    int fd;
     Backend backend;
-    if (convert_int(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
+    if (ensure_fd(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return -1;
     }
     int status = backend_register(&backend, fd, mask, key);
@@ -186,14 +192,15 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         convert_events(given[1], 1, given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *fd_object = fileobj_fd(given[0]);
+    int fd;
+    PyObject *fd_object = fileobj_fd(given[0], &fd);
     if (fd_object == NULL) {
         return NULL;
     }
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = selector_key_new(self->module, given[0], fd_object, given[1], data);
     Py_DECREF(fd_object);
-    if (key != NULL && add_key(self, key, mask) < 0) {
+    if (key != NULL && add_key(self, key, fd, mask) < 0) {
         Py_CLEAR(key);
     }
     return key;
@@ -203,13 +210,12 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
  * reference; NULL with an exception, and then neither is registered. `keep` leaves the other epoll bits as
  * they are. */
 static PyObject *
-change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool keep)
+change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, bool keep)
 {
     PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
-    int fd;
     int status = 0;
     Backend backend;
-    if (convert_int(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
+    if (ensure_fd(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
@@ -254,13 +260,14 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0]);
+    int fd;
+    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0], &fd);
     PyObject *old = fd_object != NULL ? find_key(self, fd_object, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ),
                                                    fd_object, given[1], data)
                                 : NULL;
-    PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
+    PyObject *now = key != NULL ? change_key(self, old, key, fd, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);
     Py_XDECREF(fd_object);
@@ -269,9 +276,8 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 
 /* Unregister an fd; its key, a new reference. */
 static PyObject *
-remove_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
+remove_key(Selector *self, PyObject *fd_object, int fd, PyObject *fileobj)
 {
-    int fd = -1; /* for an int that is not an fd */
     Backend backend;
     if (backend_acquire(self, &backend) < 0) {
         return NULL;
@@ -280,7 +286,7 @@ remove_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
     if (key == NULL && !PyErr_Occurred()) {
         raise_not_registered(fileobj);
     }
-    else if (key != NULL && (convert_int(fd_object, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
+    else if (key != NULL && (ensure_fd(fd_object, &fd) < 0 || backend_unregister(&backend, fd) < 0 ||
                              backend_sync_keys(self, &backend, fd_object, fd, NULL) < 0)) {
         backend_sync_after_failure(self, &backend, fd_object, fd, NULL);
         Py_CLEAR(key);
@@ -297,8 +303,9 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0]);
-    PyObject *key = fd_object != NULL ? remove_key(self, fd_object, given[0]) : NULL;
+    int fd;
+    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0], &fd);
+    PyObject *key = fd_object != NULL ? remove_key(self, fd_object, fd, given[0]) : NULL;
     Py_XDECREF(fd_object);
     return key;
 }

@@ -4,6 +4,8 @@
 #include "base/flags.h"
 #include "core/event_member.h"
 
+#include <limits.h>
+
 PyObject *
 selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)
 {
@@ -60,20 +62,20 @@ raise_invalid(const char *what, PyObject *fileobj)
 }
 
 PyObject *
-fileobj_fd(PyObject *fileobj)
+fileobj_fd(PyObject *fileobj, int *fd)
 {
     if (PyLong_Check(fileobj)) {
         int overflow;
-        long fd = PyLong_AsLongAndOverflow(fileobj, &overflow);
-        if (overflow < 0 || (overflow == 0 && fd < 0)) {
+        long value = PyLong_AsLongAndOverflow(fileobj, &overflow);
+        if (overflow < 0 || (overflow == 0 && value < 0)) {
             return raise_invalid("file descriptor", fileobj);
         }
+        *fd = overflow == 0 && value <= INT_MAX ? (int)value : -1;
         /* An exact int, which has no Python code that a look-up would run: int.__int__(fileobj). */
         return PyLong_Type.tp_as_number->nb_int(fileobj);
     }
-    int fd;
-    if (convert_fd(fileobj, &fd) == 0) {
-        return PyLong_FromLong(fd);
+    if (convert_fd(fileobj, fd) == 0) {
+        return PyLong_FromLong(*fd);
     }
     return PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
                    PyErr_ExceptionMatches(PyExc_ValueError)
@@ -103,11 +105,12 @@ find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 }
 
 PyObject *
-fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj)
+fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj, int *fd)
 {
-    PyObject *fd_object = fileobj_fd(fileobj);
+    PyObject *fd_object = fileobj_fd(fileobj, fd);
     if (fd_object == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
+        *fd = -1;
         fd_object = find_registered_fd(module, keys, fileobj);
         if (fd_object == NULL && !PyErr_Occurred()) {
             PyErr_SetRaisedException(error);
@@ -146,7 +149,8 @@ selector_key_fd(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "_key_number() takes a dict and a file object");
         return NULL;
     }
-    return fileobj_fd_or_registered(PyModule_GetState(module), args[0], args[1]);
+    int fd;
+    return fileobj_fd_or_registered(PyModule_GetState(module), args[0], args[1], &fd);
 }
 
 PyMethodDef selector_key_functions[] = {

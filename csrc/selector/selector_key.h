@@ -32,10 +32,11 @@ int selector_key_asked(const ModuleState *module, PyObject *key);
  * for; for other data, the Event. */
 PyObject *selector_key_make_events(ModuleState *module, uint32_t events, PyObject *data);
 
-/* The fd of a file object, as an exact int; NULL with ValueError where it has none. A new reference. */
-PyObject *fileobj_fd(PyObject *fileobj);
+/* The fd of a file object, as an exact int; NULL with ValueError where it has none. `*fd` is its
+ * value, or -1 where that is unknown or does not fit a C int. A new reference. */
+PyObject *fileobj_fd(PyObject *fileobj, int *fd);
 
 /* The same, but for a closed file object its fd is looked up in `keys`, a dict of keys by fd. */
-PyObject *fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj);
+PyObject *fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj, int *fd);
 
 #endif

@@ -134,11 +134,55 @@ ctl_new(int epfd, int op, const Transfer *transfer)
     return epoll_ctl(epfd, op, transfer->fd, &event) < 0 ? errno : 0;
 }
 
-/* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. */
+/* Whether the fd refers to a file other than the registered one, as far as the old instance shows. Adding an
+ * entry that it has is refused with EEXIST and changes nothing. EEXIST may be about a stale entry of the same
+ * fd: then kcmp decides, if allowed. A registration that cannot be probed is kept. */
 static bool
-means_lost(int error)
+is_reused(const Instance *self, const Transfer *transfer)
 {
-    return error == EBADF || error == EPERM || error == ELOOP || error == EINVAL;
+    struct epoll_event nothing = {0};
+    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
+        epoll_ctl(self->epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
+        return true;
+    }
+    if (errno != EEXIST) {
+        return errno == EINVAL || errno == ELOOP; /* an epoll that it does not watch, and cannot */
+    }
+    int thread = sys_gettid();
+    return transfer->entries > 1 &&
+           sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
+}
+
+/* The same for a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that
+ * has just been adopted refers to another file too. Such an epoll can be nested too often (EINVAL), but not
+ * too deep (ELOOP). */
+static bool
+is_reused_in_copy(const Instance *self, int epfd, const Transfer *transfer, int error)
+{
+    int thread = sys_gettid();
+    if (error == EINVAL) {
+        return transfer->fd == epfd || (transfer->mask & EPOLLEXCLUSIVE) != 0;
+    }
+    return sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
+}
+
+/* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. EINVAL and
+ * ELOOP can also mean that the registered epoll is nested too often or too deep for one more watcher: until
+ * the new instance has replaced the old one, there are two. */
+static bool
+means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
+{
+    switch (error) {
+    case EBADF:
+    case EPERM:
+        return true;
+    case EINVAL:
+    case ELOOP:
+        return plan->forked ? is_reused_in_copy(plan->instance, epfd, transfer, error)
+                            : is_reused(plan->instance, transfer);
+    default:
+        return false;
+    }
 }
 
 /* Add the live registrations to the new instance. 0, or an errno that is not about one registration. */
@@ -151,28 +195,12 @@ add_to_new(Plan *plan, int epfd)
             continue; /* closed, and kept in our list until it is touched */
         }
         int error = ctl_new(epfd, EPOLL_CTL_ADD, transfer);
-        if (error != 0 && !means_lost(error)) {
+        if (error != 0 && !means_lost(plan, epfd, transfer, error)) {
             return error;
         }
         transfer->lost_fd = error != 0;
     }
     return 0;
-}
-
-/* Whether the fd refers to a file other than the registered one. Adding an entry that the old instance has is
- * refused with EEXIST and changes nothing (forked copies read the old instance). EEXIST may be about a stale
- * entry of the same fd: then kcmp decides, if allowed. A registration that cannot be probed is kept. */
-static bool
-is_reused(const Instance *self, const Transfer *transfer)
-{
-    struct epoll_event nothing = {0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
-        epoll_ctl(self->epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
-        return true;
-    }
-    int thread = sys_gettid();
-    return errno == EEXIST && transfer->entries > 1 &&
-           sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
 /* Remove registrations whose fd refers to another file from the new instance: their entries are stale. */
