@@ -26,6 +26,7 @@ except ModuleNotFoundError as _error:
         "or run Python with -P to import what is installed"
     )
     raise
+from ._core import BusyPoll, Epoll, Registrations
 from ._epoll import (
     EPOLL_CLOEXEC,
     EPOLLERR,
@@ -46,9 +47,8 @@ from ._epoll import (
     Waker,
     use_pwait2,
 )
-from .epoll import BusyPoll, Epoll, Registrations
-from .events import Event
-from .selector import EpollSelector
+from ._event import Event
+from ._selector import EpollSelector
 
 __all__ = [
     "EPOLLERR",

@@ -16,7 +16,7 @@ from typing import (
     overload,
 )
 
-from .events import Event
+from ._event import Event
 
 class _HasFileno(Protocol):
     def fileno(self, /) -> int: ...

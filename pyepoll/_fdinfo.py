@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import _epoll
-from .events import Event
+from ._event import Event
 
 IMPLIED = Event.ERR | Event.HUP
 """What the kernel adds to every mask."""

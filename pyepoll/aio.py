@@ -20,7 +20,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _aio
-from .selector import EpollSelector
+from ._selector import EpollSelector
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.

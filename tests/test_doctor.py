@@ -22,7 +22,7 @@ from test_denied import denied
 
 import pyepoll
 from pyepoll import _extra, _fdinfo, aio, doctor, raw
-from pyepoll.__main__ import main
+from pyepoll._cli.main import main
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -421,7 +421,7 @@ def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
     monkeypatch.setattr(asyncio, "new_event_loop", aio.new_event_loop)
     ours = examined("asyncio")
-    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.selector.EpollSelector"
+    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll._selector.EpollSelector"
 
 
 def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:

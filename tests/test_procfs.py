@@ -854,7 +854,7 @@ def test_it_costs_nothing_to_who_does_not_use_it() -> None:
         sys.modules["psutil"] = sys.modules["rich"] = None
         import pyepoll
         pyepoll.Epoll().poll(0)
-        for name in ("procfs", "_fdinfo", "ps", "doctor", "screen", "_extra", "__main__"):
+        for name in ("procfs", "_fdinfo", "doctor", "_extra", "_cli", "__main__"):
             assert f"pyepoll.{name}" not in sys.modules, name
         for name in ("dataclasses", "asyncio", "argparse", "re", "json"):
             print(name in sys.modules)

@@ -26,8 +26,8 @@ from test_procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
 import pyepoll
 from pyepoll import Event
 
-ps: Any = pytest.importorskip("pyepoll.ps", exc_type=ImportError)
-screen: Any = pytest.importorskip("pyepoll.screen", exc_type=ImportError)
+ps: Any = pytest.importorskip("pyepoll._cli.ps", exc_type=ImportError)
+screen: Any = pytest.importorskip("pyepoll._cli.screen", exc_type=ImportError)
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "pyepoll"]
 
@@ -367,8 +367,8 @@ def test_not_permitted() -> None:
         printed = run(
             f"""
             import contextlib, io, os
-            from pyepoll import ps, screen
-            from pyepoll.__main__ import main
+            from pyepoll._cli import ps, screen
+            from pyepoll._cli.main import main
             main(["ps", "{process.pid}"])
             os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
             with contextlib.redirect_stderr(io.StringIO()) as complaint:
@@ -723,7 +723,7 @@ def test_a_signal_that_does_not_interrupt_the_wait() -> None:
     """As one that comes just before the sleep; here it goes to another thread."""
     program = """
         import signal, sys, threading
-        from pyepoll.__main__ import main
+        from pyepoll._cli.main import main
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         sys.exit(main(sys.argv[1:]))

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import procfs
-from ._fdinfo import HOW, IMPLIED
-from .events import Event
-from .procfs import File, Holder, Instance, Process, Watched
+from .. import procfs
+from .._event import Event
+from .._fdinfo import HOW, IMPLIED
+from ..procfs import File, Holder, Instance, Process, Watched
 
 # procfs has said how to install it, if it is missing.
 import psutil  # isort: skip

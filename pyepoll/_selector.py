@@ -5,7 +5,7 @@ from selectors import BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _epoll
-from .epoll import Epoll
+from ._core import Epoll
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeVar
 
 from . import _epoll
-from .events import Event
+from ._event import Event
 
 __all__ = ["BusyPoll", "Epoll", "Registrations"]
 

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from . import Epoll, Event
+from .. import Epoll, Event
 from .ps import Page
 
 _NARROW = 90
