@@ -395,9 +395,7 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
     unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds,
                        lost = instance->lost;
     STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
-                         rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",
-                         (int)wait_uses_pwait2());
+    return Py_BuildValue("(KKKKKK)", waits, events, stale, rebuilds, failed, lost);
 }
 
 static Py_ssize_t
@@ -498,7 +496,7 @@ PyMethodDef epoll_methods[] = {
     {"rearm", FAST(epoll_rearm), rearm_doc},
     {"poll", FAST(epoll_poll), poll_doc},
     {"wait", FAST(epoll_wait_method), wait_doc},
-    {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
+    {"_stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
     {"_public_fd", (PyCFunction)epoll_public_fd, METH_NOARGS, public_fd_doc},
     {"_instance_fd", (PyCFunction)epoll_instance_fd, METH_NOARGS, instance_fd_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},

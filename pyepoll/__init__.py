@@ -26,7 +26,7 @@ except ModuleNotFoundError as _error:
         "or run Python with -P to import what is installed"
     )
     raise
-from ._core import BusyPoll, Epoll, Registrations
+from ._core import BusyPoll, Epoll, Registrations, Stats
 from ._epoll import (
     EPOLL_CLOEXEC,
     EPOLLERR,
@@ -72,6 +72,7 @@ __all__ = [
     "EpollSelector",
     "Event",
     "Registrations",
+    "Stats",
     "Waker",
     "epoll",
     "error",

@@ -7,13 +7,13 @@ from typing import NamedTuple, NoReturn, Self, TypeVar
 from . import _epoll
 from ._event import Event
 
-__all__ = ["BusyPoll", "Epoll", "Registrations"]
+__all__ = ["BusyPoll", "Epoll", "Registrations", "Stats"]
 
 T = TypeVar("T")
 
 
 class BusyPoll(NamedTuple):
-    """How an epoll polls the network cards before it sleeps (Linux 6.9, EPIOCSPARAMS)."""
+    """How an epoll busy-polls network cards before it sleeps (Linux 6.9)."""
 
     usecs: int
     """How long to poll, in microseconds, 0 to 2**31-1; 0 is off."""
@@ -21,6 +21,24 @@ class BusyPoll(NamedTuple):
     """How many packets each attempt takes, 0 to 65535; above 64 needs CAP_NET_ADMIN."""
     prefer: bool = False
     """Whether to poll instead of taking interrupts."""
+
+
+class Stats(NamedTuple):
+    """Counters of an epoll since it was made; objects that share an epoll by ``fromfd`` share them."""
+
+    waits: int
+    """Calls of epoll_wait."""
+    events: int
+    """Events that these calls returned."""
+    stale_events: int
+    """Events that were dropped because their registration had been removed or replaced."""
+    rebuilds: int
+    """How often stale registrations were removed, by EPOLL_CTL_DEL or by replacing the kernel instance.
+    A count that keeps rising means that fds leak into children or duplicates."""
+    failed_rebuilds: int
+    """Attempts to remove a stale registration that failed."""
+    lost_registrations: int
+    """Registrations that were given up because their fd was found closed."""
 
 
 class Registrations(Mapping[int, tuple[Event, T]]):
@@ -96,18 +114,32 @@ class Epoll(_epoll.Epoll[T]):
         """A live, read-only mapping of fd to ``(events, data)``: what this object believes is watched."""
         return Registrations(self)
 
-    @property
-    def busy_poll(self) -> BusyPoll:
-        """How the epoll busy-polls network cards, as a :class:`BusyPoll`; assign to change it.
+    def stats(self) -> Stats:
+        """Return the epoll's counters as a :class:`Stats`. Never raises, not even after close."""
+        return Stats(*self._stats())
+
+    def get_busy_poll(self) -> BusyPoll:
+        """Return how the epoll busy-polls network cards.
 
         Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
-        CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs
-        above 2**31-1, EBADF when another object has closed the same epoll; OverflowError for a number that
-        does not fit the kernel's struct; ValueError when the object is closed. See ``struct
-        epoll_params`` in linux/eventpoll.h.
+        CONFIG_NET_RX_BUSY_POLL, EBADF when another object has closed the same epoll; ValueError when the
+        object is closed. See ioctl_eventpoll(2), EPIOCGPARAMS.
         """
         return BusyPoll(*self._get_params())
 
-    @busy_poll.setter
-    def busy_poll(self, params: BusyPoll | tuple[int, int, bool]) -> None:
-        self._set_params(*params)
+    def set_busy_poll(self, usecs: int, budget: int = 8, prefer: bool = False) -> None:
+        """Set how the epoll busy-polls network cards before it sleeps.
+
+        usecs: how long to poll, in microseconds, 0 to 2**31-1; 0 turns it off.
+        budget: how many packets each attempt takes, 0 to 65535.
+        prefer: whether to poll instead of taking interrupts.
+
+        ``ep.set_busy_poll(*params)`` takes the result of :meth:`get_busy_poll`.
+
+        Raises OSError: ENOTTY before Linux 6.9, EOPNOTSUPP where the kernel is built without
+        CONFIG_NET_RX_BUSY_POLL, EPERM for a budget above 64 without CAP_NET_ADMIN, EINVAL for usecs above
+        2**31-1, EBADF when another object has closed the same epoll; OverflowError for a number that does
+        not fit the kernel's struct; ValueError when the object is closed. See ioctl_eventpoll(2),
+        EPIOCSPARAMS.
+        """
+        self._set_params(usecs, budget, prefer)

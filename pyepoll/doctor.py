@@ -252,7 +252,7 @@ _NO_BUSY_POLL = {
 def _busy_poll() -> _Result:
     try:
         with _ready() as (epfd, _):
-            raw.set_params(epfd, *raw.get_params(epfd))
+            raw.epoll_set_params(epfd, *raw.epoll_get_params(epfd))
     except OSError as error:
         if error.errno not in _NO_BUSY_POLL:
             raise
@@ -261,7 +261,7 @@ def _busy_poll() -> _Result:
         value = {"works": False, "error": code}
         return _note(f"{text} ({code})", advice, value)
     else:
-        return _ok("Epoll.busy_poll can be set", {"works": True})
+        return _ok("Epoll.set_busy_poll works", {"works": True})
 
 
 def _wakeup() -> _Result:

@@ -33,11 +33,12 @@ from ._epoll import (
     epoll_create,
     epoll_create1,
     epoll_ctl,
+    epoll_get_params,
     epoll_pwait,
     epoll_pwait2,
+    epoll_set_params,
     epoll_wait,
-    get_params,
-    set_params,
+    uses_pwait2,
 )
 
 __all__ = [
@@ -69,9 +70,10 @@ __all__ = [
     "epoll_create",
     "epoll_create1",
     "epoll_ctl",
+    "epoll_get_params",
     "epoll_pwait",
     "epoll_pwait2",
+    "epoll_set_params",
     "epoll_wait",
-    "get_params",
-    "set_params",
+    "uses_pwait2",
 ]
