@@ -119,7 +119,8 @@ PyDoc_STRVAR(set_params_doc,
 
 PyDoc_STRVAR(registration_doc,
 "_registration($self, fd, /)\n--\n\n"
-"Return (events, data) of the registered fd, or None.");
+"Return (events, data) of the registered fd, an int or an object with fileno(); None for any other key.\n\n"
+"Raises ValueError for a closed object, and what fileno() raises.");
 
 PyDoc_STRVAR(epoll_doc,
 "Epoll(sizehint=-1, flags=0)\n--\n\n"

@@ -1,15 +1,24 @@
 """The Epoll class: the core and what needs no C."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, overload
 
 from . import _epoll
 from ._event import Event
 
 __all__ = ["BusyPoll", "Epoll", "Registrations", "Stats"]
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)  # Epoll() without an annotation is an Epoll[Any].
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+U = TypeVar("U")
 
 
 class BusyPoll(NamedTuple):
@@ -41,10 +50,14 @@ class Stats(NamedTuple):
     """Registrations that were given up because their fd was found closed."""
 
 
-class Registrations(Mapping[int, tuple[Event, T]]):
+# The key is Any to type checkers: a look-up takes objects with fileno() too, iteration yields ints.
+class Registrations(Mapping[Any, tuple[Event, T]]):
     """A live, read-only view of an Epoll's interest list: fd to ``(events, data)``.
 
-    As with a dict, who iterates while another thread unregisters may meet a KeyError.
+    A key may also be an object with ``fileno()``. Iteration goes over the fds that are registered when it
+    begins. ``items()`` and ``values()`` leave out those that have been unregistered meanwhile, by the loop's
+    own body or by another thread; so ``dict(view.items())`` always succeeds, while ``dict(view)`` raises
+    KeyError if another thread unregisters an fd in between.
     """
 
     __slots__ = ("_epoll",)
@@ -52,12 +65,43 @@ class Registrations(Mapping[int, tuple[Event, T]]):
     def __init__(self, epoll: _epoll.Epoll[T]) -> None:
         self._epoll = epoll
 
-    def __getitem__(self, fd: int) -> tuple[Event, T]:
-        """Return ``(events, data)`` of a registered fd. Raises KeyError when fd is not registered."""
+    def __getitem__(self, fd: "FileDescriptorLike") -> tuple[Event, T]:
+        """Return ``(events, data)`` of a registered fd, an int or an object with fileno().
+
+        Raises KeyError when it is not registered, ValueError for a closed object, and what fileno() raises.
+        """
         registration = self._epoll._registration(fd)
         if registration is None:
             raise KeyError(fd)
         return registration
+
+    @overload
+    def get(self, fd: "FileDescriptorLike", default: None = None) -> tuple[Event, T] | None: ...
+    @overload
+    def get(self, fd: "FileDescriptorLike", default: tuple[Event, T] | U) -> tuple[Event, T] | U: ...
+    def get(self, fd: "FileDescriptorLike", default: object = None) -> object:
+        """Return ``(events, data)`` of a registered fd, else default; ValueError for a closed object."""
+        registration = self._epoll._registration(fd)
+        return default if registration is None else registration
+
+    def __contains__(self, fd: object) -> bool:
+        """Return whether fd, an int or an object with fileno(), is registered.
+
+        Raises ValueError for a closed object, and what fileno() raises.
+        """
+        return self._epoll._registration(fd) is not None
+
+    def keys(self) -> KeysView[int]:
+        """Return a live view of the fds."""
+        return KeysView(self)
+
+    def items(self) -> ItemsView[int, tuple[Event, T]]:
+        """Return a live view of the pairs ``(fd, (events, data))``."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[tuple[Event, T]]:
+        """Return a live view of the pairs ``(events, data)``."""
+        return _Values(self)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the fds that are registered now, in ascending order."""
@@ -69,8 +113,32 @@ class Registrations(Mapping[int, tuple[Event, T]]):
 
     def __repr__(self) -> str:
         """Return the type's name and the mapping as a dict."""
-        pairs = ((fd, self._epoll._registration(fd)) for fd in self)
-        return f"{type(self).__name__}({ ({fd: pair for fd, pair in pairs if pair is not None})!r})"
+        return f"{type(self).__name__}({dict(self.items())!r})"
+
+
+class _Items(ItemsView[int, tuple[Event, T]]):
+    """Registrations as pairs; collections.abc's own looks each fd up and raises KeyError if it has gone."""
+
+    __slots__ = ()
+    _mapping: Registrations[T]
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[Event, T]]]:
+        for fd in self._mapping:
+            registration = self._mapping.get(fd)
+            if registration is not None:
+                yield fd, registration
+
+
+class _Values(ValuesView[tuple[Event, T]]):
+    __slots__ = ()
+    _mapping: Registrations[T]
+
+    def __iter__(self) -> Iterator[tuple[Event, T]]:
+        for _, registration in self._mapping.items():
+            yield registration
+
+    def __contains__(self, value: object) -> bool:
+        return any(each is value or each == value for each in self)
 
 
 @_epoll._own_methods
