@@ -29,21 +29,21 @@ _LINE = re.compile(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Watched:
+class Watch:
     """An entry of an epoll's interest list, as the kernel shows it."""
 
     fd: int
-    """The number that the file was registered under."""
+    """The fd that the file was registered under."""
     events: Event
-    """The mask. The kernel adds ERR and HUP to each, and leaves a spent one-shot just ONESHOT, ET, WAKEUP."""
+    """The mask. The kernel adds ERR and HUP to each, and leaves a disarmed one-shot ONESHOT, ET, WAKEUP."""
     data: int
-    """The data word, 0 to 2**64-1: the fd number of ``select.epoll``, pyepoll's ``generation << 32 | fd``."""
+    """The epoll data, 0 to 2**64-1: the fd of ``select.epoll``, pyepoll's ``generation << 32 | fd``."""
     nth: int
-    """Which of the entries under this number it is, from 0: a stale one and a live one can share it."""
+    """Which of the entries of this fd it is, from 0: a stale one and a live one can share it."""
     inode: int | None
     """The inode number of the file that is watched; None before Linux 4.13."""
     stale: bool
-    """True if the number is closed, or is another file's by now: nobody can unregister the entry by it.
+    """True if the fd is closed, or is another file's by now: nobody can unregister the entry by it.
 
     The kernel reports events of the file until its last duplicate, in whatever process, is closed. Where
     kcmp(2) is refused, only a file with another inode is known to be another: two eventfds cannot be told
@@ -51,18 +51,18 @@ class Watched:
     """
 
     @property
-    def spent(self) -> bool:
-        """True for a one-shot that was reported and is not armed again."""
+    def disarmed(self) -> bool:
+        """True for a one-shot that was reported and has not been armed again."""
         return bool(self.events & Event.ONESHOT) and not int(self.events) & ~int(HOW)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Instance:
+class EpollInfo:
     """An epoll that a process has open."""
 
     pid: int
     fd: int
-    watched: tuple[Watched, ...]
+    watched: tuple[Watch, ...]
     """In the kernel's order."""
     same_as: int | None
     """The lowest fd of the process that this one is a duplicate of; None where there is none, or kcmp(2) is
@@ -71,10 +71,10 @@ class Instance:
     @property
     def stale(self) -> int:
         """How many entries are stale."""
-        return sum(watched.stale for watched in self.watched)
+        return sum(watch.stale for watch in self.watched)
 
 
-class Holder(NamedTuple):
+class FdHolder(NamedTuple):
     """An fd by which a process keeps a file open."""
 
     pid: int
@@ -217,7 +217,7 @@ def lines(pid: int, fd: int) -> list[str]:
             raise
 
 
-def epolls(pid: int) -> list[Instance]:
+def epolls(pid: int) -> list[EpollInfo]:
     """Return the epolls that a process has open, and what each watches.
 
     pid: the process, of the PID namespace that /proc is of; ``os.getpid()`` is fine.
@@ -229,16 +229,16 @@ def epolls(pid: int) -> list[Instance]:
     CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted.
     See proc_pid_fdinfo(5), Linux 3.8.
     """
-    instances: list[Instance] = []
+    instances: list[EpollInfo] = []
     all_links = links(pid)
     for fd, link in all_links.items():
         if is_epoll(link):
             watched = tuple(_watched(pid, fd))
-            instances.append(Instance(pid, fd, watched, _same_as(pid, fd, instances)))
+            instances.append(EpollInfo(pid, fd, watched, _same_as(pid, fd, instances)))
     return instances
 
 
-def _same_as(pid: int, fd: int, others: list[Instance]) -> int | None:
+def _same_as(pid: int, fd: int, others: list[EpollInfo]) -> int | None:
     for other in others:
         with contextlib.suppress(OSError):
             if _epoll._same_file(pid, other.fd, pid, fd):
@@ -246,7 +246,7 @@ def _same_as(pid: int, fd: int, others: list[Instance]) -> int | None:
     return None
 
 
-def _watched(pid: int, epfd: int) -> list[Watched]:
+def _watched(pid: int, epfd: int) -> list[Watch]:
     """What an epoll watches. What is stale stays so; what the process just opens and closes does not."""
     found = [_judged(pid, epfd, entry) for entry in entries(pid, epfd)]
     for pause in _PAUSES:
@@ -265,11 +265,11 @@ _PAUSES = (0, 0.001, 0.002, 0.003, 0.005)
 """Seconds before each further look at what seems to be stale."""
 
 
-def _identity(entry: Watched) -> tuple[object, ...]:
+def _identity(entry: Watch) -> tuple[object, ...]:
     return entry.fd, entry.data, entry.inode
 
 
-def entries(pid: int, epfd: int) -> list[Watched]:
+def entries(pid: int, epfd: int) -> list[Watch]:
     """Return what an epoll watches, none of it judged to be stale yet. Raises as ``links`` does."""
     found = []
     seen: dict[int, int] = {}
@@ -278,23 +278,23 @@ def entries(pid: int, epfd: int) -> list[Watched]:
             fd, inode = int(match[1]), match[4]
             nth = seen[fd] = seen.get(fd, -1) + 1
             events, data = Event(int(match[2], 16)), int(match[3], 16)
-            found.append(Watched(fd, events, data, nth, int(inode, 16) if inode else None, False))
+            found.append(Watch(fd, events, data, nth, int(inode, 16) if inode else None, False))
     return found
 
 
-def _judged(pid: int, epfd: int, entry: Watched) -> Watched:
+def _judged(pid: int, epfd: int, entry: Watch) -> Watch:
     return dataclasses.replace(entry, stale=True) if _is_stale(pid, epfd, entry) else entry
 
 
-def _is_stale(pid: int, epfd: int, entry: Watched) -> bool:
+def _is_stale(pid: int, epfd: int, entry: Watch) -> bool:
     try:
         link = os.readlink(f"/proc/{pid}/fd/{entry.fd}")
     except OSError:
         return True
-    return _same(pid, epfd, entry, Holder(pid, entry.fd), link) is False
+    return _same(pid, epfd, entry, FdHolder(pid, entry.fd), link) is False
 
 
-def _same(pid: int, epfd: int, entry: Watched, holder: Holder, link: str) -> bool | None:
+def _same(pid: int, epfd: int, entry: Watch, holder: FdHolder, link: str) -> bool | None:
     """Whether an fd is the file that an entry watches; None when it cannot be known."""
     # A socket has an inode of its own. Others are asked of kcmp, which goes through the whole interest list.
     if (own := re.fullmatch(r"socket:\[(\d+)\]", link)) and entry.inode is not None:
@@ -310,7 +310,7 @@ def _same(pid: int, epfd: int, entry: Watched, holder: Holder, link: str) -> boo
     return inode == entry.inode
 
 
-def _inode(holder: Holder, link: str) -> int | None:
+def _inode(holder: FdHolder, link: str) -> int | None:
     """The inode number as the interest list shows it: stat's may be another, on overlayfs for one."""
     if own := re.fullmatch(r"(?:socket|pipe):\[(\d+)\]", link):
         return int(own[1])
@@ -321,7 +321,7 @@ def _inode(holder: Holder, link: str) -> int | None:
     return None
 
 
-def holders(instance: Instance, watched: Watched) -> list[Holder]:
+def holders(epoll: EpollInfo, watch: Watch) -> list[FdHolder]:
     """Return the fds, in all processes that may be looked into, that keep what an epoll watches open.
 
     For a stale entry these are the fds that keep it alive. The process of the epoll comes first. None are
@@ -331,13 +331,13 @@ def holders(instance: Instance, watched: Watched) -> list[Holder]:
     Raises FileNotFoundError when /proc is not mounted.
     """
     found = []
-    for pid in sorted(pids(), key=lambda pid: pid != instance.pid):
+    for pid in sorted(pids(), key=lambda pid: pid != epoll.pid):
         with contextlib.suppress(OSError):  # It has ended, or may not be looked into.
             for fd, link in links(pid).items():
-                holder = Holder(pid, fd)
+                holder = FdHolder(pid, fd)
                 inode = _inode(holder, link)
-                if inode is None or watched.inode is None or inode == watched.inode:
-                    if _same(instance.pid, instance.fd, watched, holder, link):
+                if inode is None or watch.inode is None or inode == watch.inode:
+                    if _same(epoll.pid, epoll.fd, watch, holder, link):
                         found.append(holder)
     return found
 
@@ -348,7 +348,7 @@ def usage(uid: int) -> Usage:
     An epoll counts for the user who made it, whoever has it now. One that processes share is counted once,
     where kcmp(2) is allowed.
     """
-    alike: dict[str, list[Holder]] = {}
+    alike: dict[str, list[FdHolder]] = {}
     watches = processes = refused = 0
     for pid in pids():
         try:
@@ -364,13 +364,13 @@ def usage(uid: int) -> Usage:
         processes += bool(lists)
         for fd, watched in lists.items():
             others = alike.setdefault("\n".join(watched), [])
-            if not any(_is_same_file(other, Holder(pid, fd)) for other in others):
-                others.append(Holder(pid, fd))
+            if not any(_is_same_file(other, FdHolder(pid, fd)) for other in others):
+                others.append(FdHolder(pid, fd))
                 watches += len(watched)
     return Usage(watches, processes, refused)
 
 
-def _is_same_file(one: Holder, other: Holder) -> bool:
+def _is_same_file(one: FdHolder, other: FdHolder) -> bool:
     try:
         return _epoll._same_file(*one, *other)
     except OSError:

@@ -3,9 +3,9 @@
     from pyepoll import procfs
 
     for epoll in procfs.epolls(pid):
-        for watched in epoll.watched:
-            if watched.stale:
-                print(watched.fd, watched.events, procfs.holders(epoll, watched))
+        for watch in epoll.watched:
+            if watch.stale:
+                print(watch.fd, watch.events, procfs.holders(epoll, watch))
 
 It needs psutil, of the extra ``cli``. See epoll(7), proc_pid_fdinfo(5).
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import _extra
-from ._fdinfo import Holder, Instance, Watched, epolls, errors_of, holders, is_epoll, lines, links, pids
+from ._fdinfo import EpollInfo, FdHolder, Watch, epolls, errors_of, holders, is_epoll, lines, links, pids
 
 try:
     import psutil
@@ -30,13 +30,13 @@ except ModuleNotFoundError as _error:
     raise
 
 __all__ = [
+    "EpollInfo",
+    "FdHolder",
     "File",
-    "Holder",
-    "Instance",
     "Process",
+    "Snapshot",
     "Socket",
-    "Survey",
-    "Watched",
+    "Watch",
     "epolls",
     "files",
     "holders",
@@ -84,11 +84,11 @@ class Process:
     command: tuple[str, ...]
     """Its arguments, without empty ones at the end, which a program leaves that gives itself a title; empty
     for one that has ended meanwhile."""
-    epolls: tuple[Instance, ...]
+    epolls: tuple[EpollInfo, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Survey:
+class Snapshot:
     """The processes that have epolls open, and those that may not be looked into."""
 
     processes: tuple[Process, ...]
@@ -122,7 +122,7 @@ def _arguments(command: list[str]) -> tuple[str, ...]:
     return tuple(command)
 
 
-def processes() -> Survey:
+def processes() -> Snapshot:
     """Return all processes that have epolls open, and the pids of those that may not be looked into.
 
     Raises FileNotFoundError when /proc is not mounted.
@@ -136,7 +136,7 @@ def processes() -> Survey:
             refused.append(pid)
         except ProcessLookupError:
             pass  # It has ended meanwhile.
-    return Survey(tuple(each for each in found if each.epolls), tuple(refused))
+    return Snapshot(tuple(each for each in found if each.epolls), tuple(refused))
 
 
 def files(pid: int, fds: Iterable[int] | None = None) -> dict[int, File]:

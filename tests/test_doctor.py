@@ -256,7 +256,7 @@ def test_wakeup_without_the_capability() -> None:
 
 def test_wakeup_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that sleeps."""
-    entry = _fdinfo.Watched(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
+    entry = _fdinfo.Watch(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
     monkeypatch.setattr(_fdinfo, "entries", lambda pid, epfd: [entry])
     assert examined("WAKEUP").status == "ok"
 

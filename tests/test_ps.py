@@ -210,13 +210,13 @@ def test_each_cell(ep: pyepoll.Epoll[Any], eventfd: Callable[..., int]) -> None:
     }
     for mask in masks:
         ep.register(eventfd(), mask)
-    spent = eventfd(1)
-    ep.register(spent, Event.IN | Event.ONESHOT)
+    disarmed = eventfd(1)
+    ep.register(disarmed, Event.IN | Event.ONESHOT)
     ep.poll(0)
     rows = rows_of(ep)
     assert [row[1] for row in rows] == sorted((row[1] for row in rows), key=int), "in order"
     assert [set(row[2].split("|")) for row in rows[:-1]] == [set(text.split("|")) for text in masks.values()]
-    assert rows[-1][2] == "ONESHOT (spent)"
+    assert rows[-1][2] == "ONESHOT (disarmed)"
     assert all(int(row[3], 16) & 0xFFFFFFFF == int(row[1]) for row in rows)
 
 
@@ -293,7 +293,7 @@ def test_one_process_for_programs() -> None:
         "fd": number,
         "events": ["IN", "ERR", "HUP"],
         "mask": 0x19,
-        "spent": False,
+        "disarmed": False,
         "stale": True,
         "file": None,
         "holders": [{"pid": process.pid, "fd": number + 2}],

@@ -27,7 +27,7 @@ epolls open and how many fds each watches. It reads /proc, and leaves the proces
 
   EPOLL   the epoll's fd; a process can have several
   FD      the number that was registered
-  EVENTS  what is asked for, without ERR and HUP, which the kernel adds to each; a spent one-shot waits
+  EVENTS  what is asked for, without ERR and HUP, which the kernel adds to each; a disarmed one-shot waits
           to be armed again
   DATA    the word that comes back with each event
   WHAT    what the fd is: for a socket, its own address, its peer's and its state
