@@ -2,13 +2,14 @@
 
     from pyepoll import doctor
 
-    print(doctor.report(doctor.examine()))  # In a program: with what it has patched and limited.
+    print(doctor.check().format())  # In a program: with what it has patched and limited.
 
 It needs no package but this one.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import platform
@@ -28,7 +29,7 @@ import pyepoll
 
 from . import _epoll, _extra, _fdinfo, raw
 
-__all__ = ["Finding", "examine", "report", "works"]
+__all__ = ["Finding", "Report", "check"]
 
 
 class Finding(NamedTuple):
@@ -44,37 +45,42 @@ class Finding(NamedTuple):
     """The same for a program: what ``json.dumps`` takes."""
 
 
-def examine() -> list[Finding]:
-    """Return what each check found in this process; nothing is changed by it."""
-    return [_found(name, check) for name, check in _CHECKS.items()]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """The findings of all checks, in a fixed order."""
+
+    findings: tuple[Finding, ...]
+
+    def ok(self) -> bool:
+        """Return whether pyepoll can work here: no finding has the status ``fails``."""
+        return all(finding.status != "fails" for finding in self.findings)
+
+    def format(self, width: int | None = None) -> str:
+        """Return the report as text: a paragraph for each finding, and a verdict.
+
+        width: in columns; less than 40 is taken as 40, and None does not wrap.
+        """
+        wrap = textwrap.TextWrapper(width=max(width or sys.maxsize, 40), break_on_hyphens=False)
+        lines = []
+        for finding in self.findings:
+            start = f"{finding.status:5} {finding.name:{_NAMES}}"
+            wrap.initial_indent, wrap.subsequent_indent = f"{start} ", " " * (len(start) + 1)
+            lines += wrap.wrap(finding.text)
+            if finding.advice:
+                wrap.initial_indent = f"{'':{len(start)}} -> "
+                wrap.subsequent_indent = " " * len(wrap.initial_indent)
+                lines += wrap.wrap(finding.advice)
+        wrap.initial_indent = wrap.subsequent_indent = ""
+        failed = [finding.name for finding in self.findings if finding.status == "fails"]
+        notes = sum(finding.status == "note" for finding in self.findings)
+        about = {0: "", 1: "; there is a note above"}.get(notes, f"; there are {notes} notes above")
+        verdict = f"cannot work here: see {', '.join(failed)}" if failed else f"works here{about}"
+        return "\n".join([*lines, "", *wrap.wrap(f"pyepoll {verdict}.")])
 
 
-def works(findings: list[Finding]) -> bool:
-    """Return whether pyepoll can work here: whether nothing has failed."""
-    return all(finding.status != "fails" for finding in findings)
-
-
-def report(findings: list[Finding], width: int | None = None) -> str:
-    """Return the findings as text, a paragraph each and a verdict.
-
-    width: in columns, from 40 on; None for no wrapping.
-    """
-    wrap = textwrap.TextWrapper(width=max(width or sys.maxsize, 40), break_on_hyphens=False)
-    lines = []
-    for finding in findings:
-        start = f"{finding.status:5} {finding.name:{_NAMES}}"
-        wrap.initial_indent, wrap.subsequent_indent = f"{start} ", " " * (len(start) + 1)
-        lines += wrap.wrap(finding.text)
-        if finding.advice:
-            wrap.initial_indent = f"{'':{len(start)}} -> "
-            wrap.subsequent_indent = " " * len(wrap.initial_indent)
-            lines += wrap.wrap(finding.advice)
-    wrap.initial_indent = wrap.subsequent_indent = ""
-    failed = [finding.name for finding in findings if finding.status == "fails"]
-    notes = sum(finding.status == "note" for finding in findings)
-    about = {0: "", 1: "; there is a note above"}.get(notes, f"; there are {notes} notes above")
-    verdict = f"cannot work here: see {', '.join(failed)}" if failed else f"works here{about}"
-    return "\n".join([*lines, "", *wrap.wrap(f"pyepoll {verdict}.")])
+def check() -> Report:
+    """Run every check in this process and return what they found. Changes nothing."""
+    return Report(tuple(_found(name, check) for name, check in _CHECKS.items()))
 
 
 def terminal_width() -> int | None:
@@ -194,11 +200,11 @@ def _works() -> _Result:
 
 def _pwait2() -> _Result:
     cost = "timeouts are rounded up to the millisecond; nothing else changes"
-    if _switched_off():
-        text = f"switched off by PYEPOLL_NO_PWAIT2: {cost}"
-        return _note(
-            text, "unset it where no seccomp filter kills for the call", {"works": False, "forbidden": True}
-        )
+    # Not tried then: a seccomp filter may kill for the call.
+    if _epoll._switched_off_pwait2():
+        by = "PYEPOLL_NO_PWAIT2" if _is_set("PYEPOLL_NO_PWAIT2") else "pyepoll.use_pwait2(False)"
+        advice = f"do without {by} where no seccomp filter kills for the call"
+        return _note(f"switched off by {by}: {cost}", advice, {"works": False, "switched_off": by})
     try:
         with _ready() as (epfd, _):
             raw.epoll_pwait2(epfd, raw.EventBuffer(1), 0)
@@ -216,12 +222,14 @@ def _pwait2() -> _Result:
             text, advice = f"not there before Linux 5.11 ({code}): {cost}", "a newer kernel"
         return _note(text, advice, value)
     else:
-        text = "works: timeouts are kept to the nanosecond"
-        return _ok(text, {"works": True})
+        if raw.uses_pwait2():
+            return _ok("works: timeouts are kept to the nanosecond", {"works": True})
+        text = f"works, but was refused to a wait of this process, which does without it since: {cost}"
+        return _note(text, "pyepoll.use_pwait2(True) lets waits try it again", {"works": True, "used": False})
 
 
-def _switched_off() -> bool:
-    return os.environ.get("PYEPOLL_NO_PWAIT2", "") not in ("", "0")
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 def _kernel_version() -> tuple[int, ...]:

@@ -576,7 +576,7 @@ def test_a_filter_that_kills_and_the_function() -> None:
 def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
     assert run(KILLED.format(before="")) == "False\n"
-    diagnosis = "from pyepoll import doctor\n    print(doctor.examine())"
+    diagnosis = "from pyepoll import doctor\n    print(doctor.check())"
     assert "switched off" in run(KILLED.format(before="") + "\n    " + diagnosis)
 
 

@@ -18,7 +18,7 @@ short. A missing option is a note. Exit status: 0 when pyepoll works here, notes
 
 To learn what a program of yours has patched or limited, call it there:
     from pyepoll import doctor
-    print(doctor.report(doctor.examine()))
+    print(doctor.check().format())
 """
 
 _PS = """\
@@ -96,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pid(text: str) -> int:
-    return _number(text, "the number of a process", range(1, 2**31))
+    return _number(text, "PID", range(1, 2**31))
 
 
 def _count(text: str) -> int:
-    return _number(text, "a number of looks, from 1 on", range(1, 2**31))
+    return _number(text, "count", range(1, 2**31))
 
 
 def _seconds(text: str) -> float:
@@ -109,24 +109,24 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0.05 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds from 0.05 to 86400")
+        raise argparse.ArgumentTypeError(f"invalid time: {text!r}: must be 0.05 to 86400 seconds")
     return seconds
 
 
 def _number(text: str, what: str, numbers: range) -> int:
     if not text.isdecimal() or int(text) not in numbers:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        raise argparse.ArgumentTypeError(f"invalid {what}: {text!r}: must be {numbers[0]} to {numbers[-1]}")
     return int(text)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    findings = doctor.examine()
+    report = doctor.check()
     if options.json:
-        document = {"works": doctor.works(findings), "findings": [finding._asdict() for finding in findings]}
+        document = {"ok": report.ok(), "findings": [finding._asdict() for finding in report.findings]}
         print(json.dumps(document, indent=2))
     else:
-        print(doctor.report(findings, doctor.terminal_width()))
-    return 0 if doctor.works(findings) else 1
+        print(report.format(doctor.terminal_width()))
+    return 0 if report.ok() else 1
 
 
 def _ps(options: argparse.Namespace) -> int:
