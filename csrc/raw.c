@@ -95,7 +95,7 @@ raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, Py
                              : op == EPOLL_CTL_MOD ? "epoll_ctl: MOD"
                              : op == EPOLL_CTL_DEL ? "epoll_ctl: DEL"
                                                    : "epoll_ctl: unknown operation on";
-        return ctl_error(error, op, action, epfd, fd, events);
+        return ctl_error(error, op, action, epfd, fd, op == EPOLL_CTL_DEL ? NO_MASK : events);
     }
     Py_RETURN_NONE;
 }

@@ -90,6 +90,23 @@ def test_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
     fails(lambda: step(busy, pipe.write), errno.ENOENT, name, f"fd {pipe.write}", "not registered")
 
 
+def test_rearm_shows_the_mask_that_it_would_apply_and_no_other(ep: Epoll, pipe: Pipe) -> None:
+    def text(fd: int) -> str:
+        with pytest.raises(OSError) as error:
+            ep.rearm(fd)
+        return str(error.value)
+
+    unknown = f"rearm fd {pipe.read}: {os.strerror(errno.ENOENT)} (fd {pipe.read} is not registered)"
+    assert text(pipe.read).endswith(unknown)
+    assert f"rearm fd {ep.fileno()}: " in text(ep.fileno())
+    for mask, shown in (Event.IN | Event.ONESHOT, "IN|ONESHOT"), (0, "0"):
+        fd = os.dup(pipe.read)
+        ep.register(fd, mask)
+        os.close(fd)
+        assert f"rearm fd {fd} ({shown}): " in text(fd)
+        assert f"rearm fd {fd}: " in text(fd)
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [

@@ -317,20 +317,20 @@ def test_buffer_holds_the_last_wait(epfd: int, eventfd: Eventfd) -> None:
     assert len(buffer) == 4
     assert list(buffer) == []
     for index in (0, 3, 4, -1, 2**40):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match="is out of range: the last wait filled in none$"):
             buffer[index]
     for fd in fds:
         raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN, fd)
     assert raw.epoll_wait(epfd, buffer, 0) == 3
     assert len(buffer) == 4
     assert list(buffer) == [buffer[i] for i in range(3)] == [(EPOLLIN, fd) for fd in fds]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="^event 3 is out of range: the last wait filled in 0 to 2$"):
         buffer[3]
     for fd in fds[1:]:
         os.read(fd, 8)
     assert raw.epoll_wait(epfd, buffer, 0) == 1
     assert list(buffer) == [(EPOLLIN, fds[0])]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="^event 1 is out of range: the last wait filled in 0 to 0$"):
         buffer[1]
     os.read(fds[0], 8)
     assert raw.epoll_wait(epfd, buffer, 0) == 0
