@@ -60,17 +60,23 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
     KeyError if another thread unregisters an fd in between.
     """
 
-    __slots__ = ("_epoll",)
+    __slots__ = ("_ep",)
+    _ep: _epoll.Epoll[T]
 
-    def __init__(self, epoll: _epoll.Epoll[T]) -> None:
-        self._epoll = epoll
+    # Not __init__: without an Epoll, even bool() of it would raise.
+    def __new__(cls, epoll: _epoll.Epoll[T]) -> Self:
+        if not isinstance(epoll, _epoll.Epoll):
+            raise TypeError(f"{cls.__name__}() takes an Epoll, not {type(epoll).__name__}")
+        self = super().__new__(cls)
+        self._ep = epoll
+        return self
 
     def __getitem__(self, fd: "FileDescriptorLike") -> tuple[Event, T]:
         """Return ``(events, data)`` of a registered fd, an int or an object with fileno().
 
         Raises KeyError when it is not registered, ValueError for a closed object, and what fileno() raises.
         """
-        registration = self._epoll._registration(fd)
+        registration = self._ep._registration(fd)
         if registration is None:
             raise KeyError(fd)
         return registration
@@ -81,7 +87,7 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
     def get(self, fd: "FileDescriptorLike", default: tuple[Event, T] | U) -> tuple[Event, T] | U: ...
     def get(self, fd: "FileDescriptorLike", default: object = None) -> object:
         """Return ``(events, data)`` of a registered fd, else default; ValueError for a closed object."""
-        registration = self._epoll._registration(fd)
+        registration = self._ep._registration(fd)
         return default if registration is None else registration
 
     def __contains__(self, fd: object) -> bool:
@@ -89,7 +95,7 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
 
         Raises ValueError for a closed object, and what fileno() raises.
         """
-        return self._epoll._registration(fd) is not None
+        return self._ep._registration(fd) is not None
 
     def keys(self) -> KeysView[int]:
         """Return a live view of the fds."""
@@ -105,11 +111,11 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the fds that are registered now, in ascending order."""
-        return iter(self._epoll._fds())
+        return iter(self._ep._fds())
 
     def __len__(self) -> int:
         """Return how many fds are registered."""
-        return len(self._epoll)
+        return len(self._ep)
 
     def __repr__(self) -> str:
         """Return the type's name and the mapping as a dict."""

@@ -61,6 +61,13 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
         self._sock = None  # For __del__, as in asyncio's class.
         return self
 
+    def __repr__(self) -> str:
+        try:
+            text: str = super().__repr__()
+        except AttributeError:  # Made by __new__ alone.
+            return object.__repr__(self)
+        return text
+
     def _failed(self, error: BaseException, message: str) -> None:
         try:
             raise error
@@ -91,6 +98,11 @@ class EventLoop(asyncio.SelectorEventLoop):
     selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
     loop closes it.
     """
+
+    # Of a loop that was made by __new__ alone, for repr() and __del__, which read them.
+    _closed = True
+    _debug = False
+    _thread_id: int | None = None
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(EpollSelector() if selector is None else selector)
@@ -137,7 +149,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         return transport
 
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        batch = None if self._debug else _aio._batch(self, event_list)  # type: ignore[attr-defined]
+        batch = None if self._debug else _aio._batch(self, event_list)
         if batch is None:
             super()._process_events(event_list)  # type: ignore[misc]
         elif event_list:
