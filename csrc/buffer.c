@@ -146,7 +146,7 @@ static PyType_Slot buffer_slots[] = {
 };
 
 PyType_Spec buffer_spec = {
-    .name = "pyepoll._epoll.EventBuffer",
+    .name = "pyepoll.raw.EventBuffer",
     .basicsize = sizeof(EventBuffer),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = buffer_slots,

@@ -80,6 +80,11 @@ __all__ = [
     "use_pwait2",
 ]
 
+# Where a user finds them, in texts and in pickles, whatever file they are in.
+for _public in BusyPoll, Epoll, EpollSelector, Event, Registrations, Stats:
+    _public.__module__ = __name__
+del _public
+
 __version__ = "0.1.0"
 
 epoll = Epoll

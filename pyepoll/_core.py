@@ -169,7 +169,7 @@ class Epoll(_epoll.Epoll[T]):
 
     def __repr__(self) -> str:
         """Return the fd and the number of registrations, or that the epoll is closed."""
-        name = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
         if self.closed:
             return f"<{name} closed>"
         try:

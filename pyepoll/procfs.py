@@ -45,6 +45,12 @@ __all__ = [
 ]
 
 
+# Where a user finds them.
+for _public in EpollInfo, FdHolder, Watch:
+    _public.__module__ = __name__
+del _public
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Socket:
     """What a socket is connected to."""

@@ -471,7 +471,7 @@ def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
     monkeypatch.setattr(asyncio, "new_event_loop", aio.new_event_loop)
     ours = examined("asyncio")
-    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll._selector.EpollSelector"
+    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.EpollSelector"
 
 
 def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
