@@ -28,7 +28,8 @@ _LINE = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# No slots=True here and in procfs and doctor: on 3.11 it leaves a __weakref__ of which getattr raises.
+@dataclasses.dataclass(frozen=True)
 class Watch:
     """An entry of an epoll's interest list, as the kernel shows it."""
 
@@ -56,7 +57,7 @@ class Watch:
         return bool(self.events & Event.ONESHOT) and not int(self.events) & ~int(HOW)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class EpollInfo:
     """An epoll that a process has open."""
 

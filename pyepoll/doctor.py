@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     """The same for a program: what ``json.dumps`` takes."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Report:
     """The findings of all checks, in a fixed order."""
 

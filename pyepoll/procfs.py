@@ -51,7 +51,7 @@ for _public in EpollInfo, FdHolder, Watch:
 del _public
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Socket:
     """What a socket is connected to."""
 
@@ -65,7 +65,7 @@ class Socket:
     """``LISTEN``, ``ESTABLISHED``, ``CLOSE_WAIT``, …; empty where there is none, as for UDP."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class File:
     """What an fd stands for."""
 
@@ -79,7 +79,7 @@ class File:
     """For a socket, its addresses."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Process:
     """A process that has epolls open."""
 
@@ -93,7 +93,7 @@ class Process:
     epolls: tuple[EpollInfo, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Snapshot:
     """The processes that have epolls open, and those that may not be looked into."""
 
