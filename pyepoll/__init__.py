@@ -8,8 +8,8 @@
         for connection, events in ep:
             ...
 
-``pyepoll.Epoll`` takes everything that ``select.epoll`` takes; ``import pyepoll as select`` serves
-a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
+``pyepoll.Epoll`` accepts everything that ``select.epoll`` accepts; ``import pyepoll as select`` works for a
+program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
 """
 
 import sys
@@ -88,7 +88,7 @@ del _public
 __version__ = "0.1.0"
 
 epoll = Epoll
-"""The name under which ``select`` has it."""
+"""The name of :class:`Epoll` in ``select``."""
 
 error = OSError
 """``select.error``: the name of OSError for programs that catch it."""

@@ -1,4 +1,4 @@
-"""The Epoll class: the core and what needs no C."""
+"""The Epoll class: the core in C, and the methods that need no C."""
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
@@ -180,12 +180,12 @@ class Epoll(_epoll.Epoll[T]):
             return f"<{name} unusable: {error.strerror}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse copy and pickle: the object stands for a file of the kernel's."""
+        """Refuse copy and pickle: the object stands for an open file."""
         raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object")
 
     @property
     def registrations(self) -> Registrations[T]:
-        """A live, read-only mapping of fd to ``(events, data)``: what this object believes is watched."""
+        """A live, read-only mapping of fd to ``(events, data)``: the interest list of this object."""
         return Registrations(self)
 
     def stats(self) -> Stats:

@@ -1,6 +1,6 @@
-"""What the kernel says of epolls in ``/proc/PID/fdinfo``: what each one watches, and what of it is stale.
+"""The interest lists of epolls, read from ``/proc/PID/fdinfo``, and which of their entries are stale.
 
-It needs no package but this one; what the files are that an fd stands for is told by ``procfs``.
+It needs no other package; ``procfs`` describes the files behind the fds.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from . import _epoll
 from ._event import Event
 
 IMPLIED = Event.ERR | Event.HUP
-"""What the kernel adds to every mask."""
+"""The bits that the kernel adds to every mask."""
 
 HOW = Event.ET | Event.ONESHOT | Event.EXCLUSIVE | Event.WAKEUP
-"""The bits that say how to be told, not of what."""
+"""The flags of a registration, as opposed to its events."""
 
 _EPOLL = "anon_inode:[eventpoll]"
 _LINE = re.compile(
@@ -44,9 +44,9 @@ class Watch:
     inode: int | None
     """The inode number of the file that is watched; None before Linux 4.13."""
     stale: bool
-    """True if the fd is closed, or is another file's by now: nobody can unregister the entry by it.
+    """True if the fd is closed or now refers to another file, so that the entry cannot be unregistered by it.
 
-    The kernel reports events of the file until its last duplicate, in whatever process, is closed. Where
+    The kernel reports events of the file until its last duplicate, in any process, is closed. Where
     kcmp(2) is refused, only a file with another inode is known to be another: two eventfds cannot be told
     apart.
     """
@@ -83,17 +83,17 @@ class FdHolder(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How much of ``max_user_watches`` a user has in use, as far as /proc shows it."""
+    """The part of ``max_user_watches`` that a user has in use, as far as /proc shows it."""
 
     watches: int
     processes: int
-    """How many processes with epolls were looked into."""
+    """How many processes with epolls were inspected."""
     refused: int
-    """How many of the user's processes may not be looked into."""
+    """How many of the user's processes cannot be inspected: permission denied."""
 
 
 def pids() -> list[int]:
-    """Return the numbers of the processes in /proc. Raises FileNotFoundError when it is not mounted."""
+    """Return the PIDs in /proc. Raises FileNotFoundError when it is not mounted."""
     numbers = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     if not numbers:
         raise FileNotFoundError(errno.ENOENT, "/proc is not mounted")
@@ -102,11 +102,11 @@ def pids() -> list[int]:
 
 @contextlib.contextmanager
 def errors_of(pid: int) -> Iterator[None]:
-    """Let an error at /proc/PID say what it means for the process."""
+    """Turn an error of /proc/PID into one that describes the process."""
     try:
         yield
     except PermissionError:
-        # The kernel gives what is left of an ended process to root: even its own user gets EACCES.
+        # The kernel gives the files of a process that has ended to root: even its own user gets EACCES.
         if ended := _ended(pid):
             raise ended from None
         raise _refused(pid) from None
@@ -131,7 +131,7 @@ def _ended(pid: int) -> ProcessLookupError | None:
 
 
 _PF_EXITING = 0x4
-"""In the flags of /proc/PID/stat: the process is ending; it may have let go of its memory already."""
+"""In the flags of /proc/PID/stat: the process is ending; it may have released its memory already."""
 
 
 def _refused(pid: int) -> PermissionError:
@@ -160,7 +160,7 @@ def _owner(pid: int) -> int | None:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number of one that has none."""
+    """Return the name of a user, or the uid as text if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -185,7 +185,7 @@ def _gone(pid: int) -> OSError:
 
 
 def links(pid: int) -> dict[int, str]:
-    """Return what /proc/PID/fd says of each fd of a process.
+    """Return the links in /proc/PID/fd, by fd.
 
     Raises ProcessLookupError when there is no such process or it has ended, PermissionError when it may not
     be looked into.
@@ -219,11 +219,11 @@ def lines(pid: int, fd: int) -> list[str]:
 
 
 def epolls(pid: int) -> list[EpollInfo]:
-    """Return the epolls that a process has open, and what each watches.
+    """Return the epolls that a process has open, with their interest lists.
 
     pid: the process, of the PID namespace that /proc is of; ``os.getpid()`` is fine.
 
-    A process that goes on working may change between one epoll and the next; each is read in one piece.
+    Each epoll is read in one piece, but a running process may change another one in the meantime.
 
     Raises ProcessLookupError when there is no such process, or it or its main thread has ended;
     PermissionError when it may not be looked into, which takes ptrace read access (the same user, or
@@ -248,7 +248,7 @@ def _same_as(pid: int, fd: int, others: list[EpollInfo]) -> int | None:
 
 
 def _watched(pid: int, epfd: int) -> list[Watch]:
-    """What an epoll watches. What is stale stays so; what the process just opens and closes does not."""
+    """The entries of an epoll. Stale ones are read again: between two calls of a process, some seem stale."""
     found = [_judged(pid, epfd, entry) for entry in entries(pid, epfd)]
     for pause in _PAUSES:
         suspects = {_identity(entry) for entry in found if entry.stale}
@@ -263,7 +263,7 @@ def _watched(pid: int, epfd: int) -> list[Watch]:
 
 
 _PAUSES = (0, 0.001, 0.002, 0.003, 0.005)
-"""Seconds before each further look at what seems to be stale."""
+"""Seconds before each further look at entries that seem to be stale."""
 
 
 def _identity(entry: Watch) -> tuple[object, ...]:
@@ -271,7 +271,7 @@ def _identity(entry: Watch) -> tuple[object, ...]:
 
 
 def entries(pid: int, epfd: int) -> list[Watch]:
-    """Return what an epoll watches, none of it judged to be stale yet. Raises as ``links`` does."""
+    """Return the entries of an epoll, with ``stale`` not yet determined. Raises as ``links`` does."""
     found = []
     seen: dict[int, int] = {}
     for line in lines(pid, epfd):
@@ -323,7 +323,7 @@ def _inode(holder: FdHolder, link: str) -> int | None:
 
 
 def holders(epoll: EpollInfo, watch: Watch) -> list[FdHolder]:
-    """Return the fds, in all processes that may be looked into, that keep what an epoll watches open.
+    """Return the fds, in all processes that you may inspect, that keep the file of an entry open.
 
     For a stale entry these are the fds that keep it alive. The process of the epoll comes first. None are
     found where the file is kept open by other means, in a message on a Unix socket for one. Where kcmp(2) is
@@ -346,7 +346,7 @@ def holders(epoll: EpollInfo, watch: Watch) -> list[FdHolder]:
 def usage(uid: int) -> Usage:
     """Return how much of ``max_user_watches`` the epolls in a user's processes take.
 
-    An epoll counts for the user who made it, whoever has it now. One that processes share is counted once,
+    The kernel counts an epoll for the user that created it. One that processes share is counted once,
     where kcmp(2) is allowed.
     """
     alike: dict[str, list[FdHolder]] = {}

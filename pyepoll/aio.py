@@ -1,9 +1,9 @@
 """asyncio on pyepoll: ``pyepoll.aio.run(main())``, or ``new_event_loop`` as the loop factory.
 
-The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with its semantics in everything. Three things
-are different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
+The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with the same semantics. Three things are
+different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
 not milliseconds; never early), and TCP and Unix stream connections have a transport that receives and sends
-in C as long as nothing is out of the ordinary.
+in C in the common cases.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
 class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  # type: ignore[misc]
-    """asyncio's transport of a stream socket, of which ``write()`` and the reading are in C.
+    """asyncio's transport of a stream socket, with ``write()`` and the reading in C.
 
-    Made by the loop. What C reads of the state has slots; all of it is written by asyncio's own methods.
+    The loop makes it. The attributes that C reads have slots; only asyncio's own methods write them.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
 
 
 def _is_as_made(owner: type, module: Any, *names: str) -> bool:
-    """Return whether these methods are the module's own: what a program has put there is to be called."""
+    """Return whether these methods are the module's own; a program's replacements must be called instead."""
     return all(getattr(getattr(owner, name, None), "__globals__", None) is vars(module) for name in names)
 
 
@@ -157,7 +157,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _callback_failed(self, handle: Any, error: BaseException) -> None:
         try:
-            raise error  # A handler may ask for what is being handled.
+            raise error  # A handler may call sys.exc_info().
         except BaseException as raised:
             source = _format_callback(handle._callback, handle._args)
             context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}

@@ -1,10 +1,10 @@
-"""What this machine, this Python and this process have for pyepoll: ``python -m pyepoll doctor``.
+"""Checks of this machine, this Python and this process: ``python -m pyepoll doctor``.
 
     from pyepoll import doctor
 
-    print(doctor.check().format())  # In a program: with what it has patched and limited.
+    print(doctor.check().format())  # In a program: covers its own patches and limits.
 
-It needs no package but this one.
+It needs no other package.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ __all__ = ["Finding", "Report", "check"]
 
 
 class Finding(NamedTuple):
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     status: Literal["ok", "note", "fails"]
-    """``note`` for an option that is missing or short, ``fails`` for what pyepoll cannot work without."""
+    """``note``: something optional is missing or a limit is low; ``fails``: pyepoll cannot work."""
     text: str
     advice: str
-    """What to change, where something is short; empty where nothing is."""
+    """How to fix it; empty if the status is ``ok``."""
     value: Any
-    """The same for a program: what ``json.dumps`` takes."""
+    """The same for programs: a value that ``json.dumps`` accepts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Report:
 
 
 def check() -> Report:
-    """Run every check in this process and return what they found. Changes nothing."""
+    """Run every check in this process and return the results. Changes nothing."""
     return Report(tuple(_found(name, check) for name, check in _CHECKS.items()))
 
 
@@ -101,14 +101,14 @@ def _note(text: str, advice: str, value: Any) -> _Result:
 
 
 def _found(name: str, check: Callable[[], _Result]) -> Finding:
-    """What a check finds; what keeps it from looking, a sandbox for one, is a note."""
+    """The result of a check; an OSError, in a sandbox for example, becomes a note."""
     try:
         return Finding(name, *check())
     except OSError as error:
-        advice = "a sandbox denies what a look takes"
+        advice = "a sandbox denies the check itself"
         if error.errno == errno.ENOENT:
-            advice = "mount /proc; that of a sandbox may lack a part"
-        return Finding(name, "note", f"could not be found out: {error}", advice, {"error": str(error)})
+            advice = "mount /proc; in a sandbox, parts of it may be missing"
+        return Finding(name, "note", f"unknown: {error}", advice, {"error": str(error)})
 
 
 def _package() -> _Result:
@@ -129,7 +129,7 @@ def _gil() -> _Result:
         advice = "an extension module that does not support free threading, or PYTHON_GIL=1, turned it on"
         return _note("on, in a free-threaded build", advice, value)
     else:
-        text = "on; a wait lets go of it" if enabled else "off: a free-threaded build"
+        text = "on; released during a wait" if enabled else "off: a free-threaded build"
         return _ok(text, value)
 
 
@@ -151,7 +151,7 @@ def _libc() -> _Result:
 
 
 def _status(field: str) -> str:
-    """What a line of /proc/thread-self/status says; an empty string where it is not there."""
+    """A field of /proc/thread-self/status; an empty string if it is not there."""
     with (
         contextlib.suppress(OSError),
         open("/proc/thread-self/status", encoding="utf-8", errors="replace") as file,
@@ -178,14 +178,14 @@ def _ready() -> Iterator[tuple[int, int]]:
 
 
 def _works() -> _Result:
-    """What all the rest of the package stands on."""
+    """The calls that everything else depends on."""
     try:
         with pyepoll.Epoll[str]() as ep, pyepoll.Waker() as waker:
             waker.wake()
             ep.register(waker, pyepoll.Event.IN, "woken")
             for reported in ep.poll(0), list(ep.wait(0, sigmask=())):
                 if reported != [("woken", pyepoll.Event.IN)]:
-                    raise OSError(errno.EIO, f"a wait reports {reported} for what is ready to read")
+                    raise OSError(errno.EIO, f"a wait reports {reported} for an fd that is ready to read")
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             advice = "no fd is left: see RLIMIT_NOFILE"
@@ -315,7 +315,7 @@ def _max_user_watches() -> _Result:
 
 
 _SHORT = 0.8
-"""How much of a limit may be in use before that is worth a note."""
+"""The part of a limit that may be in use before a note is due."""
 
 
 def _nofile() -> _Result:
@@ -335,7 +335,7 @@ def _nofile() -> _Result:
 
 
 _FEW_FDS = 1024
-"""What a limit is that nobody has set, and too few for a server."""
+"""The usual default, too low for a server."""
 
 
 def _limit(number: int) -> str:
@@ -350,14 +350,14 @@ def _proc() -> _Result:
             if shown != [(fd, 7)]:
                 raise OSError(errno.EIO, f"/proc/self/fdinfo shows {shown} of an epoll that watches {fd}")
     except OSError as error:
-        text = f"/proc does not tell what an epoll watches: {error.strerror}"
+        text = f"/proc does not show the interest list of an epoll: {error.strerror}"
         advice = (
             "mount /proc: without it stale registrations are not removed, and a child of a fork cannot use "
             "its parent's epolls where one-shots are registered or kcmp is forbidden"
         )
         return _note(text, advice, {"error": str(error)})
     else:
-        return _ok("tells what an epoll watches", True)
+        return _ok("shows the interest lists of epolls", True)
 
 
 def _kcmp() -> _Result:
@@ -405,7 +405,7 @@ def _green_threads() -> _Result:
 
 
 def _gevent() -> bool:
-    # Not imported for it: what is not imported has patched nothing.
+    # A module that is not imported has patched nothing.
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and any(map(monkey.is_module_patched, ("select", "socket", "threading")))
 
@@ -423,7 +423,7 @@ def _asyncio() -> _Result:
     value = {"loop": loop, "selector": selector, "connects": False}
     if failure:
         text = f"no default loop can be made: {failure}"
-        return _note(text, "a loop policy is broken, or what asyncio needs is denied", value)
+        return _note(text, "a loop policy is broken, or asyncio is denied a system call", value)
     if reason := _no_connection():
         text = f"pyepoll.aio cannot make a connection: {reason}"
         return "fails", text, "use asyncio.run(main()) until a newer pyepoll supports this Python", value
@@ -439,7 +439,7 @@ def _asyncio() -> _Result:
 def _default_loop() -> tuple[str | None, str | None, str]:
     """The names of the classes of a new loop and of its selector, or why there is none."""
     try:
-        # What the loop needs first: one that fails half-way complains when it is collected.
+        # Try the loop's needs first: a loop that fails half-way warns when it is collected.
         one, other = socket.socketpair()
         with one, other, selectors.DefaultSelector() as selector:
             one.setblocking(False)
@@ -454,12 +454,12 @@ def _default_loop() -> tuple[str | None, str | None, str]:
 def _no_connection() -> str:
     """Why no connection can be made and used on pyepoll.aio; an empty string where one can.
 
-    Raises OSError where the machine denies what a connection takes.
+    Raises OSError if the machine denies one of the calls.
     """
     with contextlib.ExitStack() as stack:
         sock, peer = (stack.enter_context(end) for end in socket.socketpair())
         peer.setblocking(False)
-        with pyepoll.EpollSelector() as selector:  # What the loop needs first, as above.
+        with pyepoll.EpollSelector() as selector:  # First, as above.
             selector.register(peer, selectors.EVENT_READ)
             selector.select(0)
         try:
@@ -468,7 +468,7 @@ def _no_connection() -> str:
                 heard = thread.submit(_ask, sock, peer).result()
         except OSError:
             raise
-        except Exception as error:  # For example with a newer CPython, whose asyncio has changed.
+        except Exception as error:  # For example with a newer CPython that has changed asyncio.
             return f"{type(error).__name__}: {error}"
     return "" if heard == b"asked, answered" else f"{heard!r} arrives for b'asked, answered'"
 
@@ -512,7 +512,7 @@ def _ask(sock: socket.socket, peer: socket.socket) -> bytes:
 
 
 _TURNS = 100
-"""Of a loop, half of them for the connection, which takes 4, and half to end what is left of a failed one."""
+"""Turns of the loop: half for the connection, which takes 4, and half to clean up after a failure."""
 
 
 def _class_name(kind: type) -> str:

@@ -418,7 +418,7 @@ def test_a_number_that_another_process_has(monkeypatch: pytest.MonkeyPatch) -> N
     with pyepoll.Epoll[Any]():
         pages = ps.one(os.getpid())
         next(pages)
-        with pytest.raises(ProcessLookupError, match="has ended; another has its number now") as caught:
+        with pytest.raises(ProcessLookupError, match="has ended; another has its PID now") as caught:
             next(pages)
     assert caught.value.errno == errno.ESRCH
 

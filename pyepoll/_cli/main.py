@@ -1,4 +1,4 @@
-"""``python -m pyepoll``: look into the machine, and into processes that use epoll."""
+"""``python -m pyepoll``: check the machine, and inspect processes that use epoll."""
 
 import argparse
 import io
@@ -10,34 +10,34 @@ from typing import NoReturn
 
 from .. import __version__, _extra, doctor
 
-_DESCRIPTION = "Look into this machine (doctor), and into processes that use epoll (ps)."
+_DESCRIPTION = "Check this machine (doctor), and inspect processes that use epoll (ps)."
 
 _DOCTOR = """\
-Tell what this machine, this Python and this process have for pyepoll, and what to change where something is
-short. A missing option is a note. Exit status: 0 when pyepoll works here, notes or not; 1 when it cannot.
+Check whether pyepoll works on this machine with this Python, and suggest a fix for each problem. A missing
+option is a note. Exit status: 0 when pyepoll works here, with notes or without; 1 when it cannot.
 
-To learn what a program of yours has patched or limited, call it there:
+To check a program of yours with its own patches and limits, call it there:
     from pyepoll import doctor
     print(doctor.check().format())
 """
 
 _PS = """\
-Show what the epolls of a process watch, whatever the program is written in; without PID, which processes have
-epolls open and how many fds each watches. It reads /proc, and leaves the process alone.
+Show the interest lists of a process, written in any language; without PID, list the processes that have
+epolls open, with the number of fds that each watches. It reads /proc and does not touch the process.
 
   EPOLL   the epoll's fd; a process can have several
-  FD      the number that was registered
-  EVENTS  what is asked for, without ERR and HUP, which the kernel adds to each; a disarmed one-shot waits
-          to be armed again
-  DATA    the word that comes back with each event
-  WHAT    what the fd is: for a socket, its own address, its peer's and its state
+  FD      the fd that was registered
+  EVENTS  the event mask, without ERR and HUP, which the kernel adds to each; a disarmed one-shot has fired
+          and has not been armed again
+  DATA    the epoll data, which the kernel returns with each event
+  WHAT    the file: for a socket, its own address, its peer's and its state
 
-STALE is an entry of which the number was closed while a duplicate (of dup or fork) keeps the file open. The
-kernel goes on reporting its events, nobody can unregister it by its number, and a loop that does not expect
-that spins. The fds under which the file lives on are named: close those.
+A STALE entry is one whose fd was closed while a duplicate (of dup or fork) keeps the file open. The kernel
+goes on reporting its events, it cannot be unregistered by its fd, and a loop that does not expect such events
+uses 100 % CPU. The fds that keep the file open are listed: close those.
 
-Your own processes can be looked into, and as root all. Exit status: 0; 1 when there is no such process, when
-it may not be looked into, or has no epoll; 2 for wrong arguments.
+You can inspect your own processes, and as root all. Exit status: 0; 1 when there is no such process, when you
+may not inspect it, or when it has no epoll; 2 for wrong arguments.
 """
 
 _EXAMPLES = """\
@@ -73,12 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pyepoll {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     doctor = commands.add_parser(
-        "doctor", help="what this machine has for pyepoll", description=_DOCTOR, formatter_class=raw
+        "doctor", help="check this machine for pyepoll", description=_DOCTOR, formatter_class=raw
     )
     doctor.add_argument("--json", action="store_true", help="for programs: one object on stdout")
     ps = commands.add_parser(
         "ps",
-        help="what the epolls of a live process watch",
+        help="show the interest lists of a live process",
         description=_PS,
         epilog=_EXAMPLES,
         formatter_class=raw,

@@ -1,4 +1,4 @@
-"""What ``python -m pyepoll ps`` shows: looks at processes, and pages made of them."""
+"""The pages of ``python -m pyepoll ps``, made from looks at processes."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ import psutil  # isort: skip
 
 
 class Counters(NamedTuple):
-    """What a process has done since it was started."""
+    """Counters of a process since its start."""
 
     started: float
     cpu: float
@@ -45,15 +45,15 @@ class Column(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What is to be shown of a look."""
+    """The contents of the screen for one look."""
 
     heading: list[str]
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]]
     alarming: list[bool]
-    """Of each row, whether it tells of what is stale."""
+    """For each row, whether it has a stale entry."""
     document: dict[str, Any]
-    """The same for a program: what ``json.dumps`` takes."""
+    """The same for programs: a value that ``json.dumps`` accepts."""
 
 
 def one(pid: int) -> Iterator[Page]:
@@ -75,7 +75,7 @@ def one(pid: int) -> Iterator[Page]:
 
 
 def _no_epoll(process: Process) -> str:
-    """What to say of a process that has none; a server's may be in its children."""
+    """The error text for a process without epolls; those of a server may be in its children."""
     with procfs.errors_of_psutil(process.pid):
         children = psutil.Process(process.pid).children(recursive=True)
     having = []
@@ -105,7 +105,7 @@ def everything() -> Iterator[Page]:
     def page(now: Look, before: Look | None) -> Page:
         rates = {}
         for pid in now.processes:
-            with contextlib.suppress(OSError):  # Another process has this number now.
+            with contextlib.suppress(OSError):  # Another process has this PID now.
                 rates[pid] = _rates(pid, before, now) if before else {}
         return _page_of_all(now, rates, before is not None)
 
@@ -145,15 +145,15 @@ def _calls(process: psutil.Process) -> tuple[int, int] | tuple[None, None]:
 
 
 def _rates(pid: int, before: Look, now: Look) -> dict[str, float]:
-    """What a process did for each second between two looks, and what changed in its interest lists.
+    """The rates per second of a process between two looks, and the changes of its interest lists.
 
-    What was registered and unregistered in between is not seen.
+    A registration that was added and removed in between is not seen.
     """
     if pid not in before.counters or pid not in now.counters:
         return {}
     was, has = before.counters[pid], now.counters[pid]
     if was.started != has.started:
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended; another has its number now")
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended; another has its PID now")
     seconds = now.when - before.when
     rates = {
         "cpu_percent": 100 * (has.cpu - was.cpu),
@@ -196,15 +196,14 @@ _RATES = (
 
 
 class _Trace(NamedTuple):
-    """Where a file of which the number was closed lives on."""
+    """The file of a stale entry, and the fds that keep it open."""
 
     text: str
-    """What it is."""
     holders: list[FdHolder]
 
 
 def _traces(process: Process) -> dict[tuple[int, Watch], _Trace]:
-    """Where what the stale entries watch is open; each is looked for in all processes, so only for a few."""
+    """The files of stale entries. Each is searched for in all processes, so only a few are."""
     stale = [(epoll, watch) for epoll in process.epolls for watch in epoll.watched if watch.stale]
     traces = {}
     for epoll, watch in stale[:_TRACED]:
@@ -255,7 +254,7 @@ def _page_of_one(process: Process, rates: dict[str, float]) -> Page:
 
 
 def _sorted(epoll: EpollInfo) -> list[Watch]:
-    """What is stale first; the kernel's order means nothing."""
+    """Stale entries first; the kernel's order has no meaning."""
     return sorted(epoll.watched, key=lambda watch: (not watch.stale, watch.fd, watch.nth))
 
 
