@@ -222,7 +222,13 @@ class Walk(RuleBasedStateMachine):
     def count_stats(self) -> None:
         for level in self.levels:
             stats = level.ep.stats()
-            self.done.update({f"{name} {level.rank}": stats[name] for name in ("stale", "cures", "dropped")})
+            self.done.update(
+                {
+                    f"stale {level.rank}": stats.stale_events,
+                    f"cures {level.rank}": stats.rebuilds,
+                    f"dropped {level.rank}": stats.lost_registrations,
+                }
+            )
 
     def listed(self, fd: int) -> bool:
         return self.levels[BOTTOM].listed(fd)

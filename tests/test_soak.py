@@ -314,14 +314,14 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
         assert len(ep) == 0
         assert fdinfo_lines(ep) == []
     drift = watch.sizes[-1] - watch.sizes[0]
-    show(f"{stats['events']} events in {took:.0f} s, {stats['events'] / took:.0f} a second; {stats}")
+    show(f"{stats.events} events in {took:.0f} s, {stats.events / took:.0f} a second; {stats}")
     show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.ghosts} ghosts left,")
     show(f"{soak.ghostly} of their events seen, {soak.again} events seen again")
     show(f"grown by {drift} bytes from {watch.sizes[0]}, at most to {max(watch.sizes)}")
     show(f"{soak.reused} fds reused at once")
     assert watch.late == 0
     assert soak.reused > 0
-    assert stats["cures"] > 0
+    assert stats.rebuilds > 0
     assert effort(0, 1) == 0 or drift <= ALLOWED_DRIFT
 
 
@@ -367,7 +367,7 @@ def test_repairs_rest(foreign: bool, effort: Effort, show: Callable[[str], None]
     stock.close()
     for fd in (*idle, *kept):
         os.close(fd)
-    repairs = stats["cures"] + stats["failed_rebuilds"]
+    repairs = stats.rebuilds + stats.failed_rebuilds
     show(f"{repairs} repairs in {took:.1f} s, one by hand in {by_hand * 1e6:.0f} us; {stats}")
     assert repairs > 1
     rest = REST_AFTER_FAILURE if foreign else REST_AFTER_SUCCESS

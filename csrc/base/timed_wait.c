@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* Whether to call epoll_pwait2. One setting for the process, as the kernel and its seccomp profile are. */
-static atomic_bool use_pwait2 = true;
+enum { PWAIT2_USED, PWAIT2_SWITCHED_OFF, PWAIT2_REFUSED };
+static atomic_int pwait2 = PWAIT2_USED;
 
 void
 timed_wait_read_environment(void)
@@ -24,13 +25,19 @@ timed_wait_read_environment(void)
 bool
 timed_wait_use_pwait2(bool use)
 {
-    return atomic_exchange(&use_pwait2, use);
+    return atomic_exchange(&pwait2, use ? PWAIT2_USED : PWAIT2_SWITCHED_OFF) == PWAIT2_USED;
 }
 
 bool
 timed_wait_uses_pwait2(void)
 {
-    return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
+    return atomic_load_explicit(&pwait2, memory_order_relaxed) == PWAIT2_USED;
+}
+
+bool
+timed_wait_switched_off_pwait2(void)
+{
+    return atomic_load_explicit(&pwait2, memory_order_relaxed) == PWAIT2_SWITCHED_OFF;
 }
 
 /* For epoll_wait: rounded up, and cut to INT_MAX; the caller waits again for the rest. */
@@ -68,7 +75,8 @@ timed_wait(int epfd, struct epoll_event *events, int maxevents, int64_t timeout,
      * one. */
     count = wait_milliseconds(epfd, events, maxevents, timeout, set);
     if (count >= 0 || errno != error) {
-        atomic_store(&use_pwait2, false);
+        int used = PWAIT2_USED; /* the program may have switched it off meanwhile */
+        atomic_compare_exchange_strong(&pwait2, &used, PWAIT2_REFUSED);
     }
     return count;
 }

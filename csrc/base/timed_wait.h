@@ -20,4 +20,7 @@ void timed_wait_read_environment(void);
 bool timed_wait_use_pwait2(bool use);
 bool timed_wait_uses_pwait2(void);
 
+/* Whether the program has switched it off, as opposed to a refusal of the call. */
+bool timed_wait_switched_off_pwait2(void);
+
 #endif

@@ -156,7 +156,7 @@ PyMethodDef epoll_methods[] = {
     {"rearm", FAST(epoll_rearm), rearm_doc},
     {"poll", FAST(epoll_poll), poll_doc},
     {"wait", FAST(epoll_wait_method), wait_doc},
-    {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
+    {"_stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
     {"_public_fd", (PyCFunction)epoll_public_fd, METH_NOARGS, public_fd_doc},
     {"_instance_fd", (PyCFunction)epoll_instance_fd, METH_NOARGS, instance_fd_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},

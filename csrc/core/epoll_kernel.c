@@ -1,6 +1,5 @@
 /* The methods of Epoll that look into its instance: statistics, and how the kernel busy-polls for it. */
 #include "base/convert.h"
-#include "base/timed_wait.h"
 #include "core/epoll_methods.h"
 #include "core/repair/repair.h"
 #include "raw/params.h"
@@ -15,9 +14,7 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
     unsigned long long rebuilds = instance->stats.rebuilds, failed = instance->stats.failed_rebuilds,
                        lost = instance->stats.lost;
     STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
-                         rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",
-                         (int)timed_wait_uses_pwait2());
+    return Py_BuildValue("(KKKKKK)", waits, events, stale, rebuilds, failed, lost);
 }
 
 /* Enter, with the ctl lock: until end_call(), the kernel instance keeps its fd. 0, or -1 with an exception.

@@ -4,6 +4,8 @@
 #include "core/epoll_methods.h"
 #include "core/event_member.h"
 
+#include <limits.h>
+
 PyObject *
 epoll_register(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -119,19 +121,35 @@ epoll_fds(Epoll *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+/* Convert a key of the mapping to an fd: 1; 0 for a key that no mapping of fds has, such as a string or an int
+ * below 0; -1 with an exception for an object with fileno() that gives no fd. */
+static int
+convert_key(PyObject *object, int *fd)
+{
+    if (PyLong_Check(object)) {
+        int overflow;
+        long value = PyLong_AsLongAndOverflow(object, &overflow);
+        *fd = (int)value;
+        return overflow == 0 && value >= 0 && value <= INT_MAX;
+    }
+    PyObject *method = PyObject_GetAttrString(object, "fileno");
+    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(method);
+    return method == NULL || convert_fd_for("registrations", object, fd) < 0 ? -1 : 1;
+}
+
 PyObject *
 epoll_registration(Epoll *self, PyObject *object)
 {
     int fd;
     uint32_t mask = 0;
     PyObject *data = NULL;
-    if (!PyLong_Check(object) || PyLong_AsLong(object) < 0) {
-        PyErr_Clear(); /* such an fd is not registered: as for any other key that a mapping does not have */
-        Py_RETURN_NONE;
-    }
-    if (convert_int(object, &fd) < 0) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
+    int status = convert_key(object, &fd);
+    if (status <= 0) {
+        return status < 0 ? NULL : Py_NewRef(Py_None);
     }
     STATE_LOCK(self->instance);
     Registration *present = interest_get(&self->instance->list, fd);

@@ -36,8 +36,31 @@ use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
     return use < 0 ? NULL : PyBool_FromLong(timed_wait_use_pwait2(use));
 }
 
+PyDoc_STRVAR(uses_pwait2_doc,
+"uses_pwait2($module, /)\n--\n\n"
+"Return whether waits of this process use the system call epoll_pwait2, so that timeouts have a resolution\n"
+"of nanoseconds: True until the call is refused for the first time, or use_pwait2(False).");
+
+static PyObject *
+uses_pwait2(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(timed_wait_uses_pwait2());
+}
+
+PyDoc_STRVAR(switched_off_pwait2_doc,
+"_switched_off_pwait2($module, /)\n--\n\n"
+"Return whether use_pwait2(False) or PYEPOLL_NO_PWAIT2 is in force, so that nothing may make the call.");
+
+static PyObject *
+switched_off_pwait2(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(timed_wait_switched_off_pwait2());
+}
+
 PyMethodDef settings_functions[] = {
-    {"_use_events", use_events, METH_O, use_events_doc},
-    {"use_pwait2",  use_pwait2, METH_O, use_pwait2_doc},
-    {NULL,          NULL,       0,      NULL          },
+    {"_use_events",          use_events,          METH_O,      use_events_doc         },
+    {"use_pwait2",           use_pwait2,          METH_O,      use_pwait2_doc         },
+    {"uses_pwait2",          uses_pwait2,         METH_NOARGS, uses_pwait2_doc        },
+    {"_switched_off_pwait2", switched_off_pwait2, METH_NOARGS, switched_off_pwait2_doc},
+    {NULL,                   NULL,                0,           NULL                   },
 };
