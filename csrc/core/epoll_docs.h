@@ -93,10 +93,7 @@ PyDoc_STRVAR(wait_doc,
 "does not fit 32 bits.");
 
 PyDoc_STRVAR(stats_doc,
-"_stats($self, /)
---
-
-"
+"_stats($self, /)\n--\n\n"
 "Return the counters as a tuple, in the order of the fields of Stats.");
 
 PyDoc_STRVAR(public_fd_doc,
