@@ -1,4 +1,4 @@
-"""Set-up: .ci/venv never asks for a password, and a Python or a system that cannot run pyepoll is told so."""
+"""Set-up: tools/venv never asks for a password, and a Python or a system that cannot run pyepoll is told so."""
 
 import ast
 import os
@@ -11,7 +11,7 @@ from pages import ROOT
 
 import pyepoll
 
-SCRIPT = ROOT / ".ci" / "venv"
+SCRIPT = ROOT / "tools" / "venv"
 SETUP = ROOT / "setup.py"
 PYTHON3 = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 NEEDS = "pyepoll needs Linux and CPython 3.11 or later"
