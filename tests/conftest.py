@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
 import pytest
 from guard import Guard, accept_ignored_signals
 
