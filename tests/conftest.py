@@ -150,6 +150,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if nameless := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        # They differ in each process, so that pytest-xdist cannot share the tests out.
+        raise pytest.UsageError(f"the id of a test must not contain an address: {nameless[0]}")
     if not config.getoption("--long"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
 
