@@ -1,8 +1,8 @@
 """Everything that can be run on this checkout: `nox -l` lists it, `nox -s NAME` runs it.
 
-Arguments after `--` go to the program that a session runs, pytest in most cases: `nox -s tests-3.13 -- -x -k fork`.
-A session is skipped if its interpreter is missing. `tools/interpreters` installs those that most machines lack in
-PYEPOLL_INTERPRETERS (~/.cache/pyepoll/interpreters).
+Arguments after `--` go to the program that a session runs, mostly pytest: `nox -s tests-3.13 -- -x -k fork`.
+A session is skipped if its interpreter is missing. `tools/interpreters` installs those that most machines
+lack in PYEPOLL_INTERPRETERS (~/.cache/pyepoll/interpreters).
 """
 
 import itertools
@@ -46,7 +46,7 @@ def files(names: str) -> list[str]:
 
 
 def install(session: nox.Session, *names: str, cflags: str = "", ldflags: str = "") -> None:
-    """Install dependency groups and, editable, the checkout; no network is needed if they are there already."""
+    """Install dependency groups and, editable, the checkout; without a network if nothing is missing."""
     session.install("setuptools>=77", *groups(*names))
     flags = {"PYEPOLL_CFLAGS": f"{WARNINGS} {cflags}", "PYEPOLL_LDFLAGS": ldflags}
     session.install("--no-build-isolation", "--no-deps", "-e", ".", env=flags)
@@ -78,8 +78,8 @@ def report_our_frames(session: nox.Session, copy: Path, separator: str = r"\n *\
                 session.error(f"a report with frames of the extension:\n{report}")
 
 
-def sanitized(session: nox.Session, options: str, *arguments: str, env: dict[str, str] | None = None) -> None:
-    """pytest does not capture fd 2, or the report of a crash would be lost; a child process has a file for its own."""
+def sanitized(session: nox.Session, options: str, *arguments: str) -> None:
+    """Run pytest. It does not capture fd 2, or the report of a crash would be lost; reports go to files."""
     libraries = [f"{name}.so" for name in ("libasan", "libubsan")]
     paths = [
         subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip() for name in libraries
@@ -137,15 +137,15 @@ def package(session: nox.Session) -> None:
     """Build the sdist and a wheel, and check their files, metadata and symbols."""
     go_to_copy(session)
     session.install(*groups("package"))
-    session.run("tools/package")
+    session.run("tools/package", external=True)
 
 
 @nox.session(python=[*RELEASES, *FREE_THREADED])
 def wheel(session: nox.Session) -> None:
     """Build a wheel from the sdist, and test it where there is no compiler and no source tree."""
     go_to_copy(session)
-    session.install(*groups("package"))
-    session.run("tools/wheel", session.bin, *session.posargs)
+    session.install(*groups("wheel"))
+    session.run("tools/wheel", *session.posargs, external=True)
 
 
 @nox.session
@@ -189,7 +189,7 @@ def tsan(session: nox.Session) -> None:
     """The tests of what threads share, with a free-threaded CPython built with ThreadSanitizer."""
     copy = go_to_copy(session)
     install(session, "test-anywhere", cflags="-g -O1 -fsanitize=thread", ldflags="-fsanitize=thread")
-    # Reports go to fd 2: to the tests a log file would be an fd that leaked. Shadow memory needs a fixed layout.
+    # Reports go to fd 2: the tests would find the fd of a log file. Shadow memory needs a fixed layout.
     suppressions = f"suppressions={EXTRA}/tsan/suppressions_free_threading.txt"
     env = {"TSAN_OPTIONS": f"{suppressions} die_after_fork=0 exitcode=0"}
     command = ["setarch", "-R", f"{session.bin}/python", "-m", "pytest", "--capture=sys"]
@@ -223,10 +223,9 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python=RELEASES)
 def integration(session: nox.Session) -> None:
-    """Other packages on pyepoll: tests/clients and docs/clients.md. All of them have to be installed."""
+    """Other packages on pyepoll: tests/clients and docs/clients.md."""
     install(session, "test", "clients")
-    session.run("pytest", "tests/clients", "tests/test_pages.py", "-k", "clients", *session.posargs)
-    session.run("python", "tools/upstream.py", "--installed")
+    session.run("pytest", "-rsfE", "tests/clients", "tests/test_pages.py", "-k", "clients", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.13", "3.14"])
@@ -269,16 +268,16 @@ def bench(session: nox.Session) -> None:
 def musl(session: nox.Session) -> None:
     """A musllinux wheel and its tests, with a CPython linked with musl."""
     go_to_copy(session)
-    session.install(*groups("package"))
-    session.run("tools/musl", str(EXTRA))
+    session.install(*groups("wheel"))
+    session.run("tools/musl", str(EXTRA), external=True)
 
 
 @nox.session
 def aarch64(session: nox.Session) -> None:
     """A wheel for aarch64, and the tests that differ there, under qemu."""
     go_to_copy(session)
-    session.install(*groups("package"))
-    session.run("tools/aarch64", str(EXTRA))
+    session.install(*groups("wheel"))
+    session.run("tools/aarch64", str(EXTRA), external=True)
 
 
 if __name__ == "__main__":

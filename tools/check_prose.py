@@ -1,8 +1,9 @@
 """Count words that make prose hard to read: ``python tools/check_prose.py [FILE…]``.
 
-Two figures for each page, per 1,000 words: relative clauses without a noun ("what", "who", "whose"), and words that
-are not today's idiom. Above 5 of the former, or with any of the latter, a page of documentation fails. Docstrings and
-comments are listed, one row for each folder, but do not fail. Code, tables and links are not counted.
+Two figures for each page, per 1,000 words: relative clauses without a noun ("what", "who", "whose"), and
+words that are not today's idiom. Above 5 of the former, or with any of the latter, a page of documentation
+fails. Docstrings and comments are listed, one row for each folder, but do not fail. Code, tables and links
+are not counted.
 """
 
 import io
@@ -38,11 +39,19 @@ def prose_of_python(text: str) -> str:
     return "\n".join(t.string for t in tokens if t.type in wanted and t.string.startswith(("#", '"""')))
 
 
-PROSE = {".md": prose_of_page, ".c": prose_of_c, ".h": prose_of_c, ".py": prose_of_python, ".pyi": prose_of_python}
+PROSE = {
+    ".md": prose_of_page,
+    ".c": prose_of_c,
+    ".h": prose_of_c,
+    ".py": prose_of_python,
+    ".pyi": prose_of_python,
+}
 
 
 def main(names: list[str]) -> int:
-    names = names or subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], text=True).split()
+    names = (
+        names or subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], text=True).split()
+    )
     texts: dict[str, str] = defaultdict(str)
     for path in (Path(name) for name in names):
         if path.suffix in PROSE and path.is_file() and path != Path(__file__).relative_to(Path.cwd()):
