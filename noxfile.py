@@ -35,6 +35,8 @@ QUICK = "arguments close errors events flags maxevents raw registrations select_
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["quick", "lint", "typing"]
 nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
 
 
 def groups(*names: str) -> list[str]:
@@ -54,6 +56,7 @@ def install(session: nox.Session, *names: str, cflags: str = "", ldflags: str = 
 
 def go_to_copy(session: nox.Session) -> Path:
     """Go to a copy of the checkout, in which other files can be built under the same names."""
+    session.chdir(Path(__file__).parent)
     listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], text=True)
     copy = Path(session.create_tmp()).resolve() / "checkout"
     shutil.rmtree(copy, ignore_errors=True)
