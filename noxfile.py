@@ -30,7 +30,10 @@ LONG = ["3.13", "3.14", "3.15", *FREE_THREADED]
 WARNINGS = "-Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Werror"
 ASAN = "-fsanitize=address,undefined"
 NOT_OF_C = "benchmarks conformance doctor examples guard layers pages ps publishing readme setup wheel"
-QUICK = "arguments close errors events flags maxevents raw registrations select_dropin selector waker"
+QUICK = (
+    "aio_buffered aio_read aio_timers errors events fd_tables flags gil maxevents package raw registrations "
+    "select_dropin selector stale_events threads waker"
+)
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["quick", "lint", "typing"]

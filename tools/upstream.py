@@ -1,7 +1,7 @@
-"""Run the test suites of other packages with stock and with pyepoll: ``python tools/upstream.py FOLDER [SUITE…]``.
+"""Run the suites of other packages with stock and with pyepoll: ``python tools/upstream.py FOLDER [SUITE…]``.
 
-The outcome must be the same, to the names of the tests that fail. The session ``upstream`` of noxfile.py runs it, in
-an environment that has the packages; FOLDER is for what the suites write.
+The outcome must be the same, to the names of the tests that fail. The session ``upstream`` of noxfile.py runs
+it, in an environment that has the packages. The suites write to FOLDER.
 """
 
 import importlib
@@ -95,7 +95,7 @@ def outcome(suite: str, what: str, folder: Path) -> set[str]:
 
 
 def compare(suite: str, folder: Path) -> None:
-    """On a busy machine some tests fail by themselves: the outcome is the same at the third attempt at the latest."""
+    """Fail if the outcome differs three times: on a busy machine some tests fail by themselves."""
     for _ in range(3):
         stock, ours = outcome(suite, "stock", folder), outcome(suite, "pyepoll", folder)
         if stock == ours:
