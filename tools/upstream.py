@@ -116,9 +116,9 @@ def trial(what: str) -> None:
         import twisted_reactor
 
         # One test knows by this name that epoll cannot pass it.
-        twisted_reactor.EPollReactor = type("EPollReactor", (twisted_reactor.PyepollReactor,), {})
-        twisted_reactor.EPollReactor.__module__ = "twisted_reactor"
-        main.installReactor(twisted_reactor.EPollReactor())
+        reactor = type("EPollReactor", (twisted_reactor.PyepollReactor,), {"__module__": "twisted_reactor"})
+        vars(twisted_reactor)["EPollReactor"] = reactor
+        main.installReactor(reactor())
         ReactorBuilder._reactors[:] = ["twisted_reactor.EPollReactor"]
     else:
         epollreactor.install()
