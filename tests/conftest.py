@@ -145,7 +145,9 @@ def preload(libraries: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--long", action="store_true", help="attack as long as .ci/deep does, and run the tests marked long"
+        "--long",
+        action="store_true",
+        help="attack as long as the session soak does, and run the tests marked long",
     )
 
 
@@ -223,7 +225,7 @@ class Effort(Protocol):
 
 @pytest.fixture
 def effort(request: pytest.FixtureRequest) -> Effort:
-    """Choose how much a test does: ``quick`` in .ci/run, ``long`` in .ci/deep (``pytest --long``)."""
+    """Choose how much a test does: ``quick``, or ``long`` with ``pytest --long`` (the session soak)."""
     return lambda quick, long: long if request.config.getoption("--long") else quick
 
 
