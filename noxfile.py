@@ -5,6 +5,7 @@ A session is skipped if its interpreter is missing. `tools/interpreters` install
 lack in PYEPOLL_INTERPRETERS (~/.cache/pyepoll/interpreters).
 """
 
+import ctypes
 import itertools
 import os
 import re
@@ -187,18 +188,26 @@ def valgrind(session: nox.Session) -> None:
     report_our_frames(session, copy)
 
 
-@nox.session(python=f"{EXTRA}/tsan/bin/python3")
+@nox.session(venv_backend="none")
 def tsan(session: nox.Session) -> None:
     """The tests of what threads share, with a free-threaded CPython built with ThreadSanitizer."""
+    python = EXTRA / "tsan/bin/python3"
+    if not python.exists():
+        session.skip(f"{python} is missing: tools/interpreters builds it")
+    # Its shadow memory needs a fixed layout of the address space: personality(ADDR_NO_RANDOMIZE).
+    ctypes.CDLL(None).personality(0x0040000)
     copy = go_to_copy(session)
-    install(session, "test-anywhere", cflags="-g -O1 -fsanitize=thread", ldflags="-fsanitize=thread")
-    # Reports go to fd 2: the tests would find the fd of a log file. Shadow memory needs a fixed layout.
-    suppressions = f"suppressions={EXTRA}/tsan/suppressions_free_threading.txt"
-    env = {"TSAN_OPTIONS": f"{suppressions} die_after_fork=0 exitcode=0"}
-    command = ["setarch", "-R", f"{session.bin}/python", "-m", "pytest", "--capture=sys"]
+    flags = "-fsanitize=thread"
+    build = {"PYEPOLL_CFLAGS": f"{WARNINGS} -g -O1 {flags}", "PYEPOLL_LDFLAGS": flags}
+    options = f"suppressions={EXTRA}/tsan/suppressions_free_threading.txt die_after_fork=0 exitcode=0"
+    env = {"PYTHON": str(python), "TSAN_OPTIONS": options, **build}
+    session.run("tools/venv", ".venv", env=env)
+    session.run(".venv/bin/pip", "install", "-q", "--group", "test-anywhere", "-e", ".", env=env)
     chosen = session.posargs or files("threads waker close fork stale_events ghosts registrations raw")
+    command = [".venv/bin/pytest", "--capture=sys", "-k", "not late_calls_of_stock", *chosen]
+    # Reports go to fd 2: the tests would find the fd of a log file.
     with open(copy / "report", "w") as report:
-        session.run(*command, "-k", "not late_calls_of_stock", *chosen, env=env, external=True, stderr=report)
+        session.run(*command, env=env, stderr=report)
     report_our_frames(session, copy, "={10,}\n")
 
 
