@@ -18,14 +18,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError("pyepoll needs CPython 3.11 or later; this is Python " + sys.version.split()[0])
 
-try:
-    from . import raw
-except ModuleNotFoundError as _error:
-    _error.add_note(
-        __path__[0] + " has no extension for this Python: if it is a source tree, build it (pip install -e), "
-        "or run Python with -P to import what is installed"
-    )
-    raise
+from . import raw
 from ._core import BusyPoll, Epoll, Registrations, Stats
 from ._epoll import (
     EPOLL_CLOEXEC,

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
 import pytest
 from guard import Guard, accept_ignored_signals
 from support import EXIT as EXIT
@@ -144,11 +145,16 @@ def preload(libraries: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--long", action="store_true", help="attack as long as .ci/deep does, and run the tests marked long"
+        "--long",
+        action="store_true",
+        help="attack as long as the session soak does, and run the tests marked long",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if nameless := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        # They differ in each process, so that pytest-xdist cannot share the tests out.
+        raise pytest.UsageError(f"the id of a test must not contain an address: {nameless[0]}")
     if not config.getoption("--long"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
 
@@ -219,7 +225,7 @@ class Effort(Protocol):
 
 @pytest.fixture
 def effort(request: pytest.FixtureRequest) -> Effort:
-    """Choose how much a test does: ``quick`` in .ci/run, ``long`` in .ci/deep (``pytest --long``)."""
+    """Choose how much a test does: ``quick``, or ``long`` with ``pytest --long`` (the session soak)."""
     return lambda quick, long: long if request.config.getoption("--long") else quick
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from conftest import instance_fd
+from support import instance_fd
 
 import pyepoll
 from pyepoll import BusyPoll, Event, raw

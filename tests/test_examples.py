@@ -88,7 +88,6 @@ def example(
         code = (
             f"import runpy, sys\n{prelude}\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
         )
-        # -P, or it would import the source tree, which has no extension in it, from the working directory.
         start = ["-P", "-c", code, path]
     else:
         start = [path]

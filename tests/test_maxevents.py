@@ -24,6 +24,9 @@ class Index:
     def __index__(self) -> int:
         return self.value
 
+    def __repr__(self) -> str:  # for the ids of tests
+        return f"Index({self.value})"
+
 
 def by_poll(ep: pyepoll.Epoll[Any], *args: Any) -> list[tuple[Any, Event]]:
     return ep.poll(0, *args)

@@ -17,7 +17,7 @@ by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relat
 
 def run_by_ci() -> list[str]:
     """The commands of README.md that .ci/run runs to the letter; their shape is tested in test_readme.py."""
-    return [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(".ci/venv ")]
+    return [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("tools/venv ")]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)

@@ -28,6 +28,9 @@ Eventfd = Callable[..., int]
 class Data:
     """What a connection is: an object that can be watched as it goes."""
 
+    def __repr__(self) -> str:  # for the ids of tests
+        return "Data()"
+
 
 class File:
     def __init__(self, fd: int) -> None:

@@ -1,17 +1,19 @@
-"""Set-up: .ci/venv never asks for a password, and a Python or a system that cannot run pyepoll is told so."""
+"""Set-up: tools/venv never asks for a password, and refuses a Python or a system that cannot run pyepoll."""
 
 import ast
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+from fresh_extension import outdated
 from pages import ROOT
 
 import pyepoll
 
-SCRIPT = ROOT / ".ci" / "venv"
+SCRIPT = ROOT / "tools" / "venv"
 SETUP = ROOT / "setup.py"
 PYTHON3 = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 NEEDS = "pyepoll needs Linux and CPython 3.11 or later"
@@ -268,3 +270,24 @@ def test_old_pythons_can_parse_what_tells_them() -> None:
 def test_script_is_one_that_runs() -> None:
     assert os.access(SCRIPT, os.X_OK)
     assert SCRIPT.read_text().startswith("#!/bin/sh\n")
+
+
+def test_extension_older_than_its_sources_is_reported(tmp_path: Path) -> None:
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    sources = ["csrc/core/wait.c", "csrc/core/wait.h", "csrc/aio/loop.c"]
+    built = [f"pyepoll/_epoll{suffix}", f"pyepoll/_aio{suffix}"]
+    for name in sources + built:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def changed_last(name: str) -> str | None:
+        for other in sources + built:
+            os.utime(tmp_path / other, (1000, 2000 if other == name else 1000))
+        return outdated(tmp_path)
+
+    assert changed_last(built[0]) is None
+    for name, extension in zip(sources, [built[0], built[0], built[1]], strict=True):
+        assert changed_last(name) == f"{tmp_path / extension} is older than {name}"
+    assert changed_last(built[0]) is None
+    (tmp_path / built[1]).unlink()
+    assert outdated(tmp_path) == f"{tmp_path / built[1]} is missing"

@@ -37,6 +37,9 @@ class Index:
     def __index__(self) -> int:
         return self.value
 
+    def __repr__(self) -> str:  # for the ids of tests
+        return f"Index({self.value})"
+
 
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"], autouse=True)
 def syscall(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -215,7 +218,7 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
         ([], TypeError),
         (1j, TypeError),
         *([] if TAKES_REAL else [(Decimal("0.1"), TypeError), (Fraction(1, 10), TypeError)]),
-        (object(), TypeError),
+        (NotImplemented, TypeError),
     ],
     ids=repr,
 )

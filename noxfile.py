@@ -1,0 +1,296 @@
+"""Everything that can be run on this checkout: `nox -l` lists it, `nox -s NAME` runs it.
+
+Arguments after `--` go to the program that a session runs, mostly pytest: `nox -s tests-3.13 -- -x -k fork`.
+A session is skipped if its interpreter is missing. `tools/interpreters` installs those that most machines
+lack in PYEPOLL_INTERPRETERS (~/.cache/pyepoll/interpreters).
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import nox
+
+EXTRA = Path(os.environ.get("PYEPOLL_INTERPRETERS", Path.home() / ".cache/pyepoll/interpreters"))
+ADDED = [
+    *map(str, Path.home().glob(".pyenv/versions/*/bin")),
+    f"{EXTRA}/sid/usr/local/bin",
+    f"{EXTRA}/nogil/bin",
+]
+os.environ["PATH"] = os.pathsep.join([*ADDED, os.environ["PATH"]])
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+RELEASES = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+FREE_THREADED = ["3.13t", "3.14t", "3.15t"]
+LONG = ["3.13", "3.14", "3.15", *FREE_THREADED]
+WARNINGS = "-Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Werror"
+ASAN = "-fsanitize=address,undefined"
+NOT_OF_C = "benchmarks conformance doctor examples guard layers pages ps publishing readme setup wheel"
+QUICK = "errors events flags maxevents package raw registrations select_dropin selector waker"
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["quick", "lint", "typing"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+
+
+def groups(*names: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+def files(names: str) -> list[str]:
+    return [f"tests/test_{name}.py" for name in names.split()]
+
+
+def install(session: nox.Session, *names: str, cflags: str = "", ldflags: str = "") -> None:
+    """Install dependency groups and, editable, the checkout; without a network if nothing is missing."""
+    session.install("setuptools>=77", *groups(*names))
+    flags = {"PYEPOLL_CFLAGS": f"{WARNINGS} {cflags}", "PYEPOLL_LDFLAGS": ldflags}
+    session.install("--no-build-isolation", "--no-deps", "-e", ".", env=flags)
+
+
+def go_to_copy(session: nox.Session) -> Path:
+    """Go to a copy of the checkout, in which other files can be built under the same names."""
+    session.chdir(Path(__file__).parent)
+    listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], text=True)
+    copy = Path(session.create_tmp()).resolve() / "checkout"
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in filter(os.path.isfile, listed.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, copy / name)
+    session.chdir(copy)
+    return copy
+
+
+def report_our_frames(session: nox.Session, copy: Path, separator: str = r"\n *\n") -> None:
+    """Fail if a report has a frame of the extension; CPython has some of its own.
+
+    Tests use an fd while another thread closes it, which ThreadSanitizer takes for a race.
+    """
+    for file in copy.glob("report*"):
+        for report in re.split(separator, re.sub(r"(?m)^==\d+== ?", "", file.read_text(errors="replace"))):
+            if (
+                re.search(r"csrc/|_(epoll|aio)\.cpython", report)
+                and "Location is file descriptor" not in report
+            ):
+                session.error(f"a report with frames of the extension:\n{report}")
+
+
+def sanitized(session: nox.Session, options: str, *arguments: str) -> None:
+    """Run pytest. It does not capture fd 2, or the report of a crash would be lost; reports go to files."""
+    libraries = [f"{name}.so" for name in ("libasan", "libubsan")]
+    paths = [
+        subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip() for name in libraries
+    ]
+    env = {"LD_PRELOAD": " ".join(paths), "PYTHONMALLOC": "malloc", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    session.run(
+        "pytest", "--capture=sys", *arguments, env={**env, "ASAN_OPTIONS": f"log_path=report:{options}"}
+    )
+
+
+@nox.session(python=RELEASES)
+def tests(session: nox.Session) -> None:
+    """All tests in their quick form."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Tests of the core in less than 20 seconds, without a network (`nox -R -s quick`: without pip)."""
+    install(session, "test")
+    session.run("pytest", "-q", "-n", "2", *files(QUICK), *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """The hooks of .pre-commit-config.yaml on all files."""
+    session.install(*groups("lint"))
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure", *session.posargs)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy on everything, and stubtest: the stubs describe the extension."""
+    install(session, "lint")
+    session.run("mypy", *session.posargs)
+    session.run("python", "-m", "mypy.stubtest", "--ignore-disjoint-bases", "pyepoll")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages in docs/_build; warnings are errors, and the pages load nothing from another host."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    loaded = re.compile(
+        r"""(<(script|img|iframe)[^>]* src="|<link[^>]* href="|url\(["']?)(https?:)?//[^"]*"""
+    )
+    for page in itertools.chain(Path("docs/_build").rglob("*.html"), Path("docs/_build").rglob("*.css")):
+        if found := loaded.search(page.read_text()):
+            session.error(f"{page} loads from elsewhere: {found[0]}")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and a wheel, and check their files, metadata and symbols."""
+    go_to_copy(session)
+    session.install(*groups("package"))
+    session.run("tools/package", external=True)
+
+
+@nox.session(python=[*RELEASES, *FREE_THREADED])
+def wheel(session: nox.Session) -> None:
+    """Build a wheel from the sdist, and test it where there is no compiler and no source tree."""
+    go_to_copy(session)
+    session.install(*groups("wheel"))
+    session.run("tools/wheel", *session.posargs, external=True)
+
+
+@nox.session
+def asan(session: nox.Session) -> None:
+    """The tests of the extension with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    copy = go_to_copy(session)
+    flags = f"-g -O1 {ASAN} -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
+    install(session, "test", cflags=flags, ldflags=ASAN)
+    chosen = session.posargs or [f"--ignore={file}" for file in files(NOT_OF_C)]
+    sanitized(session, "detect_leaks=0", "-n", "3", *chosen)
+    if reports := sorted(copy.glob("report*")):
+        session.error("".join(report.read_text(errors="replace") for report in reports))
+
+
+@nox.session
+def leaks(session: nox.Session) -> None:
+    """Memory of C that is lost, with LeakSanitizer. Lost Python objects are counted by tests."""
+    copy = go_to_copy(session)
+    install(session, "test", cflags=f"-g -O1 {ASAN} -fno-omit-frame-pointer", ldflags=ASAN)
+    # CPython has no frame pointers: the fast unwinder would not reach frames of the extension.
+    options = "detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12:exitcode=0"
+    sanitized(session, options, *session.posargs or files("leaks memory_errors ghosts stale_events raw"))
+    report_our_frames(session, copy)
+
+
+@nox.session
+def valgrind(session: nox.Session) -> None:
+    """Memory errors in a few tests, with valgrind. It has no epoll_pwait2, so no exact waits."""
+    copy = go_to_copy(session)
+    install(session, "test", cflags="-g -O1")
+    # Hypothesis, a plugin that these tests do not use, takes half a minute to import.
+    env = {"PYTHONMALLOC": "malloc", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = ["--quiet", "--num-callers=12", "--fullpath-after=", "--log-file=report.%p"]
+    command = ["valgrind", *options, f"{session.bin}/python", "-m", "pytest"]
+    session.run(*command, *session.posargs or files("registrations maxevents"), env=env, external=True)
+    report_our_frames(session, copy)
+
+
+@nox.session(venv_backend="none")
+def tsan(session: nox.Session) -> None:
+    """The tests of what threads share, with a free-threaded CPython built with ThreadSanitizer."""
+    python = EXTRA / "tsan/bin/python3"
+    if not python.exists():
+        session.skip(f"{python} is missing: tools/interpreters builds it")
+    # Its shadow memory needs a fixed layout of the address space: personality(ADDR_NO_RANDOMIZE).
+    ctypes.CDLL(None).personality(0x0040000)
+    copy = go_to_copy(session)
+    flags = "-fsanitize=thread"
+    build = {"PYEPOLL_CFLAGS": f"{WARNINGS} -g -O1 {flags}", "PYEPOLL_LDFLAGS": flags}
+    options = f"suppressions={EXTRA}/tsan/suppressions_free_threading.txt die_after_fork=0 exitcode=0"
+    env = {"PYTHON": str(python), "TSAN_OPTIONS": options, **build}
+    session.run("tools/venv", ".venv", env=env)
+    session.run(".venv/bin/pip", "install", "-q", "--group", "test-anywhere", "-e", ".", env=env)
+    chosen = session.posargs or files("threads waker close fork stale_events ghosts registrations raw")
+    command = [".venv/bin/pytest", "--capture=sys", "-k", "not late_calls_of_stock", *chosen]
+    # Reports go to fd 2: the tests would find the fd of a log file.
+    with open(copy / "report", "w") as report:
+        session.run(*command, env=env, stderr=report)
+    report_our_frames(session, copy, "={10,}\n")
+
+
+@nox.session(python=f"{EXTRA}/sid/usr/local/bin/python3.14d")
+def debug(session: nox.Session) -> None:
+    """All tests with a debug build of CPython, which checks assertions and counts references."""
+    go_to_copy(session)
+    install(session, "test-anywhere")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=FREE_THREADED)
+def nogil(session: nox.Session) -> None:
+    """All tests with free-threaded CPythons."""
+    install(session, "test-anywhere")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=RELEASES)
+def conformance(session: nox.Session) -> None:
+    """CPython's own tests of epoll, selectors and asyncio, with the classes swapped."""
+    install(session, "test")
+    session.run("pytest", "-rsfE", "tests/test_conformance.py", *session.posargs)
+
+
+@nox.session(python=RELEASES)
+def integration(session: nox.Session) -> None:
+    """Other packages on pyepoll: tests/clients and docs/clients.md."""
+    install(session, "test", "clients")
+    session.run("pytest", "-rsfE", "tests/clients", "tests/test_pages.py", "-k", "clients", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.13", "3.14"])
+def upstream(session: nox.Session) -> None:
+    """The suites of other packages, with stock and with pyepoll (`-- tornado trio`: these only)."""
+    install(session, "test", "clients", "upstream")
+    session.run("python", "tools/upstream.py", session.create_tmp(), *session.posargs)
+
+
+@nox.session(python=LONG)
+def soak(session: nox.Session) -> None:
+    """The long form of every attack, and a soak of half an hour (PYEPOLL_SOAK: its seconds)."""
+    install(session, "test-anywhere")
+    session.run("pytest", "--long", "--ignore=tests/test_examples.py", *session.posargs)
+
+
+@nox.session(python=RELEASES)
+def load(session: nox.Session) -> None:
+    """All tests again and again for ten minutes (PYEPOLL_LOAD: seconds) beside a load on every core."""
+    install(session, "test")
+    end = time.monotonic() + float(os.environ.get("PYEPOLL_LOAD", "600"))
+    loads = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        while time.monotonic() < end:
+            session.run("pytest", "-q", *session.posargs)
+    finally:
+        for process in loads:
+            process.kill()
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The figures of docs/performance.md (`-- --quick wait`: fewer rounds of one part)."""
+    session.install("setuptools>=77", *groups("benchmarks"))
+    session.install("--no-build-isolation", "--no-deps", "-e", ".")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def musl(session: nox.Session) -> None:
+    """A musllinux wheel and its tests, with a CPython linked with musl."""
+    go_to_copy(session)
+    session.install(*groups("wheel"))
+    session.run("tools/musl", str(EXTRA), external=True)
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """A wheel for aarch64, and the tests that differ there, under qemu."""
+    go_to_copy(session)
+    session.install(*groups("wheel"))
+    session.run("tools/aarch64", str(EXTRA), external=True)
+
+
+if __name__ == "__main__":
+    nox.main()
