@@ -87,14 +87,27 @@ buffer_length(EventBuffer *self)
     return self->capacity;
 }
 
+/* NULL. */
+static PyObject *
+refuse_index(Py_ssize_t index, int count)
+{
+    return count == 0
+               ? PyErr_Format(PyExc_IndexError, "event %zd is out of range: the last wait filled in none",
+                              index)
+               : PyErr_Format(PyExc_IndexError, "event %zd is out of range: the last wait filled in 0 to %d",
+                              index, count - 1);
+}
+
 static PyObject *
 buffer_item(EventBuffer *self, Py_ssize_t index)
 {
     bool claimed, filled = false;
+    int count = 0;
     uint32_t events = 0;
     uint64_t data = 0;
     Py_BEGIN_CRITICAL_SECTION(self);
     claimed = is_claimed(self);
+    count = self->count;
     if (!claimed && index >= 0 && index < self->count) {
         filled = true;
         events = self->events[index].events;
@@ -106,7 +119,7 @@ buffer_item(EventBuffer *self, Py_ssize_t index)
         return NULL;
     }
     if (!filled) {
-        return PyErr_Format(PyExc_IndexError, "the last wait filled in no event %zd", index);
+        return refuse_index(index, count);
     }
     return Py_BuildValue("(kK)", (unsigned long)events, (unsigned long long)data);
 }
@@ -133,7 +146,7 @@ static PyType_Slot buffer_slots[] = {
 };
 
 PyType_Spec buffer_spec = {
-    .name = "pyepoll._epoll.EventBuffer",
+    .name = "pyepoll.raw.EventBuffer",
     .basicsize = sizeof(EventBuffer),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = buffer_slots,

@@ -395,9 +395,7 @@ epoll_stats(Epoll *self, PyObject *Py_UNUSED(ignored))
     unsigned long long rebuilds = instance->rebuilds, failed = instance->failed_rebuilds,
                        lost = instance->lost;
     STATE_UNLOCK(instance);
-    return Py_BuildValue("{sKsKsKsKsKsKsi}", "waits", waits, "events", events, "stale", stale, "cures",
-                         rebuilds, "failed_rebuilds", failed, "dropped", lost, "pwait2",
-                         (int)wait_uses_pwait2());
+    return Py_BuildValue("(KKKKKK)", waits, events, stale, rebuilds, failed, lost);
 }
 
 static Py_ssize_t
@@ -448,19 +446,35 @@ epoll_fds(Epoll *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+/* The fd that a key of the mapping stands for: 1; 0 for one that a mapping does not have, such as a string or
+ * an int below 0; -1 with an exception for an object with fileno() that gives no fd. */
+static int
+convert_key(PyObject *object, int *fd)
+{
+    if (PyLong_Check(object)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        *fd = (int)number;
+        return overflow == 0 && number >= 0 && number <= INT_MAX;
+    }
+    PyObject *method = PyObject_GetAttrString(object, "fileno");
+    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(method);
+    return method == NULL || convert_fd_for("registrations", object, fd) < 0 ? -1 : 1;
+}
+
 static PyObject *
 epoll_registration(Epoll *self, PyObject *object)
 {
     int fd;
     uint32_t mask = 0;
     PyObject *data = NULL;
-    if (!PyLong_Check(object) || PyLong_AsLong(object) < 0) {
-        PyErr_Clear(); /* no such number, as for any other key that a mapping does not have */
-        Py_RETURN_NONE;
-    }
-    if (convert_int(object, &fd) < 0) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
+    int status = convert_key(object, &fd);
+    if (status <= 0) {
+        return status < 0 ? NULL : Py_NewRef(Py_None);
     }
     STATE_LOCK(self->instance);
     Registration *present = interest_get(&self->instance->list, fd);
@@ -498,7 +512,7 @@ PyMethodDef epoll_methods[] = {
     {"rearm", FAST(epoll_rearm), rearm_doc},
     {"poll", FAST(epoll_poll), poll_doc},
     {"wait", FAST(epoll_wait_method), wait_doc},
-    {"stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
+    {"_stats", (PyCFunction)epoll_stats, METH_NOARGS, stats_doc},
     {"_public_fd", (PyCFunction)epoll_public_fd, METH_NOARGS, public_fd_doc},
     {"_instance_fd", (PyCFunction)epoll_instance_fd, METH_NOARGS, instance_fd_doc},
     {"_fds", (PyCFunction)epoll_fds, METH_NOARGS, fds_doc},

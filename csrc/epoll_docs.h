@@ -94,12 +94,8 @@ PyDoc_STRVAR(wait_doc,
 "not fit 32 bits.");
 
 PyDoc_STRVAR(stats_doc,
-"stats($self, /)\n--\n\n"
-"Return a dict of what the epoll has done since it was made.\n\n"
-"waits: calls of epoll_wait; events: what they returned; stale: events dropped because their registration\n"
-"had gone; cures: stale registrations removed, which would go on making such events; failed_rebuilds:\n"
-"attempts to remove one that failed; dropped: registrations given up because their fd was found closed;\n"
-"pwait2: 1 if timeouts are kept to the nanosecond.");
+"_stats($self, /)\n--\n\n"
+"Return the counters as a tuple, in the order of the fields of Stats.");
 
 PyDoc_STRVAR(public_fd_doc,
 "_public_fd($self, /)\n--\n\n"
@@ -115,15 +111,16 @@ PyDoc_STRVAR(fds_doc,
 
 PyDoc_STRVAR(get_params_doc,
 "_get_params($self, /)\n--\n\n"
-"Return what raw.get_params returns for this epoll, and raise what it raises.");
+"Return what raw.epoll_get_params returns for this epoll, and raise what it raises.");
 
 PyDoc_STRVAR(set_params_doc,
 "_set_params($self, /, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
-"Do what raw.set_params does for this epoll, and raise what it raises.");
+"Do what raw.epoll_set_params does for this epoll, and raise what it raises.");
 
 PyDoc_STRVAR(registration_doc,
 "_registration($self, fd, /)\n--\n\n"
-"Return (events, data) of the registered fd, or None.");
+"Return (events, data) of the registered fd, an int or an object with fileno(); None for any other key.\n\n"
+"Raises ValueError for a closed object, and what fileno() raises.");
 
 PyDoc_STRVAR(epoll_doc,
 "Epoll(sizehint=-1, flags=0)\n--\n\n"

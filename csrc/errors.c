@@ -170,19 +170,19 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
 }
 
 PyObject *
-ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
+ctl_error(int error, int op, const char *action, int epfd, int fd, int64_t mask)
 {
     char cause[256];
     char names[FLAGS_TEXT];
-    explain(error, op, epfd, fd, mask, cause, sizeof(cause));
-    flags_text(mask, names);
+    bool masked = mask != NO_MASK;
+    explain(error, op, epfd, fd, masked ? (uint32_t)mask : 0, cause, sizeof(cause));
+    flags_text((uint32_t)mask, names);
     PyObject *why = system_text(error);
-    PyObject *text = why != NULL
-                         ? PyUnicode_FromFormat(
-                               "%s fd %d%s%s%s: %U%s%s%s", action, fd, op != EPOLL_CTL_DEL ? " (" : "",
-                               op != EPOLL_CTL_DEL ? names : "", op != EPOLL_CTL_DEL ? ")" : "", why,
-                               cause[0] != '\0' ? " (" : "", cause, cause[0] != '\0' ? ")" : "")
-                         : NULL;
+    PyObject *text = why != NULL ? PyUnicode_FromFormat("%s fd %d%s%s%s: %U%s%s%s", action, fd,
+                                                        masked ? " (" : "", masked ? names : "",
+                                                        masked ? ")" : "", why, cause[0] != '\0' ? " (" : "",
+                                                        cause, cause[0] != '\0' ? ")" : "")
+                                 : NULL;
     Py_XDECREF(why);
     return raise_os_error(error, text);
 }

@@ -10,7 +10,8 @@
 PyObject *os_error(int error, const char *format, ...) Py_GCC_ATTRIBUTE((format(printf, 2, 3)));
 
 /* The same for a failed epoll_ctl, with the cause where it can be known. `action` is what the
- * caller was asked for; `mask` is left out of the text when the operation has none. NULL. */
-PyObject *ctl_error(int error, int op, const char *action, int epfd, int fd, uint32_t mask);
+ * caller was asked for; `mask` is NO_MASK where the operation has none. NULL. */
+#define NO_MASK ((int64_t)-1)
+PyObject *ctl_error(int error, int op, const char *action, int epfd, int fd, int64_t mask);
 
 #endif

@@ -49,6 +49,27 @@ use_pwait2(PyObject *Py_UNUSED(module), PyObject *object)
     return use < 0 ? NULL : PyBool_FromLong(wait_use_pwait2(use));
 }
 
+PyDoc_STRVAR(uses_pwait2_doc,
+"uses_pwait2($module, /)\n--\n\n"
+"Return whether waits of this process use the system call epoll_pwait2, so that timeouts have a resolution\n"
+"of nanoseconds: True until the call is refused for the first time, or use_pwait2(False).");
+
+static PyObject *
+uses_pwait2(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(wait_uses_pwait2());
+}
+
+PyDoc_STRVAR(switched_off_pwait2_doc,
+"_switched_off_pwait2($module, /)\n--\n\n"
+"Return whether use_pwait2(False) or PYEPOLL_NO_PWAIT2 is in force, so that nothing may make the call.");
+
+static PyObject *
+switched_off_pwait2(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(wait_switched_off_pwait2());
+}
+
 PyDoc_STRVAR(own_methods_doc,
 "_own_methods($module, type, /)\n--\n\n"
 "Give type, a subclass of Epoll or Selector, method objects of its own, which are faster to call, and\n"
@@ -74,12 +95,14 @@ PyDoc_STRVAR(key_number_doc,
 "Raises ValueError when it has none.");
 
 static PyMethodDef module_methods[] = {
-    {"_key_number",  (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc },
-    {"_own_methods", own_methods,                             METH_O,        own_methods_doc},
-    {"_use_events",  use_events,                              METH_O,        use_events_doc },
-    {"_use_keys",    use_keys,                                METH_O,        use_keys_doc   },
-    {"use_pwait2",   use_pwait2,                              METH_O,        use_pwait2_doc },
-    {NULL,           NULL,                                    0,             NULL           },
+    {"_key_number",          (PyCFunction)(void (*)(void))key_number, METH_FASTCALL, key_number_doc         },
+    {"_own_methods",         own_methods,                             METH_O,        own_methods_doc        },
+    {"_use_events",          use_events,                              METH_O,        use_events_doc         },
+    {"_use_keys",            use_keys,                                METH_O,        use_keys_doc           },
+    {"use_pwait2",           use_pwait2,                              METH_O,        use_pwait2_doc         },
+    {"uses_pwait2",          uses_pwait2,                             METH_NOARGS,   uses_pwait2_doc        },
+    {"_switched_off_pwait2", switched_off_pwait2,                     METH_NOARGS,   switched_off_pwait2_doc},
+    {NULL,                   NULL,                                    0,             NULL                   },
 };
 
 static int

@@ -95,7 +95,7 @@ raw_ctl(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, Py
                              : op == EPOLL_CTL_MOD ? "epoll_ctl: MOD"
                              : op == EPOLL_CTL_DEL ? "epoll_ctl: DEL"
                                                    : "epoll_ctl: unknown operation on";
-        return ctl_error(error, op, action, epfd, fd, events);
+        return ctl_error(error, op, action, epfd, fd, op == EPOLL_CTL_DEL ? NO_MASK : events);
     }
     Py_RETURN_NONE;
 }
@@ -234,7 +234,7 @@ raw_pwait2(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
 }
 
 PyDoc_STRVAR(get_params_doc,
-"get_params($module, epfd, /)\n--\n\n"
+"epoll_get_params($module, epfd, /)\n--\n\n"
 "Return (busy_poll_usecs, busy_poll_budget, prefer_busy_poll) of the epoll epfd: EPIOCGPARAMS.\n\n"
 "Raises OSError: EBADF, ENOTTY before Linux 6.9 or when epfd is no epoll, EOPNOTSUPP where the kernel is\n"
 "built without CONFIG_NET_RX_BUSY_POLL; OverflowError for an int that does not fit 32 bits.\n"
@@ -253,11 +253,11 @@ raw_get_params(PyObject *Py_UNUSED(module), PyObject *object)
 }
 
 PyDoc_STRVAR(set_params_doc,
-"set_params($module, /, epfd, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
+"epoll_set_params($module, /, epfd, busy_poll_usecs, busy_poll_budget, prefer_busy_poll)\n--\n\n"
 "Set how the epoll epfd polls network cards before it sleeps: EPIOCSPARAMS.\n\n"
 "busy_poll_usecs is in microseconds, 0 to 2**31-1; busy_poll_budget is in packets, 0 to 65535, above\n"
 "64 with CAP_NET_ADMIN only; prefer_busy_poll is a bool.\n\n"
-"Raises OSError: as get_params, EINVAL for busy_poll_usecs above 2**31-1, and EPERM for the budget;\n"
+"Raises OSError: as epoll_get_params, EINVAL for busy_poll_usecs above 2**31-1, and EPERM for the budget;\n"
 "OverflowError for a number that does not fit the kernel's struct.\n"
 "See ioctl_eventpoll(2).");
 
@@ -265,7 +265,7 @@ static PyObject *
 raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const Signature signature = {
-        "set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
+        "epoll_set_params", 4, 4, {"epfd", "busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll"}
     };
     PyObject *given[ARGUMENTS];
     int epfd;
@@ -281,13 +281,13 @@ raw_set_params(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
 #define FAST METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef raw_methods[] = {
-    {"epoll_create1", raw_create1,                                 METH_O, create1_doc   },
-    {"epoll_create",  raw_create,                                  METH_O, create_doc    },
-    {"epoll_ctl",     (PyCFunction)(void (*)(void))raw_ctl,        FAST,   ctl_doc       },
-    {"epoll_wait",    (PyCFunction)(void (*)(void))raw_wait,       FAST,   wait_doc      },
-    {"epoll_pwait",   (PyCFunction)(void (*)(void))raw_pwait,      FAST,   pwait_doc     },
-    {"epoll_pwait2",  (PyCFunction)(void (*)(void))raw_pwait2,     FAST,   pwait2_doc    },
-    {"get_params",    raw_get_params,                              METH_O, get_params_doc},
-    {"set_params",    (PyCFunction)(void (*)(void))raw_set_params, FAST,   set_params_doc},
-    {NULL,            NULL,                                        0,      NULL          },
+    {"epoll_create1",    raw_create1,                                 METH_O, create1_doc   },
+    {"epoll_create",     raw_create,                                  METH_O, create_doc    },
+    {"epoll_ctl",        (PyCFunction)(void (*)(void))raw_ctl,        FAST,   ctl_doc       },
+    {"epoll_wait",       (PyCFunction)(void (*)(void))raw_wait,       FAST,   wait_doc      },
+    {"epoll_pwait",      (PyCFunction)(void (*)(void))raw_pwait,      FAST,   pwait_doc     },
+    {"epoll_pwait2",     (PyCFunction)(void (*)(void))raw_pwait2,     FAST,   pwait2_doc    },
+    {"epoll_get_params", raw_get_params,                              METH_O, get_params_doc},
+    {"epoll_set_params", (PyCFunction)(void (*)(void))raw_set_params, FAST,   set_params_doc},
+    {NULL,               NULL,                                        0,      NULL          },
 };

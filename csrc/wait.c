@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 /* Whether to call epoll_pwait2; the kernel and its seccomp profile are the whole process's. */
-static atomic_bool use_pwait2 = true;
+enum { PWAIT2_USED, PWAIT2_SWITCHED_OFF, PWAIT2_REFUSED };
+static atomic_int pwait2 = PWAIT2_USED;
 
 void
 wait_read_environment(void)
@@ -32,13 +33,19 @@ wait_read_environment(void)
 bool
 wait_use_pwait2(bool use)
 {
-    return atomic_exchange(&use_pwait2, use);
+    return atomic_exchange(&pwait2, use ? PWAIT2_USED : PWAIT2_SWITCHED_OFF) == PWAIT2_USED;
 }
 
 bool
 wait_uses_pwait2(void)
 {
-    return atomic_load_explicit(&use_pwait2, memory_order_relaxed);
+    return atomic_load_explicit(&pwait2, memory_order_relaxed) == PWAIT2_USED;
+}
+
+bool
+wait_switched_off_pwait2(void)
+{
+    return atomic_load_explicit(&pwait2, memory_order_relaxed) == PWAIT2_SWITCHED_OFF;
 }
 
 int64_t
@@ -83,7 +90,8 @@ wait_once(int epfd, struct epoll_event *events, int maxevents, int64_t timeout, 
      * ENOSYS, EPERM, EACCES, EINVAL. The error is the epoll's own only if the older call has the same. */
     count = wait_milliseconds(epfd, events, maxevents, timeout, set);
     if (count >= 0 || errno != error) {
-        atomic_store(&use_pwait2, false);
+        int used = PWAIT2_USED; /* what the program has switched off meanwhile stays so */
+        atomic_compare_exchange_strong(&pwait2, &used, PWAIT2_REFUSED);
     }
     return count;
 }

@@ -59,4 +59,7 @@ void wait_read_environment(void);
 bool wait_use_pwait2(bool use);
 bool wait_uses_pwait2(void);
 
+/* Whether the program has done that, and not a refusal of the call. */
+bool wait_switched_off_pwait2(void);
+
 #endif

@@ -19,6 +19,7 @@ from sphinx.util.inspect import stringify_signature
 
 import pyepoll
 import pyepoll.aio
+import pyepoll.procfs
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("**/*.py"))
@@ -30,6 +31,16 @@ project = "pyepoll"
 author = "The pyepoll authors"
 copyright = f"2026, {author}"
 version = release = pyepoll.__version__
+
+# Sphinx reads the docstrings of attributes from the file that `__module__` names.
+for module, names in (
+    (pyepoll._core, "BusyPoll Epoll Registrations Stats"),
+    (pyepoll._event, "Event"),
+    (pyepoll._selector, "EpollSelector"),
+    (pyepoll._fdinfo, "EpollInfo FdHolder Watch"),
+):
+    for name in names.split():
+        getattr(module, name).__module__ = module.__name__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}

@@ -8,8 +8,8 @@
         for connection, events in ep:
             ...
 
-``pyepoll.Epoll`` takes everything that ``select.epoll`` takes; ``import pyepoll as select`` serves
-a program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
+``pyepoll.Epoll`` accepts everything that ``select.epoll`` accepts; ``import pyepoll as select`` works for a
+program that uses only epoll. The system calls themselves are in ``pyepoll.raw``.
 """
 
 import sys
@@ -26,6 +26,7 @@ except ModuleNotFoundError as _error:
         "or run Python with -P to import what is installed"
     )
     raise
+from ._core import BusyPoll, Epoll, Registrations, Stats
 from ._epoll import (
     EPOLL_CLOEXEC,
     EPOLLERR,
@@ -46,9 +47,8 @@ from ._epoll import (
     Waker,
     use_pwait2,
 )
-from .epoll import BusyPoll, Epoll, Registrations
-from .events import Event
-from .selector import EpollSelector
+from ._event import Event
+from ._selector import EpollSelector
 
 __all__ = [
     "EPOLLERR",
@@ -72,6 +72,7 @@ __all__ = [
     "EpollSelector",
     "Event",
     "Registrations",
+    "Stats",
     "Waker",
     "epoll",
     "error",
@@ -79,10 +80,15 @@ __all__ = [
     "use_pwait2",
 ]
 
+# Where a user finds them, in texts and in pickles, whatever file they are in.
+for _public in BusyPoll, Epoll, EpollSelector, Event, Registrations, Stats:
+    _public.__module__ = __name__
+del _public
+
 __version__ = "0.1.0"
 
 epoll = Epoll
-"""The name under which ``select`` has it."""
+"""The name of :class:`Epoll` in ``select``."""
 
 error = OSError
 """``select.error``: the name of OSError for programs that catch it."""

@@ -1,15 +1,15 @@
-"""What the tools need beside this package: the extra cli."""
+"""The packages that the tools need, which are those of the extra cli."""
 
 import importlib.util
 
 NAMES = ("psutil", "rich")
 
-# The name pyepoll on the public index is another project's: nobody must be told to install it by name.
+# The name pyepoll on the public index belongs to another project: never suggest to install it by name.
 HOW = (
     "pip install psutil rich; or with the wheel or checkout that this pyepoll is from, its extra cli, "
     "pip install 'PATH[cli]'"
 )
-"""How they are installed, for an error."""
+"""How to install them, for error messages."""
 
 
 def missing() -> list[str]:

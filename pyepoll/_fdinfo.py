@@ -1,6 +1,6 @@
-"""What the kernel says of epolls in ``/proc/PID/fdinfo``: what each one watches, and what of it is stale.
+"""The interest lists of epolls, read from ``/proc/PID/fdinfo``, and which of their entries are stale.
 
-It needs no package but this one; what the files are that an fd stands for is told by ``procfs``.
+It needs no other package; ``procfs`` describes the files behind the fds.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import _epoll
-from .events import Event
+from ._event import Event
 
 IMPLIED = Event.ERR | Event.HUP
-"""What the kernel adds to every mask."""
+"""The bits that the kernel adds to every mask."""
 
 HOW = Event.ET | Event.ONESHOT | Event.EXCLUSIVE | Event.WAKEUP
-"""The bits that say how to be told, not of what."""
+"""The flags of a registration, as opposed to its events."""
 
 _EPOLL = "anon_inode:[eventpoll]"
 _LINE = re.compile(
@@ -28,41 +28,42 @@ _LINE = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Watched:
+# No slots=True here and in procfs and doctor: on 3.11 it leaves a __weakref__ of which getattr raises.
+@dataclasses.dataclass(frozen=True)
+class Watch:
     """An entry of an epoll's interest list, as the kernel shows it."""
 
     fd: int
-    """The number that the file was registered under."""
+    """The fd that the file was registered under."""
     events: Event
-    """The mask. The kernel adds ERR and HUP to each, and leaves a spent one-shot just ONESHOT, ET, WAKEUP."""
+    """The mask. The kernel adds ERR and HUP to each, and leaves a disarmed one-shot ONESHOT, ET, WAKEUP."""
     data: int
-    """The data word, 0 to 2**64-1: the fd number of ``select.epoll``, pyepoll's ``generation << 32 | fd``."""
+    """The epoll data, 0 to 2**64-1: the fd of ``select.epoll``, pyepoll's ``generation << 32 | fd``."""
     nth: int
-    """Which of the entries under this number it is, from 0: a stale one and a live one can share it."""
+    """Which of the entries of this fd it is, from 0: a stale one and a live one can share it."""
     inode: int | None
     """The inode number of the file that is watched; None before Linux 4.13."""
     stale: bool
-    """True if the number is closed, or is another file's by now: nobody can unregister the entry by it.
+    """True if the fd is closed or now refers to another file, so that the entry cannot be unregistered by it.
 
-    The kernel reports events of the file until its last duplicate, in whatever process, is closed. Where
+    The kernel reports events of the file until its last duplicate, in any process, is closed. Where
     kcmp(2) is refused, only a file with another inode is known to be another: two eventfds cannot be told
     apart.
     """
 
     @property
-    def spent(self) -> bool:
-        """True for a one-shot that was reported and is not armed again."""
+    def disarmed(self) -> bool:
+        """True for a one-shot that was reported and has not been armed again."""
         return bool(self.events & Event.ONESHOT) and not int(self.events) & ~int(HOW)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Instance:
+@dataclasses.dataclass(frozen=True)
+class EpollInfo:
     """An epoll that a process has open."""
 
     pid: int
     fd: int
-    watched: tuple[Watched, ...]
+    watched: tuple[Watch, ...]
     """In the kernel's order."""
     same_as: int | None
     """The lowest fd of the process that this one is a duplicate of; None where there is none, or kcmp(2) is
@@ -71,10 +72,10 @@ class Instance:
     @property
     def stale(self) -> int:
         """How many entries are stale."""
-        return sum(watched.stale for watched in self.watched)
+        return sum(watch.stale for watch in self.watched)
 
 
-class Holder(NamedTuple):
+class FdHolder(NamedTuple):
     """An fd by which a process keeps a file open."""
 
     pid: int
@@ -82,17 +83,17 @@ class Holder(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How much of ``max_user_watches`` a user has in use, as far as /proc shows it."""
+    """The part of ``max_user_watches`` that a user has in use, as far as /proc shows it."""
 
     watches: int
     processes: int
-    """How many processes with epolls were looked into."""
+    """How many processes with epolls were inspected."""
     refused: int
-    """How many of the user's processes may not be looked into."""
+    """How many of the user's processes cannot be inspected: permission denied."""
 
 
 def pids() -> list[int]:
-    """Return the numbers of the processes in /proc. Raises FileNotFoundError when it is not mounted."""
+    """Return the PIDs in /proc. Raises FileNotFoundError when it is not mounted."""
     numbers = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     if not numbers:
         raise FileNotFoundError(errno.ENOENT, "/proc is not mounted")
@@ -101,11 +102,11 @@ def pids() -> list[int]:
 
 @contextlib.contextmanager
 def errors_of(pid: int) -> Iterator[None]:
-    """Let an error at /proc/PID say what it means for the process."""
+    """Turn an error of /proc/PID into one that describes the process."""
     try:
         yield
     except PermissionError:
-        # The kernel gives what is left of an ended process to root: even its own user gets EACCES.
+        # The kernel gives the files of a process that has ended to root: even its own user gets EACCES.
         if ended := _ended(pid):
             raise ended from None
         raise _refused(pid) from None
@@ -130,7 +131,7 @@ def _ended(pid: int) -> ProcessLookupError | None:
 
 
 _PF_EXITING = 0x4
-"""In the flags of /proc/PID/stat: the process is ending; it may have let go of its memory already."""
+"""In the flags of /proc/PID/stat: the process is ending; it may have released its memory already."""
 
 
 def _refused(pid: int) -> PermissionError:
@@ -159,7 +160,7 @@ def _owner(pid: int) -> int | None:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number of one that has none."""
+    """Return the name of a user, or the uid as text if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -184,7 +185,7 @@ def _gone(pid: int) -> OSError:
 
 
 def links(pid: int) -> dict[int, str]:
-    """Return what /proc/PID/fd says of each fd of a process.
+    """Return the links in /proc/PID/fd, by fd.
 
     Raises ProcessLookupError when there is no such process or it has ended, PermissionError when it may not
     be looked into.
@@ -217,28 +218,28 @@ def lines(pid: int, fd: int) -> list[str]:
             raise
 
 
-def epolls(pid: int) -> list[Instance]:
-    """Return the epolls that a process has open, and what each watches.
+def epolls(pid: int) -> list[EpollInfo]:
+    """Return the epolls that a process has open, with their interest lists.
 
     pid: the process, of the PID namespace that /proc is of; ``os.getpid()`` is fine.
 
-    A process that goes on working may change between one epoll and the next; each is read in one piece.
+    Each epoll is read in one piece, but a running process may change another one in the meantime.
 
     Raises ProcessLookupError when there is no such process, or it or its main thread has ended;
     PermissionError when it may not be looked into, which takes ptrace read access (the same user, or
     CAP_SYS_PTRACE), or /proc hides it; FileNotFoundError when /proc is not mounted.
     See proc_pid_fdinfo(5), Linux 3.8.
     """
-    instances: list[Instance] = []
+    instances: list[EpollInfo] = []
     all_links = links(pid)
     for fd, link in all_links.items():
         if is_epoll(link):
             watched = tuple(_watched(pid, fd))
-            instances.append(Instance(pid, fd, watched, _same_as(pid, fd, instances)))
+            instances.append(EpollInfo(pid, fd, watched, _same_as(pid, fd, instances)))
     return instances
 
 
-def _same_as(pid: int, fd: int, others: list[Instance]) -> int | None:
+def _same_as(pid: int, fd: int, others: list[EpollInfo]) -> int | None:
     for other in others:
         with contextlib.suppress(OSError):
             if _epoll._same_file(pid, other.fd, pid, fd):
@@ -246,8 +247,8 @@ def _same_as(pid: int, fd: int, others: list[Instance]) -> int | None:
     return None
 
 
-def _watched(pid: int, epfd: int) -> list[Watched]:
-    """What an epoll watches. What is stale stays so; what the process just opens and closes does not."""
+def _watched(pid: int, epfd: int) -> list[Watch]:
+    """The entries of an epoll. Stale ones are read again: between two calls of a process, some seem stale."""
     found = [_judged(pid, epfd, entry) for entry in entries(pid, epfd)]
     for pause in _PAUSES:
         suspects = {_identity(entry) for entry in found if entry.stale}
@@ -262,15 +263,15 @@ def _watched(pid: int, epfd: int) -> list[Watched]:
 
 
 _PAUSES = (0, 0.001, 0.002, 0.003, 0.005)
-"""Seconds before each further look at what seems to be stale."""
+"""Seconds before each further look at entries that seem to be stale."""
 
 
-def _identity(entry: Watched) -> tuple[object, ...]:
+def _identity(entry: Watch) -> tuple[object, ...]:
     return entry.fd, entry.data, entry.inode
 
 
-def entries(pid: int, epfd: int) -> list[Watched]:
-    """Return what an epoll watches, none of it judged to be stale yet. Raises as ``links`` does."""
+def entries(pid: int, epfd: int) -> list[Watch]:
+    """Return the entries of an epoll, with ``stale`` not yet determined. Raises as ``links`` does."""
     found = []
     seen: dict[int, int] = {}
     for line in lines(pid, epfd):
@@ -278,23 +279,23 @@ def entries(pid: int, epfd: int) -> list[Watched]:
             fd, inode = int(match[1]), match[4]
             nth = seen[fd] = seen.get(fd, -1) + 1
             events, data = Event(int(match[2], 16)), int(match[3], 16)
-            found.append(Watched(fd, events, data, nth, int(inode, 16) if inode else None, False))
+            found.append(Watch(fd, events, data, nth, int(inode, 16) if inode else None, False))
     return found
 
 
-def _judged(pid: int, epfd: int, entry: Watched) -> Watched:
+def _judged(pid: int, epfd: int, entry: Watch) -> Watch:
     return dataclasses.replace(entry, stale=True) if _is_stale(pid, epfd, entry) else entry
 
 
-def _is_stale(pid: int, epfd: int, entry: Watched) -> bool:
+def _is_stale(pid: int, epfd: int, entry: Watch) -> bool:
     try:
         link = os.readlink(f"/proc/{pid}/fd/{entry.fd}")
     except OSError:
         return True
-    return _same(pid, epfd, entry, Holder(pid, entry.fd), link) is False
+    return _same(pid, epfd, entry, FdHolder(pid, entry.fd), link) is False
 
 
-def _same(pid: int, epfd: int, entry: Watched, holder: Holder, link: str) -> bool | None:
+def _same(pid: int, epfd: int, entry: Watch, holder: FdHolder, link: str) -> bool | None:
     """Whether an fd is the file that an entry watches; None when it cannot be known."""
     # A socket has an inode of its own. Others are asked of kcmp, which goes through the whole interest list.
     if (own := re.fullmatch(r"socket:\[(\d+)\]", link)) and entry.inode is not None:
@@ -310,7 +311,7 @@ def _same(pid: int, epfd: int, entry: Watched, holder: Holder, link: str) -> boo
     return inode == entry.inode
 
 
-def _inode(holder: Holder, link: str) -> int | None:
+def _inode(holder: FdHolder, link: str) -> int | None:
     """The inode number as the interest list shows it: stat's may be another, on overlayfs for one."""
     if own := re.fullmatch(r"(?:socket|pipe):\[(\d+)\]", link):
         return int(own[1])
@@ -321,8 +322,8 @@ def _inode(holder: Holder, link: str) -> int | None:
     return None
 
 
-def holders(instance: Instance, watched: Watched) -> list[Holder]:
-    """Return the fds, in all processes that may be looked into, that keep what an epoll watches open.
+def holders(epoll: EpollInfo, watch: Watch) -> list[FdHolder]:
+    """Return the fds, in all processes that you may inspect, that keep the file of an entry open.
 
     For a stale entry these are the fds that keep it alive. The process of the epoll comes first. None are
     found where the file is kept open by other means, in a message on a Unix socket for one. Where kcmp(2) is
@@ -331,13 +332,13 @@ def holders(instance: Instance, watched: Watched) -> list[Holder]:
     Raises FileNotFoundError when /proc is not mounted.
     """
     found = []
-    for pid in sorted(pids(), key=lambda pid: pid != instance.pid):
+    for pid in sorted(pids(), key=lambda pid: pid != epoll.pid):
         with contextlib.suppress(OSError):  # It has ended, or may not be looked into.
             for fd, link in links(pid).items():
-                holder = Holder(pid, fd)
+                holder = FdHolder(pid, fd)
                 inode = _inode(holder, link)
-                if inode is None or watched.inode is None or inode == watched.inode:
-                    if _same(instance.pid, instance.fd, watched, holder, link):
+                if inode is None or watch.inode is None or inode == watch.inode:
+                    if _same(epoll.pid, epoll.fd, watch, holder, link):
                         found.append(holder)
     return found
 
@@ -345,10 +346,10 @@ def holders(instance: Instance, watched: Watched) -> list[Holder]:
 def usage(uid: int) -> Usage:
     """Return how much of ``max_user_watches`` the epolls in a user's processes take.
 
-    An epoll counts for the user who made it, whoever has it now. One that processes share is counted once,
+    The kernel counts an epoll for the user that created it. One that processes share is counted once,
     where kcmp(2) is allowed.
     """
-    alike: dict[str, list[Holder]] = {}
+    alike: dict[str, list[FdHolder]] = {}
     watches = processes = refused = 0
     for pid in pids():
         try:
@@ -364,13 +365,13 @@ def usage(uid: int) -> Usage:
         processes += bool(lists)
         for fd, watched in lists.items():
             others = alike.setdefault("\n".join(watched), [])
-            if not any(_is_same_file(other, Holder(pid, fd)) for other in others):
-                others.append(Holder(pid, fd))
+            if not any(_is_same_file(other, FdHolder(pid, fd)) for other in others):
+                others.append(FdHolder(pid, fd))
                 watches += len(watched)
     return Usage(watches, processes, refused)
 
 
-def _is_same_file(one: Holder, other: Holder) -> bool:
+def _is_same_file(one: FdHolder, other: FdHolder) -> bool:
     try:
         return _epoll._same_file(*one, *other)
     except OSError:

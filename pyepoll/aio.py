@@ -1,9 +1,9 @@
 """asyncio on pyepoll: ``pyepoll.aio.run(main())``, or ``new_event_loop`` as the loop factory.
 
-The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with its semantics in everything. Three things
-are different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
+The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with the same semantics. Three things are
+different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
 not milliseconds; never early), and TCP and Unix stream connections have a transport that receives and sends
-in C as long as nothing is out of the ordinary.
+in C in the common cases.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _aio
-from .selector import EpollSelector
+from ._selector import EpollSelector
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
@@ -36,9 +36,9 @@ _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
 class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  # type: ignore[misc]
-    """asyncio's transport of a stream socket, of which ``write()`` and the reading are in C.
+    """asyncio's transport of a stream socket, with ``write()`` and the reading in C.
 
-    Made by the loop. What C reads of the state has slots; all of it is written by asyncio's own methods.
+    The loop makes it. The attributes that C reads have slots; only asyncio's own methods write them.
     """
 
     __slots__ = (
@@ -61,6 +61,13 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
         self._sock = None  # For __del__, as in asyncio's class.
         return self
 
+    def __repr__(self) -> str:
+        try:
+            text: str = super().__repr__()
+        except AttributeError:  # Made by __new__ alone.
+            return object.__repr__(self)
+        return text
+
     def _failed(self, error: BaseException, message: str) -> None:
         try:
             raise error
@@ -73,7 +80,7 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
 
 
 def _is_as_made(owner: type, module: Any, *names: str) -> bool:
-    """Return whether these methods are the module's own: what a program has put there is to be called."""
+    """Return whether these methods are the module's own; a program's replacements must be called instead."""
     return all(getattr(getattr(owner, name, None), "__globals__", None) is vars(module) for name in names)
 
 
@@ -91,6 +98,11 @@ class EventLoop(asyncio.SelectorEventLoop):
     selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
     loop closes it.
     """
+
+    # Of a loop that was made by __new__ alone, for repr() and __del__, which read them.
+    _closed = True
+    _debug = False
+    _thread_id: int | None = None
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(EpollSelector() if selector is None else selector)
@@ -137,7 +149,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         return transport
 
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        batch = None if self._debug else _aio._batch(self, event_list)  # type: ignore[attr-defined]
+        batch = None if self._debug else _aio._batch(self, event_list)
         if batch is None:
             super()._process_events(event_list)  # type: ignore[misc]
         elif event_list:
@@ -145,7 +157,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _callback_failed(self, handle: Any, error: BaseException) -> None:
         try:
-            raise error  # A handler may ask for what is being handled.
+            raise error  # A handler may call sys.exc_info().
         except BaseException as raised:
             source = _format_callback(handle._callback, handle._args)
             context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}

@@ -1,14 +1,15 @@
-"""What this machine, this Python and this process have for pyepoll: ``python -m pyepoll doctor``.
+"""Checks of this machine, this Python and this process: ``python -m pyepoll doctor``.
 
     from pyepoll import doctor
 
-    print(doctor.report(doctor.examine()))  # In a program: with what it has patched and limited.
+    print(doctor.check().format())  # In a program: covers its own patches and limits.
 
-It needs no package but this one.
+It needs no other package.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import platform
@@ -28,53 +29,58 @@ import pyepoll
 
 from . import _epoll, _extra, _fdinfo, raw
 
-__all__ = ["Finding", "examine", "report", "works"]
+__all__ = ["Finding", "Report", "check"]
 
 
 class Finding(NamedTuple):
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     status: Literal["ok", "note", "fails"]
-    """``note`` for an option that is missing or short, ``fails`` for what pyepoll cannot work without."""
+    """``note``: something optional is missing or a limit is low; ``fails``: pyepoll cannot work."""
     text: str
     advice: str
-    """What to change, where something is short; empty where nothing is."""
+    """How to fix it; empty if the status is ``ok``."""
     value: Any
-    """The same for a program: what ``json.dumps`` takes."""
+    """The same for programs: a value that ``json.dumps`` accepts."""
 
 
-def examine() -> list[Finding]:
-    """Return what each check found in this process; nothing is changed by it."""
-    return [_found(name, check) for name, check in _CHECKS.items()]
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The findings of all checks, in a fixed order."""
+
+    findings: tuple[Finding, ...]
+
+    def ok(self) -> bool:
+        """Return whether pyepoll can work here: no finding has the status ``fails``."""
+        return all(finding.status != "fails" for finding in self.findings)
+
+    def format(self, width: int | None = None) -> str:
+        """Return the report as text: a paragraph for each finding, and a verdict.
+
+        width: in columns; less than 40 is taken as 40, and None does not wrap.
+        """
+        wrap = textwrap.TextWrapper(width=max(width or sys.maxsize, 40), break_on_hyphens=False)
+        lines = []
+        for finding in self.findings:
+            start = f"{finding.status:5} {finding.name:{_NAMES}}"
+            wrap.initial_indent, wrap.subsequent_indent = f"{start} ", " " * (len(start) + 1)
+            lines += wrap.wrap(finding.text)
+            if finding.advice:
+                wrap.initial_indent = f"{'':{len(start)}} -> "
+                wrap.subsequent_indent = " " * len(wrap.initial_indent)
+                lines += wrap.wrap(finding.advice)
+        wrap.initial_indent = wrap.subsequent_indent = ""
+        failed = [finding.name for finding in self.findings if finding.status == "fails"]
+        notes = sum(finding.status == "note" for finding in self.findings)
+        about = {0: "", 1: "; there is a note above"}.get(notes, f"; there are {notes} notes above")
+        verdict = f"cannot work here: see {', '.join(failed)}" if failed else f"works here{about}"
+        return "\n".join([*lines, "", *wrap.wrap(f"pyepoll {verdict}.")])
 
 
-def works(findings: list[Finding]) -> bool:
-    """Return whether pyepoll can work here: whether nothing has failed."""
-    return all(finding.status != "fails" for finding in findings)
-
-
-def report(findings: list[Finding], width: int | None = None) -> str:
-    """Return the findings as text, a paragraph each and a verdict.
-
-    width: in columns, from 40 on; None for no wrapping.
-    """
-    wrap = textwrap.TextWrapper(width=max(width or sys.maxsize, 40), break_on_hyphens=False)
-    lines = []
-    for finding in findings:
-        start = f"{finding.status:5} {finding.name:{_NAMES}}"
-        wrap.initial_indent, wrap.subsequent_indent = f"{start} ", " " * (len(start) + 1)
-        lines += wrap.wrap(finding.text)
-        if finding.advice:
-            wrap.initial_indent = f"{'':{len(start)}} -> "
-            wrap.subsequent_indent = " " * len(wrap.initial_indent)
-            lines += wrap.wrap(finding.advice)
-    wrap.initial_indent = wrap.subsequent_indent = ""
-    failed = [finding.name for finding in findings if finding.status == "fails"]
-    notes = sum(finding.status == "note" for finding in findings)
-    about = {0: "", 1: "; there is a note above"}.get(notes, f"; there are {notes} notes above")
-    verdict = f"cannot work here: see {', '.join(failed)}" if failed else f"works here{about}"
-    return "\n".join([*lines, "", *wrap.wrap(f"pyepoll {verdict}.")])
+def check() -> Report:
+    """Run every check in this process and return the results. Changes nothing."""
+    return Report(tuple(_found(name, check) for name, check in _CHECKS.items()))
 
 
 def terminal_width() -> int | None:
@@ -95,14 +101,14 @@ def _note(text: str, advice: str, value: Any) -> _Result:
 
 
 def _found(name: str, check: Callable[[], _Result]) -> Finding:
-    """What a check finds; what keeps it from looking, a sandbox for one, is a note."""
+    """The result of a check; an OSError, in a sandbox for example, becomes a note."""
     try:
         return Finding(name, *check())
     except OSError as error:
-        advice = "a sandbox denies what a look takes"
+        advice = "a sandbox denies the check itself"
         if error.errno == errno.ENOENT:
-            advice = "mount /proc; that of a sandbox may lack a part"
-        return Finding(name, "note", f"could not be found out: {error}", advice, {"error": str(error)})
+            advice = "mount /proc; in a sandbox, parts of it may be missing"
+        return Finding(name, "note", f"unknown: {error}", advice, {"error": str(error)})
 
 
 def _package() -> _Result:
@@ -123,7 +129,7 @@ def _gil() -> _Result:
         advice = "an extension module that does not support free threading, or PYTHON_GIL=1, turned it on"
         return _note("on, in a free-threaded build", advice, value)
     else:
-        text = "on; a wait lets go of it" if enabled else "off: a free-threaded build"
+        text = "on; released during a wait" if enabled else "off: a free-threaded build"
         return _ok(text, value)
 
 
@@ -145,7 +151,7 @@ def _libc() -> _Result:
 
 
 def _status(field: str) -> str:
-    """What a line of /proc/thread-self/status says; an empty string where it is not there."""
+    """A field of /proc/thread-self/status; an empty string if it is not there."""
     with (
         contextlib.suppress(OSError),
         open("/proc/thread-self/status", encoding="utf-8", errors="replace") as file,
@@ -172,14 +178,14 @@ def _ready() -> Iterator[tuple[int, int]]:
 
 
 def _works() -> _Result:
-    """What all the rest of the package stands on."""
+    """The calls that everything else depends on."""
     try:
         with pyepoll.Epoll[str]() as ep, pyepoll.Waker() as waker:
             waker.wake()
             ep.register(waker, pyepoll.Event.IN, "woken")
             for reported in ep.poll(0), list(ep.wait(0, sigmask=())):
                 if reported != [("woken", pyepoll.Event.IN)]:
-                    raise OSError(errno.EIO, f"a wait reports {reported} for what is ready to read")
+                    raise OSError(errno.EIO, f"a wait reports {reported} for an fd that is ready to read")
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             advice = "no fd is left: see RLIMIT_NOFILE"
@@ -194,11 +200,11 @@ def _works() -> _Result:
 
 def _pwait2() -> _Result:
     cost = "timeouts are rounded up to the millisecond; nothing else changes"
-    if _switched_off():
-        text = f"switched off by PYEPOLL_NO_PWAIT2: {cost}"
-        return _note(
-            text, "unset it where no seccomp filter kills for the call", {"works": False, "forbidden": True}
-        )
+    # Not tried then: a seccomp filter may kill for the call.
+    if _epoll._switched_off_pwait2():
+        by = "PYEPOLL_NO_PWAIT2" if _is_set("PYEPOLL_NO_PWAIT2") else "pyepoll.use_pwait2(False)"
+        advice = f"do without {by} where no seccomp filter kills for the call"
+        return _note(f"switched off by {by}: {cost}", advice, {"works": False, "switched_off": by})
     try:
         with _ready() as (epfd, _):
             raw.epoll_pwait2(epfd, raw.EventBuffer(1), 0)
@@ -216,12 +222,14 @@ def _pwait2() -> _Result:
             text, advice = f"not there before Linux 5.11 ({code}): {cost}", "a newer kernel"
         return _note(text, advice, value)
     else:
-        text = "works: timeouts are kept to the nanosecond"
-        return _ok(text, {"works": True})
+        if raw.uses_pwait2():
+            return _ok("works: timeouts are kept to the nanosecond", {"works": True})
+        text = f"works, but was refused to a wait of this process, which does without it since: {cost}"
+        return _note(text, "pyepoll.use_pwait2(True) lets waits try it again", {"works": True, "used": False})
 
 
-def _switched_off() -> bool:
-    return os.environ.get("PYEPOLL_NO_PWAIT2", "") not in ("", "0")
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 def _kernel_version() -> tuple[int, ...]:
@@ -252,7 +260,7 @@ _NO_BUSY_POLL = {
 def _busy_poll() -> _Result:
     try:
         with _ready() as (epfd, _):
-            raw.set_params(epfd, *raw.get_params(epfd))
+            raw.epoll_set_params(epfd, *raw.epoll_get_params(epfd))
     except OSError as error:
         if error.errno not in _NO_BUSY_POLL:
             raise
@@ -261,7 +269,7 @@ def _busy_poll() -> _Result:
         value = {"works": False, "error": code}
         return _note(f"{text} ({code})", advice, value)
     else:
-        return _ok("Epoll.busy_poll can be set", {"works": True})
+        return _ok("Epoll.set_busy_poll works", {"works": True})
 
 
 def _wakeup() -> _Result:
@@ -307,7 +315,7 @@ def _max_user_watches() -> _Result:
 
 
 _SHORT = 0.8
-"""How much of a limit may be in use before that is worth a note."""
+"""The part of a limit that may be in use before a note is due."""
 
 
 def _nofile() -> _Result:
@@ -327,7 +335,7 @@ def _nofile() -> _Result:
 
 
 _FEW_FDS = 1024
-"""What a limit is that nobody has set, and too few for a server."""
+"""The usual default, too low for a server."""
 
 
 def _limit(number: int) -> str:
@@ -342,14 +350,14 @@ def _proc() -> _Result:
             if shown != [(fd, 7)]:
                 raise OSError(errno.EIO, f"/proc/self/fdinfo shows {shown} of an epoll that watches {fd}")
     except OSError as error:
-        text = f"/proc does not tell what an epoll watches: {error.strerror}"
+        text = f"/proc does not show the interest list of an epoll: {error.strerror}"
         advice = (
             "mount /proc: without it stale registrations are not removed, and a child of a fork cannot use "
             "its parent's epolls where one-shots are registered or kcmp is forbidden"
         )
         return _note(text, advice, {"error": str(error)})
     else:
-        return _ok("tells what an epoll watches", True)
+        return _ok("shows the interest lists of epolls", True)
 
 
 def _kcmp() -> _Result:
@@ -397,7 +405,7 @@ def _green_threads() -> _Result:
 
 
 def _gevent() -> bool:
-    # Not imported for it: what is not imported has patched nothing.
+    # A module that is not imported has patched nothing.
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and any(map(monkey.is_module_patched, ("select", "socket", "threading")))
 
@@ -415,7 +423,7 @@ def _asyncio() -> _Result:
     value = {"loop": loop, "selector": selector, "connects": False}
     if failure:
         text = f"no default loop can be made: {failure}"
-        return _note(text, "a loop policy is broken, or what asyncio needs is denied", value)
+        return _note(text, "a loop policy is broken, or asyncio is denied a system call", value)
     if reason := _no_connection():
         text = f"pyepoll.aio cannot make a connection: {reason}"
         return "fails", text, "use asyncio.run(main()) until a newer pyepoll supports this Python", value
@@ -431,7 +439,7 @@ def _asyncio() -> _Result:
 def _default_loop() -> tuple[str | None, str | None, str]:
     """The names of the classes of a new loop and of its selector, or why there is none."""
     try:
-        # What the loop needs first: one that fails half-way complains when it is collected.
+        # Try the loop's needs first: a loop that fails half-way warns when it is collected.
         one, other = socket.socketpair()
         with one, other, selectors.DefaultSelector() as selector:
             one.setblocking(False)
@@ -446,12 +454,12 @@ def _default_loop() -> tuple[str | None, str | None, str]:
 def _no_connection() -> str:
     """Why no connection can be made and used on pyepoll.aio; an empty string where one can.
 
-    Raises OSError where the machine denies what a connection takes.
+    Raises OSError if the machine denies one of the calls.
     """
     with contextlib.ExitStack() as stack:
         sock, peer = (stack.enter_context(end) for end in socket.socketpair())
         peer.setblocking(False)
-        with pyepoll.EpollSelector() as selector:  # What the loop needs first, as above.
+        with pyepoll.EpollSelector() as selector:  # First, as above.
             selector.register(peer, selectors.EVENT_READ)
             selector.select(0)
         try:
@@ -460,7 +468,7 @@ def _no_connection() -> str:
                 heard = thread.submit(_ask, sock, peer).result()
         except OSError:
             raise
-        except Exception as error:  # For example with a newer CPython, whose asyncio has changed.
+        except Exception as error:  # For example with a newer CPython that has changed asyncio.
             return f"{type(error).__name__}: {error}"
     return "" if heard == b"asked, answered" else f"{heard!r} arrives for b'asked, answered'"
 
@@ -504,7 +512,7 @@ def _ask(sock: socket.socket, peer: socket.socket) -> bytes:
 
 
 _TURNS = 100
-"""Of a loop, half of them for the connection, which takes 4, and half to end what is left of a failed one."""
+"""Turns of the loop: half for the connection, which takes 4, and half to clean up after a failure."""
 
 
 def _class_name(kind: type) -> str:

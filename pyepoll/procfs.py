@@ -1,13 +1,13 @@
-"""What the epolls of a live process watch, from ``/proc``: ``python -m pyepoll ps`` as a library.
+"""The interest lists of live processes, from ``/proc``: ``python -m pyepoll ps`` as a library.
 
     from pyepoll import procfs
 
     for epoll in procfs.epolls(pid):
-        for watched in epoll.watched:
-            if watched.stale:
-                print(watched.fd, watched.events, procfs.holders(epoll, watched))
+        for watch in epoll.watched:
+            if watch.stale:
+                print(watch.fd, watch.events, procfs.holders(epoll, watch))
 
-It needs psutil, of the extra ``cli``. See epoll(7), proc_pid_fdinfo(5).
+It needs psutil, which is in the extra ``cli``. See epoll(7), proc_pid_fdinfo(5).
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import _extra
-from ._fdinfo import Holder, Instance, Watched, epolls, errors_of, holders, is_epoll, lines, links, pids
+from ._fdinfo import EpollInfo, FdHolder, Watch, epolls, errors_of, holders, is_epoll, lines, links, pids
 
 try:
     import psutil
@@ -30,13 +30,13 @@ except ModuleNotFoundError as _error:
     raise
 
 __all__ = [
+    "EpollInfo",
+    "FdHolder",
     "File",
-    "Holder",
-    "Instance",
     "Process",
+    "Snapshot",
     "Socket",
-    "Survey",
-    "Watched",
+    "Watch",
     "epolls",
     "files",
     "holders",
@@ -45,35 +45,40 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# Where a user finds them.
+for _public in EpollInfo, FdHolder, Watch:
+    _public.__module__ = __name__
+del _public
+
+
+@dataclasses.dataclass(frozen=True)
 class Socket:
-    """What a socket is connected to."""
+    """The addresses of a socket."""
 
     protocol: str
-    """``tcp``, ``tcp6``, ``udp``, ``udp6``, ``unix-stream``, ``netlink``, …: what the kernel calls it."""
+    """``tcp``, ``tcp6``, ``udp``, ``udp6``, ``unix-stream``, ``netlink``, …: the kernel's name for it."""
     local: str
     """``127.0.0.1:80``, ``[::1]:80``, the path of a Unix socket, or an empty string."""
     remote: str
-    """The peer's address; empty where there is none, and for Unix sockets, whose peer /proc does not tell."""
+    """The peer's address; empty if there is none, and for Unix sockets: /proc does not show their peer."""
     state: str
-    """``LISTEN``, ``ESTABLISHED``, ``CLOSE_WAIT``, …; empty where there is none, as for UDP."""
+    """``LISTEN``, ``ESTABLISHED``, ``CLOSE_WAIT``, …; empty if there is none, as for UDP."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class File:
-    """What an fd stands for."""
+    """The file behind an fd."""
 
     kind: str
     """``socket``, ``pipe``, ``fifo``, ``eventfd``, ``timerfd``, ``signalfd``, ``pidfd``, ``inotify``,
-    ``epoll``, ``tty``, ``device``, ``file``, or what /proc calls it."""
+    ``epoll``, ``tty``, ``device``, ``file``, or the name in /proc."""
     text: str
-    """The kind and what there is to tell, in a line. Names in it are as the kernel has them, control
-    characters and all."""
+    """A description in one line. Names in it are as the kernel has them, including control characters."""
     socket: Socket | None = None
     """For a socket, its addresses."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Process:
     """A process that has epolls open."""
 
@@ -82,14 +87,14 @@ class Process:
     user: str
     """Its user's name, or number."""
     command: tuple[str, ...]
-    """Its arguments, without empty ones at the end, which a program leaves that gives itself a title; empty
-    for one that has ended meanwhile."""
-    epolls: tuple[Instance, ...]
+    """Its arguments, without the empty ones at the end that a process title leaves; empty if the process has
+    ended meanwhile."""
+    epolls: tuple[EpollInfo, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Survey:
-    """The processes that have epolls open, and those that may not be looked into."""
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The processes that have epolls open, and those that may not be inspected."""
 
     processes: tuple[Process, ...]
     refused: tuple[int, ...]
@@ -97,7 +102,7 @@ class Survey:
 
 @contextlib.contextmanager
 def errors_of_psutil(pid: int) -> Iterator[None]:
-    """Let psutil's errors be those of this module."""
+    """Turn psutil's errors into those of this module."""
     with errors_of(pid):
         try:
             yield
@@ -108,7 +113,7 @@ def errors_of_psutil(pid: int) -> Iterator[None]:
 
 
 def process(pid: int) -> Process:
-    """Return a process with its epolls, of which there may be none; raises as :func:`epolls` does."""
+    """Return a process with its epolls, if any; raises as :func:`epolls` does."""
     found = tuple(epolls(pid))
     with errors_of_psutil(pid):
         about = psutil.Process(pid)
@@ -122,8 +127,8 @@ def _arguments(command: list[str]) -> tuple[str, ...]:
     return tuple(command)
 
 
-def processes() -> Survey:
-    """Return all processes that have epolls open, and the pids of those that may not be looked into.
+def processes() -> Snapshot:
+    """Return all processes that have epolls open, and the PIDs of those that may not be inspected.
 
     Raises FileNotFoundError when /proc is not mounted.
     """
@@ -136,14 +141,14 @@ def processes() -> Survey:
             refused.append(pid)
         except ProcessLookupError:
             pass  # It has ended meanwhile.
-    return Survey(tuple(each for each in found if each.epolls), tuple(refused))
+    return Snapshot(tuple(each for each in found if each.epolls), tuple(refused))
 
 
 def files(pid: int, fds: Iterable[int] | None = None) -> dict[int, File]:
-    """Return what fds of a process stand for; one that is closed is left out.
+    """Return the files behind fds of a process; closed fds are left out.
 
-    fds: which ones; None for all. Of a socket in another network namespace only the protocol is known. What a
-    path is takes a look at the file, which on a network file system waits for its server.
+    fds: the fds to describe; None for all. Of a socket in another network namespace only the protocol is
+    known. A path is looked up with stat(2), which may wait for the server of a network file system.
 
     Raises as :func:`epolls` does.
     """
@@ -165,7 +170,7 @@ def _network_namespace(pid: int) -> str:
 
 
 def _sockets(pid: int) -> dict[str, File]:
-    """What psutil tells of a process's sockets, by their links: it names one fd of those that share one."""
+    """The sockets of a process that psutil lists, by their links: of fds that share a socket it names one."""
     with errors_of_psutil(pid):
         found = psutil.Process(pid).net_connections("all")
     fds = links(pid)
@@ -178,7 +183,7 @@ def _sockets(pid: int) -> dict[str, File]:
 
 
 def _unix_states(pid: int) -> dict[str, str]:
-    """The states of Unix sockets, which psutil does not tell, by their links."""
+    """The states of Unix sockets, which psutil lacks, by their links."""
     states = {}
     with errors_of(pid), open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -216,7 +221,7 @@ def _socket(about: Socket, note: str = "") -> File:
 
 
 def _unlisted(pid: int, fd: int, elsewhere: bool) -> File:
-    """A socket that psutil has not: of another protocol, not bound, or in another network namespace."""
+    """A socket that psutil lacks: of another protocol, not bound, or in another network namespace."""
     try:
         name = os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname")
     except OSError:  # Closed meanwhile.
@@ -247,7 +252,7 @@ def _kind_of_path(pid: int, fd: int, link: str) -> str:
 
 
 def _field(said: list[str], name: str) -> str:
-    """What a line of fdinfo says; an empty string where there is none."""
+    """A field of fdinfo; an empty string if there is none."""
     return next((line.partition(":")[2].strip() for line in said if line.startswith(f"{name}:")), "")
 
 
@@ -309,4 +314,4 @@ _DETAILS: dict[str, Callable[[list[str]], str]] = {
     "signalfd": _signalfd,
     "timerfd": _timerfd,
 }
-"""What fdinfo says of each kind beside its name."""
+"""The description of each kind after its name, from the lines of fdinfo."""

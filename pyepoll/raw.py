@@ -1,6 +1,6 @@
 """The system calls as the kernel defines them, over ints: nothing retried, nothing remembered.
 
-For a port of C or Rust code, or a poller of one's own. The specification is epoll_create(2),
+For ports of C or Rust code, and for pollers of your own. The specification is epoll_create(2),
 epoll_ctl(2) and epoll_wait(2); an epoll is closed with :func:`os.close`.
 """
 
@@ -33,11 +33,12 @@ from ._epoll import (
     epoll_create,
     epoll_create1,
     epoll_ctl,
+    epoll_get_params,
     epoll_pwait,
     epoll_pwait2,
+    epoll_set_params,
     epoll_wait,
-    get_params,
-    set_params,
+    uses_pwait2,
 )
 
 __all__ = [
@@ -69,9 +70,10 @@ __all__ = [
     "epoll_create",
     "epoll_create1",
     "epoll_ctl",
+    "epoll_get_params",
     "epoll_pwait",
     "epoll_pwait2",
+    "epoll_set_params",
     "epoll_wait",
-    "get_params",
-    "set_params",
+    "uses_pwait2",
 ]

@@ -222,8 +222,8 @@ def cure(bench: Bench) -> None:
     bench.ep.register(bench.spare, Event.IN, Data())
     os.close(bench.spare)
     refused(OSError, bench.ep.unregister, bench.spare)
-    before, end = bench.ep.stats()["cures"], time.monotonic() + 0.1
-    while bench.ep.stats()["cures"] == before and time.monotonic() < end:
+    before, end = bench.ep.stats().rebuilds, time.monotonic() + 0.1
+    while bench.ep.stats().rebuilds == before and time.monotonic() < end:
         bench.ep.poll(0)
 
 
@@ -359,8 +359,8 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.wait (a sigmask)": lambda b: b.ep.wait(0, sigmask=[1, 2]),
     "Epoll.stats": lambda b: b.ep.stats(),
     "Epoll.registrations": lambda b: b.ep.registrations,
-    "Epoll.busy_poll": lambda b: with_and_without(lambda: b.ep.busy_poll),
-    "Epoll.busy_poll (set)": lambda b: with_and_without(setattr, b.ep, "busy_poll", BusyPoll(0)),
+    "Epoll.get_busy_poll": lambda b: with_and_without(b.ep.get_busy_poll),
+    "Epoll.set_busy_poll": lambda b: with_and_without(b.ep.set_busy_poll, *BusyPoll(0)),
     "Epoll.__bool__": lambda b: bool(b.ep),
     "Epoll.__class_getitem__": lambda b: pyepoll.Epoll[object],
     "Epoll.__contains__": lambda b: (b.fd in b.ep, b.other in b.ep),
@@ -385,6 +385,14 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Registrations.keys": lambda b: list(b.ep.registrations.keys()),
     "Registrations.values": lambda b: list(b.ep.registrations.values()),
     "BusyPoll": lambda b: BusyPoll(0, 8, True),
+    "Stats": lambda b: pyepoll.Stats(*range(6)),
+    "Stats.__repr__": lambda b: repr(b.ep.stats()),
+    "Stats.waits": lambda b: b.ep.stats().waits,
+    "Stats.events": lambda b: b.ep.stats().events,
+    "Stats.stale_events": lambda b: b.ep.stats().stale_events,
+    "Stats.rebuilds": lambda b: b.ep.stats().rebuilds,
+    "Stats.failed_rebuilds": lambda b: b.ep.stats().failed_rebuilds,
+    "Stats.lost_registrations": lambda b: b.ep.stats().lost_registrations,
     "BusyPoll.__repr__": lambda b: repr(BusyPoll(0)),
     "BusyPoll.usecs": lambda b: BusyPoll(1).usecs,
     "BusyPoll.budget": lambda b: BusyPoll(1).budget,
@@ -434,8 +442,9 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "raw.epoll_wait": lambda b: raw.epoll_wait(b.epfd, b.buffer, 0),
     "raw.epoll_pwait": lambda b: raw.epoll_pwait(b.epfd, b.buffer, 0, [1, 2]),
     "raw.epoll_pwait2": lambda b: with_and_without(raw.epoll_pwait2, b.epfd, b.buffer, 0, [1, 2]),
-    "raw.get_params": lambda b: with_and_without(raw.get_params, b.epfd),
-    "raw.set_params": lambda b: with_and_without(raw.set_params, b.epfd, 0, 8, False),
+    "raw.epoll_get_params": lambda b: with_and_without(raw.epoll_get_params, b.epfd),
+    "raw.epoll_set_params": lambda b: with_and_without(raw.epoll_set_params, b.epfd, 0, 8, False),
+    "raw.uses_pwait2": lambda b: raw.uses_pwait2(),
     "use_pwait2": lambda b: pyepoll.use_pwait2(pyepoll.use_pwait2(True)),
     "EventBuffer": lambda b: raw.EventBuffer(1000),
     "EventBuffer.__getitem__": lambda b: b.filled[0],
@@ -482,7 +491,8 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "Epoll.wait (bad sigmask)": lambda b: (ValueError, b.ep.wait, 0, -1, [1, 2000]),
     "Epoll.wait (bad argument)": lambda b: (TypeError, b.ep.wait, "1"),
     "Epoll.wait (closed)": lambda b: (ValueError, b.shut.wait, 0),
-    "Epoll.busy_poll (closed)": lambda b: (ValueError, getattr, b.shut, "busy_poll"),
+    "Epoll.get_busy_poll (closed)": lambda b: (ValueError, b.shut.get_busy_poll),
+    "Epoll.set_busy_poll (closed)": lambda b: (ValueError, b.shut.set_busy_poll, 0),
     "Epoll.__contains__ (bad argument)": lambda b: (TypeError, b.ep.__contains__, "1"),
     "Epoll.__enter__ (closed)": lambda b: (ValueError, b.shut.__enter__),
     "Epoll.__iter__ (closed)": lambda b: (ValueError, iter, b.shut),
@@ -539,9 +549,16 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "raw.epoll_pwait (bad argument)": lambda b: (TypeError, raw.epoll_pwait, b.epfd, b.buffer, 0, 1),
     "raw.epoll_pwait2 (refused)": lambda b: (OSError, raw.epoll_pwait2, b.fd, b.buffer, 0),
     "raw.epoll_pwait2 (bad argument)": lambda b: (TypeError, raw.epoll_pwait2, b.epfd, b.buffer, "1"),
-    "raw.get_params (refused)": lambda b: (OSError, raw.get_params, b.never),
-    "raw.set_params (refused)": lambda b: (OSError, raw.set_params, b.never, 0, 8, False),
-    "raw.set_params (bad argument)": lambda b: (OverflowError, raw.set_params, b.epfd, 2**40, 8, True),
+    "raw.epoll_get_params (refused)": lambda b: (OSError, raw.epoll_get_params, b.never),
+    "raw.epoll_set_params (refused)": lambda b: (OSError, raw.epoll_set_params, b.never, 0, 8, False),
+    "raw.epoll_set_params (bad argument)": lambda b: (
+        OverflowError,
+        raw.epoll_set_params,
+        b.epfd,
+        2**40,
+        8,
+        True,
+    ),
     "EventBuffer (bad capacity)": lambda b: (ValueError, raw.EventBuffer, 0),
     "EventBuffer (bad argument)": lambda b: (TypeError, raw.EventBuffer, "1"),
     "EventBuffer.__getitem__ (missing)": lambda b: (IndexError, b.filled.__getitem__, 3),

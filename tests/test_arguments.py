@@ -286,6 +286,7 @@ def predicate(name: str) -> Target:
 FD_ERRORS = (ValueError, OverflowError)
 CTL = "EBADF EPERM EINVAL"
 PARAMS = "EBADF ENOTTY EOPNOTSUPP"
+BUSY_POLL = "EBADF ENOTTY EOPNOTSUPP"
 
 TARGETS: dict[str, Target] = {
     "Epoll": Target(
@@ -318,11 +319,12 @@ TARGETS: dict[str, Target] = {
         lambda w: listed(w.ep.wait), {"timeout": timeouts, "maxevents": counts, "sigmask": signals}, 0,
         FD_ERRORS, doc=pyepoll.Epoll.wait,
     ),
-    "Epoll.busy_poll": Target(
-        lambda w: lambda value: setattr(w.ep, "busy_poll", value),
-        # An Epoll can be unpacked, but not to its end.
-        {"params": st.one_of(finite, st.tuples(numbers, numbers, anything), st.lists(finite, max_size=4))}, 1,
-        FD_ERRORS, "ENOTTY EOPNOTSUPP EPERM EINVAL", False, pyepoll.Epoll.busy_poll,
+    "Epoll.get_busy_poll": Target(
+        lambda w: w.ep.get_busy_poll, {}, 0, (ValueError,), BUSY_POLL, doc=pyepoll.Epoll.get_busy_poll
+    ),
+    "Epoll.set_busy_poll": Target(
+        lambda w: w.ep.set_busy_poll, {"usecs": words, "budget": words, "prefer": anything}, 1,
+        FD_ERRORS, BUSY_POLL + " EPERM EINVAL", doc=pyepoll.Epoll.set_busy_poll,
     ),
     "Epoll.close": Target(lambda w: w.ep.close),
     "Epoll.closed": Target(lambda w: lambda: w.ep.closed),
@@ -342,6 +344,9 @@ TARGETS: dict[str, Target] = {
     "Epoll.__len__": Target(lambda w: w.ep.__len__),
     "Epoll.__reduce_ex__": Target(lambda w: w.ep.__reduce_ex__, {"protocol": anything}, 1),
     "Epoll.__repr__": Target(lambda w: w.ep.__repr__),
+    "Stats": Target(
+        lambda w: pyepoll.Stats, dict.fromkeys(pyepoll.Stats._fields, anything), len(pyepoll.Stats._fields)
+    ),
     "BusyPoll": Target(
         lambda w: pyepoll.BusyPoll, {"usecs": anything, "budget": anything, "prefer": anything}, 1
     ),
@@ -438,13 +443,15 @@ TARGETS: dict[str, Target] = {
         lambda w: lambda use: pyepoll.use_pwait2(bool(use)), {"use": anything}, 1, by_name=False,
         doc=pyepoll.use_pwait2,
     ),
-    "raw.get_params": Target(
-        lambda w: raw.get_params, {"epfd": epfds}, 1, (OverflowError,), PARAMS, False, raw.get_params
+    "raw.uses_pwait2": Target(lambda w: raw.uses_pwait2),
+    "raw.epoll_get_params": Target(
+        lambda w: raw.epoll_get_params, {"epfd": epfds}, 1,
+        (OverflowError,), PARAMS, False, raw.epoll_get_params,
     ),
-    "raw.set_params": Target(
-        lambda w: raw.set_params,
+    "raw.epoll_set_params": Target(
+        lambda w: raw.epoll_set_params,
         {"epfd": epfds, "busy_poll_usecs": words, "busy_poll_budget": words, "prefer_busy_poll": anything}, 4,
-        (OverflowError,), PARAMS + " EINVAL EPERM", doc=raw.set_params,
+        (OverflowError,), PARAMS + " EINVAL EPERM", doc=raw.epoll_set_params,
     ),
     "raw.EventBuffer": Target(
         lambda w: raw.EventBuffer, {"capacity": mixed(numbers)}, 1,
@@ -592,7 +599,7 @@ def public_names() -> set[str]:
             if isinstance(value, int):
                 continue
             names.add(prefix + name)
-            if isinstance(value, type) and value is not pyepoll.BusyPoll:
+            if isinstance(value, type) and value not in (pyepoll.BusyPoll, pyepoll.Stats):
                 members = getattr(value, "__members__", {})
                 names |= {f"{prefix}{name}.{method}" for method in methods(value) if method not in members}
     return names

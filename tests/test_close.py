@@ -431,7 +431,7 @@ def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
             call()
     assert list(waited) == list(endless) == []
     assert len(ep) == 0
-    assert ep.stats()["waits"] == 1
+    assert ep.stats().waits == 1
 
 
 def strays_of(

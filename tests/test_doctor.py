@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from test_denied import denied
 
 import pyepoll
 from pyepoll import _extra, _fdinfo, aio, doctor, raw
-from pyepoll.__main__ import main
+from pyepoll._cli.main import main
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -52,13 +52,13 @@ NEEDED = {"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2"}
 DENIED = [errno.EPERM, errno.ENOSYS]
 
 
-def found(findings: list[doctor.Finding], name: str) -> doctor.Finding:
-    [finding] = [finding for finding in findings if finding.name == name]
+def found(report: doctor.Report, name: str) -> doctor.Finding:
+    [finding] = [finding for finding in report.findings if finding.name == name]
     return finding
 
 
 def examined(name: str) -> doctor.Finding:
-    return found(doctor.examine(), name)
+    return found(doctor.check(), name)
 
 
 def python(*arguments: str, prelude: str = "") -> subprocess.CompletedProcess[str]:
@@ -80,27 +80,27 @@ runpy.run_module("pyepoll", run_name="__main__", alter_sys=True)
 
 def test_all_is_told_and_nothing_is_left() -> None:
     """In this order; the fixtures see to it that no fd is left open."""
-    findings = doctor.examine()
-    assert [finding.name for finding in findings] == NAMES
-    assert doctor.works(findings)
-    for finding in findings:
+    report = doctor.check()
+    assert [finding.name for finding in report.findings] == NAMES
+    assert report.ok()
+    for finding in report.findings:
         assert finding.status in ("ok", "note")
         assert bool(finding.advice) == (finding.status == "note"), finding
         json.dumps(finding.value)
 
 
 def test_what_is_so_whatever_the_machine() -> None:
-    findings = doctor.examine()
-    assert found(findings, "pyepoll").text.startswith(pyepoll.__version__)
-    assert sys.executable in found(findings, "Python").text
-    assert os.uname().release in found(findings, "kernel").text
+    report = doctor.check()
+    assert found(report, "pyepoll").text.startswith(pyepoll.__version__)
+    assert sys.executable in found(report, "Python").text
+    assert os.uname().release in found(report, "kernel").text
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = found(findings, "RLIMIT_NOFILE").value
+    limits = found(report, "RLIMIT_NOFILE").value
     assert (limits["soft"], limits["hard"]) == (soft, hard)
     with open("/proc/sys/fs/epoll/max_user_watches") as file:
-        assert found(findings, "max_user_watches").value["limit"] == int(file.read())
+        assert found(report, "max_user_watches").value["limit"] == int(file.read())
     if GLIBC:
-        assert found(findings, "libc").text == os.confstr("CS_GNU_LIBC_VERSION")
+        assert found(report, "libc").text == os.confstr("CS_GNU_LIBC_VERSION")
 
 
 def test_the_command() -> None:
@@ -117,17 +117,17 @@ def test_the_command_for_programs() -> None:
     done = python("doctor", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
-    assert document["works"] is True
+    assert document["ok"] is True
     assert [finding["name"] for finding in document["findings"]] == NAMES
     assert document["findings"][0].keys() == {"name", "status", "text", "advice", "value"}
 
 
 @pytest.mark.parametrize("width", [1, 40, 72, 100])
 def test_a_report_is_as_wide_as_the_terminal(width: int) -> None:
-    findings = doctor.examine()
-    lines = doctor.report(findings, width).splitlines()
+    report = doctor.check()
+    lines = report.format(width).splitlines()
     assert max(map(len, lines)) <= max(width, 40)
-    assert len(lines) > len(doctor.report(findings).splitlines()) or width == 100
+    assert len(lines) > len(report.format().splitlines()) or width == 100
 
 
 # What a sandbox forbids.
@@ -139,27 +139,27 @@ def test_it_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> No
     """And whatever is denied, there is a report."""
     if syscall == "epoll_wait" and not (GLIBC and os.uname().machine == "x86_64"):
         pytest.skip("no system call here, or none that the C library makes")
-    doctor.examine()  # What is imported on the way is not to be denied.
-    findings = denied(doctor.examine, error, syscall)
-    assert isinstance(findings, list), findings
-    assert doctor.works(findings) == (syscall not in NEEDED)
-    report = doctor.report(findings)
+    doctor.check()  # What is imported on the way is not to be denied.
+    report = denied(doctor.check, error, syscall)
+    assert isinstance(report, doctor.Report), report
+    assert report.ok() == (syscall not in NEEDED)
+    text = report.format()
     if syscall in NEEDED:
-        assert report.endswith("pyepoll cannot work here: see epoll.")
-        assert re.search(rf"{os.strerror(error)}", found(findings, "epoll").text)
-        assert syscall in found(findings, "epoll").advice
+        assert text.endswith("pyepoll cannot work here: see epoll.")
+        assert re.search(rf"{os.strerror(error)}", found(report, "epoll").text)
+        assert syscall in found(report, "epoll").advice
     else:
-        assert "pyepoll works here" in report
+        assert "pyepoll works here" in text
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 def test_epoll_pwait2_forbidden(error: int) -> None:
-    finding = found(denied(doctor.examine, error, "epoll_pwait2"), "epoll_pwait2")
+    finding = found(denied(doctor.check, error, "epoll_pwait2"), "epoll_pwait2")
     assert finding.status == "note"
     assert f"forbidden, by a seccomp filter as it seems ({errno.errorcode[error]})" in finding.text
     assert "441" in finding.advice
     assert finding.value == {"works": False, "error": errno.errorcode[error], "forbidden": True}
-    assert found(denied(doctor.examine, error, "epoll_pwait2"), "kernel").value["seccomp_filter"]
+    assert found(denied(doctor.check, error, "epoll_pwait2"), "kernel").value["seccomp_filter"]
 
 
 def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> No
         uname = os.uname()
         older = types.SimpleNamespace(sysname="Linux", release=release, machine=uname.machine)
         monkeypatch.setattr(os, "uname", lambda: older)  # noqa: B023
-        finding = found(denied(doctor.examine, errno.ENOSYS, "epoll_pwait2"), "epoll_pwait2")
+        finding = found(denied(doctor.check, errno.ENOSYS, "epoll_pwait2"), "epoll_pwait2")
         monkeypatch.undo()
         assert finding.value["forbidden"] is forbidden, release
         assert ("a newer kernel" in finding.advice) is not forbidden
@@ -175,9 +175,59 @@ def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_looking_does_not_change_how_the_process_waits() -> None:
     """The refusal of epoll_pwait2 is latched by waits, not by a look."""
-    denied(doctor.examine, errno.EPERM, "epoll_pwait2")
-    with pyepoll.Epoll[Any]() as ep:
-        assert ep.stats()["pwait2"] == 1
+    denied(doctor.check, errno.EPERM, "epoll_pwait2")
+    assert raw.uses_pwait2()
+
+
+@pytest.fixture
+def pwait2() -> Iterator[None]:
+    """The setting is the process's."""
+    before = pyepoll.use_pwait2(True)
+    yield
+    pyepoll.use_pwait2(before)
+
+
+@pytest.mark.usefixtures("pwait2")
+def test_epoll_pwait2_that_the_program_has_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not even tried: the program may have done that because a seccomp filter kills for the call."""
+    monkeypatch.delenv("PYEPOLL_NO_PWAIT2", raising=False)
+    pyepoll.use_pwait2(False)
+    monkeypatch.setattr(raw, "epoll_pwait2", None)
+    finding = examined("epoll_pwait2")
+    assert finding.status == "note"
+    assert finding.text.startswith("switched off by pyepoll.use_pwait2(False): timeouts are rounded up")
+    assert finding.value == {"works": False, "switched_off": "pyepoll.use_pwait2(False)"}
+    monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
+    assert examined("epoll_pwait2").text.startswith("switched off by PYEPOLL_NO_PWAIT2: ")
+
+
+@pytest.mark.usefixtures("pwait2")
+def test_epoll_pwait2_that_the_program_has_switched_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the variable says: it is read at import."""
+    monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
+    pyepoll.use_pwait2(False)
+    pyepoll.use_pwait2(True)
+    assert examined("epoll_pwait2").text == "works: timeouts are kept to the nanosecond"
+
+
+@pytest.mark.usefixtures("pwait2")
+def test_epoll_pwait2_that_was_refused_to_a_wait(ep: pyepoll.Epoll[Any]) -> None:
+    assert denied(lambda: (ep.poll(0.001), examined("epoll_pwait2")), errno.EPERM, "epoll_pwait2")[
+        1
+    ].value == {
+        "works": False,
+        "error": "EPERM",
+        "forbidden": True,
+    }
+    finding = examined("epoll_pwait2")
+    assert (finding.status, finding.value) == ("note", {"works": True, "used": False})
+
+
+def test_a_report_cannot_be_changed() -> None:
+    report: Any = doctor.Report(())
+    with pytest.raises(AttributeError):
+        report.findings = ()
+    assert report.ok()
 
 
 @pytest.mark.parametrize(
@@ -186,11 +236,11 @@ def test_looking_does_not_change_how_the_process_waits() -> None:
         (errno.ENOTTY, "not there before Linux 6.9 (ENOTTY)"),
         (errno.EOPNOTSUPP, "not in this kernel (ENOTSUP)"),
         (errno.EPERM, "forbidden (EPERM)"),
-        (errno.EIO, "could not be found out: "),
+        (errno.EIO, "unknown: "),
     ],
 )
 def test_busy_polling(error: int, text: str) -> None:
-    finding = found(denied(doctor.examine, error, "ioctl"), "busy polling")
+    finding = found(denied(doctor.check, error, "ioctl"), "busy polling")
     assert finding.status == "note"
     assert text in finding.text
 
@@ -204,25 +254,25 @@ def test_no_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
         ctl(epfd, op, fd, events, data)
 
     monkeypatch.setattr(raw, "epoll_ctl", older)
-    findings = doctor.examine()
-    assert found(findings, "EXCLUSIVE").status == "note"
-    assert doctor.works(findings)
+    report = doctor.check()
+    assert found(report, "EXCLUSIVE").status == "note"
+    assert report.ok()
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 def test_no_kcmp(error: int) -> None:
-    finding = found(denied(doctor.examine, error, "kcmp"), "kcmp")
+    finding = found(denied(doctor.check, error, "kcmp"), "kcmp")
     assert finding.status == "note"
     assert f"refused ({errno.errorcode[error]})" in finding.text
 
 
 @pytest.mark.skipif(not GLIBC, reason="musl opens with another system call than the one denied")
 def test_no_proc() -> None:
-    doctor.examine()
-    findings = denied(doctor.examine, errno.ENOENT, "openat")
+    doctor.check()
+    report = denied(doctor.check, errno.ENOENT, "openat")
     for name in "/proc", "max_user_watches", "RLIMIT_NOFILE":
-        assert "mount /proc" in found(findings, name).advice
-    assert doctor.works(findings)
+        assert "mount /proc" in found(report, name).advice
+    assert report.ok()
 
 
 # What is short.
@@ -246,9 +296,9 @@ def test_wakeup_without_the_capability() -> None:
         """
         import os
         from pyepoll import doctor
-        doctor.examine()
+        doctor.check()
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
-        print(next(finding for finding in doctor.examine() if finding.name == "WAKEUP"))
+        print(next(finding for finding in doctor.check().findings if finding.name == "WAKEUP"))
         """
     )
     assert "this process lacks CAP_BLOCK_SUSPEND" in printed
@@ -257,7 +307,7 @@ def test_wakeup_without_the_capability() -> None:
 
 def test_wakeup_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that sleeps."""
-    entry = _fdinfo.Watched(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
+    entry = _fdinfo.Watch(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
     monkeypatch.setattr(_fdinfo, "entries", lambda pid, epfd: [entry])
     assert examined("WAKEUP").status == "ok"
 
@@ -309,7 +359,7 @@ def test_few_fds_and_no_way_to_raise_that() -> None:
         import resource
         from pyepoll import doctor
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
-        print(next(finding for finding in doctor.examine() if finding.name == "RLIMIT_NOFILE"))
+        print(next(finding for finding in doctor.check().findings if finding.name == "RLIMIT_NOFILE"))
         """
     )
     assert "status='note', text='512; " in printed
@@ -325,7 +375,7 @@ def test_fds_in_use() -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))
         fds = [os.dup(0) for _ in range(1700)]
-        print(next(finding for finding in doctor.examine() if finding.name == "RLIMIT_NOFILE"))
+        print(next(finding for finding in doctor.check().findings if finding.name == "RLIMIT_NOFILE"))
         """
     )
     assert "status='note'" in printed
@@ -337,16 +387,16 @@ def test_no_fd_left() -> None:
         """
         import os, resource
         from pyepoll import doctor
-        doctor.examine()
+        doctor.check()
         resource.setrlimit(resource.RLIMIT_NOFILE, (30, 100))
         try:
             while True:
                 os.dup(0)
         except OSError:
             pass
-        findings = doctor.examine()
-        assert not doctor.works(findings)
-        print(doctor.report(findings))
+        report = doctor.check()
+        assert not report.ok()
+        print(report.format())
         """
     )
     assert re.search(rf"fails epoll .*{os.strerror(errno.EMFILE)}", printed)
@@ -360,8 +410,8 @@ def test_no_fd_left() -> None:
 @pytest.mark.parametrize(
     ("free", "enabled", "status", "text"),
     [
-        (0, None, "ok", "on; a wait lets go of it"),
-        (0, True, "ok", "on; a wait lets go of it"),
+        (0, None, "ok", "on; released during a wait"),
+        (0, True, "ok", "on; released during a wait"),
         (1, False, "ok", "off: a free-threaded build"),
         (1, True, "note", "on, in a free-threaded build"),
     ],
@@ -421,7 +471,7 @@ def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
     monkeypatch.setattr(asyncio, "new_event_loop", aio.new_event_loop)
     ours = examined("asyncio")
-    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.selector.EpollSelector"
+    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.EpollSelector"
 
 
 def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,10 +481,10 @@ def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> 
         raise ZeroDivisionError("a policy")
 
     monkeypatch.setattr(asyncio, "new_event_loop", broken)
-    findings = doctor.examine()
-    text = found(findings, "asyncio").text
+    report = doctor.check()
+    text = found(report, "asyncio").text
     assert text == "no default loop can be made: ZeroDivisionError: a policy"
-    assert doctor.works(findings)
+    assert report.ok()
 
 
 def broken_transport(self: Any, sock: socket.socket, protocol: Any, waiter: Any, *, unknown: Any) -> Any:
@@ -459,13 +509,13 @@ def useless_transport(self: Any, sock: socket.socket, protocol: Any, waiter: Any
 def test_a_loop_that_makes_no_connection(monkeypatch: pytest.MonkeyPatch, make: Any, says: str) -> None:
     """As with a CPython that passes arguments which this package does not know."""
     monkeypatch.setattr(aio.EventLoop, "_make_socket_transport", make)
-    findings = doctor.examine()
-    finding = found(findings, "asyncio")
+    report = doctor.check()
+    finding = found(report, "asyncio")
     assert finding.status == "fails"
     assert re.match(f"pyepoll.aio cannot make a connection: {says}", finding.text)
     assert finding.advice
     assert finding.value["connects"] is False
-    assert not doctor.works(findings)
+    assert not report.ok()
 
 
 def test_a_connection_on_which_nothing_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,9 +542,9 @@ def test_no_connection_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socketpair", denied)
-    findings = doctor.examine()
-    assert found(findings, "asyncio").status == "note"
-    assert doctor.works(findings)
+    report = doctor.check()
+    assert found(report, "asyncio").status == "note"
+    assert report.ok()
 
 
 # The extra.
@@ -551,21 +601,21 @@ def test_what_the_extra_is() -> None:
         ((), 2, "usage: python -m pyepoll", ""),
         (("--help",), 0, "doctor", ""),
         (("doctor", "--help"), 0, "1 when it cannot", ""),
-        (("ps", "--help"), 0, "STALE is an entry", ""),
+        (("ps", "--help"), 0, "A STALE entry is one", ""),
         (("--version",), 0, f"pyepoll {pyepoll.__version__}", ""),
         (("nonsense",), 2, "", "invalid choice"),
         (("doctor", "1"), 2, "", "unrecognized arguments"),
-        (("ps", "x"), 2, "", "'x' is not the number of a process"),
-        (("ps", "0"), 2, "", "'0' is not the number of a process"),
-        (("ps", "--count", "0"), 2, "", "'0' is not a number of looks"),
-        (("ps", "--interval", "0"), 2, "", "'0' is no time in seconds from 0.05 to 86400"),
-        (("ps", "--interval", "nan"), 2, "", "'nan' is no time in seconds"),
-        (("ps", "--interval", "inf"), 2, "", "'inf' is no time in seconds"),
-        (("ps", "--interval", "soon"), 2, "", "'soon' is no time in seconds"),
+        (("ps", "x"), 2, "", "invalid PID: 'x': must be 1 to 2147483647"),
+        (("ps", "0"), 2, "", "invalid PID: '0'"),
+        (("ps", "--count", "0"), 2, "", "invalid count: '0': must be 1 to 2147483647"),
+        (("ps", "--interval", "0"), 2, "", "invalid time: '0': must be 0.05 to 86400 seconds"),
+        (("ps", "--interval", "nan"), 2, "", "invalid time: 'nan'"),
+        (("ps", "--interval", "inf"), 2, "", "invalid time: 'inf'"),
+        (("ps", "--interval", "soon"), 2, "", "invalid time: 'soon'"),
         (("ps", "--interval", "1"), 2, "", "--interval and --count are for --watch"),
         (("ps", "1", "--count", "2"), 2, "", "--interval and --count are for --watch"),
-        (("ps", "²"), 2, "", "'²' is not the number of a process"),
-        (("ps", str(2**70)), 2, "", "is not the number of a process"),
+        (("ps", "²"), 2, "", "invalid PID: '²'"),
+        (("ps", str(2**70)), 2, "", "invalid PID"),
     ],
 )
 def test_arguments(
@@ -591,7 +641,7 @@ def test_a_command_that_cannot_work(
     assert "fails epoll" in capsys.readouterr().out
     call = lambda: main(["doctor", "--json"])  # noqa: E731
     assert denied(call, errno.EPERM, "epoll_ctl") == 1
-    assert json.loads(capsys.readouterr().out)["works"] is False
+    assert json.loads(capsys.readouterr().out)["ok"] is False
 
 
 def test_every_public_name_has_a_docstring() -> None:

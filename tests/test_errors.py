@@ -90,6 +90,23 @@ def test_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
     fails(lambda: step(busy, pipe.write), errno.ENOENT, name, f"fd {pipe.write}", "not registered")
 
 
+def test_rearm_shows_the_mask_that_it_would_apply_and_no_other(ep: Epoll, pipe: Pipe) -> None:
+    def text(fd: int) -> str:
+        with pytest.raises(OSError) as error:
+            ep.rearm(fd)
+        return str(error.value)
+
+    unknown = f"rearm fd {pipe.read}: {os.strerror(errno.ENOENT)} (fd {pipe.read} is not registered)"
+    assert text(pipe.read).endswith(unknown)
+    assert f"rearm fd {ep.fileno()}: " in text(ep.fileno())
+    for mask, shown in (Event.IN | Event.ONESHOT, "IN|ONESHOT"), (0, "0"):
+        fd = os.dup(pipe.read)
+        ep.register(fd, mask)
+        os.close(fd)
+        assert f"rearm fd {fd} ({shown}): " in text(fd)
+        assert f"rearm fd {fd}: " in text(fd)
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
@@ -385,8 +402,8 @@ def test_a_bad_mask_names_its_bits(busy: Epoll, pipe: Pipe, mask: int, named: st
         lambda ep, fd: ep.wait(0, 1, []),
         lambda ep, fd: iter(ep),
         lambda ep, fd: ep.__enter__(),
-        lambda ep, fd: ep.busy_poll,
-        lambda ep, fd: setattr(ep, "busy_poll", (0, 8, False)),
+        lambda ep, fd: ep.get_busy_poll(),
+        lambda ep, fd: ep.set_busy_poll(0, 8, False),
     ],
 )
 def test_a_closed_object_refuses(ep: Epoll, pipe: Pipe, step: Step) -> None:
@@ -405,7 +422,7 @@ def test_a_closed_object_can_be_looked_at(ep: Epoll, pipe: Pipe) -> None:
     assert pipe.read not in ep
     assert dict(ep.registrations) == {}
     assert "closed" in repr(ep)
-    assert isinstance(ep.stats(), dict)
+    assert ep.stats().waits == 0
     ep.close()
 
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import Pipe, until
 
 import pyepoll
-import pyepoll.events
+import pyepoll._event
 from pyepoll import Event
 
 NAMES = "IN OUT PRI ERR HUP RDHUP RDNORM RDBAND WRNORM WRBAND MSG ET ONESHOT EXCLUSIVE WAKEUP".split()
@@ -37,7 +37,7 @@ def test_members_are_the_constants() -> None:
 def test_every_member_has_one_line_of_documentation() -> None:
     (tree,) = [
         node
-        for node in ast.parse(inspect.getsource(pyepoll.events)).body
+        for node in ast.parse(inspect.getsource(pyepoll._event)).body
         if isinstance(node, ast.ClassDef) and node.name == "Event"
     ]
     documented = {

@@ -127,10 +127,10 @@ def cured(ep: Epoll) -> bool:
 
 def wake_ups(ep: Epoll, seconds: float = 0.2) -> int:
     """How often a wait of so many seconds woke; it must last that long and yield nothing."""
-    before, start = ep.stats()["waits"], time.monotonic()
+    before, start = ep.stats().waits, time.monotonic()
     assert ep.poll(seconds) == []
     assert time.monotonic() - start >= seconds
-    return ep.stats()["waits"] - before
+    return ep.stats().waits - before
 
 
 def as_many_wait(waits: list[Any], count: int) -> Callable[[], bool]:
@@ -169,7 +169,7 @@ def test_a_ghost_wakes_few_waits(
             ep.poll(left)
             returns += 1
         # What a wait of pyepoll drops does not end it, so its waits are counted by itself.
-        woken = ep.stats()["waits"] if isinstance(ep, pyepoll.Epoll) else returns
+        woken = ep.stats().waits if isinstance(ep, pyepoll.Epoll) else returns
         show(f"{woken} wake-ups in {milliseconds} ms")
         try:
             assert woken <= MOST_WAITS
@@ -186,8 +186,8 @@ def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
     number = ep.fileno()
     assert wake_ups(ep) <= MOST_WAITS
     assert fdinfo(ep) == {}
-    assert ep.stats()["cures"] == 1
-    assert 1 <= ep.stats()["stale"] <= MOST_WAITS
+    assert ep.stats().rebuilds == 1
+    assert 1 <= ep.stats().stale_events <= MOST_WAITS
     assert ep.fileno() == number
     assert wake_ups(ep) == 1
 
@@ -396,7 +396,7 @@ def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_ghost: Any, eventf
     assert seen < MOST_WAITS
     assert number not in ep
     assert cured(ep)
-    assert ep.stats()["dropped"] == 1
+    assert ep.stats().lost_registrations == 1
     assert wake_ups(ep) == 1
 
 
@@ -478,7 +478,7 @@ def test_a_spent_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> Non
     assert ep.poll(0) == [(pipe.read, Event.IN)]
     make_ghost(ep)
     wake_ups(ep)
-    assert ep.stats()["cures"] == 1
+    assert ep.stats().rebuilds == 1
     pipe.close(pipe.write)
     wake_ups(ep)
     pipe.close()
@@ -493,7 +493,7 @@ def test_a_spent_one_shot_stays_spent_through_several_cures(
     for cures in range(1, 4):
         make_ghost(ep)
         wake_ups(ep, 0.05)
-        assert ep.stats()["cures"] == cures
+        assert ep.stats().rebuilds == cures
     ep.rearm(fd)
     assert ep.poll(0) == [(fd, Event.IN)]
 
@@ -544,7 +544,7 @@ def test_other_waiters_are_moved_over(
     waits = [pool.submit(ep.poll, 5 if i % 2 else None) for i in range(6)]
     until(lambda: waiters() == 6)
     make_ghost(ep, hold=hold)
-    until(lambda: ep.stats()["cures"] == 1 and cured(ep))
+    until(lambda: ep.stats().rebuilds == 1 and cured(ep))
     until(lambda: waiters() == 6)
     for remaining in range(5, -1, -1):
         os.eventfd_write(live, 1)
@@ -559,7 +559,7 @@ def test_several_ghosts_are_one_cure(ep: Epoll, make_ghost: Any) -> None:
         make_ghost(ep)
     assert wake_ups(ep) <= MOST_WAITS
     assert cured(ep)
-    assert ep.stats()["cures"] == 1
+    assert ep.stats().rebuilds == 1
 
 
 def test_again_and_again(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
@@ -568,9 +568,9 @@ def test_again_and_again(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     number = ep.fileno()
     for cures in range(1, 6):
         make_ghost(ep)
-        while ep.stats()["cures"] < cures:  # not at once: repairs take a bounded part of the time
+        while ep.stats().rebuilds < cures:  # not at once: repairs take a bounded part of the time
             assert ep.poll(0) == [(live, Event.IN)]
-        assert ep.stats()["cures"] == cures
+        assert ep.stats().rebuilds == cures
         assert agree(ep)
     assert ep.fileno() == number
 
@@ -687,9 +687,9 @@ def test_no_message_is_lost_by_cures(
         threads.append(pool.submit(keep_forking, traffic.enough))
     try:
         for _ in range(effort(60, 1500)):
-            cures = ep.stats()["cures"]
+            cures = ep.stats().rebuilds
             make_ghost(ep)
-            until(lambda: ep.stats()["cures"] > cures, 20)  # noqa: B023
+            until(lambda: ep.stats().rebuilds > cures, 20)  # noqa: B023
     finally:
         traffic.enough.set()
         for thread in threads:
@@ -723,7 +723,7 @@ def test_the_cure_of_a_long_list(
         until(lambda: waiters() == waiting)
         start = time.monotonic()
         make_ghost(ep)
-        until(lambda: ep.stats()["cures"] == 1)
+        until(lambda: ep.stats().rebuilds == 1)
         show(f"{len(fds)} registrations, {waiting} waiting: {(time.monotonic() - start) * 1000:.0f} ms")
         until(lambda: waiters() == waiting)
         assert cured(ep)
@@ -779,7 +779,7 @@ def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> Non
         loop.add_reader(ep.fileno(), lambda: seen.extend(ep.poll(0)))
         make_ghost(ep)
         async with asyncio.timeout(10):
-            while not ep.stats()["cures"]:
+            while not ep.stats().rebuilds:
                 await asyncio.sleep(0.001)
             os.eventfd_write(live, 1)
             while not seen:
@@ -831,7 +831,7 @@ def test_nested_in_one_that_threads_wait_on(
         for cures in range(1, 4):
             make_ghost(ep)
             # After an edge, nobody polls until the next one; here it is the test that does.
-            until(lambda: ep.poll(0) == [] and ep.stats()["cures"] == cures and cured(ep))  # noqa: B023
+            until(lambda: ep.poll(0) == [] and ep.stats().rebuilds == cures and cured(ep))  # noqa: B023
             until(lambda: waiters() == 2)
             assert fdinfo(outer) == before
             seen.clear()
@@ -911,17 +911,17 @@ def test_a_fork_during_the_cure(
 
     def poll_until(cures: int) -> list[tuple[Any, Event]]:
         events: list[tuple[Any, Event]] = []
-        while ep.stats()["cures"] < cures:
+        while ep.stats().rebuilds < cures:
             events += ep.poll(0.05)
         return events
 
     with ThreadPoolExecutor(1) as thread:
         for round in range(effort(8, 100)):
-            cures = ep.stats()["cures"]
+            cures = ep.stats().rebuilds
             make_ghost(ep)
             curing = thread.submit(poll_until, cures + 1)
             time.sleep(round % 16 / 1000)
-            while ep.stats()["cures"] == cures:
+            while ep.stats().rebuilds == cures:
                 read, write = os.pipe()
                 if (pid := fork()) == 0:
                     child(write)

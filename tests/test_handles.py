@@ -37,8 +37,8 @@ def left() -> Iterator[Epoll]:
 
 CALLS: dict[str, Callable[[Epoll, int], object]] = {
     "fileno": lambda ep, fd: ep.fileno(),
-    "busy_poll": lambda ep, fd: ep.busy_poll,
-    "busy_poll (set)": lambda ep, fd: setattr(ep, "busy_poll", (1, 8, False)),
+    "get_busy_poll": lambda ep, fd: ep.get_busy_poll(),
+    "set_busy_poll": lambda ep, fd: ep.set_busy_poll(1, 8, False),
     "register": lambda ep, fd: ep.register(fd, Event.IN),
     "modify": lambda ep, fd: ep.modify(fd, Event.IN),
     "rearm": lambda ep, fd: ep.rearm(fd),
@@ -61,7 +61,7 @@ def test_a_closed_epoll_is_no_other_file(left: Epoll, eventfd: Eventfd, call: st
 def test_it_can_be_looked_at(left: Epoll) -> None:
     assert "closed through another object" in repr(left)
     assert not left.closed
-    assert (len(left), dict(left.registrations), left.stats()["waits"]) == (0, {}, 0)
+    assert (len(left), dict(left.registrations), left.stats().waits) == (0, {}, 0)
     assert list(iter(left)) == []
     left.close()
     assert left.closed

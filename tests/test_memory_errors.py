@@ -401,8 +401,8 @@ NOT_OURS = {
     "Epoll (a cycle)",
     "EpollSelector (a cycle)",
     "Registrations.__repr__",
-    "Epoll.busy_poll",
-    "Epoll.busy_poll (set)",
+    "Epoll.get_busy_poll",
+    "Epoll.set_busy_poll",
 }
 
 

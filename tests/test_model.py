@@ -123,7 +123,8 @@ class Walk(RuleBasedStateMachine):
         self.waker.close()
 
     def count_stats(self) -> None:
-        self.done.update({name: self.ep.stats()[name] for name in ("stale", "cures", "dropped")})
+        stats = self.ep.stats()
+        self.done.update(stale=stats.stale_events, cures=stats.rebuilds, dropped=stats.lost_registrations)
 
     def listed(self, fd: int) -> bool:
         """Whether the kernel knows the file that is under this number now, by this number."""

@@ -1,6 +1,9 @@
 """What is installed is the package, with its types, and needs nothing but CPython."""
 
+import importlib
 import importlib.metadata
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +42,46 @@ print(*{{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.
     assert done.returncode == 0, done.stderr
     # The module of a distributor's messages, which CPython 3.15 imports and leaves out of the list of names.
     assert set(done.stdout.split()) - {"_missing_stdlib_info"} == {"pyepoll"}
+
+
+MODULES = ["pyepoll", "pyepoll.aio", "pyepoll.doctor", "pyepoll.procfs", "pyepoll.raw"]
+
+
+def test_public_modules_are_these_and_no_other() -> None:
+    """What else there is has an underscore: nobody can import it without seeing that it is private."""
+    found = {
+        ".".join(("pyepoll", *path.relative_to(INSTALLED).with_suffix("").parts))
+        for path in INSTALLED.rglob("*.py")
+    }
+    public = {name for name in found if not re.search(r"\._", name)}
+    assert public == {*MODULES} - {"pyepoll"}
+
+
+@pytest.mark.parametrize("name", ["epoll", "events", "selector", "ps", "screen"])
+def test_no_module_has_a_name_of_something_else(name: str) -> None:
+    """``import pyepoll.epoll as m`` yielded the class."""
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"pyepoll.{name}")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_classes_are_of_the_module_that_exports_them(name: str) -> None:
+    if name == "pyepoll.procfs":
+        pytest.importorskip(name, exc_type=ImportError)
+    module = importlib.import_module(name)
+    classes = [
+        thing
+        for each in module.__all__
+        if isinstance(thing := getattr(module, each), type) and thing is not OSError
+    ]
+    assert all(each.__module__ == name for each in classes), [each.__module__ for each in classes]
+    assert all(pickle.loads(pickle.dumps(each)) is each for each in classes)
+    assert not [each for each in vars(module) if each.startswith("_public")]
+
+
+def test_main_module_is_three_lines() -> None:
+    lines = (INSTALLED / "__main__.py").read_text().splitlines()
+    assert len([line for line in lines if line]) == 3
 
 
 def test_types_come_with_it() -> None:

@@ -36,7 +36,7 @@ DENIED = [errno.EPERM, errno.ENOSYS]
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 
-STDIN = _fdinfo.Holder(ME, 0)
+STDIN = _fdinfo.FdHolder(ME, 0)
 needs_kcmp = pytest.mark.skipif(not _fdinfo._is_same_file(STDIN, STDIN), reason="a sandbox denies kcmp")
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -154,13 +154,13 @@ def test_a_duplicate_is_told(ep: Epoll, pipe: Pipe, fds: Callable[[int], int]) -
 
 
 def test_a_spent_one_shot(ep: Epoll, eventfd: Callable[..., int]) -> None:
-    spent, waiting, level, edge = (eventfd(count) for count in (1, 0, 1, 1))
-    for fd, how in ((spent, Event.ONESHOT), (waiting, Event.ONESHOT), (level, 0), (edge, Event.ET)):
+    disarmed, waiting, level, edge = (eventfd(count) for count in (1, 0, 1, 1))
+    for fd, how in ((disarmed, Event.ONESHOT), (waiting, Event.ONESHOT), (level, 0), (edge, Event.ET)):
         ep.register(fd, Event.IN | how)
     ep.poll(0)
-    assert [watched.fd for watched in instance(ep).watched if watched.spent] == [spent]
-    ep.rearm(spent)
-    assert not any(watched.spent for watched in instance(ep).watched)
+    assert [watched.fd for watched in instance(ep).watched if watched.disarmed] == [disarmed]
+    ep.rearm(disarmed)
+    assert not any(watched.disarmed for watched in instance(ep).watched)
 
 
 # What an fd is.
@@ -752,9 +752,9 @@ def test_another_users_process() -> None:
                     assert error.errno == 13
                     print(error.strerror)
             with __import__("select").epoll():
-                survey = procfs.processes()
-            assert {process.pid} in survey.refused
-            assert [each.pid for each in survey.processes] in ([os.getpid()], [])
+                snapshot = procfs.processes()
+            assert {process.pid} in snapshot.refused
+            assert [each.pid for each in snapshot.processes] in ([os.getpid()], [])
             """
         )
     assert printed.count(f"not permitted to look into process {process.pid} of user root") == 3
@@ -854,7 +854,7 @@ def test_it_costs_nothing_to_who_does_not_use_it() -> None:
         sys.modules["psutil"] = sys.modules["rich"] = None
         import pyepoll
         pyepoll.Epoll().poll(0)
-        for name in ("procfs", "_fdinfo", "ps", "doctor", "screen", "_extra", "__main__"):
+        for name in ("procfs", "_fdinfo", "doctor", "_extra", "_cli", "__main__"):
             assert f"pyepoll.{name}" not in sys.modules, name
         for name in ("dataclasses", "asyncio", "argparse", "re", "json"):
             print(name in sys.modules)
@@ -908,7 +908,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "process": lambda ep: procfs.process(ME),
     "processes": lambda ep: procfs.processes(),
 }
-CLASSES = {"File", "Holder", "Instance", "Process", "Socket", "Survey", "Watched"}
+CLASSES = {"File", "FdHolder", "EpollInfo", "Process", "Socket", "Snapshot", "Watch"}
 """What they return is made of; tested with them."""
 
 

@@ -26,8 +26,8 @@ from test_procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
 import pyepoll
 from pyepoll import Event
 
-ps: Any = pytest.importorskip("pyepoll.ps", exc_type=ImportError)
-screen: Any = pytest.importorskip("pyepoll.screen", exc_type=ImportError)
+ps: Any = pytest.importorskip("pyepoll._cli.ps", exc_type=ImportError)
+screen: Any = pytest.importorskip("pyepoll._cli.screen", exc_type=ImportError)
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "pyepoll"]
 
@@ -210,13 +210,13 @@ def test_each_cell(ep: pyepoll.Epoll[Any], eventfd: Callable[..., int]) -> None:
     }
     for mask in masks:
         ep.register(eventfd(), mask)
-    spent = eventfd(1)
-    ep.register(spent, Event.IN | Event.ONESHOT)
+    disarmed = eventfd(1)
+    ep.register(disarmed, Event.IN | Event.ONESHOT)
     ep.poll(0)
     rows = rows_of(ep)
     assert [row[1] for row in rows] == sorted((row[1] for row in rows), key=int), "in order"
     assert [set(row[2].split("|")) for row in rows[:-1]] == [set(text.split("|")) for text in masks.values()]
-    assert rows[-1][2] == "ONESHOT (spent)"
+    assert rows[-1][2] == "ONESHOT (disarmed)"
     assert all(int(row[3], 16) & 0xFFFFFFFF == int(row[1]) for row in rows)
 
 
@@ -293,7 +293,7 @@ def test_one_process_for_programs() -> None:
         "fd": number,
         "events": ["IN", "ERR", "HUP"],
         "mask": 0x19,
-        "spent": False,
+        "disarmed": False,
         "stale": True,
         "file": None,
         "holders": [{"pid": process.pid, "fd": number + 2}],
@@ -367,8 +367,8 @@ def test_not_permitted() -> None:
         printed = run(
             f"""
             import contextlib, io, os
-            from pyepoll import ps, screen
-            from pyepoll.__main__ import main
+            from pyepoll._cli import ps, screen
+            from pyepoll._cli.main import main
             main(["ps", "{process.pid}"])
             os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
             with contextlib.redirect_stderr(io.StringIO()) as complaint:
@@ -418,7 +418,7 @@ def test_a_number_that_another_process_has(monkeypatch: pytest.MonkeyPatch) -> N
     with pyepoll.Epoll[Any]():
         pages = ps.one(os.getpid())
         next(pages)
-        with pytest.raises(ProcessLookupError, match="has ended; another has its number now") as caught:
+        with pytest.raises(ProcessLookupError, match="has ended; another has its PID now") as caught:
             next(pages)
     assert caught.value.errno == errno.ESRCH
 
@@ -723,7 +723,7 @@ def test_a_signal_that_does_not_interrupt_the_wait() -> None:
     """As one that comes just before the sleep; here it goes to another thread."""
     program = """
         import signal, sys, threading
-        from pyepoll.__main__ import main
+        from pyepoll._cli.main import main
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         sys.exit(main(sys.argv[1:]))

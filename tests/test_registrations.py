@@ -5,15 +5,18 @@ import gc
 import os
 import pickle
 import re
+import socket
 import sys
 import sysconfig
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
-from conftest import IMPLIED, Pipe, agree, fdinfo
+from conftest import IMPLIED, Pipe, agree, fdinfo, until
 
 import pyepoll
 from pyepoll import Event
@@ -89,6 +92,108 @@ def test_mapping_lacks_what_cannot_be_registered(ep: Epoll, key: Any) -> None:
     assert ep.registrations.get(key) is None
     with pytest.raises(KeyError):
         ep.registrations[key]
+
+
+def test_mapping_takes_objects_with_fileno(ep: Epoll, pipe: Pipe) -> None:
+    """As ``in ep`` does."""
+    one, other = socket.socketpair()
+    with one, other:
+        ep.register(one, Event.IN, "one")
+        view = ep.registrations
+        assert one in view
+        assert other not in view
+        assert view[one] == view[one.fileno()] == view.get(one) == (Event.IN, "one")
+        assert view.get(other) is None
+        assert view.get(other, "default") == "default"
+        with pytest.raises(KeyError):
+            view[other]
+
+
+def test_mapping_says_when_an_object_is_closed(ep: Epoll) -> None:
+    one, other = socket.socketpair()
+    ep.register(one, Event.IN)
+    one.close()
+    other.close()
+    lookups: list[Callable[[Any], object]] = [
+        ep.registrations.__getitem__,
+        ep.registrations.__contains__,
+        ep.registrations.get,
+    ]
+    for lookup in lookups:
+        with pytest.raises(ValueError, match="socket object is closed"):
+            lookup(one)
+
+
+def test_mapping_passes_on_what_fileno_raises(ep: Epoll) -> None:
+    class Broken:
+        def fileno(self) -> int:
+            raise ZeroDivisionError
+
+    class Odd:
+        @property
+        def fileno(self) -> int:
+            raise ZeroDivisionError
+
+    for broken in Broken(), Odd():
+        with pytest.raises(ZeroDivisionError):
+            cast(Any, broken) in ep.registrations  # noqa: B015
+        with pytest.raises(ZeroDivisionError):
+            ep.registrations[cast(Any, broken)]
+
+
+@pytest.mark.parametrize("view", ["items", "values"])
+def test_views_survive_that_the_loop_unregisters_others(ep: Epoll, eventfd: Eventfd, view: str) -> None:
+    fds = [eventfd() for _ in range(4)]
+    for fd in fds:
+        ep.register(fd, Event.IN)
+    seen = []
+    for each in getattr(ep.registrations, view)():
+        seen.append(each)
+        for fd in fds[1:3]:
+            if fd in ep:
+                ep.unregister(fd)
+        ep.modify(fds[3], Event.OUT, "changed")
+    left = [(fds[0], (Event.IN, fds[0])), (fds[3], (Event.OUT, "changed"))]
+    assert seen == (left if view == "items" else [registration for _, registration in left])
+
+
+def test_views_survive_other_threads(ep: Epoll, eventfd: Eventfd) -> None:
+    fds = [eventfd() for _ in range(50)]
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            for fd in fds:
+                ep.register(fd, Event.IN)
+            for fd in fds:
+                ep.unregister(fd)
+
+    view = ep.registrations
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            full = 0
+            until(lambda: len(ep) > 0)
+            for _ in range(2000):
+                pairs = dict(view.items())
+                full += len(pairs) > 0
+                assert all(pair == (Event.IN, fd) for fd, pair in pairs.items())
+                assert all(pair[0] == Event.IN for pair in view.values())
+                assert (Event.OUT, "nothing") not in view.values()
+                assert view != cast(Any, {"never": 1})
+                repr(view)
+        finally:
+            done.set()
+        changing.result()
+    assert full
+
+
+def test_values_know_their_members(ep: Epoll, pipe: Pipe) -> None:
+    ep.register(pipe.read, Event.IN, nan := float("nan"))
+    assert (Event.IN, nan) in ep.registrations.values()
+    assert (pipe.read, (Event.IN, nan)) in ep.registrations.items()
+    assert (pipe.write, (Event.IN, nan)) not in ep.registrations.items()
+    assert (Event.OUT, nan) not in ep.registrations.values()
 
 
 def test_mapping_is_live(ep: Epoll, pipe: Pipe) -> None:

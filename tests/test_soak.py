@@ -271,7 +271,7 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
         assert len(ep) == 0
         assert fdinfo_lines(ep) == []
     drift = watch.sizes[-1] - watch.sizes[0]
-    show(f"{stats['events']} events in {took:.0f} s, {stats['events'] / took:.0f} a second; {stats}")
+    show(f"{stats.events} events in {took:.0f} s, {stats.events / took:.0f} a second; {stats}")
     show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.ghosts} ghosts left,")
     show(f"{soak.ghostly} of their events seen, {soak.again} events seen again")
     show(f"grown by {drift} bytes from {watch.sizes[0]}, at most to {max(watch.sizes)}")

@@ -72,7 +72,7 @@ def wait():
         ends.append(1)
 thread = threading.Thread(target=wait)
 thread.start()
-while not other.stats()["waits"]:
+while not other.stats().waits:
     pass
 other.close()
 thread.join()

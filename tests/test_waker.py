@@ -82,7 +82,7 @@ def test_none_is_lost_from_eight_threads(
 ) -> None:
     """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
     each, counts = effort(2_500, 125_000), [0] * 8
-    before = ep.stats()["waits"]
+    before = ep.stats().waits
     with Waker() as waker:
         ep.register(waker, mask)
 
@@ -97,7 +97,7 @@ def test_none_is_lost_from_eight_threads(
         await_all(ep, waker, mask, counts, 8 * each)
         for done in working:
             done.result()
-    show(f"{8 * each} wakes, none lost, seen as {ep.stats()['waits'] - before} events")
+    show(f"{8 * each} wakes, none lost, seen as {ep.stats().waits - before} events")
 
 
 @modes

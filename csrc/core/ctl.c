@@ -81,7 +81,7 @@ end(Instance *self)
 
 /* 0, or -1 with the exception for `error`: an errno, or -1 for no memory. `fd` is what was asked for. */
 static int
-result_of(int error, int op, const char *action, int epfd, int fd, uint32_t mask)
+result_of(int error, int op, const char *action, int epfd, int fd, int64_t mask)
 {
     if (error < 0) {
         PyErr_NoMemory();
@@ -292,6 +292,7 @@ modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
     }
     Registration old = {0}, lost = {0};
     int public_fd = instance_public_fd(self);
+    bool unknown = rearm && interest_get(&self->list, fd) == NULL;
     int error = modify_locked(self, fd, rearm, &asked, data, &old);
     if (error != 0) {
         if (interest_get(&self->list, fd) != NULL && is_gone(self, error, fd)) {
@@ -302,7 +303,8 @@ modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
     instance_leave(self);
     registration_release(&old);
     registration_release(&lost);
-    return result_of(error, EPOLL_CTL_MOD, rearm ? "rearm" : "modify", public_fd, fd, rearm ? asked : mask);
+    int64_t shown = unknown ? NO_MASK : rearm ? asked : mask;
+    return result_of(error, EPOLL_CTL_MOD, rearm ? "rearm" : "modify", public_fd, fd, shown);
 }
 
 int
@@ -361,7 +363,7 @@ unregister(Instance *self, int fd, const PyObject *only)
     }
     instance_leave(self);
     registration_release(&old);
-    return result_of(error, EPOLL_CTL_DEL, "unregister", public_fd, fd, 0);
+    return result_of(error, EPOLL_CTL_DEL, "unregister", public_fd, fd, NO_MASK);
 }
 
 int

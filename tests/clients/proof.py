@@ -26,6 +26,6 @@ def running_loop() -> dict[str, str]:
 def polled(epoll: Any) -> dict[str, str]:
     """What an epoll is, provided that somebody has waited on it."""
     found = name(epoll, pyepoll.Epoll)
-    if found == "pyepoll" and not epoll.stats()["waits"]:
+    if found == "pyepoll" and not epoll.stats().waits:
         found = "nobody waited"
     return {"epoll": found}

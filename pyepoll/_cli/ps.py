@@ -1,4 +1,4 @@
-"""What ``python -m pyepoll ps`` shows: looks at processes, and pages made of them."""
+"""The pages of ``python -m pyepoll ps``, made from looks at processes."""
 
 import contextlib
 import errno
@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import procfs
-from ._fdinfo import HOW, IMPLIED
-from .events import Event
-from .procfs import File, Holder, Instance, Process, Watched
+from .. import procfs
+from .._event import Event
+from .._fdinfo import HOW, IMPLIED
+from ..procfs import EpollInfo, FdHolder, File, Process, Watch
 
 # procfs has said how to install it, if it is missing.
 import psutil  # isort: skip
 
 
 class Counters(NamedTuple):
-    """What a process has done since it was started."""
+    """Counters of a process since its start."""
 
     started: float
     cpu: float
@@ -45,15 +45,15 @@ class Column(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What is to be shown of a look."""
+    """The contents of the screen for one look."""
 
     heading: list[str]
     columns: tuple[Column, ...]
     rows: list[tuple[str, ...]]
     alarming: list[bool]
-    """Of each row, whether it tells of what is stale."""
+    """For each row, whether it has a stale entry."""
     document: dict[str, Any]
-    """The same for a program: what ``json.dumps`` takes."""
+    """The same for programs: a value that ``json.dumps`` accepts."""
 
 
 def one(pid: int) -> Iterator[Page]:
@@ -75,7 +75,7 @@ def one(pid: int) -> Iterator[Page]:
 
 
 def _no_epoll(process: Process) -> str:
-    """What to say of a process that has none; a server's may be in its children."""
+    """The error text for a process without epolls; those of a server may be in its children."""
     with procfs.errors_of_psutil(process.pid):
         children = psutil.Process(process.pid).children(recursive=True)
     having = []
@@ -94,18 +94,18 @@ def everything() -> Iterator[Page]:
     """
 
     def look() -> Look:
-        survey = procfs.processes()
-        processes = {process.pid: process for process in survey.processes}
+        snapshot = procfs.processes()
+        processes = {process.pid: process for process in snapshot.processes}
         counters: dict[int, Counters] = {}
         for pid in processes:
             with contextlib.suppress(OSError):  # It has ended meanwhile.
                 counters |= _counters(pid)
-        return Look(time.monotonic(), processes, counters, survey.refused)
+        return Look(time.monotonic(), processes, counters, snapshot.refused)
 
     def page(now: Look, before: Look | None) -> Page:
         rates = {}
         for pid in now.processes:
-            with contextlib.suppress(OSError):  # Another process has this number now.
+            with contextlib.suppress(OSError):  # Another process has this PID now.
                 rates[pid] = _rates(pid, before, now) if before else {}
         return _page_of_all(now, rates, before is not None)
 
@@ -145,15 +145,15 @@ def _calls(process: psutil.Process) -> tuple[int, int] | tuple[None, None]:
 
 
 def _rates(pid: int, before: Look, now: Look) -> dict[str, float]:
-    """What a process did for each second between two looks, and what changed in its interest lists.
+    """The rates per second of a process between two looks, and the changes of its interest lists.
 
-    What was registered and unregistered in between is not seen.
+    A registration that was added and removed in between is not seen.
     """
     if pid not in before.counters or pid not in now.counters:
         return {}
     was, has = before.counters[pid], now.counters[pid]
     if was.started != has.started:
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended; another has its number now")
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended; another has its PID now")
     seconds = now.when - before.when
     rates = {
         "cpu_percent": 100 * (has.cpu - was.cpu),
@@ -175,10 +175,10 @@ def _rates(pid: int, before: Look, now: Look) -> dict[str, float]:
 
 def _interests(process: Process | None) -> dict[tuple[object, ...], tuple[Event, int]]:
     return {
-        (instance.fd, watched.fd, watched.inode, watched.nth): (watched.events, watched.data)
-        for instance in (process.epolls if process else ())
-        for watched in instance.watched
-        if instance.same_as is None
+        (epoll.fd, watch.fd, watch.inode, watch.nth): (watch.events, watch.data)
+        for epoll in (process.epolls if process else ())
+        for watch in epoll.watched
+        if epoll.same_as is None
     }
 
 
@@ -196,26 +196,23 @@ _RATES = (
 
 
 class _Trace(NamedTuple):
-    """Where a file of which the number was closed lives on."""
+    """The file of a stale entry, and the fds that keep it open."""
 
     text: str
-    """What it is."""
-    holders: list[Holder]
+    holders: list[FdHolder]
 
 
-def _traces(process: Process) -> dict[tuple[int, Watched], _Trace]:
-    """Where what the stale entries watch is open; each is looked for in all processes, so only for a few."""
-    stale = [
-        (instance, watched) for instance in process.epolls for watched in instance.watched if watched.stale
-    ]
+def _traces(process: Process) -> dict[tuple[int, Watch], _Trace]:
+    """The files of stale entries. Each is searched for in all processes, so only a few are."""
+    stale = [(epoll, watch) for epoll in process.epolls for watch in epoll.watched if watch.stale]
     traces = {}
-    for instance, watched in stale[:_TRACED]:
-        holders = procfs.holders(instance, watched)
+    for epoll, watch in stale[:_TRACED]:
+        holders = procfs.holders(epoll, watch)
         text = "a file"
         for holder in holders[:1]:
             with contextlib.suppress(OSError):  # It has ended meanwhile.
                 text = procfs.files(holder.pid, [holder.fd])[holder.fd].text
-        traces[instance.fd, watched] = _Trace(text, holders)
+        traces[epoll.fd, watch] = _Trace(text, holders)
     return traces
 
 
@@ -223,24 +220,24 @@ _TRACED = 32
 
 
 def _page_of_one(process: Process, rates: dict[str, float]) -> Page:
-    numbers = {watched.fd for instance in process.epolls for watched in instance.watched}
+    numbers = {watch.fd for epoll in process.epolls for watch in epoll.watched}
     files = procfs.files(process.pid, numbers)
     traces = _traces(process)
     rows: list[tuple[str, ...]] = []
     alarming = []
-    for instance in process.epolls:
-        if not instance.watched or instance.same_as is not None:
-            what = "watches nothing" if instance.same_as is None else f"is epoll {instance.same_as} once more"
-            rows.append((str(instance.fd), "", "", "", what))
+    for epoll in process.epolls:
+        if not epoll.watched or epoll.same_as is not None:
+            what = "watches nothing" if epoll.same_as is None else f"is epoll {epoll.same_as} once more"
+            rows.append((str(epoll.fd), "", "", "", what))
             alarming.append(False)
             continue
-        for watched in _sorted(instance):
-            trace = traces.get((instance.fd, watched))
-            what = _what(process.pid, watched, files.get(watched.fd), trace)
+        for watch in _sorted(epoll):
+            trace = traces.get((epoll.fd, watch))
+            what = _what(process.pid, watch, files.get(watch.fd), trace)
             rows.append(
-                (str(instance.fd), str(watched.fd), _events(watched), f"{watched.data:#x}", what),
+                (str(epoll.fd), str(watch.fd), _events(watch), f"{watch.data:#x}", what),
             )
-            alarming.append(watched.stale)
+            alarming.append(watch.stale)
     return Page(
         _heading(process, files, rates),
         (
@@ -256,17 +253,17 @@ def _page_of_one(process: Process, rates: dict[str, float]) -> Page:
     )
 
 
-def _sorted(instance: Instance) -> list[Watched]:
-    """What is stale first; the kernel's order means nothing."""
-    return sorted(instance.watched, key=lambda watched: (not watched.stale, watched.fd, watched.nth))
+def _sorted(epoll: EpollInfo) -> list[Watch]:
+    """Stale entries first; the kernel's order has no meaning."""
+    return sorted(epoll.watched, key=lambda watch: (not watch.stale, watch.fd, watch.nth))
 
 
 def _heading(process: Process, files: dict[int, File], rates: dict[str, float]) -> list[str]:
-    own = [instance for instance in process.epolls if instance.same_as is None]
+    own = [epoll for epoll in process.epolls if epoll.same_as is None]
     counts = [
         _counted(len(own), "epoll"),
-        f"{_counted(sum(len(instance.watched) for instance in own), 'fd')} watched",
-        f"{sum(instance.stale for instance in own)} stale",
+        f"{_counted(sum(len(epoll.watched) for epoll in own), 'fd')} watched",
+        f"{sum(epoll.stale for epoll in own)} stale",
     ]
     heading = [f"process {process.pid} {process.name} ({process.user}): {', '.join(counts)}"]
     if command := " ".join(process.command):
@@ -286,18 +283,18 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _events(watched: Watched) -> str:
+def _events(watch: Watch) -> str:
     """The mask as it was asked for, as far as can be known."""
-    if watched.spent:
-        return f"{watched.events} (spent)"
-    asked = int(watched.events) & ~int(IMPLIED)
-    return str(Event(asked) if asked & ~int(HOW) else watched.events)
+    if watch.disarmed:
+        return f"{watch.events} (disarmed)"
+    asked = int(watch.events) & ~int(IMPLIED)
+    return str(Event(asked) if asked & ~int(HOW) else watch.events)
 
 
-def _what(pid: int, watched: Watched, file: File | None, trace: _Trace | None) -> str:
-    if not watched.stale:
+def _what(pid: int, watch: Watch, file: File | None, trace: _Trace | None) -> str:
+    if not watch.stale:
         return file.text if file else "closed meanwhile"
-    now = f"fd {watched.fd} is {f'now {file.text}' if file else 'closed'}"
+    now = f"fd {watch.fd} is {f'now {file.text}' if file else 'closed'}"
     if trace is None:
         return f"STALE: {now}"
     where = [
@@ -315,20 +312,20 @@ _NAMED = 3
 def _document(
     process: Process,
     files: dict[int, File],
-    traces: dict[tuple[int, Watched], _Trace],
+    traces: dict[tuple[int, Watch], _Trace],
     rates: dict[str, float],
 ) -> dict[str, Any]:
-    def entry(instance: Instance, watched: Watched) -> dict[str, Any]:
-        trace = traces.get((instance.fd, watched))
+    def entry(epoll: EpollInfo, watch: Watch) -> dict[str, Any]:
+        trace = traces.get((epoll.fd, watch))
         return {
-            "fd": watched.fd,
-            "events": str(watched.events).split("|"),
-            "mask": int(watched.events),
+            "fd": watch.fd,
+            "events": str(watch.events).split("|"),
+            "mask": int(watch.events),
             # Not every program that reads JSON has integers of 64 bits.
-            "data": f"{watched.data:#x}",
-            "spent": watched.spent,
-            "stale": watched.stale,
-            "file": _file_document(files.get(watched.fd)),
+            "data": f"{watch.data:#x}",
+            "disarmed": watch.disarmed,
+            "stale": watch.stale,
+            "file": _file_document(files.get(watch.fd)),
             "holders": [holder._asdict() for holder in trace.holders] if trace else None,
         }
 
@@ -336,11 +333,11 @@ def _document(
         **_about(process),
         "epolls": [
             {
-                "fd": instance.fd,
-                "same_as": instance.same_as,
-                "watched": [entry(instance, watched) for watched in _sorted(instance)],
+                "fd": epoll.fd,
+                "same_as": epoll.same_as,
+                "watched": [entry(epoll, watch) for watch in _sorted(epoll)],
             }
-            for instance in process.epolls
+            for epoll in process.epolls
         ],
         **({"rates": rates} if rates else {}),
     }
@@ -381,11 +378,11 @@ def _page_of_all(look: Look, rates: dict[int, dict[str, float]], watching: bool)
         columns[-1:-1] = [Column("REG/S", right=True, spare=True), Column("UNREG/S", right=True, spare=True)]
     rows, alarming, documents = [], [], []
     for process in look.processes.values():
-        own = [instance for instance in process.epolls if instance.same_as is None]
-        stale = sum(instance.stale for instance in own)
+        own = [epoll for epoll in process.epolls if epoll.same_as is None]
+        stale = sum(epoll.stale for epoll in own)
         of_it = rates.get(process.pid, {})
         command = " ".join(process.command) or f"[{process.name}]"
-        numbers = [len(own), sum(len(instance.watched) for instance in own), stale]
+        numbers = [len(own), sum(len(epoll.watched) for epoll in own), stale]
         cells = [str(process.pid), process.user, *map(str, numbers), command]
         if watching:
             cpu, registered, unregistered = (
@@ -413,12 +410,12 @@ def _summary(process: Process, rates: dict[str, float]) -> dict[str, Any]:
         **_about(process),
         "epolls": [
             {
-                "fd": instance.fd,
-                "same_as": instance.same_as,
-                "watched": len(instance.watched),
-                "stale": instance.stale,
+                "fd": epoll.fd,
+                "same_as": epoll.same_as,
+                "watched": len(epoll.watched),
+                "stale": epoll.stale,
             }
-            for instance in process.epolls
+            for epoll in process.epolls
         ],
         **({"rates": rates} if rates else {}),
     }

@@ -1,4 +1,4 @@
-"""The event mask: what to wait for, how to be told, and what happened."""
+"""The event mask: the events of an fd, and flags of its registration."""
 
 import enum
 from typing import TYPE_CHECKING
@@ -9,16 +9,16 @@ __all__ = ["Event"]
 
 
 class Event(enum.IntFlag):
-    """What a registration asks for and what a wait reports, as epoll_ctl(2) defines it.
+    """The events that a registration asks for or a wait reports, as epoll_ctl(2) defines them.
 
     An ``Event`` is an int: any mask of the ``EPOLL*`` constants compares equal to it.
     ``|``, ``^``, ``~``, ``in``, iteration and pickling are those of :class:`enum.IntFlag`.
-    ``&`` is int's own, and returns an int, because ``events & Event.IN`` stands in the middle
-    of every server's loop and enum's ``&`` costs as much as the system call's share of an event.
+    ``&`` is int's own, and returns an int, because ``events & Event.IN`` is in the inner loop
+    of every server, and enum's ``&`` costs as much as an event's share of the system call.
     So ``mask &= ~Event.OUT`` leaves an int, which every method takes; ``Event(mask)`` names its
     bits again.
 
-    What the kernel reports (Linux, level-triggered, asked for ``IN | OUT | RDHUP``):
+    The kernel reports (level-triggered, registered for ``IN | OUT | RDHUP``):
 
     ============================================  =======================================
     this end, when …                              reports
@@ -96,7 +96,7 @@ class Event(enum.IntFlag):
     def readable(self) -> bool:
         """True if a read would not block now: data, the end of the stream, or an error to fetch.
 
-        With PRI alone, what is there to read is out-of-band: ``recv(n, MSG_OOB)`` on a TCP socket.
+        With PRI alone, the data is out-of-band: read it with ``recv(n, MSG_OOB)`` on a TCP socket.
         """
         return bool(int(self) & _READABLE)
 
@@ -107,7 +107,7 @@ class Event(enum.IntFlag):
 
     @property
     def hangup(self) -> bool:
-        """True if the peer will send no more: RDHUP or HUP. What was sent before may still be unread."""
+        """True if the peer will send no more: RDHUP or HUP. Data that it sent earlier may still be unread."""
         return bool(int(self) & _HANGUP)
 
     @property

@@ -5,7 +5,7 @@ from selectors import BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _epoll
-from .epoll import Epoll
+from ._core import Epoll
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -18,7 +18,7 @@ _epoll._use_keys(SelectorKey)
 
 
 class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
-    """A live, read-only view of a selector's keys by file object or fd number; iterates over the numbers."""
+    """A live, read-only view of a selector's keys by file object or fd; iterates over the fds."""
 
     __slots__ = ("_fd_to_key",)
 
@@ -68,9 +68,9 @@ class EpollSelector(_epoll.Selector, BaseSelector):
                 ...
 
     It adds ``flags`` to ``register`` and ``modify``. Every method may be called from any thread at any time,
-    and in the child of a fork the selector is a copy with registrations of its own. A file that was closed
-    while a duplicate of it lives on does not wake it for ever, and a number that has been reused can be
-    registered: there the kernel decides, not what was registered before.
+    and in the child of a fork the selector is a copy with registrations of its own. A file that was
+    closed while a duplicate keeps it open does not wake the selector indefinitely, and an fd that has been
+    reused can be registered: the kernel decides whether it is new, not the earlier registration.
 
     Raises OSError: EMFILE or ENFILE when no fd is left. See epoll(7).
     """
@@ -85,7 +85,7 @@ class EpollSelector(_epoll.Selector, BaseSelector):
         self._map: _Keys | None = _Keys(self._fd_to_key)
 
     def fileno(self) -> int:
-        """Return the fd number of the epoll. Raises ValueError when the selector is closed."""
+        """Return the fd of the epoll. Raises ValueError when the selector is closed."""
         number: int = self._selector.fileno()
         return number
 
@@ -96,8 +96,8 @@ class EpollSelector(_epoll.Selector, BaseSelector):
     def get_key(self, fileobj: "FileDescriptorLike") -> SelectorKey:
         """Return the SelectorKey of a registered file object.
 
-        Raises KeyError when it is not registered, ValueError for what is no file object, OverflowError for a
-        fileno() that does not fit 32 bits, RuntimeError when the selector is closed.
+        Raises KeyError when it is not registered, ValueError for an object that is no file object,
+        OverflowError for a fileno() that does not fit 32 bits, RuntimeError when the selector is closed.
         """
         if self._map is None:
             raise RuntimeError("Selector is closed")

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from . import Epoll, Event
+from .. import Epoll, Event
 from .ps import Page
 
 _NARROW = 90
@@ -88,7 +88,7 @@ def drawn(page: Page, width: int, *, fold: bool, first: int = 0, room: int | Non
     left = width
     for number in chosen:
         column = page.columns[number]
-        # Of all rows, so that a column does not change when others are shown; the last has what is left.
+        # Of all rows, so that a column keeps its width when others are shown; the last gets the rest.
         widest = max(cell_len(_plain(cell)) for cell in (column.name, *(row[number] for row in page.rows)))
         if number == chosen[-1]:
             widest = min(widest, max(left, _LEAST))
@@ -110,18 +110,18 @@ def drawn(page: Page, width: int, *, fold: bool, first: int = 0, room: int | Non
 
 
 def _plain(text: str) -> str:
-    """A process can be called what it likes: control characters are escaped."""
+    """The text with its control characters escaped: a process can have any name."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _text(text: str) -> Text:
-    """What is no markup."""
+    """The text without markup."""
     return Text(_plain(text))
 
 
 @dataclasses.dataclass(slots=True)
 class _View:
-    """What a terminal shows of the pages."""
+    """The part of a page that a terminal shows."""
 
     page: Page
     due: float
@@ -146,7 +146,7 @@ class _View:
         live.update(Group(page, help), refresh=True)
 
     def press(self, keys: bytes) -> bool:
-        """Do what keys say; return whether one of them quits."""
+        """Handle keys; return whether one of them quits."""
         moves = {"up": -1, "down": 1, "page up": -self.room, "page down": self.room}
         for key in re.findall(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", keys, re.DOTALL):
             name = _KEYS.get(key)
@@ -216,7 +216,7 @@ def _on_screen(view: _View, pages: Iterator[Page], interval: float) -> signal.Si
 
 
 def _read(fd: int) -> bytes:
-    """What there is to read; nothing once the terminal has gone."""
+    """The bytes that are ready; none once the terminal has gone."""
     try:
         return os.read(fd, 4096)
     except OSError:
