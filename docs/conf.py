@@ -5,7 +5,6 @@ import builtins
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -229,23 +228,13 @@ def unlink_folders(app: Sphinx, document: nodes.document) -> None:
 
 
 def link_examples(app: Sphinx, document: nodes.document) -> None:
-    """The programs are pages here, to be read and not to be downloaded."""
+    """A link to a program leads to its page, and is no download."""
     for node in list(document.findall(download_reference)):
         path = (Path(app.env.doc2path(app.env.docname)).parent / node["reftarget"]).resolve()
         if path in EXAMPLES:
-            uri = app.builder.get_relative_uri(app.env.docname, page_of(path))
+            page = str(path.relative_to(ROOT).with_suffix(""))
+            uri = app.builder.get_relative_uri(app.env.docname, page)
             node.replace_self(nodes.reference("", "", *node.children, internal=True, refuri=uri))
-
-
-def page_of(example: Path) -> str:
-    return str(example.relative_to(ROOT).with_suffix(""))
-
-
-def example_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    for example in EXAMPLES:
-        title = str(example.relative_to(ROOT))
-        code = app.builder.highlighter.highlight_block(example.read_text(), "python")
-        yield page_of(example), {"title": title, "body": f"<h1>{title}</h1>\n{code}"}, "page.html"
 
 
 def link_manual_pages(app: Sphinx, document: nodes.document) -> None:
@@ -303,6 +292,5 @@ def setup(app: Sphinx) -> None:
     app.connect("doctree-read", unlink_folders)
     # Before Sphinx takes note of what is to be downloaded.
     app.connect("doctree-read", link_examples, priority=100)
-    app.connect("html-collect-pages", example_pages)
     app.connect("doctree-read", link_manual_pages)
     app.connect("env-check-consistency", check_names)
