@@ -224,7 +224,7 @@ NEXT_ERRNO = re.compile(r", (?:and )?(?=E[A-Z]{3,}\b)")
 
 
 def raises_list(part: str, names: set[str]) -> list[str]:
-    """A list of the errors, and below OSError one of its errnos, for a paragraph that begins with "Raises"."""
+    """The errors of a paragraph that begins with "Raises" as a list, with the errnos of OSError below it."""
     lines: list[str] = []
     other = []
     for sentence in re.split(r"(?<=\.) ", " ".join(part.split())):
