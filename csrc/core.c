@@ -94,7 +94,7 @@ core_mask(const Core *core, int fd)
 }
 
 /* What a registration has for data: a new reference, or NULL without an exception. */
-static PyObject *
+static inline PyObject *
 registered_data(const Core *core, int fd)
 {
     PyObject *data = NULL;

@@ -3,6 +3,8 @@
 #include "convert.h"
 #include "flags.h"
 
+#include <limits.h>
+
 PyObject *
 key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyObject *events, PyObject *data)
 {
@@ -55,20 +57,20 @@ refuse_file(const char *what, PyObject *fileobj)
 }
 
 PyObject *
-key_open_number(PyObject *fileobj)
+key_open_number(PyObject *fileobj, int *fd)
 {
     if (PyLong_Check(fileobj)) {
         int overflow;
-        long fd = PyLong_AsLongAndOverflow(fileobj, &overflow);
-        if (overflow < 0 || (overflow == 0 && fd < 0)) {
+        long value = PyLong_AsLongAndOverflow(fileobj, &overflow);
+        if (overflow < 0 || (overflow == 0 && value < 0)) {
             return refuse_file("file descriptor", fileobj);
         }
+        *fd = overflow == 0 && value <= INT_MAX ? (int)value : -1;
         /* An int itself, which has no Python code that a look-up would run: int.__int__(fileobj). */
         return PyLong_Type.tp_as_number->nb_int(fileobj);
     }
-    int fd;
-    if (convert_fd(fileobj, &fd) == 0) {
-        return PyLong_FromLong(fd);
+    if (convert_fd(fileobj, fd) == 0) {
+        return PyLong_FromLong(*fd);
     }
     return PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
                    PyErr_ExceptionMatches(PyExc_ValueError)
@@ -97,11 +99,12 @@ search(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 }
 
 PyObject *
-key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj)
+key_number_of(const ModuleState *module, PyObject *keys, PyObject *fileobj, int *fd)
 {
-    PyObject *number = key_open_number(fileobj);
+    PyObject *number = key_open_number(fileobj, fd);
     if (number == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
+        *fd = -1;
         number = search(module, keys, fileobj);
         if (number == NULL && !PyErr_Occurred()) {
             PyErr_SetRaisedException(error);
@@ -120,5 +123,6 @@ key_number(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "_key_number() takes a dict and a file object");
         return NULL;
     }
-    return key_number_of(PyModule_GetState(module), args[0], args[1]);
+    int fd;
+    return key_number_of(PyModule_GetState(module), args[0], args[1], &fd);
 }

@@ -178,12 +178,23 @@ batch_take_back(Instance *self, Batch *batch, const Taken *taken)
     PyErr_SetRaisedException(error);
 }
 
-/* What batch_next does without the short cut. Python code may run, and use the batch up and fill it again:
- * nothing is read from it that was not read before. 1 and a new reference; 0 where nothing is handed out; -1
- * with an exception. */
-static int
-batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
+static inline Taken
+batch_take(const Batch *batch, int index)
 {
+    const struct epoll_event *event = &batch->array->events[index];
+    return (Taken){event->data.u64, event->events, index, batch->refills, batch->seen};
+}
+
+/* What batch_next does without the short cut. Python code may run, and use the batch up and fill it again:
+ * nothing is read from it that was not read before. Before that, the garbage collector is made to forget
+ * `list`, which is incomplete or NULL. 1 and a new reference; 0 where nothing is handed out; -1 with an
+ * exception. */
+static int
+batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject *list, PyObject **pair)
+{
+    if (list != NULL) {
+        PyObject_GC_UnTrack(list);
+    }
     *pair = deliver(self, &taken.seen, taken.word, taken.events);
     if (*pair == NULL && PyErr_Occurred()) {
         batch_take_back(self, batch, &taken);
@@ -192,35 +203,32 @@ batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject **pair)
     return *pair != NULL;
 }
 
-/* Hand out the next event of the batch. Before Python code can run, the garbage collector is made to forget
- * `list`, which is incomplete or NULL. 1 and a new reference; 0 when it is used up; -1 with an exception. */
+/* Hand out the event at `index`. */
 static inline int
+batch_give(Instance *self, Batch *batch, int index, PyObject *list, PyObject **pair)
+{
+    if (FREE_THREADED) {
+        /* The short cut may wait for a lock, and let another thread use the batch. */
+        const Taken taken = batch_take(batch, index);
+        *pair = shared_pair(self, taken.word, taken.events);
+        return *pair != NULL ? 1 : batch_deliver(self, batch, taken, list, pair);
+    }
+    const struct epoll_event *event = &batch->array->events[index];
+    *pair = shared_pair(self, event->data.u64, event->events);
+    return *pair != NULL ? 1 : batch_deliver(self, batch, batch_take(batch, index), list, pair);
+}
+
+/* Hand out the next event of the batch; `list` as above. 1 and a new reference; 0 when it is used up; -1 with
+ * an exception. Inlined even where the compiler would not: it is what an event costs. */
+__attribute__((always_inline)) static inline int
 batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
 {
-    while (batch->next < batch->count) {
-        const struct epoll_event *event = &batch->array->events[batch->next];
-        Taken taken = {.word = event->data.u64, .events = event->events, .index = batch->next++};
-        if (FREE_THREADED) { /* the short cut may wait for a lock, and let another thread use the batch */
-            taken.refills = batch->refills;
-            taken.seen = batch->seen;
-        }
-        *pair = shared_pair(self, taken.word, taken.events);
-        if (*pair != NULL) {
-            return 1;
-        }
-        if (!FREE_THREADED) {
-            taken.refills = batch->refills;
-            taken.seen = batch->seen;
-        }
-        if (list != NULL) {
-            PyObject_GC_UnTrack(list);
-        }
-        int status = batch_deliver(self, batch, taken, pair);
-        if (status != 0) {
-            return status;
-        }
+    int status = 0;
+    while (status == 0 && batch->next < batch->count) {
+        int index = batch->next++;
+        status = batch_give(self, batch, index, list, pair);
     }
-    return 0;
+    return status;
 }
 
 /* Give back what was fetched and not handed out, and the array. */

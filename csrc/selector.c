@@ -151,14 +151,20 @@ say_registered(PyObject *fileobj, int fd)
     }
 }
 
+/* The fd is known, or `number` is to be converted. 0, or -1 with an exception: it is no C int. */
+static inline int
+ensure_fd(PyObject *number, int *fd)
+{
+    return *fd >= 0 ? 0 : convert_int(number, fd);
+}
+
 /* Register a key under its number. 0, or -1 with an exception. */
 static int
-add_key(Selector *self, PyObject *key, uint32_t mask)
+add_key(Selector *self, PyObject *key, int fd, uint32_t mask)
 {
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
-    int fd;
     Core core;
-    if (convert_int(number, &fd) < 0 || core_take(self, &core) < 0) {
+    if (ensure_fd(number, &fd) < 0 || core_take(self, &core) < 0) {
         return -1;
     }
     int status = core_register(&core, fd, mask, key);
@@ -186,14 +192,15 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         convert_events(given[1], 1, given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = key_open_number(given[0]);
+    int fd;
+    PyObject *number = key_open_number(given[0], &fd);
     if (number == NULL) {
         return NULL;
     }
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = key_new(self->module, given[0], number, given[1], data);
     Py_DECREF(number);
-    if (key != NULL && add_key(self, key, mask) < 0) {
+    if (key != NULL && add_key(self, key, fd, mask) < 0) {
         Py_CLEAR(key);
     }
     return key;
@@ -202,13 +209,12 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
 /* Put `key` in the place of `old`; where they are the same, leave that. What is registered now, a new
  * reference; NULL with an exception, and then neither is. `keep` leaves the bits of epoll's as they are. */
 static PyObject *
-change_key(Selector *self, PyObject *old, PyObject *key, uint32_t mask, bool keep)
+change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, bool keep)
 {
     PyObject *number = PyTuple_GET_ITEM(key, KEY_FD);
-    int fd;
     int status = 0;
     Core core;
-    if (convert_int(number, &fd) < 0 || core_take(self, &core) < 0) {
+    if (ensure_fd(number, &fd) < 0 || core_take(self, &core) < 0) {
         return NULL;
     }
     uint32_t more = core_mask(&core, fd) & ~plain_bits;
@@ -252,13 +258,14 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
-    PyObject *number = key_number_of(self->module, self->keys, given[0]);
+    int fd;
+    PyObject *number = key_number_of(self->module, self->keys, given[0], &fd);
     PyObject *old = number != NULL ? find(self, number, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = old != NULL
                         ? key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ), number, given[1], data)
                         : NULL;
-    PyObject *now = key != NULL ? change_key(self, old, key, mask, keep) : NULL;
+    PyObject *now = key != NULL ? change_key(self, old, key, fd, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);
     Py_XDECREF(number);
@@ -267,9 +274,8 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 
 /* Unregister what has this number; its key, a new reference. */
 static PyObject *
-remove_key(Selector *self, PyObject *number, PyObject *fileobj)
+remove_key(Selector *self, PyObject *number, int fd, PyObject *fileobj)
 {
-    int fd = -1; /* of an int that is no fd */
     Core core;
     if (core_take(self, &core) < 0) {
         return NULL;
@@ -278,7 +284,7 @@ remove_key(Selector *self, PyObject *number, PyObject *fileobj)
     if (key == NULL && !PyErr_Occurred()) {
         refuse_unknown(fileobj);
     }
-    else if (key != NULL && (convert_int(number, &fd) < 0 || core_unregister(&core, fd) < 0 ||
+    else if (key != NULL && (ensure_fd(number, &fd) < 0 || core_unregister(&core, fd) < 0 ||
                              core_settle(self, &core, number, fd, NULL) < 0)) {
         core_resettle(self, &core, number, fd, NULL);
         Py_CLEAR(key);
@@ -295,8 +301,9 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    PyObject *number = key_number_of(self->module, self->keys, given[0]);
-    PyObject *key = number != NULL ? remove_key(self, number, given[0]) : NULL;
+    int fd;
+    PyObject *number = key_number_of(self->module, self->keys, given[0], &fd);
+    PyObject *key = number != NULL ? remove_key(self, number, fd, given[0]) : NULL;
     Py_XDECREF(number);
     return key;
 }

@@ -1,30 +1,45 @@
 """What every test shares: fds that close themselves, the kernel as the oracle, and two guards.
 
-Plain helpers are imported (``from conftest import fdinfo, until``); what must be undone is a fixture.
+Plain helpers are imported (``from conftest import fdinfo, until``); what must be undone is a fixture. Helpers
+that a program needs too, which a test starts, are in support.py.
 """
 
-import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import functools
 import gc
 import os
 import resource
-import signal
+import shutil
 import socket
-import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from guard import Guard, accept_ignored_signals
+from support import EXIT as EXIT
+from support import IMPLIED as IMPLIED
+from support import SYSCALLS as SYSCALLS
+from support import HasFileno as HasFileno
+from support import agree as agree
+from support import deny as deny
+from support import fdinfo as fdinfo
+from support import fdinfo_lines as fdinfo_lines
+from support import fork as fork
+from support import instance_fd as instance_fd
+from support import no_fd_left as no_fd_left
+from support import open_fds as open_fds
+from support import others_sleep as others_sleep
+from support import until as until
+from support import waiters as waiters
 
 import pyepoll
 
@@ -33,61 +48,6 @@ SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__
 
 HANG = 600 if SANITIZED else 60
 """Seconds after which a test counts as hung, and fails."""
-
-IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
-"""What the kernel adds to every mask."""
-
-SYSCALLS = {
-    "x86_64": {
-        "clock_nanosleep": 230,
-        "dup3": 292,
-        "epoll_create": 213,
-        "epoll_create1": 291,
-        "epoll_ctl": 233,
-        "epoll_pwait": 281,
-        "epoll_pwait2": 441,
-        "epoll_wait": 232,
-        "eventfd2": 290,
-        "fcntl": 72,
-        "fstat": 5,
-        "getdents64": 217,
-        "getrandom": 318,
-        "ioctl": 16,
-        "kcmp": 312,
-        "newfstatat": 262,
-        "openat": 257,
-        "readlink": 89,
-    },
-    "aarch64": {
-        "clock_nanosleep": 115,
-        "dup3": 24,
-        "epoll_create1": 20,
-        "epoll_ctl": 21,
-        "epoll_pwait": 22,
-        "epoll_pwait2": 441,
-        "eventfd2": 19,
-        "fcntl": 25,
-        "fstat": 80,
-        "getdents64": 61,
-        "getrandom": 278,
-        "ioctl": 29,
-        "kcmp": 272,
-        "newfstatat": 79,
-        "openat": 56,
-        "readlink": 78,
-    },
-}[os.uname().machine]
-"""The numbers of the system calls that the core makes; aarch64 has but the newer ones of epoll's."""
-
-EXIT = {
-    "x86_64": 60,
-    "aarch64": 93,
-}[os.uname().machine]
-"""The number of exit(2), which ends a thread. Not one of SYSCALLS: denied, a thread tries for ever."""
-
-
-class HasFileno(Protocol):
-    def fileno(self, /) -> int: ...
 
 
 class Pipe:
@@ -110,84 +70,6 @@ class Pipe:
                 written += os.write(self.write, bytes(65536))
         except BlockingIOError:
             return written
-
-
-def instance_fd(ep: int | HasFileno) -> int:
-    """The fd of the kernel instance, which for an Epoll is not what fileno() returns."""
-    if isinstance(ep, int):
-        return ep
-    epoll: Any = getattr(ep, "_selector", ep)
-    number: int = getattr(epoll, "_instance_fd", epoll.fileno)()
-    return number
-
-
-def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
-    """What the kernel watches for an epoll, as (fd, events, data word).
-
-    A number can be there twice: a ghost (its fd closed, its file open elsewhere) and a live one.
-    """
-    with open(f"/proc/thread-self/fdinfo/{instance_fd(ep)}") as file:
-        fields = [line.split() for line in file if line.startswith("tfd:")]
-    return [(int(f[1]), int(f[3], 16), int(f[5], 16)) for f in fields]
-
-
-def fdinfo(ep: int | HasFileno) -> dict[int, tuple[int, int]]:
-    """What the kernel watches for an epoll: fd to (events with ERR and HUP added, data word)."""
-    return {fd: (events, data) for fd, events, data in fdinfo_lines(ep)}
-
-
-def agree(ep: pyepoll.Epoll[Any]) -> bool:
-    """Whether the object believes what the kernel knows; not for a spent one-shot, which shows no bits."""
-    believed = {fd: events | IMPLIED for fd, (events, _) in ep.registrations.items()}
-    return believed == {fd: events for fd, (events, _) in fdinfo(ep).items()}
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Return when the condition holds; fail when it does not within the deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.001)
-
-
-def threads_say(what: str) -> Iterator[tuple[int, bytes]]:
-    """The ids of this process's threads, and what /proc says of each in that file."""
-    for task in os.listdir("/proc/self/task"):
-        # The thread may have ended meanwhile.
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            open(f"/proc/self/task/{task}/{what}", "rb") as file,
-        ):
-            yield int(task), file.read()
-
-
-def waiters() -> int:
-    """How many threads of this process sleep in an epoll wait."""
-    waits = [str(number).encode() for name, number in SYSCALLS.items() if "wait" in name]
-    return sum(text.split()[0] in waits for _, text in threads_say("syscall"))
-
-
-def others_sleep() -> bool:
-    """Whether no other thread of this process runs."""
-    own = threading.get_native_id()
-    return all(
-        text.rpartition(b")")[2].split()[0] == b"S" for task, text in threads_say("stat") if task != own
-    )
-
-
-def fork(seconds: int = 0) -> int:
-    """os.fork(), also where there are threads: what becomes of them in the child is what is tested.
-
-    A child that is still there after so many seconds says where, and ends; 0 is for ever.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0 and seconds > 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        faulthandler.register(signal.SIGALRM, file=2, chain=True)
-        signal.alarm(seconds)
-    return child
 
 
 def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool:
@@ -217,34 +99,6 @@ def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool
         thread.join()
 
 
-def open_fds() -> dict[int, str]:
-    """The fds of this process and what they are."""
-    fds = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # The one that listed the directory.
-            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return fds
-
-
-@contextlib.contextmanager
-def no_fd_left(spare: int = 0) -> Iterator[None]:
-    """As many fds open as this process may have, but for a few."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 8, limits[1]))
-    taken = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(0))
-        for _ in range(spare):
-            os.close(taken.pop())
-        yield
-    finally:
-        for fd in taken:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 def run(program: str) -> str:
     """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
     done = subprocess.run(
@@ -258,40 +112,34 @@ def run(program: str) -> str:
     return done.stdout
 
 
-def deny(syscall: str, error: int) -> None:
-    """From now on let a system call fail in this process: for programs that ``run`` runs.
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compile a shared library from C source, each source once."""
 
-    A seccomp filter, so it needs no privilege and touches nothing outside the process.
-    """
-    filter_syscall(syscall, 0x0005_0000 | error)  # SECCOMP_RET_ERRNO
+    @functools.cache
+    def compiled(source: str) -> Path:
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            pytest.skip("no C compiler")
+        file = tmp_path_factory.mktemp("library") / "library.c"
+        file.write_text(source)
+        library = file.with_suffix(".so")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, file, "-ldl"], check=True)
+        return library
+
+    return compiled
 
 
-def kill_for(syscall: str) -> None:
-    """From now on let a system call end this process with SIGSYS: for programs that ``run`` runs."""
-    filter_syscall(syscall, 0x8000_0000)  # SECCOMP_RET_KILL_PROCESS
+@pytest.fixture
+def preload(libraries: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the programs that the test starts load a library, given as C source, before all others."""
 
+    def load(source: str) -> None:
+        if SANITIZED:
+            pytest.skip("a sanitizer has to be the first library")
+        monkeypatch.setenv("LD_PRELOAD", os.fspath(libraries(source)))
 
-def filter_syscall(syscall: str, action: int) -> None:
-    """Answer a system call of this thread, and of those that it starts, with a seccomp action."""
-
-    def operation(code: int, k: int, skip_unless: int = 0) -> bytes:
-        return struct.pack("=HBBI", code, 0, skip_unless, k)
-
-    load, jump_if_equal, ret = 0x20, 0x15, 0x06
-    program = b"".join(
-        [
-            operation(load, 0),
-            operation(jump_if_equal, SYSCALLS[syscall], skip_unless=1),
-            operation(ret, action),
-            operation(ret, 0x7FFF_0000),  # SECCOMP_RET_ALLOW
-        ]
-    )
-    code = ctypes.create_string_buffer(program, len(program))
-    filters = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    libc = ctypes.CDLL(None)
-    zero = ctypes.c_ulong(0)
-    assert libc.prctl(38, ctypes.c_ulong(1), zero, zero, zero) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, ctypes.c_ulong(2), filters, zero, zero) == 0  # PR_SET_SECCOMP, a filter
+    return load
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

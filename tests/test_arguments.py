@@ -526,7 +526,7 @@ def test_any_argument(name: str, effort: Effort) -> None:
     target = TARGETS[name]
 
     @settings(
-        max_examples=effort(25, 400) if target.params else 5,
+        max_examples=effort(15, 400) if target.params else 5,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

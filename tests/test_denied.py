@@ -363,7 +363,7 @@ def test_without_an_eventfd_from_the_start(error: str) -> None:
     printed = run(
         f"""
         import errno, sys
-        from conftest import SYSCALLS, deny
+        from support import SYSCALLS, deny
         for name in [name for name in sys.modules if name.partition(".")[0] == "pyepoll"]:
             del sys.modules[name]
         SYSCALLS["eventfd2"] = {SYSCALLS["eventfd2"]}
@@ -553,7 +553,7 @@ def test_an_error_that_the_older_call_has_too_is_an_error(world: World, error: i
 
 KILLED = """
     import os
-    from conftest import kill_for
+    from support import kill_for
     import pyepoll
     {before}
     kill_for("epoll_pwait2")

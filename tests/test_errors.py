@@ -5,15 +5,13 @@ import errno
 import os
 import re
 import select
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SANITIZED, Pipe, agree, fdinfo, fdinfo_lines, run
+from conftest import Pipe, agree, fdinfo, fdinfo_lines, run
 
 import pyepoll
 from pyepoll import Event, raw
@@ -273,7 +271,7 @@ def test_short_of_watches_or_memory(error: str, words: list[str]) -> None:
     printed = run(
         f"""
         import errno, gc, os, sys
-        from conftest import deny, fdinfo
+        from support import deny, fdinfo
         import pyepoll
         ep, fd, data = pyepoll.Epoll(), os.eventfd(0), object()
         count = sys.getrefcount(data)
@@ -477,15 +475,9 @@ int __xpg_strerror_r(int error, char *text, unsigned long size) { return 0; }
 """
 
 
-@pytest.mark.skipif(SANITIZED, reason="a sanitizer has to be loaded before all else")
-def test_the_systems_message_in_another_encoding(tmp_path: Path) -> None:
+def test_the_systems_message_in_another_encoding(preload: Callable[[str], None]) -> None:
     """As os.strerror() and every OSError of Python's have it: Latin-1, in a locale that is ASCII."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    source, library = tmp_path / "strerror.c", tmp_path / "strerror.so"
-    source.write_text(STRERROR)
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    preload(STRERROR)
     program = """
 import os, pyepoll
 expected = os.strerror(9)
@@ -505,7 +497,6 @@ assert all(expected in text for text in texts), (expected, texts)
         [sys.executable, "-P", "-X", "utf8=0", "-c", program],
         env={
             **os.environ,
-            "LD_PRELOAD": str(library),
             "LC_ALL": "C",
             "PYTHONCOERCECLOCALE": "0",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

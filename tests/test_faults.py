@@ -3,13 +3,10 @@
 A library that is loaded before all others lets the nth call of a function fail.
 """
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from conftest import SANITIZED, run
+from conftest import run
 
 WRAPPER = r"""
 #define _GNU_SOURCE
@@ -136,7 +133,7 @@ FAULTS = {
 
 PRELUDE = """
 import contextlib, ctypes, errno, os, select, sys, time, traceback
-from conftest import agree, fdinfo_lines, open_fds, until
+from support import agree, fdinfo_lines, open_fds, until
 import pyepoll
 from pyepoll import Event
 library = ctypes.CDLL(None)
@@ -155,23 +152,9 @@ finished = []
 """
 
 
-@pytest.fixture(scope="module")
-def wrapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    if SANITIZED:
-        pytest.skip("a sanitizer has to be the first library")
-    folder = tmp_path_factory.mktemp("wrapper")
-    (folder / "wrapper.c").write_text(WRAPPER)
-    library = folder / "wrapper.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "wrapper.c", "-ldl"], check=True)
-    return library
-
-
 @pytest.fixture
-def preloaded(wrapper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LD_PRELOAD", os.fspath(wrapper))
+def preloaded(preload: Callable[[str], None]) -> None:
+    preload(WRAPPER)
 
 
 faults = pytest.mark.parametrize(

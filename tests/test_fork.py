@@ -1007,7 +1007,7 @@ def test_subprocess_costs_nothing() -> None:
     """From the first process on no call to the kernel's epoll succeeds but the waits: nobody needs one."""
     out = run("""
         import errno, gc, os, subprocess, sys
-        from conftest import deny
+        from support import deny
         import pyepoll
         from pyepoll import Event
 

@@ -686,7 +686,7 @@ def test_no_message_is_lost_by_cures(
         threads += [pool.submit(keep, ep, traffic.enough) for keep in (keep_registering, keep_closing)]
         threads.append(pool.submit(keep_forking, traffic.enough))
     try:
-        for _ in range(effort(60, 1500)):
+        for _ in range(effort(30, 1500)):
             cures = ep.stats().rebuilds
             make_ghost(ep)
             until(lambda: ep.stats().rebuilds > cures, 20)  # noqa: B023
@@ -893,7 +893,7 @@ def test_a_fork_during_the_cure(
     room: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
 ) -> None:
     """The child has the one instance, and what is spent is spent there."""
-    fds = [eventfd(1) for _ in range(min(4000, room))]
+    fds = [eventfd(1) for _ in range(min(effort(2000, 4000), room))]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
     assert len(ep.poll(0)) == len(fds)

@@ -14,6 +14,14 @@ from guard import end_session, started
 
 TESTS = Path(__file__).parent
 
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
+    # Hypothesis takes longer to import than a session here lasts.
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
+"""Of the sessions that the tests start."""
+
 CONFTEST = """
 import guard, pytest
 
@@ -50,7 +58,7 @@ def outcome(directory: Path, hangs: str, grace: float) -> tuple[int, str]:
     with started(
         command,
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,7 +148,7 @@ def test_signals_that_a_shell_lets_the_session_ignore(name: str, tmp_path: Path)
     with started(
         ["sh", "-c", f"trap '' {name}; exec \"$@\"", "-", *command],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

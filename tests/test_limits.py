@@ -33,7 +33,7 @@ def stock(reason: str) -> Any:
 
 AS_ANOTHER_USER = """
     import errno, os, resource, select, sys, threading, time
-    from conftest import agree, fdinfo_lines, until
+    from support import agree, fdinfo_lines, until
     import pyepoll
     from pyepoll import Event, raw
 

@@ -452,3 +452,54 @@ def test_nothing_is_nested_deeper_than_the_kernel_allows_and_the_error_says_so()
         for ep in epolls:
             assert agree(ep)
             rebuild(ep)
+
+
+def outers_up_to_the_limit(inner: Epoll) -> list[Epoll]:
+    """Let Epolls watch `inner` until the kernel refuses one more, as it does after 100 of this depth."""
+    made: list[Epoll] = []
+    try:
+        while len(made) < 1000:
+            made.append(Epoll())
+            made[-1].register(inner, Event.IN, "inner")
+    except OSError as error:
+        assert error.errno == errno.EINVAL
+        assert "too many epolls watch it or its files" in str(error)
+        made.pop().close()
+        return made
+    raise AssertionError("no limit")
+
+
+def test_limit_of_wakeup_paths_loses_no_nested_registration(inner: Epoll, eventfd: Eventfd) -> None:
+    fd = eventfd()
+    inner.register(fd, Event.IN)
+    outers = outers_up_to_the_limit(inner)
+    try:
+        outer = outers[0]
+        with stale_registration(outer):
+            until(lambda: outer.poll(0) is not None and outer.stats().failed_rebuilds > 0)
+            assert outer.stats().lost_registrations == 0
+            os.eventfd_write(fd, 1)
+            assert outer.poll(1) == [("inner", Event.IN)]
+            outers.pop().close()
+            until(lambda: outer.poll(0) is not None and outer.stats().rebuilds > 0)
+            assert outer.poll(0) == [("inner", Event.IN)]
+    finally:
+        for each in outers:
+            each.close()
+
+
+def test_limit_of_wakeup_paths_is_told_to_a_forked_copy(inner: Epoll, eventfd: Eventfd) -> None:
+    inner.register(eventfd(1), Event.IN)
+    outers = outers_up_to_the_limit(inner)
+
+    def child() -> None:
+        with pytest.raises(OSError, match="too many epolls watch its nested epolls or their files") as info:
+            outers[0].poll(0)
+        assert info.value.errno == errno.EINVAL
+        assert outers[0].stats().lost_registrations == 0
+
+    try:
+        assert in_child(child) == ""
+    finally:
+        for each in outers:
+            each.close()

@@ -145,7 +145,7 @@ def test_create1_short_of_memory_or_files(error: str) -> None:
     printed = run(
         f"""
         import errno
-        from conftest import deny
+        from support import deny
         from pyepoll import raw
         deny("epoll_create1", errno.{error})
         try:
@@ -243,7 +243,7 @@ def test_ctl_short_of_watches_or_memory(error: str) -> None:
     printed = run(
         f"""
         import errno, os
-        from conftest import deny
+        from support import deny
         from pyepoll import raw
         epfd = raw.epoll_create1(0)
         deny("epoll_ctl", errno.{error})

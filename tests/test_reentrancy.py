@@ -107,6 +107,146 @@ def test_no_incomplete_object_is_found(fill: str) -> None:
     run(LOOK + "".join(line[8:] + "\n" for line in FILLS[fill].splitlines()))
 
 
+# Every public call that returns a container, while others look at what the collector knows.
+
+CONTAINERS = {
+    "Epoll.poll": "ep.poll(0)",
+    "Epoll.poll of some": "ep.poll(0, 2)",
+    "Epoll.wait": "list(ep.wait(0))",
+    "Epoll.__iter__": "list(itertools.islice(ep, 3))",
+    "a pair": "next(ep.wait(0))",
+    "Epoll.poll of a foreign instance": "foreign.poll(0)",
+    "Epoll.wait of a foreign instance": "list(foreign.wait(0))",
+    "Epoll.stats": "ep.stats()",
+    "Epoll.registrations": "list(ep.registrations)",
+    "Registrations.keys": "list(ep.registrations.keys())",
+    "Registrations.values": "list(ep.registrations.values())",
+    "Registrations.items": "dict(ep.registrations.items())",
+    "Registrations.__getitem__": "ep.registrations[fds[0]]",
+    "Registrations.get": "ep.registrations.get(fds[0])",
+    "EpollSelector.register": "(sel.unregister(fds[0]), sel.register(fds[0], 1, Data()))",
+    "EpollSelector.modify": "(sel.modify(fds[0], 3, Data()), sel.modify(fds[0], 1))",
+    "EpollSelector.select": "sel.select(0)",
+    "EpollSelector.get_key": "sel.get_key(fds[0])",
+    "EpollSelector.get_map": "dict(sel.get_map())",
+    "EpollSelector.get_map().values": "list(sel.get_map().values())",
+    "the loop's turn": "(loop.call_soon(loop.stop), loop.run_forever(), [1])",
+    "EventBuffer": "(raw.epoll_wait(ep._instance_fd(), buffer, 0), list(buffer))",
+}
+
+CONTAINER = """
+import itertools, pyepoll.aio
+from pyepoll import raw
+
+looks, busy = 0, threading.local()
+see = look
+def look():
+    global looks
+    if not getattr(busy, "looks", False):  # What it makes itself is collected, too.
+        busy.looks = True
+        see()
+        looks += 1
+        busy.looks = False
+
+stock = select.epoll()
+foreign = pyepoll.Epoll.fromfd(os.dup(stock.fileno()))
+buffer = raw.EventBuffer(8)
+loop = pyepoll.aio.EventLoop()
+for fd in fds:
+    ep.register(fd, Event.IN, [ep])
+    sel.register(fd, 1, [sel])
+    loop.add_reader(fd, lambda: [loop])
+for fd in fds[:2]:
+    stock.register(fd, Event.IN)
+foreign.register(fds[2], Event.IN, "known")
+
+def call():
+    made = {call}
+    assert made
+
+call()
+gc.collect()
+gc.freeze()  # There is less to look through.
+
+# Code that the call itself runs: a factory of masks, which is asked again whenever there is another.
+for _ in range(2):
+    _epoll._use_events(Mask)
+    call()
+_epoll._use_events(Event)
+
+# Finalizers: of what is closed and found to be so, and of garbage.
+def lose():
+    for each in ep, foreign, sel:
+        fd = os.eventfd(1)
+        each.register(fd, 1, Data())
+        kept.append(os.dup(fd))
+        os.close(fd)
+kept = []
+lose()
+for _ in range(20):
+    call()
+threshold = gc.get_threshold()
+def call_and_collect(*garbage):
+    # The next new object starts a collection. A list that was in use before is none, and without a GIL a
+    # collection also waits until memory has grown: if the call starts none, one follows it.
+    gc.disable()
+    for each in garbage:
+        cycle = [each]
+        cycle.append(cycle)
+        del cycle
+    more = [[] for _ in range(200)]
+    del garbage, each
+    gc.enable()
+    call()
+    gc.collect()
+gc.set_threshold(1, 0)
+before = looks
+for _ in range(20):
+    call_and_collect(Data())
+gc.set_threshold(*threshold)
+assert looks > before
+
+# The collector, in each of its turns.
+def callback(phase, info):
+    look()
+gc.callbacks.append(callback)
+gc.set_threshold(1, 0)
+before = looks
+for _ in range(10):
+    call_and_collect([])
+gc.callbacks.clear()
+gc.set_threshold(*threshold)
+assert looks > before
+
+# Other threads.
+over = False
+def watch():
+    while not over:
+        look()
+threads = [threading.Thread(target=watch) for _ in range(2)]
+sys.setswitchinterval(1e-6)
+before = looks
+for thread in threads: thread.start()
+calls = 0
+while looks < before + 20 or calls < 50:
+    _epoll._use_events(Mask if calls % 2 else Event)
+    call()
+    calls += 1
+over = True
+for thread in threads: thread.join()
+assert looks >= before + 20
+
+for fd in fds: loop.remove_reader(fd)
+loop.close(), sel.close(), foreign.close(), ep.close(), stock.close()
+"""
+
+
+@pytest.mark.parametrize("call", CONTAINERS)
+def test_no_container_is_found_before_it_is_filled(call: str) -> None:
+    """By a finalizer, a callback of the collector, another thread, or code that the call runs."""
+    run(LOOK + CONTAINER.replace("{call}", CONTAINERS[call]))
+
+
 @pytest.fixture
 def masks() -> Iterator[list[Any]]:
     """What runs whenever a mask is first reported: calls, of which each is made once."""

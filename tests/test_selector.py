@@ -404,7 +404,7 @@ def test_what_is_the_same_is_no_system_call() -> None:
     words = run(
         """
         import errno, os, selectors
-        from conftest import deny
+        from support import deny
         from pyepoll import EpollSelector, Event
 
         sel = EpollSelector()

@@ -1,5 +1,8 @@
 """Sockets that come and go at full load for a long time: no event is lost, and nothing grows.
 
+Every other phase is untidy: connections are short, none of them is unregistered, half of the files live on
+in a duplicate, and most fds are reused at once.
+
 PYEPOLL_SOAK is for how many seconds.
 """
 
@@ -9,6 +12,7 @@ import gc
 import itertools
 import os
 import random
+import select
 import socket
 import threading
 import time
@@ -18,15 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, fdinfo_lines, open_fds
+from conftest import Effort, fdinfo_lines, instance_fd, open_fds
 
 import pyepoll
 from pyepoll import Event
 
 SECONDS = int(os.environ.get("PYEPOLL_SOAK", "1800"))
 PAIRS = 200
+KEPT = 32
+"""At most so many files live on after their fd was closed."""
 ALLOWED_DRIFT = 1 << 20
 """How many bytes the process may grow after it has warmed up."""
+
+REST_AFTER_SUCCESS, REST_AFTER_FAILURE = 10, 100
+"""After a repair, none is tried for so many times its duration (csrc/core/repair/repair.c)."""
 
 MODES = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Event.ET | Event.RDHUP]
 
@@ -84,7 +93,10 @@ class End:
         """The peer has closed, after the last number."""
         assert count == 0, f"got {bytes(self.buffer[:count]).hex()}, not {self.expected:x}"
         assert self.expected > self.last, f"closed before {self.expected:x}"
-        self.soak.close(self)
+        if self.soak.untidy:
+            self.soak.close_untidily(self)
+        else:
+            self.soak.close(self)
 
 
 class Soak:
@@ -99,8 +111,9 @@ class Soak:
         self.waiting: dict[tuple[str, int], socket.socket] = {}
         self.server = socket.create_server(("127.0.0.1", 0), backlog=PAIRS)
         self.server.setblocking(False)
-        self.made = self.again = self.ghosts = self.ghostly = 0
+        self.made = self.again = self.ghosts = self.ghostly = self.reused = 0
         self.full = True
+        self.untidy = False
         ep.register(self.server, Event.IN, self)
         for _ in range(PAIRS):
             self.connect()
@@ -125,7 +138,7 @@ class Soak:
 
     def start(self, a: socket.socket, b: socket.socket) -> None:
         first = next(self.ids) << 20
-        last = first + self.chance.randrange(32, 512)
+        last = first + (self.chance.randrange(4, 16) if self.untidy else self.chance.randrange(32, 512))
         ends = End(self, a, first + 1, last), End(self, b, first, last)
         self.open.update(ends)
         a.send(first.to_bytes(8))
@@ -133,12 +146,14 @@ class Soak:
     def leave(self, end: End) -> None:
         """Let the other end see that this was the last number, in one of several ways."""
         way = self.chance.randrange(8)
-        if way == 0:
+        if self.untidy:
+            self.close_untidily(end)
+        elif way == 0:
             # Half-closed: the other end closes first.
             end.sock.shutdown(socket.SHUT_WR)
             if end.one_shot:
                 self.ep.rearm(end.sock)
-        elif way == 1 and len(self.kept) < 32:
+        elif way == 1 and len(self.kept) < KEPT:
             # A ghost: the file lives on, and is ready when the other end has closed.
             self.ghosts += 1
             self.kept.append(end.sock.dup())
@@ -159,6 +174,32 @@ class Soak:
                 self.ep.unregister(number)
         self.open.remove(end)
         if self.full and len(self.open) + 2 * len(self.waiting) < 2 * PAIRS:
+            self.connect()
+
+    def close_untidily(self, end: End) -> None:
+        """Close one end without unregister, its file kept open or not; another may have the fd at once."""
+        number = end.sock.fileno()
+        if self.chance.randrange(2):
+            self.ghosts += 1
+            self.kept.append(end.sock.dup())
+            if len(self.kept) > KEPT:
+                self.kept.popleft().close()
+            with contextlib.suppress(OSError):  # The other end has closed.
+                end.sock.shutdown(socket.SHUT_WR)
+        end.sock.close()
+        self.open.remove(end)
+        if self.full and len(self.open) + 2 * len(self.waiting) < 2 * PAIRS and self.chance.randrange(4):
+            self.reused += 1
+            self.made += 1
+            a, b = socket.socketpair()
+            if b.fileno() == number:
+                a, b = b, a
+            elif a.fileno() != number:
+                os.dup2(a.fileno(), number, inheritable=False)
+                a.close()
+                a = socket.socket(fileno=number)
+            self.start(a, b)
+        elif self.full and len(self.open) + 2 * len(self.waiting) < 2 * PAIRS:
             self.connect()
 
     def register_anew(self, end: End) -> None:
@@ -195,7 +236,8 @@ class Watch:
         self.over = threading.Event()
         self.wakes = self.late = 0
         self.other_fds = len(open_fds()) - soak.fds()
-        start = time.monotonic()
+        self.start = start = time.monotonic()
+        self.phase = min(30, seconds / 5)
         self.warm = start + min(60, seconds / 4)
         self.end = start + seconds
         self.next_look = start
@@ -217,6 +259,7 @@ class Watch:
         self.waker.clear()
         self.woken.set()
         soak, now = self.soak, time.monotonic()
+        soak.untidy = (now - self.start) // self.phase % 2 == 1
         if soak.kept and self.wakes % 8 == 0:
             soak.kept.popleft().close()
         if now >= self.next_look or now >= self.end:
@@ -275,5 +318,58 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
     show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.ghosts} ghosts left,")
     show(f"{soak.ghostly} of their events seen, {soak.again} events seen again")
     show(f"grown by {drift} bytes from {watch.sizes[0]}, at most to {max(watch.sizes)}")
+    show(f"{soak.reused} fds reused at once")
     assert watch.late == 0
+    assert soak.reused > 0
+    assert stats.rebuilds > 0
     assert effort(0, 1) == 0 or drift <= ALLOWED_DRIFT
+
+
+def repair_by_hand(ep: "pyepoll.Epoll[Any]", fds: list[int]) -> float:
+    """How long it takes to read what the kernel watches, and to let another epoll watch these fds."""
+    start = time.monotonic()
+    Path(f"/proc/thread-self/fdinfo/{instance_fd(ep)}").read_bytes()
+    if fds:
+        with select.epoll() as other:
+            for fd in fds:
+                other.register(fd, select.EPOLLIN)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["own", "foreign"])
+def test_repairs_rest(foreign: bool, effort: Effort, show: Callable[[str], None]) -> None:
+    """Stale registrations come faster than they can be removed, as in a program that never unregisters.
+
+    After each repair there is a rest of so many times its duration, and more where it cannot be made, as in a
+    foreign instance. So the duration of one bounds how many there are, and how often fdinfo is read.
+    """
+    kept: deque[int] = deque()
+    idle = [os.eventfd(0) for _ in range(500)]
+    stock = select.epoll()
+    with pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno())) if foreign else pyepoll.Epoll[Any]() as ep:
+        for fd in idle:
+            ep.register(fd, Event.IN)
+        by_hand = min(repair_by_hand(ep, [] if foreign else idle) for _ in range(20))
+        start = time.monotonic()
+        while time.monotonic() < start + effort(1, 30):
+            fd = os.eventfd(1)
+            kept.append(os.dup(fd))
+            ep.register(fd, Event.IN)
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                ep.unregister(fd)
+            for _ in range(4):
+                assert ep.poll(0) == []
+            if len(kept) > KEPT:
+                os.close(kept.popleft())
+        took = time.monotonic() - start
+        stats = ep.stats()
+    stock.close()
+    for fd in (*idle, *kept):
+        os.close(fd)
+    repairs = stats.rebuilds + stats.failed_rebuilds
+    show(f"{repairs} repairs in {took:.1f} s, one by hand in {by_hand * 1e6:.0f} us; {stats}")
+    assert repairs > 1
+    rest = REST_AFTER_FAILURE if foreign else REST_AFTER_SUCCESS
+    # Half of it, for what Python adds. The last rest may be cut off.
+    assert (repairs - 1) * (1 + rest) * by_hand / 2 <= took

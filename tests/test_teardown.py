@@ -16,6 +16,53 @@ from conftest import HANG, SANITIZED
 LIVE = {
     "Epoll": "self.held = self.ep",
     "a handle of fromfd": "self.held = pyepoll.Epoll.fromfd(self.ep.fileno())",
+    "front": "self.held = self.ep.fileno()",
+    "front of a selector": """
+        self.held = pyepoll.EpollSelector()
+        self.held.register(self.ep, 1, self)
+        self.held.fileno()
+        self.held.select(0)
+    """,
+    "inner": """
+        self.held = pyepoll.Epoll()
+        self.held.register(os.eventfd(1), pyepoll.Event.IN, self)
+        self.ep.register(self.held, pyepoll.Event.IN, [self.held, self])
+        self.ep.poll(0)
+    """,
+    "outer": """
+        self.held = pyepoll.Epoll()
+        self.held.register(self.ep, pyepoll.Event.IN, [self.ep, self])
+        self.held.poll(0)
+    """,
+    "three levels": """
+        middle, top = self.held = [pyepoll.Epoll(), pyepoll.Epoll()]
+        middle.register(self.ep, pyepoll.Event.IN, top)
+        top.register(middle, pyepoll.Event.IN, self)
+        self.iterators = [iter(top), middle.wait(0), iter(self.ep)]
+        for each in self.iterators:
+            next(each)
+    """,
+    "a shared inner, and a stock epoll": """
+        import select
+        self.held = pyepoll.Epoll()
+        self.stock = select.epoll()
+        for each in self.held, self.stock:
+            each.register(self.ep.fileno(), 1)
+        self.held.modify(self.ep, 1, self)
+        self.other = pyepoll.Epoll.fromfd(os.dup(self.stock.fileno()))
+        self.other.register(self.held, 1, self)
+        self.other.poll(0)
+    """,
+    "inner with a stale registration": """
+        self.held = pyepoll.Epoll()
+        fd = os.eventfd(1)
+        self.held.register(fd, pyepoll.Event.IN, self)
+        self.ep.register(self.held, pyepoll.Event.IN, [self.held, self])
+        self.kept = os.dup(fd)
+        os.close(fd)
+        for _ in range(9):
+            self.held.poll(0)
+    """,
     "iterator": "self.held = iter(self.ep); next(self.held)",
     "iterator of wait": "self.held = self.ep.wait(0)",
     "one-shots not handed out": """
@@ -35,6 +82,27 @@ LIVE = {
         self.held = pyepoll.EpollSelector()
         self.held.register(os.eventfd(1), 1, self)
         self.held.select(0)
+    """,
+    "registrations of an inner": """
+        inner = pyepoll.Epoll()
+        inner.register(os.eventfd(1), pyepoll.Event.IN, self)
+        self.ep.register(inner, pyepoll.Event.IN, self)
+        self.held = [inner.registrations, inner.stats(), inner.registrations[next(iter(inner.registrations))]]
+    """,
+    "Waker in an inner": """
+        self.held = pyepoll.Waker()
+        inner = pyepoll.Epoll()
+        inner.register(self.held, pyepoll.Event.IN, self)
+        self.held.wake()
+        self.ep.register(inner, pyepoll.Event.IN, inner)
+        self.ep.poll(0)
+    """,
+    "BusyPoll and events": "self.held = [pyepoll.BusyPoll(1), pyepoll.Event(5), pyepoll.Event.IN, self]",
+    "loop that watches": """
+        self.held = pyepoll.aio.EventLoop()
+        self.held.add_reader(self.ep.fileno(), lambda: self)
+        self.held.call_soon(self.held.stop)
+        self.held.run_forever()
     """,
     "loop": """
         self.held = pyepoll.aio.EventLoop()
@@ -128,6 +196,88 @@ def test_a_cycle_of_a_server_and_what_it_holds(live: str, end: str) -> None:
         if "aio" in program and sys.version_info[:2] == (3, 12):
             pytest.skip("in 3.12 an interpreter that has imported asyncio ends so by itself")
         program = f"from test_subinterpreters import run_in_interpreter\nrun_in_interpreter({program!r})"
+    run_debug(program)
+
+
+NESTED = """
+import warnings
+warnings.simplefilter("ignore", ResourceWarning)
+import gc, itertools, os, select, sys
+import pyepoll
+
+class Data:
+    def __init__(self, *held):
+        self.held = held
+    def __del__(self):
+        for each in self.held:  # They may be closed by now, or about to be.
+            try:
+                each.fileno(), (each.select if hasattr(each, "get_map") else each.poll)(0)
+            except (ValueError, OSError):
+                pass
+
+def nest(make):
+    fd = os.eventfd(1)
+    inner, outer = pyepoll.Epoll(), make()
+    inner.register(fd, pyepoll.Event.IN, Data(inner))
+    if isinstance(outer, select.epoll):
+        outer.register(inner.fileno(), 1)
+    else:
+        outer.register(inner, 1, Data(inner, outer))
+    use(outer)
+    return fd, inner, outer
+
+def use(each):
+    (each.select if hasattr(each, "get_map") else each.poll)(0)
+
+def end(each, how):
+    if how == "close":
+        each.close()
+    # Else the last reference goes, but for those of a cycle.
+
+made, alive = (
+    [nest(make) for make in (pyepoll.Epoll, pyepoll.EpollSelector, select.epoll)] for _ in range(2)
+)
+"""
+
+DEATHS = {
+    "inner first": "[inner, outer]",
+    "outer first": "[outer, inner]",
+}
+
+
+@pytest.mark.parametrize("end", ["exit", "collection", "module first"])
+@pytest.mark.parametrize("how", ["close", "drop"])
+@pytest.mark.parametrize("order", DEATHS)
+def test_either_of_two_nested_epolls_dies_first(order: str, how: str, end: str) -> None:
+    """The other works on, and a duplicate of the dead one is never ready. The rest lives on to the end."""
+    program = (
+        NESTED
+        + f"""
+while made:
+    fd, inner, outer = made.pop()
+    order = {DEATHS[order]}
+    duplicate = os.dup(inner.fileno())
+    del inner, outer
+    while order:
+        each = order.pop(0)
+        end(each, {how!r})
+        del each
+        for _ in range(2):  # A finalizer's poll() makes what the first collection does not know.
+            gc.collect()
+        for left in order:
+            use(left)
+        left = None
+    assert select.select([duplicate], [], [], 0)[0] == []
+    os.close(duplicate), os.close(fd)
+"""
+    )
+    if end == "collection":
+        program += DROP + "del pyepoll, alive\ngc.collect()\n"
+    elif end == "module first":
+        program += (
+            DROP + "del pyepoll\ngc.collect()\nfor _, *both in alive:\n    for each in both: use(each)\n"
+        )
+        program += "del alive, both, each\ngc.collect()\n"
     run_debug(program)
 
 

@@ -4,18 +4,14 @@ Each program has a reason of its own why the rebuild fails, for the main thread 
 wakes it is done by a thread that was there before.
 """
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from conftest import SANITIZED, run
+from conftest import run
 
 PRELUDE = """
 import contextlib, errno, itertools, os, queue, select, signal, threading, time
-from conftest import deny, fdinfo_lines, until
+from support import deny, fdinfo_lines, until
 import pyepoll
 from pyepoll import Event
 
@@ -107,29 +103,15 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 """
 
 
-@pytest.fixture(scope="module")
-def wrapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    if SANITIZED:
-        pytest.skip("a sanitizer has to be the first library")
-    folder = tmp_path_factory.mktemp("wrapper")
-    (folder / "wrapper.c").write_text(WRAPPER)
-    library = folder / "wrapper.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "wrapper.c", "-ldl"], check=True)
-    return library
-
-
 Program = Callable[..., None]
 
 
 @pytest.fixture(params=CAUSES)
-def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Program:
+def program(request: pytest.FixtureRequest, preload: Callable[[str], None]) -> Program:
     """Run a program that has this many stale registrations."""
     cause: str = request.param
     if cause in PRELOADED:
-        monkeypatch.setenv("LD_PRELOAD", os.fspath(request.getfixturevalue("wrapper")))
+        preload(WRAPPER)
 
     def run_it(body: str, stale: int = 1) -> None:
         # What the prelude leaves open, the end of the process closes.
@@ -255,10 +237,13 @@ def test_live_edges_beyond_maxevents_are_reported_later(program: Program) -> Non
         """
 kinds = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT]
 fds = {os.eventfd(0): kind for kind in kinds * 6}
-for fd, kind in fds.items():
-    done = threading.Event()
-    actions.put(lambda: (ep.register(fd, kind, fd), done.set()))
-    done.wait()
+registered = threading.Event()
+def register():
+    for fd, kind in fds.items():
+        ep.register(fd, kind, fd)
+    registered.set()
+actions.put(register)
+registered.wait()
 ep.poll(0)
 for fd in fds:
     os.eventfd_write(fd, 1)

@@ -293,7 +293,7 @@ def test_in_children_made_while_others_wake(
         ep.register(heard, Event.IN, "heard")
         working = [pool.submit(keep_waking, waker, done) for _ in range(4)]
         try:
-            for _ in range(effort(30, 1000)):
+            for _ in range(effort(10, 1000)):
                 child = fork(8)
                 if child == 0:
                     waker.wake()

@@ -9,34 +9,6 @@ change_next_generation(Instance *self)
     return self->generation != 0 ? self->generation : ++self->generation;
 }
 
-Registration
-change_install(Instance *self, int fd, Registration now)
-{
-    STATE_LOCK(self);
-    const Registration *slot = interest_slot(&self->list, fd);
-    now.changed = change_begin(self);
-    /* Where something is registered already and the kernel accepts, its file was closed, or is ours too. */
-    now.shadowed |= slot->shadowed || slot->generation != 0;
-    Registration before = interest_put(&self->list, fd, now);
-    STATE_UNLOCK(self);
-    return before;
-}
-
-Registration
-change_remove(Instance *self, int fd)
-{
-    Registration before = {0};
-    STATE_LOCK(self);
-    uint64_t time = change_begin(self);
-    const Registration *slot = interest_slot(&self->list, fd);
-    if (slot != NULL) {
-        Registration empty = {.changed = time, .shadowed = slot->shadowed};
-        before = interest_put(&self->list, fd, empty);
-    }
-    STATE_UNLOCK(self);
-    return before;
-}
-
 void
 change_shadow(Instance *self, int fd)
 {

@@ -16,12 +16,6 @@
 /* A generation that no registration has had. */
 uint32_t change_next_generation(Instance *self);
 
-/* Put `now` into the slot of `fd`, which must be reserved. What was there is the caller's. */
-Registration change_install(Instance *self, int fd, Registration now);
-
-/* Empty the slot of `fd`, if there is one. What was there is the caller's. */
-Registration change_remove(Instance *self, int fd);
-
 /* The kernel may go on having an entry under `fd` that is no registration of ours any more. */
 void change_shadow(Instance *self, int fd);
 
@@ -39,6 +33,36 @@ change_begin(Instance *self)
 {
     self->begun = self->clock + 1;
     return self->begun;
+}
+
+/* Put `now` into the slot of `fd`, which must be reserved. The caller gets what was there. */
+static inline Registration
+change_install(Instance *self, int fd, Registration now)
+{
+    STATE_LOCK(self);
+    const Registration *slot = interest_slot(&self->list, fd);
+    now.changed = change_begin(self);
+    /* Where something is registered already and the kernel accepts, its file was closed, or is ours too. */
+    now.shadowed |= slot->shadowed || slot->generation != 0;
+    Registration before = interest_put(&self->list, fd, now);
+    STATE_UNLOCK(self);
+    return before;
+}
+
+/* Empty the slot of `fd`, if there is one. The caller gets what was there. */
+static inline Registration
+change_remove(Instance *self, int fd)
+{
+    Registration before = {0};
+    STATE_LOCK(self);
+    uint64_t time = change_begin(self);
+    const Registration *slot = interest_slot(&self->list, fd);
+    if (slot != NULL) {
+        Registration empty = {.changed = time, .shadowed = slot->shadowed};
+        before = interest_put(&self->list, fd, empty);
+    }
+    STATE_UNLOCK(self);
+    return before;
 }
 
 /* epoll_ctl without the GIL. 0 or an errno. */

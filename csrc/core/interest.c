@@ -37,16 +37,6 @@ registration_new(uint32_t generation, uint32_t mask, PyObject *data)
     };
 }
 
-Registration
-interest_put(InterestList *list, int fd, Registration now)
-{
-    Registration *slot = interest_slot(list, fd);
-    Registration before = *slot;
-    list->count += (now.generation != 0) - (before.generation != 0);
-    *slot = now;
-    return before;
-}
-
 void
 registration_release(Registration *registration)
 {

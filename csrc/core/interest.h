@@ -106,9 +106,17 @@ int interest_reserve(InterestList *list, int fd);
 /* A registration as it starts out; it takes over the reference to `data`. */
 Registration registration_new(uint32_t generation, uint32_t mask, PyObject *data);
 
-/* Put `now` into the slot of `fd`, which must be reserved. Ownership of what was there passes to the caller.
- */
-Registration interest_put(InterestList *list, int fd, Registration now);
+/* Put `now` into the slot of `fd`, which must be reserved. The caller gets what was there, with its
+ * references. */
+static inline Registration
+interest_put(InterestList *list, int fd, Registration now)
+{
+    Registration *slot = interest_slot(list, fd);
+    Registration before = *slot;
+    list->count += (now.generation != 0) - (before.generation != 0);
+    *slot = now;
+    return before;
+}
 
 /* Drop the references of a registration that is in no list. Python code may run. */
 void registration_release(Registration *registration);

@@ -133,11 +133,43 @@ tell_new(int epfd, int op, const Move *move)
     return epoll_ctl(epfd, op, move->fd, &event) < 0 ? errno : 0;
 }
 
-/* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. */
+/* Whether the file under an fd is another than the registered one, as far as the old instance tells. To add
+ * what it has is refused with EEXIST, and changes nothing. It may have a stale entry of the same fd: kcmp tells,
+ * if it may. What cannot be probed is kept. */
 static bool
-means_dead(int error)
+is_reused(const Instance *self, const Move *move)
 {
-    return error == EBADF || error == EPERM || error == ELOOP || error == EINVAL;
+    struct epoll_event nothing = {0};
+    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0) {
+        epoll_ctl(self->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
+        return true;
+    }
+    if (errno != EEXIST) {
+        return errno == EINVAL || errno == ELOOP; /* an epoll that it does not watch, and cannot */
+    }
+    int thread = sys_gettid();
+    return move->entries > 1 &&
+           sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
+}
+
+/* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP can
+ * also mean that the registered epoll is nested too often or too deep for one watcher more: until the new
+ * instance has taken the old one's place, there are two. A forked copy cannot probe, for the old instance is
+ * the parent's: it takes them for that, unless no epoll can have been registered. */
+static bool
+means_dead(const Plan *plan, int epfd, const Move *move, int error)
+{
+    switch (error) {
+    case EBADF:
+    case EPERM:
+        return true;
+    case EINVAL:
+    case ELOOP:
+        return plan->forked ? move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0
+                            : is_reused(plan->instance, move);
+    default:
+        return false;
+    }
 }
 
 /* Add what is live to the new instance. 0, or an errno that does not speak of the registration. */
@@ -150,28 +182,12 @@ add_moves(Plan *plan, int epfd)
             continue; /* closed, and kept in our list until it is touched */
         }
         int error = tell_new(epfd, EPOLL_CTL_ADD, move);
-        if (error != 0 && !means_dead(error)) {
+        if (error != 0 && !means_dead(plan, epfd, move, error)) {
             return error;
         }
         move->dead = error != 0;
     }
     return 0;
-}
-
-/* Whether the file under an fd is another than the registered one. To add what the old instance has is
- * refused with EEXIST, and changes nothing: forked copies read the old instance. What it has may be a stale
- * entry of the same fd: kcmp tells, if it may. What cannot be probed is kept. */
-static bool
-is_reused(const Instance *self, const Move *move)
-{
-    struct epoll_event nothing = {0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, move->fd, &nothing) == 0) {
-        epoll_ctl(self->epfd, EPOLL_CTL_DEL, move->fd, &nothing);
-        return true;
-    }
-    int thread = sys_gettid();
-    return errno == EEXIST && move->entries > 1 &&
-           sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
 }
 
 /* Take out of the new instance what is another file by now: what was registered is stale. */
