@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw wait, echo and aio as SVG (needs matplotlib)"
+        "--plot", type=Path, metavar="DIRECTORY", help="draw wait, echo and aio as SVG (needs matplotlib)"
     )
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):

@@ -1,7 +1,9 @@
-"""Draw the plot that the README shows."""
+"""Draw the charts that the pages show: one SVG file for each question."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -11,85 +13,120 @@ from .report import Figure
 
 __all__ = ["draw"]
 
-WAITS = {
-    "endless iteration / C": ("pyepoll: for … in ep", "#1b6ca8"),
-    "wait(0) / C": ("pyepoll: for … in ep.wait(0)", "#4a9bd4"),
-    "poll(0) / C": ("pyepoll: for … in ep.poll(0)", "#9cc9ea"),
-    "select.epoll / C": ("select.epoll", "#b8b8b8"),
-    "selectors / C": ("selectors", "#7d7d7d"),
-}
-SERVERS = {
-    "echo server, C": ("C", "#3c3c3c"),
-    "echo server, pyepoll": ("pyepoll", "#1b6ca8"),
-    "echo server, select.epoll": ("select.epoll", "#b8b8b8"),
-}
-AIO_SERVERS = {
-    "Protocol echo, pyepoll / C": ("pyepoll.aio", "#1b6ca8"),
-    "Protocol echo, uvloop / C": ("uvloop", "#7d7d7d"),
-    "Protocol echo, stock / C": ("asyncio", "#b8b8b8"),
-}
-WIDTHS = {"wait": 7.4, "echo": 3.8, "aio": 3.8}
+BLUE, LIGHT_BLUE, PALE_BLUE = "#2477b3", "#5aa7dc", "#9cc9ea"
+GREY, LIGHT_GREY = "#7d7d7d", "#b3b3b3"
+INK = "#767676"
+"""Text and lines: readable on a white page and on a dark one, since the charts have no background."""
 
 
-def bars(axes: Axes, figures: Sequence[Figure], styles: dict[str, tuple[str, str]], label: str) -> None:
-    """Draw a group of bars for each size, a bar in it for each name in ``styles`` that was measured."""
+@dataclass(frozen=True)
+class Chart:
+    part: str
+    title: str
+    xlabel: str
+    bars: dict[str, tuple[str, str]]
+    """The legend and the colour of each figure."""
+    label: str = "{:.2f}"
+    line: bool = False
+    """Whether C, which is 1, gets a line."""
+
+
+CHARTS = {
+    "ready-events": Chart(
+        part="wait",
+        title="Time of one wait and its events, as a multiple of C (less is better)",
+        xlabel="ready fds",
+        bars={
+            "endless iteration / C": ("for … in ep", BLUE),
+            "wait(0) / C": ("ep.wait(0)", LIGHT_BLUE),
+            "poll(0) / C": ("ep.poll(0)", PALE_BLUE),
+            "select.epoll / C": ("select.epoll", LIGHT_GREY),
+            "selectors / C": ("selectors", GREY),
+        },
+        line=True,
+    ),
+    "echo-server": Chart(
+        part="echo",
+        title="Echo server on one core: round trips per second (more is better)",
+        xlabel="connections",
+        bars={
+            "echo server, C": ("C", GREY),
+            "echo server, pyepoll": ("pyepoll", BLUE),
+            "echo server, select.epoll": ("select.epoll", LIGHT_GREY),
+        },
+        label="{:,.0f}",
+    ),
+    "asyncio": Chart(
+        part="aio",
+        title="asyncio.Protocol echo server on one core: round trips, C = 1 (more is better)",
+        xlabel="connections",
+        bars={
+            "Protocol echo, pyepoll / C": ("pyepoll.aio", BLUE),
+            "Protocol echo, uvloop / C": ("uvloop", GREY),
+            "Protocol echo, stock / C": ("asyncio", LIGHT_GREY),
+        },
+    ),
+}
+
+STYLE: dict[Any, Any] = {
+    # The same figures make the same file: no random ids.
+    "svg.hashsalt": "pyepoll",
+    # Text stays text: it can be searched, and takes a font of the reader's machine.
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def draw_bars(axes: Axes, chart: Chart, figures: Sequence[Figure]) -> None:
+    """Draw a group of bars for each size, with a bar for each name of the chart that was measured."""
     measured = {figure.name for figure in figures}
-    styles = {name: style for name, style in styles.items() if name in measured}
+    styles = {name: style for name, style in chart.bars.items() if name in measured}
     sizes = sorted({figure.size for figure in figures if figure.name in styles and figure.size is not None})
-    width = 0.84 / len(styles)
+    width = 0.86 / len(styles)
     for place, (name, (legend, colour)) in enumerate(styles.items()):
         values = {figure.size: figure.value.median for figure in figures if figure.name == name}
         drawn = axes.bar(
             [group + (place - (len(styles) - 1) / 2) * width for group in range(len(sizes))],
             [values[size] for size in sizes],
-            width,
+            width * 0.92,
             label=legend,
             color=colour,
         )
-        numbers = axes.bar_label(drawn, fmt=label, fontsize=7, padding=1)
-        for number in numbers:  # readable on the line of C
-            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
+        axes.bar_label(drawn, fmt=chart.label, fontsize=9, padding=2, color=INK)
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-    axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw(path: Path, machine: dict[str, str], figures: Sequence[Figure]) -> None:
-    """Draw the waits, the echo servers and those of asyncio, whichever of them were measured."""
-    # The same figures make the same file: no date, no random ids.
-    matplotlib.rcParams["svg.hashsalt"] = "pyepoll"
-    parts = [part for part in WIDTHS if any(figure.part == part for figure in figures)]
-    if not parts:
+def draw(directory: Path, machine: dict[str, str], figures: Sequence[Figure]) -> None:
+    """Write the charts of the parts that were measured into the directory."""
+    drawn = {
+        name: chart
+        for name, chart in CHARTS.items()
+        if any(figure.name in chart.bars for figure in figures if figure.part == chart.part)
+    }
+    if not drawn:
         raise SystemExit("benchmarks: there is nothing to draw without the parts wait, echo and aio")
-    widths = [WIDTHS[part] for part in parts]
-    canvas = Canvas(figsize=(sum(widths), 3.9), layout="constrained")
-    panels = canvas.subplots(1, len(parts), squeeze=False, width_ratios=widths)[0]
-    axes_of = dict(zip(parts, panels, strict=True))
-    if "wait" in axes_of:
-        axes = axes_of["wait"]
-        bars(axes, figures, WAITS, "{:.2f}")
-        axes.axhline(1, color="#3c3c3c", linewidth=1, linestyle="--")
-        axes.set_title("A wait and its events", fontsize=10)
-        axes.set_xlabel("ready fds")
-        axes.set_ylabel("time, C = 1 (less is better)")
-        axes.legend(fontsize=7, frameon=False, ncols=2)
-        axes.margins(y=0.3)
-    if "echo" in axes_of:
-        axes = axes_of["echo"]
-        bars(axes, figures, SERVERS, "{:,.0f}")
-        axes.set_title("An echo server on one core", fontsize=10)
-        axes.set_xlabel("connections")
-        axes.set_ylabel("round trips a second (more is better)")
-        axes.legend(fontsize=7, frameon=False, ncols=3)
-        axes.margins(y=0.2)
-        axes.yaxis.set_major_formatter("{x:,.0f}")
-    if "aio" in axes_of:
-        axes = axes_of["aio"]
-        bars(axes, figures, AIO_SERVERS, "{:.2f}")
-        axes.axhline(1, color="#3c3c3c", linewidth=1, linestyle="--")
-        axes.set_title("An asyncio.Protocol on one core", fontsize=10)
-        axes.set_xlabel("connections")
-        axes.set_ylabel("round trips, C = 1 (more is better)")
-        axes.legend(fontsize=7, frameon=False, ncols=3)
-        axes.margins(y=0.2)
-    canvas.suptitle(f"{machine['python']}; {machine['kernel']}; {machine['machine']}", fontsize=8)
-    canvas.savefig(path, format="svg", metadata={"Date": None})
+    directory.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        for name, chart in drawn.items():
+            canvas = Canvas(figsize=(7.5, 3.6), layout="constrained")
+            axes = canvas.subplots()
+            draw_bars(axes, chart, [figure for figure in figures if figure.part == chart.part])
+            if chart.line:
+                axes.axhline(1, color=INK, linewidth=1, linestyle="--")
+            axes.yaxis.set_major_formatter("{x:,g}")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_title(chart.title, fontsize=11, pad=30)
+            axes.set_xlabel(
+                f"{chart.xlabel}\n{machine['python']}; {machine['kernel']}; {machine['machine']}", fontsize=9
+            )
+            axes.legend(
+                fontsize=9, frameon=False, ncols=len(chart.bars), loc="lower center", bbox_to_anchor=(0.5, 1)
+            )
+            axes.margins(y=0.1)
+            metadata = {"Date": None, "Title": chart.title}
+            canvas.savefig(directory / f"{name}.svg", format="svg", transparent=True, metadata=metadata)

@@ -5,13 +5,12 @@ import builtins
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import download_reference, manpage, pending_xref
+from sphinx.addnodes import desc_annotation, desc_signature, download_reference, manpage, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -128,6 +127,10 @@ MADE_BY_THE_PACKAGE = {"Registrations", "aio.SocketTransport"}
 """What these are made of is nobody's concern."""
 
 
+DEFAULTS = {"eventmask: int = 7": "eventmask: int = IN | PRI | OUT", "data: T = ...": "data: T = fd"}
+"""Defaults of register that a reader cannot know the meaning of."""
+
+
 def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tuple[str, str]:
     """The arguments, with the defaults of the function and the stub's types, and what it returns."""
     types = {node.arg: node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)}
@@ -139,6 +142,9 @@ def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tu
         ]
     )
     arguments = stringify_signature(shown, show_return_annotation=False).replace("Ellipsis", "...")
+    if function.name == "register":
+        for default, meaning in DEFAULTS.items():
+            arguments = arguments.replace(default, meaning)
     return arguments, "" if function.name == "__new__" else shown_type(function.returns)
 
 
@@ -204,9 +210,38 @@ def from_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
     has_arguments = callable(thing) and not inspect.isgetsetdescriptor(thing)
     names = set(inspect.signature(thing).parameters) - {"self"} if has_arguments else set()
     lines[:] = "\n\n".join(
-        f".. code-block:: python\n\n{part}" if part.startswith("    ") else marked(part, names)
+        f".. code-block:: python\n\n{part}"
+        if part.startswith("    ")
+        else "\n".join(raises_list(part, names))
+        if part.startswith("Raises ")
+        else marked(part, names)
         for part in text.strip().split("\n\n")
     ).splitlines()
+
+
+NEXT_ERROR = re.compile(r"; (?:and )?(?=\w+Error\b)|, and (?=\w+Error\b)")
+NEXT_ERRNO = re.compile(r", (?:and )?(?=E[A-Z]{3,}\b)")
+
+
+def raises_list(part: str, names: set[str]) -> list[str]:
+    """The errors of a paragraph that begins with "Raises" as a list, with the errnos of OSError below it."""
+    lines: list[str] = []
+    other = []
+    for sentence in re.split(r"(?<=\.) ", " ".join(part.split())):
+        if not re.match(r"Raises (?!what\b)", sentence):
+            other.append(sentence)
+            continue
+        errors = NEXT_ERROR.split(sentence[len("Raises ") :].rstrip("."))
+        for error in errors:
+            name, colon, causes = error.partition(": ")
+            if not colon or not re.fullmatch(r"\w+Error", name):
+                lines += [f"- {marked(error, names)}", ""]
+                continue
+            lines += [f"- {marked(name, names)}", ""]
+            lines += [f"  - {marked(cause, names)}" for cause in NEXT_ERRNO.split(causes)]
+            lines.append("")
+    head = ["Raises:", ""] if lines else []
+    return [*head, *lines, marked(" ".join(other), names)]
 
 
 def is_plain(thing: Any) -> bool:
@@ -214,6 +249,17 @@ def is_plain(thing: Any) -> bool:
     if isinstance(thing, type):
         return thing in (pyepoll.Epoll, pyepoll.Waker, pyepoll.raw.EventBuffer)
     return inspect.isgetsetdescriptor(thing) or (inspect.isroutine(thing) and not inspect.isfunction(thing))
+
+
+def flags_in_hex(app: Sphinx, document: nodes.document) -> None:
+    """The value of a bit, as linux/eventpoll.h has it."""
+    for signature in document.findall(desc_signature):
+        name = signature.get("fullname", "")
+        member = pyepoll.Event.__members__.get(name.removeprefix("Event."))
+        if member is not None and name.startswith("Event."):
+            for value in signature.findall(desc_annotation):
+                if value.astext().strip().startswith("="):
+                    value.children = [nodes.Text(f" = {int(member):#x}")]
 
 
 # Links that are right on a forge, where the pages are read as they are, and here.
@@ -229,23 +275,13 @@ def unlink_folders(app: Sphinx, document: nodes.document) -> None:
 
 
 def link_examples(app: Sphinx, document: nodes.document) -> None:
-    """The programs are pages here, to be read and not to be downloaded."""
+    """A link to a program leads to its page, and is no download."""
     for node in list(document.findall(download_reference)):
         path = (Path(app.env.doc2path(app.env.docname)).parent / node["reftarget"]).resolve()
         if path in EXAMPLES:
-            uri = app.builder.get_relative_uri(app.env.docname, page_of(path))
+            page = str(path.relative_to(ROOT).with_suffix(""))
+            uri = app.builder.get_relative_uri(app.env.docname, page)
             node.replace_self(nodes.reference("", "", *node.children, internal=True, refuri=uri))
-
-
-def page_of(example: Path) -> str:
-    return str(example.relative_to(ROOT).with_suffix(""))
-
-
-def example_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    for example in EXAMPLES:
-        title = str(example.relative_to(ROOT))
-        code = app.builder.highlighter.highlight_block(example.read_text(), "python")
-        yield page_of(example), {"title": title, "body": f"<h1>{title}</h1>\n{code}"}, "page.html"
 
 
 def link_manual_pages(app: Sphinx, document: nodes.document) -> None:
@@ -300,9 +336,9 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", add_types)
     app.connect("autodoc-process-docstring", from_docstring)
     app.connect("missing-reference", to_python_docs)
+    app.connect("doctree-read", flags_in_hex)
     app.connect("doctree-read", unlink_folders)
     # Before Sphinx takes note of what is to be downloaded.
     app.connect("doctree-read", link_examples, priority=100)
-    app.connect("html-collect-pages", example_pages)
     app.connect("doctree-read", link_manual_pages)
     app.connect("env-check-consistency", check_names)

@@ -1,4 +1,4 @@
-"""Draw docs/ps.svg: what `python -m pyepoll ps --watch` shows of a small server with a stale entry.
+"""Draw docs/ps.svg: the output of `python -m pyepoll ps --watch` for a server with a stale registration.
 
 python docs/ps_picture.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pyepoll import ps, screen
+from pyepoll._cli import ps, screen
 
 WIDTH = 124
 

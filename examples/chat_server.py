@@ -1,18 +1,18 @@
-"""A chat: each line that a client sends goes to all others; nobody is waited for.
+"""A chat server: each line from one client goes to all others, and no client blocks another.
 
     $ python chat_server.py --port 7000
     listening on 127.0.0.1:7000
 
 Join with ``nc 127.0.0.1 7000`` from several terminals. The end of the input (^D), SIGINT and SIGTERM stop
-it. What it shows:
+the server. It shows:
 
 - ``data=`` carries the function to call, so the loop is ``for handle, events in ep: handle(events)``.
-- Each client has a buffer for what is to be sent to it. OUT is registered only while that buffer holds
-  something: a socket nearly always has room, and would be reported on every turn of the loop.
-- Back-pressure: a client that does not read what it is sent is no longer read from, and is dropped when
-  its buffer exceeds ``--limit``. A slow reader so costs a bounded amount of memory and delays nobody.
-- A client may be dropped while its own event is next in the batch: after ``unregister`` the loop does not
-  see it any more.
+- Each client has a buffer of outgoing data. OUT is registered only while the buffer is not empty: a socket
+  is almost always writable, and would be reported on every turn of the loop.
+- Back-pressure: the server stops reading from a client that does not read, and drops it if its buffer
+  exceeds ``--limit``. A slow reader costs a bounded amount of memory and delays no other client.
+- A client can be dropped while its own event is next in the batch: after ``unregister`` the loop skips
+  the event.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from pyepoll import Event
 CHUNK = 65536
 MAX_LINE = 65536
 PAUSE = 65536
-"""With more than this to be sent to a client, nothing is received from it."""
+"""If a client has more than this to receive, the server does not read from it."""
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 Handler = Callable[[Event], None]
@@ -45,16 +45,16 @@ class Client:
     sock: socket.socket
     name: bytes
     inbox: bytes = b""
-    """The line that it is sending, as far as it has come."""
+    """An incomplete line from the client."""
     outbox: bytearray = field(default_factory=bytearray)
-    """What is still to be sent to it."""
+    """Data that is not sent to it yet."""
     mask: int = Event.IN
     ended: bool = False
-    """It has shut down its side: it leaves when it has been sent what is due to it."""
+    """It has shut down its side, and leaves after it has received its pending data."""
 
 
 class Room:
-    """Who is there, and what is said."""
+    """The clients and their messages."""
 
     def __init__(self, ep: pyepoll.Epoll[Handler], listener: socket.socket, limit: int) -> None:
         self.ep = ep
@@ -68,14 +68,14 @@ class Room:
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # the client has gone again
+            return  # the client has disconnected again
         except OSError as error:
             if error.errno not in SHORTAGES:
                 raise
             if self.clients:
-                self.ep.modify(self.listener, 0)  # until one of them has left
+                self.ep.modify(self.listener, 0)  # until a client has left
             else:
-                time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+                time.sleep(0.1)  # other processes use all fds; no connection here has to wait
             return
         sock.setblocking(False)
         client = Client(sock, b"guest%d" % next(self.numbers))
@@ -83,7 +83,7 @@ class Room:
         self.ep.register(sock, Event.IN, data=functools.partial(self.serve, client))
 
     def serve(self, client: Client, events: Event) -> None:
-        """Send and receive what is possible now."""
+        """Send and receive as much as possible now."""
         if events.writable:
             self.flush(client)
         if events.readable and client in self.clients and not client.ended:
@@ -102,7 +102,7 @@ class Room:
         if not data:
             client.ended = True
             if client.inbox:
-                lines.append(client.inbox)  # what comes before the end counts as a line
+                lines.append(client.inbox)  # the rest before the end counts as a line
         elif len(client.inbox) > MAX_LINE:
             self.drop(client, "its line is too long")
             return
@@ -115,7 +115,7 @@ class Room:
         self.watch(client)
 
     def flush(self, client: Client) -> None:
-        """Send what the socket takes, and drop the client if too much is left."""
+        """Send as much as possible, and drop the client if too much is left."""
         try:
             if client.outbox:
                 del client.outbox[: client.sock.send(client.outbox)]
@@ -130,18 +130,18 @@ class Room:
             self.watch(client)
 
     def watch(self, client: Client) -> None:
-        """Register what the client is waited for: OUT with something to send, IN unless it is paused."""
+        """Register the client for OUT if there is data to send, and for IN unless it is paused."""
         mask = int(Event.OUT) if client.outbox else 0
         if not client.ended and len(client.outbox) <= PAUSE:
             mask |= Event.IN
         if not mask:
-            self.drop(client)  # it has ended, and was sent all
+            self.drop(client)  # it has ended, and has received everything
         elif mask != client.mask:
             self.ep.modify(client.sock, mask)
             client.mask = mask
 
     def drop(self, client: Client, why: str | None = None) -> None:
-        """Part from a client, which leaves a file descriptor for the next."""
+        """Disconnect a client. This frees a file descriptor for the next one."""
         # First unregister: closing does not end a registration while a duplicate is open.
         self.ep.unregister(client.sock)
         client.sock.close()
@@ -190,11 +190,11 @@ def main() -> None:
         parser.error(str(error))
     with listener:
         listener.setblocking(False)
-        # A handler in Python alone might run too late: see signals.py.
+        # A Python handler alone may run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
+            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         serve(listener, signals, args.limit)

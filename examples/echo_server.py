@@ -4,13 +4,13 @@
     listening on 127.0.0.1:7000
 
 Talk to it with ``nc 127.0.0.1 7000``. A line ``quit`` or the end of the input (^D) stops it, and so do
-SIGINT and SIGTERM. What it shows:
+SIGINT and SIGTERM. It shows:
 
 - ``data=`` carries the connection itself through the kernel, so no table from fd to object is needed.
-- Each connection waits for one thing at a time: IN, or OUT while the peer has yet to take what it sent.
-  A peer that does not read is not read from, and costs at most one chunk of memory.
-- When accept(2) runs out of file descriptors the listener rests until a connection has ended. A
-  level-triggered listener left as it is would be reported again at once, for ever.
+- Each connection waits for one event at a time: IN, or OUT while there is data to send back. The server does
+  not read from a peer that does not read, so the peer costs at most one chunk of memory.
+- If accept(2) fails because no file descriptor is left, the listener is paused until a connection has ended.
+  Otherwise the level-triggered listener would be reported again immediately, indefinitely.
 """
 
 import argparse
@@ -34,13 +34,13 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Connection:
     sock: socket.socket
     pending: bytes = b""
-    """What was received and is still to be sent."""
+    """Received data that is not sent yet."""
 
 
 @dataclass(eq=False, slots=True)
 class Stdin:
     line: bytes = b""
-    """The last line, as far as it has come."""
+    """An incomplete line."""
 
 
 Source = Connection | socket.socket | Stdin | int
@@ -52,14 +52,14 @@ def accept(ep: pyepoll.Epoll[Source], listener: socket.socket, connections: set[
     try:
         sock, _ = listener.accept()
     except (BlockingIOError, ConnectionAbortedError):
-        return  # the client has gone again
+        return  # the client has disconnected again
     except OSError as error:
         if error.errno not in SHORTAGES:
             raise
         if connections:
             ep.modify(listener, 0)  # until a connection has ended
         else:
-            time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+            time.sleep(0.1)  # other processes use all fds; no connection here has to wait
         return
     sock.setblocking(False)
     conn = Connection(sock)
@@ -68,27 +68,27 @@ def accept(ep: pyepoll.Epoll[Source], listener: socket.socket, connections: set[
 
 
 def echo(ep: pyepoll.Epoll[Source], conn: Connection) -> bool:
-    """Receive if nothing is pending, then send what the socket takes; False when the connection is over."""
+    """Receive if nothing is pending, then send as much as possible; False if the connection has ended."""
     sending = bool(conn.pending)
     try:
         if not sending:
             conn.pending = conn.sock.recv(CHUNK)
             if not conn.pending:
-                return False  # the peer has shut down its side, and has been sent all that came before
+                return False  # the peer has shut down its side and received everything
         with contextlib.suppress(BlockingIOError):
             conn.pending = conn.pending[conn.sock.send(conn.pending) :]
     except BlockingIOError:
         return True
     except OSError:
-        return False  # reset, timed out, unreachable: there is nobody left to tell
+        return False  # reset, timed out or unreachable
     if sending != bool(conn.pending):
         ep.modify(conn.sock, Event.OUT if conn.pending else Event.IN)
     return True
 
 
 def quits(stdin: Stdin) -> bool:
-    """Read what has come on stdin; True if that is its end or a line ``quit``."""
-    # Not sys.stdin.readline(): lines that it had read ahead would be invisible to epoll.
+    """Read stdin; return True at its end or at a line ``quit``."""
+    # Not sys.stdin.readline(): it reads ahead, and epoll cannot see its buffer.
     data = os.read(0, 4096)
     *lines, rest = (stdin.line + data).split(b"\n")
     stdin.line = rest[:CHUNK]
@@ -113,7 +113,7 @@ def serve(listener: socket.socket, signals: int) -> None:
                         ep.unregister(conn.sock)
                         conn.sock.close()
                         connections.discard(conn)
-                        ep.modify(listener, Event.IN)  # there is a file descriptor for the next
+                        ep.modify(listener, Event.IN)  # a file descriptor is free again
                 elif isinstance(conn, socket.socket):
                     accept(ep, conn, connections)
                 elif isinstance(conn, Stdin):
@@ -141,11 +141,11 @@ def main() -> None:
         parser.error(str(error))
     with listener:
         listener.setblocking(False)
-        # A handler in Python alone might run too late: see signals.py.
+        # A Python handler alone may run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
+            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         serve(listener, signals)

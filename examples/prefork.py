@@ -3,16 +3,16 @@
     $ python prefork.py --port 7000 --workers 4
     listening on 127.0.0.1:7000
 
-``nc 127.0.0.1 7000`` is told which worker it got. The end of the input (^D), SIGINT and SIGTERM stop the
-server. What it shows:
+``nc 127.0.0.1 7000`` shows the worker that serves it. The end of the input (^D), SIGINT and SIGTERM stop the
+server. It shows:
 
-- EXCLUSIVE: a new connection wakes one worker (or few), not all of them. The kernel wakes whoever waits,
-  so a busy worker is passed over; it does not deal connections out evenly.
-- EXCLUSIVE cannot be modified, so a worker without file descriptors unregisters the listener, and the
-  others go on; it registers it again when one of its connections has ended.
-- The parent watches its workers through pidfds (Linux 5.3): one that was killed is replaced.
-- All workers watch the read end of a pipe whose write end only the parent has. It reports HUP when the
-  parent closes it or dies, by whatever cause: no worker is left behind.
+- EXCLUSIVE: a new connection wakes one worker (or a few), not all of them. The kernel wakes a worker that is
+  waiting and skips busy ones; it does not balance the load.
+- EXCLUSIVE cannot be modified, so a worker without free file descriptors unregisters the listener, and the
+  others continue. It registers the listener again when one of its connections has ended.
+- The parent watches its workers through pidfds (Linux 5.3): a killed worker is replaced.
+- All workers watch the read end of a pipe; only the parent has the write end. The pipe reports HUP when the
+  parent closes it or dies for any reason, so no worker is left running.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Connection:
     sock: socket.socket
     pending: bytes
-    """What is still to be sent."""
+    """Data that is not sent yet."""
 
 
 # A worker: the int is the parent's pipe.
@@ -46,18 +46,18 @@ WorkerEpoll = pyepoll.Epoll[Connection | socket.socket | int]
 
 
 def accept(ep: WorkerEpoll, listener: socket.socket, connections: set[Connection]) -> None:
-    """Accept one connection and leave the next to whoever is free."""
+    """Accept one connection and leave the next to a free worker."""
     try:
         sock, _ = listener.accept()
     except (BlockingIOError, ConnectionAbortedError):
-        return  # another worker was faster, or the client has gone again
+        return  # another worker was faster, or the client has disconnected
     except OSError as error:
         if error.errno not in SHORTAGES:
             raise
         if connections:
             ep.unregister(listener)  # until one of them has ended
         else:
-            time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+            time.sleep(0.1)  # other processes use all fds; no connection here has to wait
         return
     sock.setblocking(False)
     conn = Connection(sock, b"worker %d\n" % os.getpid())
@@ -66,29 +66,29 @@ def accept(ep: WorkerEpoll, listener: socket.socket, connections: set[Connection
 
 
 def echo(ep: WorkerEpoll, conn: Connection) -> bool:
-    """Receive if nothing is pending, then send what the socket takes; False when the connection is over."""
+    """Receive if nothing is pending, then send as much as possible; False if the connection has ended."""
     sending = bool(conn.pending)
     try:
         if not sending:
             conn.pending = conn.sock.recv(CHUNK)
             if not conn.pending:
-                return False  # the peer has shut down its side, and has been sent all that came before
+                return False  # the peer has shut down its side and received everything
         with contextlib.suppress(BlockingIOError):
             conn.pending = conn.pending[conn.sock.send(conn.pending) :]
     except BlockingIOError:
         return True
     except OSError:
-        return False  # reset, timed out, unreachable: there is nobody left to tell
+        return False  # reset, timed out or unreachable
     if sending != bool(conn.pending):
         ep.modify(conn.sock, Event.OUT if conn.pending else Event.IN)
     return True
 
 
 def work(listener: socket.socket, lifeline: int) -> None:
-    """Serve until the parent lets go of its end of ``lifeline``."""
+    """Serve until the parent closes its end of ``lifeline``."""
     connections: set[Connection] = set()
     with WorkerEpoll() as ep:
-        ep.register(lifeline, 0, data=lifeline)  # HUP is reported unasked
+        ep.register(lifeline, 0, data=lifeline)  # HUP is always reported
         ep.register(listener, Event.IN | Event.EXCLUSIVE, data=listener)
         try:
             for source, _events in ep:
@@ -131,7 +131,7 @@ def start_worker(listener: socket.socket, lifeline: tuple[int, int]) -> int:
 
 
 def reap(pidfd: int) -> bool:
-    """Wait for a worker to end; return False if it failed of itself."""
+    """Wait for a worker to end; return False if it failed by itself."""
     end = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     os.close(pidfd)
     return end is None or end.si_code != os.CLD_EXITED or end.si_status == 0
@@ -158,7 +158,7 @@ def supervise(listener: socket.socket, signals: int, workers: int) -> None:
                         ep.unregister(source)
                         pidfds.discard(source)
                         if not reap(source):
-                            sys.exit("a worker has failed")  # and its successor would, likewise
+                            sys.exit("a worker has failed")  # and a new one would fail too
                     elif source is None or not os.read(0, 4096):
                         return
         finally:
@@ -184,11 +184,11 @@ def main() -> None:
         parser.error(str(error))
     with listener:
         listener.setblocking(False)
-        # A handler in Python alone might run too late: see signals.py.
+        # A Python handler alone may run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
+            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         supervise(listener, signals, args.workers)

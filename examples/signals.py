@@ -1,21 +1,21 @@
-"""Signals as events: a server that SIGHUP reloads and SIGTERM ends when its clients have gone.
+"""Signals as events: a server that reloads on SIGHUP and stops on SIGTERM after its clients have left.
 
     $ echo hello >greeting.txt
     $ python signals.py --port 7000 greeting.txt
     listening on 127.0.0.1:7000
 
-``nc 127.0.0.1 7000`` is greeted with the text of the file, and stays connected until it ends its input (^D).
-``kill -HUP`` makes the server read the file anew. SIGINT and SIGTERM stop it: it accepts nobody any more,
-shuts down its side of the connections and ends with the last of them; a second signal ends it at once.
-What it shows:
+``nc 127.0.0.1 7000`` shows the text of the file, and stays connected until its input ends (^D).
+``kill -HUP`` makes the server read the file again. SIGINT and SIGTERM stop it: it accepts no new connection,
+shuts down its side of the others and ends with the last one. A second signal ends it immediately.
+It shows:
 
-- ``signal.set_wakeup_fd``: as soon as a signal comes, CPython writes its number to a socket, and the other
-  end of it is registered like any other. The level stays until it is read, so no signal can come too early.
-  With a handler in Python alone it can: handlers run before a wait goes to sleep and when a signal
-  interrupts it, and between the two is a moment at which the signal is noticed, but not acted upon until
-  something else ends the wait. (``wait(sigmask=...)`` is the other cure: see sigprocmask(2), pselect(2).)
-- What is to be done happens in the loop, as for any other event, and not between two lines of something
-  else. Each signal needs a handler all the same, or it would do what it does by default.
+- ``signal.set_wakeup_fd``: as soon as a signal arrives, CPython writes its number to a socket, and the other
+  end is registered like any file. The socket stays readable until it is read, so no signal is too early.
+  A Python handler alone can miss one: handlers run before a wait goes to sleep, and when a signal
+  interrupts the wait. If a signal arrives between these two moments, its handler runs only after something
+  else ends the wait. (``wait(sigmask=...)`` is another solution: see sigprocmask(2), pselect(2).)
+- Signals are handled in the loop, like any other event, and not between two arbitrary lines of code. Each
+  signal still needs a handler, which replaces its default action.
 """
 
 import argparse
@@ -32,18 +32,18 @@ from pyepoll import Event
 
 CHUNK = 65536
 MAX_GREETING = 4096
-"""So much the buffer of a new connection takes at once."""
+"""The buffer of a new connection always has room for this."""
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 @contextlib.contextmanager
 def signals_as_bytes(*signums: int) -> Iterator[socket.socket]:
-    """Yield a socket that receives a byte, the signal's number, for each signal that comes."""
+    """Yield a socket that receives one byte, the signal number, for each signal."""
     receiver, sender = socket.socketpair()
     with receiver, sender:
         receiver.setblocking(False)
         sender.setblocking(False)
-        # When nobody reads, the buffer fills up: what is in it says enough.
+        # If the buffer is full, its content is sufficient.
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         handlers = {signum: signal.signal(signum, lambda *_: None) for signum in signums}
         try:
@@ -85,7 +85,7 @@ class Server:
                     client.close()
 
     def handle(self, signums: set[int]) -> bool:
-        """Do what signals ask for; return True to end at once. The same signal twice may come as one."""
+        """Handle signals; return True to end at once. The same signal twice may arrive as one."""
         if signal.SIGHUP in signums:
             self.reload()
         if signums <= {signal.SIGHUP}:
@@ -94,9 +94,9 @@ class Server:
             return True
         self.stopping = True
         self.ep.unregister(self.listener)
-        self.listener.close()  # who connects now is refused
+        self.listener.close()  # new connections are refused now
         for client in self.clients:
-            with contextlib.suppress(OSError):  # it has gone, and its event is on the way
+            with contextlib.suppress(OSError):  # it has disconnected, and its event will follow
                 client.shutdown(socket.SHUT_WR)
         if self.clients:
             print(f"waiting for clients to leave: {len(self.clients)}; a second signal ends it", flush=True)
@@ -114,11 +114,11 @@ class Server:
         try:
             client, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # the client has gone again
+            return  # the client has disconnected again
         except OSError as error:
             if error.errno not in SHORTAGES:
                 raise
-            time.sleep(0.1)  # until a client has gone: see echo_server.py for a way that does not sleep
+            time.sleep(0.1)  # until a client has left; echo_server.py does not sleep here
             return
         client.setblocking(False)
         self.clients.add(client)
@@ -127,7 +127,7 @@ class Server:
             client.send(self.greeting)
 
     def discard(self, client: socket.socket) -> None:
-        """Throw away what a client sends; at its end, let it go."""
+        """Discard the data of a client; at its end, close the connection."""
         try:
             if client.recv(CHUNK):
                 return

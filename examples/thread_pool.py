@@ -1,19 +1,20 @@
-"""A pool of threads on one Epoll: each takes the next event that is ready, whosever it is.
+"""A pool of threads on one Epoll: each thread takes the next ready event of any connection.
 
     $ python thread_pool.py --port 7000
     listening on 127.0.0.1:7000
 
-Each line that a client sends is answered with its PBKDF2 digest, slow on purpose: try it with
-``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. What it shows:
+Each line that a client sends is answered with its PBKDF2 digest, slow on purpose. Try it with
+``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. It shows:
 
 - ONESHOT gives a connection to one thread at a time: after its event it is disarmed, and the thread that
-  got the event owns it until ``rearm`` (or ``modify``, when it waits for something else). So
-  connections need no lock.
-- ``wait(maxevents=1)``: a thread that took a batch would keep the others from the rest of it.
-- A level-triggered Waker that nobody clears is seen by every thread: it says stop to all of them.
-- So is the pipe of ``signal.set_wakeup_fd``, which nobody reads. A handler in Python would have to wait
-  for the main thread, whatever that is doing; see ``signals.py``.
-- When accept(2) runs out of file descriptors the listener stays disarmed until a connection has ended.
+  got the event owns it until ``rearm`` (or ``modify``, to wait for another event). So connections need
+  no lock.
+- ``wait(maxevents=1)``: a thread that took a whole batch would keep the other threads from its events.
+- Every thread sees a level-triggered Waker that is never cleared: it stops all of them.
+- Every thread also sees the pipe of ``signal.set_wakeup_fd``, which is never read. A Python handler would
+  have to wait until the main thread can run it; see ``signals.py``.
+- If accept(2) fails because no file descriptor is left, the listener stays disarmed until a connection has
+  ended.
 
 ``wake_from_thread.py`` is the same service with one loop, and threads for the slow work only.
 """
@@ -42,11 +43,11 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Connection:
     sock: socket.socket
     mask: int
-    """What it is registered for."""
+    """Its event mask."""
     inbox: bytes = b""
-    """Lines that are still to be answered; the last as far as it has come."""
+    """Lines without an answer; the last one may be incomplete."""
     outbox: bytes = b""
-    """What is left of the answer that is being sent."""
+    """The rest of the answer."""
 
 
 Source = Connection | socket.socket | TextIO | pyepoll.Waker
@@ -58,7 +59,7 @@ def digest(line: bytes, rounds: int) -> bytes:
 
 
 class Server:
-    """What the threads share. The Epoll and the set may be used by all of them at once."""
+    """The shared state of the threads. All of them can use the Epoll and the set at once."""
 
     def __init__(self, listener: socket.socket, signals: int, stop: pyepoll.Waker, rounds: int) -> None:
         self.listener = listener
@@ -90,7 +91,7 @@ class Server:
                 worker.result()  # the exception of the one that failed
 
     def work(self) -> None:
-        """Handle one event after another; what each thread does."""
+        """Handle one event after another; runs in each thread."""
         while True:
             for source, _events in self.ep.wait(maxevents=1):
                 if isinstance(source, Connection):
@@ -109,30 +110,30 @@ class Server:
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            self.ep.rearm(self.listener)  # the client has gone again
+            self.ep.rearm(self.listener)  # the client has disconnected again
             return
         except OSError as error:
             if error.errno not in SHORTAGES:
                 raise
-            # hang_up() will arm the listener; it does so after close(), so there is no moment to miss.
+            # hang_up() arms the listener after close(), so there is no race.
             if not self.connections:
-                time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+                time.sleep(0.1)  # other processes use all fds; no connection here has to wait
                 self.ep.rearm(self.listener)
             return
         self.ep.rearm(self.listener)
         sock.setblocking(False)
         conn = Connection(sock, Event.IN | Event.ONESHOT)
         self.connections.add(conn)
-        self.ep.register(sock, conn.mask, data=conn)  # the last line: now another thread may have it
+        self.ep.register(sock, conn.mask, data=conn)  # last: now another thread can have it
 
     def serve(self, conn: Connection) -> None:
-        """Receive, answer one line, send what the socket takes, and arm the connection again."""
+        """Receive, answer one line, send as much as possible, and arm the connection again."""
         try:
             if not conn.outbox:
                 if b"\n" not in conn.inbox:
                     data = conn.sock.recv(MAX_LINE)
                     if not data or len(conn.inbox) > MAX_LINE:
-                        self.hang_up(conn)  # the client has shut down its side, or talks nonsense
+                        self.hang_up(conn)  # the client has shut down its side, or its line is too long
                         return
                     conn.inbox += data
                 line, newline, rest = conn.inbox.partition(b"\n")
@@ -144,9 +145,9 @@ class Server:
         except BlockingIOError:
             pass
         except OSError:
-            self.hang_up(conn)  # reset, timed out, unreachable: there is nobody left to tell
+            self.hang_up(conn)  # reset, timed out or unreachable
             return
-        # With more lines to answer it waits for room to send: it has that, but the others get their turn.
+        # With more lines it waits for OUT, which is ready at once; other connections come first.
         mask = (Event.OUT if conn.outbox or b"\n" in conn.inbox else Event.IN) | Event.ONESHOT
         if mask == conn.mask:
             self.ep.rearm(conn.sock)
@@ -155,7 +156,7 @@ class Server:
             self.ep.modify(conn.sock, mask)
 
     def hang_up(self, conn: Connection) -> None:
-        """Close a connection, which leaves a file descriptor for the next."""
+        """Close a connection. This frees a file descriptor for the next one."""
         # First unregister: closing does not end a registration while a duplicate is open.
         self.ep.unregister(conn.sock)
         conn.sock.close()
@@ -183,7 +184,7 @@ def main() -> None:
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
+            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         Server(listener, signals, stop, args.rounds).run(args.threads)

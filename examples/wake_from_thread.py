@@ -1,16 +1,16 @@
-"""Slow work in threads, sockets in one loop: the threads wake the loop when they have something for it.
+"""Slow work in threads, sockets in one loop: the threads wake the loop when they have a result.
 
     $ python wake_from_thread.py --port 7000
     listening on 127.0.0.1:7000
 
-Each line that a client sends is answered with its PBKDF2 digest, slow on purpose: try it with
-``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. What it shows:
+Each line that a client sends is answered with its PBKDF2 digest, slow on purpose. Try it with
+``nc 127.0.0.1 7000``. The end of the input (^D), SIGINT and SIGTERM stop the server. It shows:
 
 - Only the loop touches sockets and connections, so nothing needs a lock. A thread puts its result in a
   queue and calls ``Waker.wake()``, which makes the waker's descriptor ready.
-- The waker is registered with ET: each ``wake()`` is an edge, and nothing has to be cleared.
-- The mask says what a connection waits for: IN for the next line, nothing while a thread works for it,
-  OUT while its answer is being sent. HUP and ERR come in any case, so a client that has gone is noticed.
+- The waker is registered with ET: each ``wake()`` is an edge, and it never has to be cleared.
+- The mask is the state of a connection: IN for the next line, 0 while a thread works for it, OUT while its
+  answer is being sent. HUP and ERR are always reported, so a client that disconnects is noticed.
 
 ``thread_pool.py`` is the same service with the threads waiting on the Epoll themselves.
 """
@@ -40,9 +40,9 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Connection:
     sock: socket.socket
     inbox: bytes = b""
-    """Lines that are still to be answered; the last as far as it has come."""
+    """Lines without an answer; the last one may be incomplete."""
     outbox: bytes = b""
-    """What is left of the answer that is being sent."""
+    """The rest of the answer."""
 
 
 Source = Connection | socket.socket | TextIO | pyepoll.Waker | int
@@ -55,7 +55,7 @@ def digest(line: bytes, rounds: int) -> bytes:
 
 
 class Server:
-    """The loop's side: all of it runs in one thread but ``finished``."""
+    """The loop. Everything except ``finished`` runs in one thread."""
 
     def __init__(self, listener: socket.socket, signals: int, pool: ThreadPoolExecutor, rounds: int) -> None:
         self.listener = listener
@@ -96,14 +96,14 @@ class Server:
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # the client has gone again
+            return  # the client has disconnected again
         except OSError as error:
             if error.errno not in SHORTAGES:
                 raise
             if self.connections:
-                self.ep.modify(self.listener, 0)  # until one of them has ended
+                self.ep.modify(self.listener, 0)  # until a connection has ended
             else:
-                time.sleep(0.1)  # others took everything, and nobody is kept waiting here
+                time.sleep(0.1)  # other processes use all fds; no connection here has to wait
             return
         sock.setblocking(False)
         conn = Connection(sock)
@@ -111,7 +111,7 @@ class Server:
         self.ep.register(sock, Event.IN, data=conn)
 
     def serve(self, conn: Connection, events: Event) -> None:
-        """Do what the connection waits for, or notice that it is over."""
+        """Continue a connection, or notice that it has ended."""
         try:
             if conn.outbox:
                 conn.outbox = conn.outbox[conn.sock.send(conn.outbox) :]
@@ -120,23 +120,23 @@ class Server:
             elif events & Event.IN:
                 data = conn.sock.recv(MAX_LINE)
                 if not data or len(conn.inbox) > MAX_LINE:
-                    self.hang_up(conn)  # the client has shut down its side, or talks nonsense
+                    self.hang_up(conn)  # the client has shut down its side, or its line is too long
                     return
                 conn.inbox += data
                 self.next_line(conn)
             else:
-                self.hang_up(conn)  # HUP or ERR while a thread works for it: nobody waits for the answer
+                self.hang_up(conn)  # HUP or ERR while a thread works for it: the client has left
         except BlockingIOError:
             return
         except OSError:
             self.hang_up(conn)
 
     def next_line(self, conn: Connection) -> None:
-        """Hand the next line to a thread; without one, wait for it."""
+        """Pass the next line to a thread, or wait for it."""
         line, newline, rest = conn.inbox.partition(b"\n")
         if newline:
             conn.inbox = rest
-            self.ep.modify(conn.sock, 0)  # one line at a time: who sends faster is not read from meanwhile
+            self.ep.modify(conn.sock, 0)  # one line at a time: no more is read meanwhile
             future = self.pool.submit(digest, line, self.rounds)
             future.add_done_callback(lambda future: self.finished(conn, future))
         else:
@@ -144,11 +144,11 @@ class Server:
 
     def finished(self, conn: Connection, future: Future[bytes]) -> None:
         """Pass a result to the loop; runs in a thread, even after ``waker`` was closed."""
-        self.results.put((conn, future))  # before wake(): the loop looks into the queue once it is awake
+        self.results.put((conn, future))  # before wake(): the loop reads the queue when it wakes up
         self.waker.wake()
 
     def take_results(self) -> None:
-        """Send the answers that have come: several wake-ups may be reported as one event."""
+        """Send all answers: several wake-ups can be one event."""
         with contextlib.suppress(queue.Empty):
             while True:
                 conn, future = self.results.get_nowait()
@@ -157,7 +157,7 @@ class Server:
                     self.ep.modify(conn.sock, Event.OUT)
 
     def hang_up(self, conn: Connection) -> None:
-        """Close a connection, which leaves a file descriptor for the next."""
+        """Close a connection. This frees a file descriptor for the next one."""
         # First unregister: closing does not end a registration while a duplicate is open.
         self.ep.unregister(conn.sock)
         conn.sock.close()
@@ -182,11 +182,11 @@ def main() -> None:
         parser.error(str(error))
     with listener:
         listener.setblocking(False)
-        # A handler in Python alone might run too late: see signals.py.
+        # A Python handler alone may run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
+            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         with ThreadPoolExecutor(args.threads) as pool:

@@ -1,13 +1,13 @@
-"""Watch stdin and read it ten bytes at a time: what level, edge and one-shot mean.
+"""Watch stdin and read it ten bytes at a time, to show level-triggered, edge-triggered and one-shot mode.
 
     $ (printf 'the quick brown fox jumps\n'; sleep 1; echo again) | python watch_stdin.py --mode edge
 
-level    the event is reported for as long as there is something to read: one read for each is enough.
-edge     the event is reported once for each arrival: read until EAGAIN, or the rest lies there unreported.
-         ``--no-drain`` makes that mistake, and says what it costs.
-oneshot  the event is reported once, then nothing of any kind until ``rearm``: one read, then arm again.
+level    The event is reported as long as there is data to read: one read per event is enough.
+edge     The event is reported once for each arrival: read until EAGAIN, or the rest is not reported.
+         ``--no-drain`` makes that mistake, and shows the result.
+oneshot  The event is reported once, then no event until ``rearm``: read once, then arm again.
 
-It ends with the input, on SIGINT and on SIGTERM.
+It ends with its input, on SIGINT and on SIGTERM.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MODES = {"level": Event.IN, "edge": Event.IN | Event.ET, "oneshot": Event.IN | E
 
 
 def read_piece(stdin: io.FileIO) -> bytes | None:
-    """Read and print one piece; b"" at the end of the input, None when there is nothing to read now."""
+    """Read and print one piece; return b"" at the end of the input, None if there is no data now."""
     piece = stdin.read(PIECE)
     if piece is None:
         print("  EAGAIN", flush=True)
@@ -46,14 +46,14 @@ def drain(stdin: io.FileIO) -> bytes | None:
 
 
 def unread(stdin: io.FileIO) -> int:
-    """Return how many bytes wait in the pipe."""
+    """Return the number of unread bytes in the pipe."""
     count = array.array("i", [0])
     fcntl.ioctl(stdin, termios.FIONREAD, count)
     return count[0]
 
 
 def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
-    """Read one piece on an edge, and tell what becomes of the rest."""
+    """Read one piece on an edge, and report the rest."""
     piece = read_piece(stdin)
     left = unread(stdin)
     if events.hangup:
@@ -65,7 +65,7 @@ def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
 
 
 def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
-    """Print each event and what is read because of it, until the input ends or a signal comes."""
+    """Print each event and the data read for it, until the input ends or a signal arrives."""
     with pyepoll.Epoll[io.FileIO | int]() as ep:
         ep.register(signals, Event.IN, data=signals)
         ep.register(stdin, MODES[mode], data=stdin)
@@ -91,14 +91,14 @@ def main() -> None:
     if not sys.stdin:
         sys.exit("watch_stdin: stdin is closed")
 
-    # Unbuffered: bytes that sys.stdin had read ahead would be invisible to epoll.
+    # Unbuffered: sys.stdin reads ahead, and epoll cannot see its buffer.
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        # A handler in Python alone might run too late: see signals.py.
+        # A Python handler alone may run too late: see signals.py.
         signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
         signal.set_wakeup_fd(wakeup)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # or the signal would do what it does by default
-        # O_NONBLOCK belongs to the open file, which a shell may share: put back what was there.
+            signal.signal(signum, lambda *_: None)  # replaces the default action
+        # O_NONBLOCK belongs to the open file description, which a shell may share: restore it.
         blocking = os.get_blocking(0)
         os.set_blocking(0, False)
         try:

@@ -151,8 +151,9 @@ def serve_echo(code: str, cwd: Path) -> None:
                     assert client.recv(100) == message
             a.shutdown(socket.SHUT_WR)
             assert a.recv(100) == b"", "the server did not close a connection that had ended"
-        server.send_signal(signal.SIGINT)
-        _, stderr = server.communicate(timeout=20)
+            # It ends although a client is connected.
+            server.send_signal(signal.SIGINT)
+            _, stderr = server.communicate(timeout=20)
     assert "KeyboardInterrupt" in stderr
 
 

@@ -10,7 +10,7 @@ from pages import PAGES, PORT, ROOT, Block, Session, blocks_of, commands, run_al
 from test_conformance import CANNOT_HOLD
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-DIRECTIVES = {"{eval-rst}", "{toctree}"}
+DIRECTIVES = {"{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
 
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -22,7 +22,7 @@ def run_by_ci() -> list[str]:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_block_is_of_a_kind_that_is_run(block: Block) -> None:
-    assert block.language in {"python", "sh", "console", "text"} | DIRECTIVES
+    assert block.language.partition(" ")[0] in {"python", "sh", "console", "text"} | DIRECTIVES
     if block.note.startswith("not run"):
         assert block.excused
     if block.note.startswith("run by"):
@@ -98,6 +98,7 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    text = re.sub(r"^```\{toctree\}.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     named = [ROOT / path for path in re.findall(r"(?:examples|docs|\.ci)/[\w.-]+\w", text)]
     tests = [
         ROOT / "tests" / name.removeprefix("tests/")
@@ -129,6 +130,16 @@ def test_asyncio_page_names_the_tests_that_cannot_pass() -> None:
     for swap in "asyncio", "bases":
         for test in CANNOT_HOLD[swap]:
             assert ".".join(test.split(".")[2:4]) in section
+
+
+def test_each_example_has_a_page() -> None:
+    """It is in the sidebar and in the search, and links to the program lead there."""
+    programs = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "examples").glob("**/*.py")}
+    folder = ROOT / "docs" / "examples"
+    pages = {path.relative_to(ROOT / "docs").with_suffix("") for path in folder.glob("**/*.md")}
+    assert pages - {Path("examples/index")} == programs
+    for program in programs:
+        assert f"../{program}.py\n" in (ROOT / "docs" / f"{program}.md").read_text()
 
 
 def test_docs_have_no_page_that_is_not_looked_at() -> None:

@@ -5,8 +5,8 @@
 or, before the first green thread, ``eventlet.hubs.use_hub("eventlet_hub:Hub")``. It must be importable,
 hence ``PYTHONPATH``.
 
-Timers come at the nanosecond that they are due, where eventlet's own hub rounds up to the next millisecond,
-and the child of a fork has a hub of its own instead of one that it shares with its parent.
+Timers have nanosecond resolution; eventlet's own hub rounds up to the next millisecond. After a fork, the
+child has its own hub instead of sharing its parent's.
 """
 
 from typing import Any

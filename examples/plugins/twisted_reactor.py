@@ -4,11 +4,11 @@
     twisted_reactor.install()
     from twisted.internet import reactor
 
-As with every reactor, it has to be installed before the first import of ``twisted.internet.reactor``.
+Install it before the first import of ``twisted.internet.reactor``, as any reactor.
 
-An event brings the object that is to read or write: there is no table of objects to look it up in, and an
-event of an object that was removed earlier in the same turn is not seen at all. What the kernel refuses to
-watch, as files, is left to Twisted's own continuous polling, as in ``epollreactor``.
+An event contains the object that reads or writes: no table of objects is needed, and an event of an object
+that was removed earlier in the same turn is skipped. Files, which the kernel refuses to watch, are handled by
+Twisted's own continuous polling, as in ``epollreactor``.
 """
 
 from collections.abc import Iterable
