@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loops import Buffered, Plain, complaints, connection, on, plain, same, soon, told, turns
+from support.loops import Buffered, Plain, complaints, connection, on, plain, same, soon, told, turns
 
 BUFFERS: dict[str, Callable[[], Any]] = {
     "a bytearray": lambda: bytearray(8),

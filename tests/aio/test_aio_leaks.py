@@ -10,9 +10,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from conftest import Effort
-from loops import Buffered, Keeps, Plain, connection, on, receive, reset, soon, turns
-from test_leaks import leaks
+from support.effort import Effort
+from support.leaks import leaks
+from support.loops import Buffered, Keeps, Plain, connection, on, receive, reset, soon, turns
 
 MUCH = bytes(400_000)
 
@@ -138,7 +138,7 @@ def test_connections_leave_nothing(life: str, effort: Effort) -> None:
 
 
 def counts() -> dict[str, int]:
-    from test_leaks import COUNTS
+    from support.leaks import COUNTS
 
     gc.collect()
     return {name: count() for name, count in COUNTS.items()}
@@ -207,7 +207,7 @@ def test_a_leak_would_be_seen() -> None:
 def test_without_memory(call: str, kind: type[Keeps]) -> None:
     """Every allocation fails in turn: MemoryError is raised or told, and data is whole or not there."""
     pytest.importorskip("_testcapi", reason="a CPython without its test modules")
-    from test_memory_errors import MOST_ALLOCATIONS, without_memory
+    from support.no_memory import MOST_ALLOCATIONS, without_memory
 
     failed = 0
 

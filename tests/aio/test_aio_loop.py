@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, no_fd_left, open_fds, run
-from loops import (
+from support.effort import Effort
+from support.fds import no_fd_left, open_fds
+from support.loops import (
     FACTORIES,
     Plain,
     complaints,
@@ -34,6 +35,7 @@ from loops import (
     told,
     turns,
 )
+from support.processes import run
 
 import pyepoll
 from pyepoll import aio

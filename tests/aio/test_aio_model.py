@@ -5,10 +5,10 @@ import socket
 from typing import Any
 
 import pytest
-from conftest import Effort
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from loops import Buffered, Keeps, Plain, complaints, on, reset, tcp_pair, told, turns
+from support.effort import Effort
+from support.loops import Buffered, Keeps, Plain, complaints, on, reset, tcp_pair, told, turns
 
 # On some interpreters hypothesis does not find who refers to its generator, and warns.
 pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")

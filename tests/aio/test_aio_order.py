@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import run
-from loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
+from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
+from support.processes import run
 
 from pyepoll import _aio
 

@@ -7,8 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from conftest import run
-from loops import Buffered, Keeps, Plain, connection, on, receive, small_buffers, soon
+from support.loops import Buffered, Keeps, Plain, connection, on, receive, small_buffers, soon
+from support.processes import run
 
 from pyepoll import aio
 

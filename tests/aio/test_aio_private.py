@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loops import Buffered, Plain, connection, on, receive, receive_all, small_buffers, soon
+from support.loops import Buffered, Plain, connection, on, receive, receive_all, small_buffers, soon
 
 from pyepoll import aio
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from loops import Buffered, Keeps, Plain, connection, receive, same, small_buffers, soon, told, turns
+from support.loops import Buffered, Keeps, Plain, connection, receive, same, small_buffers, soon, told, turns
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])

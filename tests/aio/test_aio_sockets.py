@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loops import (
+from support.loops import (
     Buffered,
     Keeps,
     Plain,

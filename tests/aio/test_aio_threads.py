@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, open_fds, run
-from loops import Buffered, Keeps, Plain, connection, on, receive, soon
-from test_fork import in_child
-from test_subinterpreters import run_in_interpreter
+from support.effort import Effort
+from support.fds import open_fds
+from support.interpreters import run_in_interpreter
+from support.loops import Buffered, Keeps, Plain, connection, on, receive, soon
+from support.processes import in_child, run
 
 from pyepoll import aio
 

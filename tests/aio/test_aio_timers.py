@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Effort
-from loops import FACTORIES, on, same
+from support.effort import Effort
+from support.loops import FACTORIES, on, same
 
 import pyepoll
 from pyepoll import aio

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from loops import Plain, complaints, connection, on, same, soon, tcp_pair, told
+from support.loops import Plain, complaints, connection, on, same, soon, tcp_pair, told
 
 from pyepoll import aio
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import lets_go_of_the_gil
-from loops import (
+from support.loops import (
     Plain,
     connection,
     logged,
@@ -24,6 +23,7 @@ from loops import (
     told,
     turns,
 )
+from support.threads import lets_go_of_the_gil
 
 BIG = bytes(range(256)) * 4 * 1024 * 3
 """Far more than sockets take at once, and any piece of it in the wrong place is seen."""

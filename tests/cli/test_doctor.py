@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import SYSCALLS, run
-from test_denied import denied
+from support.processes import run
+from support.seccomp import SYSCALLS, denied
 
 import pyepoll
 from pyepoll import _extra, _fdinfo, aio, doctor, raw
@@ -533,7 +533,7 @@ def test_without_the_extra(names: list[str]) -> None:
 def test_what_the_extra_is() -> None:
     """The names here, of the extra and of the group that the tests are run with are the same."""
     tomllib = pytest.importorskip("tomllib")
-    path = os.path.join(os.path.dirname(__file__), "..", "pyproject.toml")
+    path = os.path.join(os.path.dirname(__file__), "..", "..", "pyproject.toml")
     with open(path, "rb") as file:
         project = tomllib.load(file)
     cli = project["project"]["optional-dependencies"]["cli"]

@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import instance_fd, run, until
-from guard import started
-from test_procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
+from support.guard import started
+from support.kernel import instance_fd
+from support.processes import run
+from support.procfs import NOBODY, SERVER, STALE, as_root, child, needs_kcmp
+from support.threads import until
 
 import pyepoll
 from pyepoll import Event

@@ -18,37 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conformance import Comparison, Runs, compare
-from conftest import HANG
+from support.conformance import BASE_EVENTS, CANNOT_HOLD, Comparison, Runs, compare
+from support.processes import HANG
 
-BASE_EVENTS = "test.test_asyncio.test_base_events"
 SELECTOR_EVENTS = "test.test_asyncio.test_selector_events"
-
-NO_NUMBER = "a socket's fileno() gives a mock: stock's selectors take int() of it, ours asks for a number"
-NATIVE_SENDFILE = (
-    "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
-)
-
-CANNOT_HOLD = {
-    "asyncio": (
-        mocked := {
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ip_addr": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
-            # From CPython 3.15 on.
-            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
-        }
-    ),
-    "bases": {
-        **mocked,
-        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
-        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
-    },
-}
-"""The tests of private details that fail on ours, by what is swapped, and why. They must fail."""
 
 
 def directory(package: str) -> str | None:

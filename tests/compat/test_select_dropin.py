@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Pipe, fdinfo, run
+from support.fds import Pipe
+from support.kernel import fdinfo
+from support.processes import run
 
 import pyepoll
 

@@ -23,9 +23,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from conftest import IMPLIED, Effort, Pipe, agree, fdinfo, run, until, waiters
-from test_fork import in_child
-from test_threads import together
+from support.effort import Effort
+from support.fds import Pipe
+from support.kernel import IMPLIED, agree, fdinfo
+from support.processes import in_child, run
+from support.threads import together, until, waiters
 
 import pyepoll
 from pyepoll import EpollSelector, Event, _epoll
@@ -404,7 +406,7 @@ def test_what_is_the_same_is_no_system_call() -> None:
     words = run(
         """
         import errno, os, selectors
-        from support import deny
+        from support.seccomp import deny
         from pyepoll import EpollSelector, Event
 
         sel = EpollSelector()

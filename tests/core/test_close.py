@@ -20,8 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import HANG, SYSCALLS, Effort, fdinfo, no_fd_left, open_fds, run, until, waiters
-from guard import started
+from support.effort import Effort
+from support.fds import no_fd_left, open_fds
+from support.guard import started
+from support.kernel import fdinfo
+from support.processes import HANG, run
+from support.seccomp import SYSCALLS
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event

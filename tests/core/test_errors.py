@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Pipe, agree, fdinfo, fdinfo_lines, run
+from support.fds import Pipe
+from support.kernel import agree, fdinfo, fdinfo_lines
+from support.processes import run
 
 import pyepoll
 from pyepoll import Event, raw
@@ -254,7 +256,8 @@ def test_short_of_watches_or_memory(error: str, words: list[str]) -> None:
     printed = run(
         f"""
         import errno, gc, os, sys
-        from support import deny, fdinfo
+        from support.kernel import fdinfo
+        from support.seccomp import deny
         import pyepoll
         ep, fd, data = pyepoll.Epoll(), os.eventfd(0), object()
         count = sys.getrefcount(data)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Pipe, until
+from support.fds import Pipe
+from support.threads import until
 
 import pyepoll
 import pyepoll.events

@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import agree, fdinfo_lines, fork, open_fds, until
-from test_fork import in_child
+from support.fds import open_fds
+from support.kernel import agree, fdinfo_lines
+from support.processes import fork, in_child
+from support.threads import until
 
 import pyepoll
 from pyepoll import Event

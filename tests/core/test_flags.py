@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import IMPLIED, Pipe, agree, fdinfo, until, waiters
+from support.fds import Pipe
+from support.kernel import IMPLIED, agree, fdinfo
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event

@@ -18,45 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import HANG, Effort, Pipe, agree, fdinfo, fork, no_fd_left, open_fds, run, until, waiters
+from support.effort import Effort
+from support.fds import Pipe, no_fd_left, open_fds
+from support.kernel import agree, fdinfo
+from support.processes import SECONDS, begin, end, fork, in_child, run
+from support.threads import keep_waking, until, waiters
 
 import pyepoll
 from pyepoll import Event
 
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
-
-SECONDS = HANG // 3
-"""After so many seconds SIGALRM ends a child that hangs."""
-
-
-def begin(program: Callable[[], object]) -> tuple[int, int]:
-    """Run a function in a fork; return the child and a pipe from it."""
-    report, write = os.pipe()
-    child = fork(SECONDS)
-    if child == 0:
-        # What pytest would do with an exception, or at exit, is the parent's business.
-        try:
-            program()
-        except BaseException:
-            os.write(write, traceback.format_exc().encode()[-60000:])
-        finally:
-            os._exit(0)
-    os.close(write)
-    return child, report
-
-
-def end(child: int, report: int) -> str:
-    """The traceback of what a child raised, and how it died if it did."""
-    with open(report) as file:
-        text = file.read()
-    status = os.waitpid(child, 0)[1]
-    return text if status == 0 else f"{text}the child ended with status {status:#x}"
-
-
-def in_child(program: Callable[[], object]) -> str:
-    """Run a function in a fork, and wait for its end."""
-    return end(*begin(program))
 
 
 def more_are_done(waits: list[Any], than: int) -> Callable[[], bool]:
@@ -569,12 +541,6 @@ def keep_changing(ep: Epoll, fd: int, done: threading.Event) -> None:
         ep.unregister(fd)
 
 
-def keep_waking(waker: pyepoll.Waker, done: threading.Event) -> None:
-    while not done.is_set():
-        waker.wake()
-        waker.clear()
-
-
 def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
     live, ready = eventfd(), eventfd(1)
     ep.register(live, Event.IN | Event.ONESHOT)
@@ -1007,7 +973,7 @@ def test_subprocess_costs_nothing() -> None:
     """From the first process on no call to the kernel's epoll succeeds but the waits: nobody needs one."""
     out = run("""
         import errno, gc, os, subprocess, sys
-        from support import deny
+        from support.seccomp import deny
         import pyepoll
         from pyepoll import Event
 

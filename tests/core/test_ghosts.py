@@ -18,20 +18,11 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from conftest import (
-    IMPLIED,
-    Effort,
-    Pipe,
-    agree,
-    fdinfo,
-    fdinfo_lines,
-    fork,
-    instance_fd,
-    no_fd_left,
-    open_fds,
-    until,
-    waiters,
-)
+from support.effort import Effort
+from support.fds import Pipe, no_fd_left, open_fds
+from support.kernel import IMPLIED, agree, fdinfo, fdinfo_lines, instance_fd
+from support.processes import fork
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event, raw

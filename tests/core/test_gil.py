@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import lets_go_of_the_gil
-from test_nested import rebuild
+from support.kernel import rebuild
+from support.threads import lets_go_of_the_gil
 
 import pyepoll
 from pyepoll import Event

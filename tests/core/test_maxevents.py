@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import fdinfo
+from support.kernel import fdinfo
 
 import pyepoll
 from pyepoll import Event

@@ -14,8 +14,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Effort, agree, fdinfo, fdinfo_lines, open_fds, until
-from test_fork import begin, end, in_child
+from support.effort import Effort
+from support.fds import open_fds
+from support.kernel import agree, fdinfo, fdinfo_lines, rebuild, stale_registration
+from support.processes import begin, end, in_child
+from support.threads import until
 
 import pyepoll
 from pyepoll import Event
@@ -32,32 +35,6 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=str)
 def inner() -> Iterator[Epoll]:
     with Epoll() as inner:
         yield inner
-
-
-@contextlib.contextmanager
-def stale_registration(ep: Epoll) -> Iterator[None]:
-    """A ready one; until the end, the kernel cannot remove it by itself."""
-    fd = os.eventfd(1)
-    duplicate = os.dup(fd)
-    try:
-        ep.register(fd, Event.IN, "stale")
-    except BaseException:
-        os.close(duplicate)
-        raise
-    finally:
-        os.close(fd)
-    try:
-        with contextlib.suppress(OSError):
-            ep.unregister(fd)
-        yield
-    finally:
-        os.close(duplicate)
-
-
-def rebuild(ep: Epoll) -> None:
-    rebuilds = ep.stats()["cures"]
-    with stale_registration(ep):
-        until(lambda: ep.poll(0) is not None and ep.stats()["cures"] > rebuilds)
 
 
 def reports(outer: Any, inner: Epoll, live: int, kind: int = Event.IN) -> bool:

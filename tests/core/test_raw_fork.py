@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import SANITIZED, fdinfo_lines, fork, open_fds, until, waiters
-from test_nested import rebuild
+from support.fds import open_fds
+from support.kernel import fdinfo_lines, rebuild
+from support.processes import SANITIZED, fork
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import pytest
-from conftest import Effort, run
+from support.effort import Effort
+from support.processes import run
 
 import pyepoll
 from pyepoll import Event, _epoll

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import pytest
-from conftest import IMPLIED, Pipe, agree, fdinfo
+from support.fds import Pipe
+from support.kernel import IMPLIED, agree, fdinfo
 
 import pyepoll
 from pyepoll import Event

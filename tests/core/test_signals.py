@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, run, until, waiters
+from support.effort import Effort
+from support.processes import run
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event, _epoll

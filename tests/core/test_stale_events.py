@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fdinfo, until, waiters
+from support.effort import Effort
+from support.fds import Pipe
+from support.kernel import fdinfo
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event

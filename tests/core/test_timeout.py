@@ -11,7 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from conftest import Effort, lets_go_of_the_gil, run, until, waiters
+from support.effort import Effort
+from support.processes import run
+from support.threads import lets_go_of_the_gil, until, waiters
 
 import pyepoll
 from pyepoll import Event, _epoll
@@ -270,7 +272,7 @@ def test_a_kernel_without_pwait2(error: str) -> None:
     printed = run(
         f"""
         import errno, os, time
-        from support import deny
+        from support.seccomp import deny
         deny("epoll_pwait2", errno.{error})
         import pyepoll
         with pyepoll.Epoll() as ep:

@@ -7,11 +7,13 @@ wakes it is done by a thread that was there before.
 from collections.abc import Callable
 
 import pytest
-from conftest import run
+from support.processes import run
 
 PRELUDE = """
 import contextlib, errno, itertools, os, queue, select, signal, threading, time
-from support import deny, fdinfo_lines, until
+from support.kernel import fdinfo_lines
+from support.seccomp import deny
+from support.threads import until
 import pyepoll
 from pyepoll import Event
 

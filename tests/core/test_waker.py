@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fork, until, waiters
-from test_fork import keep_waking
+from support.effort import Effort
+from support.fds import Pipe
+from support.processes import fork
+from support.threads import keep_waking, until, waiters
 
 import pyepoll
 from pyepoll import Event, Waker

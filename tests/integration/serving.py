@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import run, until
 from content import STREAM, body
-from pages import PORT, ROOT, blocks_of, commands
+from support.pages import PORT, ROOT, blocks_of, commands
+from support.processes import run
+from support.threads import until
 
 import pyepoll
 
@@ -205,3 +206,7 @@ def settled(server: Server) -> bool:
         fields = line.split()
         established += int(fields[1].rpartition(":")[2], 16) == server.port and fields[3] in ("01", "08")
     return not established
+
+
+QUIETLY = r"import warnings; warnings.filterwarnings('ignore', r'\s*Eventlet is deprecated')"
+"""eventlet warns of itself when it is imported."""

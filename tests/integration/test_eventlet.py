@@ -4,8 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from serving import exercise, python, runs_on
-from test_greenlets import QUIETLY
+from serving import QUIETLY, exercise, python, runs_on
 
 if importlib.util.find_spec("eventlet") is None:
     pytest.skip("eventlet is not installed", allow_module_level=True)

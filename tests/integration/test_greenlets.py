@@ -4,10 +4,7 @@ import importlib.util
 import textwrap
 
 import pytest
-from serving import finish
-
-QUIETLY = r"import warnings; warnings.filterwarnings('ignore', r'\s*Eventlet is deprecated')"
-"""eventlet warns of itself when it is imported."""
+from serving import QUIETLY, finish
 
 CLIENTS = {
     "gevent": """

@@ -4,9 +4,9 @@ import functools
 from pathlib import Path
 
 import pytest
-from conftest import until
 from proof import ASYNCIO
 from serving import DEADLINE, at_once, command_on_page, exercise, python, runs_on, session
+from support.threads import until
 from websocket import converse
 
 pytest.importorskip("gunicorn")

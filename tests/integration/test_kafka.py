@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from content import body
-from pages import ROOT, blocks_of
 from serving import DEADLINE
+from support.pages import ROOT, blocks_of
 
 import pyepoll
 

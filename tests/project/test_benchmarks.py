@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HANG
-from guard import started
+from support.guard import started
+from support.processes import HANG
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="the floor is built with cc"),

@@ -25,7 +25,7 @@ import pytest
 import pyepoll
 from pyepoll import Event
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DEADLINE = 30.0
 """Seconds that a child may live, and that any one step may take."""
 ROUNDS = ("--rounds", "100")

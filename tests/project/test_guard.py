@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HANG, until
-from guard import end_session, started
+from support.guard import end_session, started
+from support.processes import HANG
+from support.threads import until
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 ENVIRONMENT = {
     **os.environ,
@@ -23,7 +24,8 @@ ENVIRONMENT = {
 """Of the sessions that the tests start."""
 
 CONFTEST = """
-import guard, pytest
+import pytest
+from support import guard
 
 guard.AGAIN, guard.GRACE = 1, {grace}
 
@@ -142,9 +144,9 @@ def test_end_of_a_session_that_has_ended() -> None:
 
 @pytest.mark.parametrize("name", ["INT", "HUP", "QUIT"])
 def test_signals_that_a_shell_lets_the_session_ignore(name: str, tmp_path: Path) -> None:
-    """As it does with a background job, and nohup with SIGHUP: this directory's conftest.py undoes it."""
-    test = TESTS / f"{Path(__file__).name}::test_a_child_is_ended_by_a_signal[{name}]"
-    command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", str(test)]
+    """As it does with a background job, and nohup with SIGHUP: the tests' conftest.py undoes it."""
+    test = f"{__file__}::test_a_child_is_ended_by_a_signal[{name}]"
+    command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", test]
     with started(
         ["sh", "-c", f"trap '' {name}; exec \"$@\"", "-", *command],
         cwd=tmp_path,

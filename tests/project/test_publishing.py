@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-MAY_PUBLISH = Path(__file__).parent.parent / ".ci" / "may_publish"
+MAY_PUBLISH = Path(__file__).parents[2] / ".ci" / "may_publish"
 INDEX = "https://packages.example.org/legacy/"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the guard is a script of bash's")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pages import PORT, ROOT, Block, blocks_of, connect, free_port
+from support.pages import PORT, ROOT, Block, blocks_of, connect, free_port
 
 
 def blocks(language: str) -> list[str]:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SANITIZED
-from pages import ROOT, blocks_of
+from support.pages import ROOT, blocks_of
+from support.processes import SANITIZED
 
 BUILD, INSTALL = [
     block.text for block in blocks_of(ROOT / "docs/howto/wheel.md") if block.run_by == Path(__file__)

@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import IMPLIED, Pipe, fdinfo, lets_go_of_the_gil, run, until, waiters
+from support.fds import Pipe
+from support.kernel import IMPLIED, fdinfo
+from support.processes import run
+from support.threads import lets_go_of_the_gil, until, waiters
 
 import pyepoll
 from pyepoll import raw
@@ -145,7 +148,7 @@ def test_create1_short_of_memory_or_files(error: str) -> None:
     printed = run(
         f"""
         import errno
-        from support import deny
+        from support.seccomp import deny
         from pyepoll import raw
         deny("epoll_create1", errno.{error})
         try:
@@ -243,7 +246,7 @@ def test_ctl_short_of_watches_or_memory(error: str) -> None:
     printed = run(
         f"""
         import errno, os
-        from support import deny
+        from support.seccomp import deny
         from pyepoll import raw
         epfd = raw.epoll_create1(0)
         deny("epoll_ctl", errno.{error})

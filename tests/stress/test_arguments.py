@@ -19,9 +19,10 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 import pytest
-from conftest import Effort, agree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.effort import Effort
+from support.kernel import agree
 
 import pyepoll
 from pyepoll import Event, raw

@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SYSCALLS, agree, deny, fdinfo, fdinfo_lines, open_fds, run, until, waiters
+from support.fds import open_fds
+from support.kernel import agree, fdinfo, fdinfo_lines
+from support.processes import run
+from support.seccomp import SYSCALLS, denied, deny
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event, _epoll, raw
@@ -34,24 +38,6 @@ def pwait2() -> Iterator[None]:
     before = _epoll.use_pwait2(True)
     yield
     _epoll.use_pwait2(before)
-
-
-def denied(call: Callable[[], Any], error: int, *syscalls: str) -> Any:
-    """Make the call in a thread that is denied these system calls; return what it returns or raises."""
-    results: list[Any] = []
-
-    def attempt() -> None:
-        for syscall in syscalls:
-            deny(syscall, error)
-        try:
-            results.append(call())
-        except BaseException as exception:
-            results.append(exception)
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join()
-    return results.pop()
 
 
 class World:
@@ -363,7 +349,7 @@ def test_without_an_eventfd_from_the_start(error: str) -> None:
     printed = run(
         f"""
         import errno, sys
-        from support import SYSCALLS, deny
+        from support.seccomp import SYSCALLS, deny
         for name in [name for name in sys.modules if name.partition(".")[0] == "pyepoll"]:
             del sys.modules[name]
         SYSCALLS["eventfd2"] = {SYSCALLS["eventfd2"]}
@@ -554,7 +540,7 @@ def test_an_error_that_the_older_call_has_too_is_an_error(world: World, error: i
 
 KILLED = """
     import os
-    from support import kill_for
+    from support.seccomp import kill_for
     import pyepoll
     {before}
     kill_for("epoll_pwait2")

@@ -6,7 +6,7 @@ A library that is loaded before all others lets the nth call of a function fail.
 from collections.abc import Callable
 
 import pytest
-from conftest import run
+from support.processes import run
 
 WRAPPER = r"""
 #define _GNU_SOURCE
@@ -133,7 +133,9 @@ FAULTS = {
 
 PRELUDE = """
 import contextlib, ctypes, errno, os, select, sys, time, traceback
-from support import agree, fdinfo_lines, open_fds, until
+from support.fds import open_fds
+from support.kernel import agree, fdinfo_lines
+from support.threads import until
 import pyepoll
 from pyepoll import Event
 library = ctypes.CDLL(None)

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import itertools
 import json
 import os
 import re
@@ -17,21 +16,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import SANITIZED, Effort, open_fds
-from surface import CALLS, REFUSALS, Bench, Data, missing_and_unknown, refused
-from test_fork import in_child
+from support.effort import Effort
+from support.fds import open_fds
+from support.leaks import COUNTS, FEW, leaks
+from support.processes import SANITIZED, in_child
+from support.surface import CALLS, REFUSALS, Bench, Data, missing_and_unknown, refused
 
 Call = Callable[[Bench], object]
-Count = Callable[[], int]
-
-FEW = 20
-"""What the interpreter's own caches may grow by; a leak of one a call is far above it."""
-
-COUNTS: dict[str, Count] = {"fds": lambda: len(open_fds())}
-if sys.getallocatedblocks() > 0:  # Not so with PYTHONMALLOC=malloc.
-    COUNTS["blocks of memory"] = sys.getallocatedblocks
-if hasattr(sys, "gettotalrefcount"):
-    COUNTS["references"] = sys.gettotalrefcount
 
 
 def raise_in_handler(bench: Bench) -> None:
@@ -84,28 +75,6 @@ def bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
     bench.close()
-
-
-def growth(call: Callable[[], object], times: int) -> dict[str, int]:
-    """What so many calls add to each count."""
-    gc.collect()
-    before = {name: count() for name, count in COUNTS.items()}
-    for _ in itertools.repeat(None, times):
-        call()
-    gc.collect()
-    return {name: count() - before[name] for name, count in COUNTS.items()}
-
-
-def leaks(call: Callable[[], object], times: int) -> dict[str, int]:
-    """Which counts keep growing. Once may be by chance: caches fill, other threads end."""
-    for _ in itertools.repeat(None, 10):
-        call()
-    grown: dict[str, int] = {}
-    for _ in range(5):
-        grown = {name: by for name, by in growth(call, times).items() if by > FEW}
-        if not grown:
-            break
-    return grown
 
 
 def test_every_public_name_has_its_calls() -> None:

@@ -13,7 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import SANITIZED, agree, deny, fdinfo_lines, no_fd_left, open_fds, run, until, waiters
+from support.fds import no_fd_left, open_fds
+from support.kernel import agree, fdinfo_lines
+from support.processes import SANITIZED, run
+from support.seccomp import deny
+from support.threads import until, waiters
 
 import pyepoll
 from pyepoll import Event, _epoll, raw
@@ -33,7 +37,8 @@ def stock(reason: str) -> Any:
 
 AS_ANOTHER_USER = """
     import errno, os, resource, select, sys, threading, time
-    from support import agree, fdinfo_lines, until
+    from support.kernel import agree, fdinfo_lines
+    from support.threads import until
     import pyepoll
     from pyepoll import Event, raw
 

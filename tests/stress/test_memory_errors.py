@@ -5,29 +5,23 @@ import gc
 import os
 import select
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
 import pytest
-from conftest import agree, fdinfo_lines, open_fds, until
-from surface import CALLS, REFUSALS, Bench, refused
-from test_fork import in_child
+from support.fds import open_fds
+from support.kernel import agree, fdinfo_lines
+from support.no_memory import MOST_ALLOCATIONS, without_memory
+from support.processes import in_child
+from support.surface import CALLS, REFUSALS, Bench, refused
+from support.threads import until
 
 import pyepoll
 from pyepoll import Event, raw
 
-if sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14):
-    pytest.skip("its own lists crash when they have no memory", allow_module_level=True)
-
-_testcapi = pytest.importorskip("_testcapi", reason="a CPython without its test modules")
-set_nomemory, remove_mem_hooks = _testcapi.set_nomemory, _testcapi.remove_mem_hooks
-
 Epoll = pyepoll.Epoll[Any]
-
-MOST_ALLOCATIONS = 200
 
 Call = Callable[[], object]
 
@@ -49,25 +43,6 @@ def failing_in_turn(prepare: Callable[[], Call], check: Callable[[bool], None]) 
     finally:
         gc.enable()
     raise AssertionError("it allocates without end")
-
-
-def without_memory(start: int, call: Call) -> bool:
-    """Let the allocation after so many fail in a call; return whether it succeeded all the same."""
-    # Kept, for it is a pair, and let go it would be the first to be reused.
-    window = (start, start + 1)
-    set_nomemory(*window)
-    try:
-        call()
-    except MemoryError:
-        return False
-    except SystemError as error:
-        # The interpreter loses an exception when it has no memory for the frame of its traceback.
-        if str(error) != "error return without exception set":
-            raise
-        return False
-    finally:
-        remove_mem_hooks()
-    return True
 
 
 def use_up_free_pairs() -> object:

@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pytest
-from conftest import IMPLIED, SANITIZED, Effort, fdinfo_lines, instance_fd
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,7 +31,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_fork import in_child
+from support.effort import Effort
+from support.kernel import IMPLIED, fdinfo_lines, instance_fd
+from support.processes import SANITIZED, in_child
 
 import pyepoll
 from pyepoll import Event

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, Pipe, fdinfo_lines, fork
+from support.effort import Effort
+from support.fds import Pipe
+from support.kernel import fdinfo_lines
+from support.processes import fork
 
 import pyepoll
 from pyepoll import Event, raw

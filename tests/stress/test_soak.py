@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Effort, fdinfo_lines, instance_fd, open_fds
+from support.effort import Effort
+from support.fds import open_fds
+from support.kernel import fdinfo_lines, instance_fd
 
 import pyepoll
 from pyepoll import Event

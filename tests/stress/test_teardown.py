@@ -11,7 +11,7 @@ import sysconfig
 import textwrap
 
 import pytest
-from conftest import HANG, SANITIZED
+from support.processes import HANG, SANITIZED
 
 LIVE = {
     "Epoll": "self.held = self.ep",

@@ -11,7 +11,6 @@ import re
 import sysconfig
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import IMPLIED, Effort, Pipe, agree, fdinfo, fdinfo_lines, until, waiters
+from support.effort import Effort
+from support.fds import Pipe
+from support.kernel import IMPLIED, agree, fdinfo, fdinfo_lines
+from support.threads import together, until, waiters
 
 import pyepoll
 from pyepoll import Event
@@ -29,28 +31,6 @@ Eventfd = Callable[..., int]
 
 THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 """It takes it for a race when a number that the epoll still has, or is about to have, is opened or closed."""
-
-
-def together(*works: Callable[[], object], seconds: float = 30) -> list[str]:
-    """Run each in a thread of its own, all at once; return the tracebacks, and who was not back in time."""
-    barrier, complaints = threading.Barrier(len(works)), []
-
-    def run(work: Callable[[], object]) -> None:
-        try:
-            barrier.wait(10)
-            work()
-        except BaseException:
-            complaints.append(traceback.format_exc())
-
-    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
-    deadline = time.monotonic() + seconds
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0, deadline - time.monotonic()))
-        if thread.is_alive():
-            complaints.append(f"{thread} is not back")
-    return complaints
 
 
 @pytest.mark.lasts(60)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpython_suite import Job, Report
+from support.cpython_suite import Job, Report
 
 AT_ONCE = 3
 """How many interpreters run tests: most of the time they sleep."""
@@ -139,3 +139,33 @@ def compare(runs: Runs, ours: Run, stock: Run | None, cannot_hold: Collection[st
     if stock is None:
         stock = runs.start("stock", modules, [*report["skipped"], *report["failed"]])
     return Comparison(report, runs.report(stock), recovered)
+
+
+BASE_EVENTS = "test.test_asyncio.test_base_events"
+
+NO_NUMBER = "a socket's fileno() gives a mock: stock's selectors take int() of it, ours asks for a number"
+
+NATIVE_SENDFILE = (
+    "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
+)
+
+CANNOT_HOLD = {
+    "asyncio": (
+        mocked := {
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ip_addr": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
+            # From CPython 3.15 on.
+            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
+        }
+    ),
+    "bases": {
+        **mocked,
+        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
+        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
+    },
+}
+"""The tests of private details that fail on ours, by what is swapped, and why. They must fail."""

@@ -12,10 +12,9 @@ from fractions import Fraction
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from conftest import instance_fd
-
 import pyepoll
 from pyepoll import BusyPoll, Event, raw
+from support.kernel import instance_fd
 
 Epoll = pyepoll.Epoll[Any]
 
