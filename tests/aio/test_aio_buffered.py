@@ -193,7 +193,9 @@ def test_what_get_buffer_does_to_the_transport(what: str) -> None:
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError, OSError, asyncio.CancelledError, KeyboardInterrupt, SystemExit]
 )
-def test_exceptions(method: str, error: type[BaseException]) -> None:
+def test_exceptions_of_a_buffered_protocol_are_handled_as_asyncios(
+    method: str, error: type[BaseException]
+) -> None:
     class Fails(Buffered):
         pass
 

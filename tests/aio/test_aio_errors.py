@@ -95,7 +95,9 @@ async def go_through(seen: Keeps, transport: Any, peer: socket.socket) -> None:
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("method", METHODS)
-def test_an_exception(method: str, error: type[BaseException], debug: bool) -> None:
+def test_an_exception_in_a_callback_is_reported_as_by_asyncio(
+    method: str, error: type[BaseException], debug: bool
+) -> None:
     """The same context for the exception handler, and the same log."""
 
     async def scenario() -> list[Any]:
@@ -209,7 +211,7 @@ def test_the_context_of_a_failed_write() -> None:
 
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("kind", ["read", "write"])
-def test_a_reset(kind: str, debug: bool) -> None:
+def test_a_reset_is_reported_as_by_asyncio(kind: str, debug: bool) -> None:
     async def scenario() -> list[Any]:
         complained = complaints()
         with logged(10) as log:

@@ -41,7 +41,7 @@ import pyepoll
 from pyepoll import aio
 
 
-def test_its_kind() -> None:
+def test_the_loop_is_a_selector_event_loop() -> None:
     loop = aio.new_event_loop()
     assert type(loop) is aio.EventLoop
     assert isinstance(loop, asyncio.SelectorEventLoop)
@@ -56,7 +56,7 @@ def test_its_kind() -> None:
     "make",
     [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector, selectors.DefaultSelector],
 )
-def test_any_selector(make: Callable[[], selectors.BaseSelector]) -> None:
+def test_the_loop_works_with_any_selector(make: Callable[[], selectors.BaseSelector]) -> None:
     selector = make()
     loop = aio.EventLoop(selector)
 
@@ -74,7 +74,7 @@ def test_any_selector(make: Callable[[], selectors.BaseSelector]) -> None:
     assert selector.get_map() is None or not selector.get_map()
 
 
-def test_run() -> None:
+def test_run_uses_our_loop_and_passes_debug() -> None:
     async def main(value: object) -> list[Any]:
         loop = asyncio.get_running_loop()
         assert type(loop) is aio.EventLoop
@@ -273,7 +273,7 @@ def test_a_callback_that_cancels_another() -> None:
     assert same(scenario) == [1]
 
 
-def test_sock_methods() -> None:
+def test_sock_methods_do_what_asyncios_do() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
@@ -309,7 +309,7 @@ def test_sock_methods() -> None:
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-def test_sendfile(fallback: bool) -> None:
+def test_sendfile_keeps_the_order_of_writes(fallback: bool) -> None:
     """Of a transport; what is written meanwhile is refused, and before and after it arrives in turn."""
 
     async def scenario() -> list[Any]:
@@ -345,7 +345,7 @@ def test_sendfile(fallback: bool) -> None:
     assert fallback or refused == ["unable to write; sendfile is in progress"] * 2
 
 
-def test_datagrams() -> None:
+def test_datagrams_are_sent_and_received() -> None:
     class Answers(asyncio.DatagramProtocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
@@ -374,7 +374,7 @@ def test_datagrams() -> None:
     assert same(scenario) == [b"data", b"DATA"]
 
 
-def test_pipes() -> None:
+def test_pipes_are_read_and_written_as_on_asyncio() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         read, write = os.pipe()
@@ -391,7 +391,7 @@ def test_pipes() -> None:
     assert same(scenario) == [["made", 200_000, "eof", ("lost", None)]]
 
 
-def test_subprocesses() -> None:
+def test_subprocesses_run_as_on_asyncio() -> None:
     async def scenario() -> list[Any]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -407,7 +407,7 @@ def test_subprocesses() -> None:
     assert same(scenario) == [b"9876543210", 200_000, 3, -signal.SIGTERM]
 
 
-def test_signal_handlers() -> None:
+def test_signal_handlers_run_until_removed() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         got: list[Any] = []
@@ -435,7 +435,7 @@ def test_a_signal_while_it_waits() -> None:
 
 
 @pytest.mark.parametrize("where", ["aio.run", "asyncio.Runner"])
-def test_interrupt(where: str) -> None:
+def test_interrupt_cancels_main_and_raises_keyboard_interrupt(where: str) -> None:
     """Ctrl-C cancels main, which cleans up; then it is a KeyboardInterrupt."""
     said = run(
         f"""
@@ -465,7 +465,7 @@ def test_interrupt(where: str) -> None:
     assert said.split() == ["cancelled", "interrupted"]
 
 
-def test_a_policy() -> None:
+def test_a_policy_can_set_the_loop() -> None:
     """As libraries that know nothing of loop factories set a loop."""
     said = run(
         """
@@ -557,7 +557,7 @@ def test_calls_from_threads(effort: Effort) -> None:
     assert same(scenario) == [True]
 
 
-def test_getaddrinfo() -> None:
+def test_getaddrinfo_and_getnameinfo_answer_as_on_asyncio() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
@@ -589,7 +589,7 @@ def test_exceptions_of_callbacks() -> None:
     same(scenario)
 
 
-def test_after_close() -> None:
+def test_calls_after_close_raise_as_on_asyncio() -> None:
     def words(loop: Any) -> list[str | None]:
         loop.close()
         said: list[str | None] = []
@@ -611,7 +611,7 @@ def test_after_close() -> None:
     assert words(aio.new_event_loop()) == words(asyncio.SelectorEventLoop())
 
 
-def test_reload() -> None:
+def test_reload_keeps_live_transports_working() -> None:
     """The module executed again, while transports of before live on."""
     said = run(
         """

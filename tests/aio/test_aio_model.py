@@ -197,7 +197,7 @@ def test_the_walk_sees_what_is_done() -> None:
 
 
 @pytest.mark.lasts(600)
-def test_random_walks(effort: Effort) -> None:
+def test_random_walks_end_as_on_asyncio(effort: Effort) -> None:
     @settings(
         max_examples=effort(40, 1500),
         deadline=None,

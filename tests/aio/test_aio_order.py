@@ -504,7 +504,7 @@ def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("created_in_debug", [False, True])
-def test_what_a_handler_is_told_of_an_exception(created_in_debug: bool) -> None:
+def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> None:
     """It may log what is being handled, and where the handle was made."""
 
     async def scenario() -> list[Any]:

@@ -154,7 +154,7 @@ TRANSPORT: dict[str, tuple[Callable[..., Any], bool]] = {
 
 
 @pytest.mark.parametrize("what", TRANSPORT)
-def test_the_transport(what: str) -> None:
+def test_the_transport_has_the_parts_we_use(what: str) -> None:
     check, small = TRANSPORT[what]
     try:
         watched(check, sock=small_buffers if small else None)
@@ -185,7 +185,7 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures(name: str) -> None:
+def test_signatures_of_private_functions_are_unchanged(name: str) -> None:
     function, names = SIGNATURES[name]
     assert [name for name, _ in parameters(function)] == names, changed(f"the arguments of {name}")
 
@@ -256,7 +256,7 @@ def test_what_runs_next() -> None:
         on(name, scenario)
 
 
-def test_a_handle() -> None:
+def test_a_handle_runs_its_callback_in_its_context() -> None:
     """A handle's `_run()` calls its `_callback` in its `_context`, unless it is `_cancelled`."""
     for name in "_callback", "_cancelled", "_context":
         assert inspect.ismemberdescriptor(asyncio.Handle.__dict__[name]), changed(f"Handle.{name}")
@@ -272,7 +272,7 @@ def test_a_handle() -> None:
     loop.close()
 
 
-def test_the_socket() -> None:
+def test_the_sockets_closed_flag_is_a_slot() -> None:
     """`_closed` has a slot, and is set by whatever takes the number from a socket."""
     member: Any = socket.socket._closed  # type: ignore[attr-defined]
     assert inspect.ismemberdescriptor(member), changed("socket.socket._closed")

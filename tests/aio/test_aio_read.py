@@ -12,7 +12,7 @@ from support.loops import Buffered, Keeps, Plain, connection, receive, same, sma
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("size", [1, 2, 1000, 65536, 262144, 262145, 3_000_000])
-def test_data(size: int, tcp: bool) -> None:
+def test_data_arrives_as_separate_unchanging_bytes(size: int, tcp: bool) -> None:
     """Each piece is bytes of its own, and stays as it was when more has been read."""
 
     class Pieces(Plain):
@@ -273,7 +273,7 @@ def test_a_protocol_of_no_class_of_asyncios() -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in a callback", "between"])
-def test_another_protocol(inside: bool) -> None:
+def test_set_protocol_redirects_later_data(inside: bool) -> None:
     """From plain to plain, to buffered and back; what comes next goes to the new one."""
 
     async def scenario() -> list[Any]:
@@ -333,7 +333,7 @@ def test_another_protocol_while_data_waits() -> None:
     assert same(scenario) == [["made", b"upgrade"], [b"the rest", ("lost", None)]]
 
 
-def test_context_variables() -> None:
+def test_callbacks_run_in_the_transports_context() -> None:
     """Callbacks run in the context in which the transport was made; before 3.15, or reading resumed."""
     variable = contextvars.ContextVar("variable", default="none")
 
@@ -360,7 +360,7 @@ def test_context_variables() -> None:
     assert same(scenario) == [[(b"1", "made"), (b"2", "made+"), (b"3", third)], "later"]
 
 
-def test_streams() -> None:
+def test_streams_read_lines_as_on_asyncio() -> None:
     async def scenario() -> list[Any]:
         said: list[Any] = []
         served = asyncio.Event()
@@ -391,7 +391,7 @@ def test_streams() -> None:
     assert same(scenario) == [4, 4, 6, 60_001, b"NO NEWLINE"]
 
 
-def test_extra_info() -> None:
+def test_extra_info_describes_the_socket() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), tcp=True) as (transport, peer):
             sock = transport.get_extra_info("socket")
@@ -433,7 +433,7 @@ def test_a_protocol_that_reads_slowly() -> None:
     same(scenario)
 
 
-def test_told_is_told() -> None:
+def test_the_comparison_distinguishes_errors() -> None:
     """What the comparisons rest on tells two errors apart."""
     assert told(None) != told(OSError()) != told(ValueError())
 

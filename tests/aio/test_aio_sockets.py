@@ -57,7 +57,7 @@ class Own(socket.socket):
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("accepted", [False, True])
-def test_a_subclass(kind: type[Keeps], accepted: bool) -> None:
+def test_methods_of_a_socket_subclass_are_used(kind: type[Keeps], accepted: bool) -> None:
     async def scenario() -> list[Any]:
         near, peer = socket.socketpair()
         own = Own.of(near)

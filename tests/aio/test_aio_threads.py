@@ -151,7 +151,7 @@ def test_reads_of_all_threads_share_no_buffer(pool: ThreadPoolExecutor, effort: 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="an interpreter without threads")
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "left open"])
-def test_interpreters(close: bool, effort: Effort) -> None:
+def test_subinterpreters_each_run_a_loop(close: bool, effort: Effort) -> None:
     """One after another, each with a loop of its own."""
     program = PROGRAM.format(close=close)
     if not close:

@@ -28,7 +28,7 @@ def client_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=CERTIFICATE)
 
 
-def test_streams() -> None:
+def test_streams_over_tls_deliver_everything() -> None:
     async def scenario() -> list[Any]:
         complained = complaints()
         done = asyncio.Event()
@@ -127,7 +127,7 @@ def test_the_context_of_a_connection(tls: bool) -> None:
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
-def test_start_tls(tcp: bool) -> None:
+def test_start_tls_upgrades_a_plain_connection(tcp: bool) -> None:
     """Plain words, then the same connection with TLS, through our transport's buffered reading."""
 
     class Line(Plain):
@@ -274,5 +274,5 @@ def test_timeouts_of_a_handshake() -> None:
     assert "ConnectionAbortedError" in same(scenario)[0]
 
 
-def test_told_apart() -> None:
+def test_the_comparison_recognises_ssl_errors() -> None:
     assert on("pyepoll", lambda: asyncio.sleep(0, told(ssl.SSLError()))) == "SSLError: ()"

@@ -80,7 +80,9 @@ def test_what_it_takes(what: str, tcp: bool) -> None:
     ("args", "names"),
     [((), {}), ((b"1", b"2"), {}), ((), {"data": b"1"}), ((b"1",), {"data": b"2"}), ((), {"other": b"1"})],
 )
-def test_arguments(args: tuple[bytes, ...], names: dict[str, bytes]) -> None:
+def test_write_accepts_and_refuses_what_asyncio_does(
+    args: tuple[bytes, ...], names: dict[str, bytes]
+) -> None:
     """By name as well; what is refused is refused by the same exception."""
 
     async def scenario() -> tuple[str, bytes]:
@@ -127,7 +129,7 @@ def test_more_than_the_socket_takes(kind: Callable[[bytes], Any], tcp: bool) -> 
 
 
 @pytest.mark.parametrize("size", [1, 999, 65536, 65537, 200_000])
-def test_many_writes(size: int) -> None:
+def test_many_writes_arrive_once_and_in_order(size: int) -> None:
     """Some at once, some when there is room: none is lost, doubled or out of turn."""
     count = max(3_000_000 // max(size, 500), 20)
 
@@ -148,7 +150,7 @@ def test_many_writes(size: int) -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"high": 0}, {"high": 1000}, {"low": 10}, {"high": 100, "low": 99}])
-def test_flow_control(limits: dict[str, int]) -> None:
+def test_flow_control_pauses_and_resumes_the_protocol(limits: dict[str, int]) -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             transport.set_write_buffer_limits(**limits)
@@ -170,7 +172,7 @@ def test_flow_control(limits: dict[str, int]) -> None:
     assert same(scenario)[1:] == [["made", "pause"], ["made", "pause", "resume", ("lost", None)]]
 
 
-def test_drain() -> None:
+def test_drain_waits_for_room_and_raises_on_loss() -> None:
     """A StreamWriter's drain() waits for room, and raises when the connection is lost meanwhile."""
 
     async def scenario() -> list[Any]:
@@ -202,7 +204,7 @@ def test_drain() -> None:
 @pytest.mark.parametrize(
     "lines", [[], [b""], [b"1"], [b"1", bytearray(b"2"), memoryview(b"3")], [b"12", b"", b"3"]]
 )
-def test_writelines(lines: list[Any]) -> None:
+def test_writelines_sends_lines_in_order(lines: list[Any]) -> None:
     async def scenario() -> bytes:
         async with connection(Plain()) as (transport, peer):
             transport.writelines(iter(lines) if sys.version_info < (3, 12) else lines)
@@ -229,7 +231,7 @@ def test_writelines_that_are_too_much() -> None:
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["at once", "with data kept"])
-def test_write_eof(kept: bool) -> None:
+def test_write_eof_sends_pending_data_first(kept: bool) -> None:
     """What was written before arrives, then the end; reading goes on."""
 
     async def scenario() -> list[Any]:
@@ -398,7 +400,7 @@ def test_a_send_of_much_lets_other_threads_run() -> None:
     assert on("pyepoll", lambda: scenario(100_000))
 
 
-def test_repr() -> None:
+def test_repr_shows_state_and_buffer_size() -> None:
     async def scenario() -> list[str]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             said = [repr(transport)]

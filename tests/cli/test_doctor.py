@@ -78,7 +78,7 @@ runpy.run_module("pyepoll", run_name="__main__", alter_sys=True)
     )
 
 
-def test_all_is_told_and_nothing_is_left() -> None:
+def test_every_finding_is_reported_and_nothing_is_left_open() -> None:
     """In this order; the fixtures see to it that no fd is left open."""
     findings = doctor.examine()
     assert [finding.name for finding in findings] == NAMES
@@ -103,7 +103,7 @@ def test_what_is_so_whatever_the_machine() -> None:
         assert found(findings, "libc").text == os.confstr("CS_GNU_LIBC_VERSION")
 
 
-def test_the_command() -> None:
+def test_the_command_prints_every_finding() -> None:
     done = python("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -189,13 +189,13 @@ def test_looking_does_not_change_how_the_process_waits() -> None:
         (errno.EIO, "could not be found out: "),
     ],
 )
-def test_busy_polling(error: int, text: str) -> None:
+def test_a_refused_busy_poll_ioctl_is_a_note(error: int, text: str) -> None:
     finding = found(denied(doctor.examine, error, "ioctl"), "busy polling")
     assert finding.status == "note"
     assert text in finding.text
 
 
-def test_no_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_exclusive_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     ctl = raw.epoll_ctl
 
     def older(epfd: int, op: int, fd: int, events: int = 0, data: int = 0) -> None:
@@ -210,14 +210,14 @@ def test_no_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
-def test_no_kcmp(error: int) -> None:
+def test_a_refused_kcmp_is_a_note(error: int) -> None:
     finding = found(denied(doctor.examine, error, "kcmp"), "kcmp")
     assert finding.status == "note"
     assert f"refused ({errno.errorcode[error]})" in finding.text
 
 
 @pytest.mark.skipif(not GLIBC, reason="musl opens with another system call than the one denied")
-def test_no_proc() -> None:
+def test_missing_proc_advises_to_mount_it() -> None:
     doctor.examine()
     findings = denied(doctor.examine, errno.ENOENT, "openat")
     for name in "/proc", "max_user_watches", "RLIMIT_NOFILE":
@@ -228,7 +228,7 @@ def test_no_proc() -> None:
 # What is short.
 
 
-def test_wakeup() -> None:
+def test_wakeup_is_reported_as_the_kernel_keeps_it() -> None:
     """As the kernel has it: kept, or dropped with or without the capability."""
     with pyepoll.Epoll[Any]() as ep:
         fd = os.eventfd(0)
@@ -255,7 +255,7 @@ def test_wakeup_without_the_capability() -> None:
     assert "'CAP_BLOCK_SUSPEND': False" in printed
 
 
-def test_wakeup_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wakeup_kept_by_the_kernel_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that sleeps."""
     entry = _fdinfo.Watched(3, pyepoll.Event.IN | pyepoll.Event.WAKEUP, 7, 0, None, False)
     monkeypatch.setattr(_fdinfo, "entries", lambda pid, epfd: [entry])
@@ -291,7 +291,7 @@ def test_the_use_is_that_of_this_user() -> None:
 @pytest.mark.parametrize(
     ("soft", "status"), [(1024, "note"), (256, "note"), (1025, "ok")], ids=lambda value: str(value)
 )
-def test_few_fds(soft: int, status: str) -> None:
+def test_a_low_fd_limit_is_reported(soft: int, status: str) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
     try:
@@ -366,7 +366,7 @@ def test_no_fd_left() -> None:
         (1, True, "note", "on, in a free-threaded build"),
     ],
 )
-def test_the_gil(
+def test_the_state_of_the_gil_is_reported(
     free: int, enabled: bool | None, status: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": free}.get)
@@ -568,7 +568,7 @@ def test_what_the_extra_is() -> None:
         (("ps", str(2**70)), 2, "", "is not the number of a process"),
     ],
 )
-def test_arguments(
+def test_arguments_select_output_and_exit_status(
     arguments: tuple[str, ...], status: int, out: str, err: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:

@@ -96,7 +96,7 @@ def test_every_epoll_is_found() -> None:
 
 
 @needs_kcmp
-def test_a_duplicate_is_told(ep: Epoll, pipe: Pipe, fds: Callable[[int], int]) -> None:
+def test_a_duplicate_epoll_names_the_original(ep: Epoll, pipe: Pipe, fds: Callable[[int], int]) -> None:
     ep.register(pipe.read)
     copies = [fds(os.dup(instance_fd(ep))) for _ in range(2)]
     with Epoll() as alike:
@@ -107,7 +107,7 @@ def test_a_duplicate_is_told(ep: Epoll, pipe: Pipe, fds: Callable[[int], int]) -
     assert [found[copy] for copy in copies] == [instance_fd(ep)] * 2
 
 
-def test_a_spent_one_shot(ep: Epoll, eventfd: Callable[..., int]) -> None:
+def test_a_fired_one_shot_shows_no_events(ep: Epoll, eventfd: Callable[..., int]) -> None:
     spent, waiting, level, edge = (eventfd(count) for count in (1, 0, 1, 1))
     for fd, how in ((spent, Event.ONESHOT), (waiting, Event.ONESHOT), (level, 0), (edge, Event.ET)):
         ep.register(fd, Event.IN | how)
@@ -241,7 +241,7 @@ def address(name: tuple[Any, ...]) -> str:
 
 
 @pytest.mark.parametrize(("host", "protocol"), [("127.0.0.1", "tcp"), ("::1", "tcp6")])
-def test_tcp(host: str, protocol: str, fds: Callable[[int], int]) -> None:
+def test_tcp_sockets_show_both_addresses(host: str, protocol: str, fds: Callable[[int], int]) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.create_server((host, 0), family=family) as server,
@@ -262,7 +262,7 @@ def test_tcp(host: str, protocol: str, fds: Callable[[int], int]) -> None:
 
 
 @pytest.mark.parametrize(("host", "protocol"), [("127.0.0.1", "udp"), ("::1", "udp6")])
-def test_udp(host: str, protocol: str) -> None:
+def test_udp_sockets_show_both_addresses(host: str, protocol: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as a, socket.socket(family, socket.SOCK_DGRAM) as b:
         a.bind((host, 0))
@@ -273,7 +273,7 @@ def test_udp(host: str, protocol: str) -> None:
         assert files[b.fileno()].text.startswith(f"{protocol} {ends[0]} -> {ends[1]}")
 
 
-def test_unix(tmp_path: Path) -> None:
+def test_unix_sockets_show_their_path(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as a:
         server.bind(path)
@@ -409,7 +409,9 @@ def test_what_is_watched_is_held_by_itself(ep: Epoll, pipe: Pipe) -> None:
 @pytest.mark.usefixtures("held")
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("name", KINDS)
-def test_without_kcmp(name: str, error: int, ep: Epoll, fds: Callable[[int], int]) -> None:
+def test_stale_is_decided_by_inode_without_kcmp(
+    name: str, error: int, ep: Epoll, fds: Callable[[int], int]
+) -> None:
     """By the inode: what is closed is stale, and no live one is ever taken for it."""
     live = fds(KINDS[name][0]())
     ep.register(live, Event.IN)
@@ -447,7 +449,9 @@ def test_duplicates_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int
     assert {each.same_as for each in denied(lambda: procfs.epolls(ME), error, "kcmp")} == {None}
 
 
-def test_before_the_kernel_told_the_inode(monkeypatch: pytest.MonkeyPatch, fds: Callable[[int], int]) -> None:
+def test_stale_is_found_without_inodes_before_linux_4_13(
+    monkeypatch: pytest.MonkeyPatch, fds: Callable[[int], int]
+) -> None:
     """Linux before 4.13: no inode and no kcmp of what an epoll watches."""
     with Epoll() as ep:
         lines = _fdinfo.lines
@@ -749,7 +753,7 @@ def test_a_proc_that_hides_processes(tmp_path: Path) -> None:
     assert f"no process {2**22 + 1}" in printed
 
 
-def test_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unmounted_proc_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty directory in its place."""
     monkeypatch.setattr(os, "listdir", lambda path: [])
     for call in (procfs.processes, functools.partial(_fdinfo.usage, 0)):
@@ -762,7 +766,7 @@ def test_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_kcmp
 @as_root
-def test_usage() -> None:
+def test_usage_counts_a_shared_epoll_once() -> None:
     """Of a user whose processes are ours: an epoll that two share counts once, an equal one twice."""
     uid = 54321
     program = f"""
@@ -820,7 +824,7 @@ def test_it_costs_nothing_to_who_does_not_use_it() -> None:
     assert len(printed.split()) == 5
 
 
-def test_without_psutil() -> None:
+def test_import_without_psutil_says_what_is_missing() -> None:
     printed = run(
         """
         import sys, traceback

@@ -167,7 +167,7 @@ def terminal(*arguments: object, command: list[str] = COMMAND, **more: Any) -> I
 
 
 @needs_kcmp
-def test_one_process() -> None:
+def test_one_process_is_shown_with_its_registrations() -> None:
     with child(STALE) as process:
         done = pyepoll_ps(process.pid)
     assert (done.returncode, done.stderr) == (0, "")
@@ -183,7 +183,7 @@ def test_one_process() -> None:
     assert re.fullmatch(r" +\d+ +\d+  IN +0x[0-9a-f]+  eventfd, count 0", live)
 
 
-def test_all_processes() -> None:
+def test_all_processes_are_listed_with_their_counts() -> None:
     with child(STALE) as ghostly, child(MANY) as many:
         done = pyepoll_ps()
     assert (done.returncode, done.stderr) == (0, "")
@@ -201,7 +201,7 @@ def rows_of(ep: pyepoll.Epoll[Any]) -> list[tuple[str, ...]]:
     return [row for row in page.rows if row[0] == str(instance_fd(ep))]
 
 
-def test_each_cell(ep: pyepoll.Epoll[Any], eventfd: Callable[..., int]) -> None:
+def test_each_cell_shows_masks_files_and_data(ep: pyepoll.Epoll[Any], eventfd: Callable[..., int]) -> None:
     masks = {
         0: "ERR|HUP",
         Event.IN: "IN",
@@ -340,7 +340,7 @@ def test_no_such_process(options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("options", [("--json",), ("--watch",)], ids=" ".join)
-def test_no_epoll(options: tuple[str, ...]) -> None:
+def test_a_process_without_epoll_is_an_error(options: tuple[str, ...]) -> None:
     with child("import sys; print(flush=True); sys.stdin.read()") as process:
         assert re.search(
             rf"process {process.pid} \(python.*\) has no epoll open$",
@@ -363,7 +363,7 @@ def test_an_epoll_in_a_child() -> None:
 
 
 @as_root
-def test_not_permitted() -> None:
+def test_another_users_process_is_an_error() -> None:
     """The command's own code, by a user without privileges."""
     with child(STALE) as process:
         printed = run(
@@ -497,7 +497,7 @@ def test_names_cannot_harm_the_terminal(encoding: str, tmp_path: Any) -> None:
         assert "a\x1b[31m [bold]" in document["epolls"][0]["watched"][0]["file"]["text"]
 
 
-def test_colours() -> None:
+def test_colours_mark_stale_registrations_on_a_terminal() -> None:
     """Red for what is stale, on a terminal; none with NO_COLOR, none on a dumb one."""
     with child(STALE) as process:
         for name, value, red in (("A", "", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)):
@@ -510,7 +510,7 @@ def test_colours() -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 30, 60, 90])
-def test_narrow_terminals(columns: int) -> None:
+def test_narrow_terminals_lose_no_text(columns: int) -> None:
     """Long lines are folded, none is longer than the terminal, and nothing of the last column is lost."""
     with child(STALE) as process, terminal("ps", process.pid, columns=columns) as shown:
         assert shown.end() == 0
@@ -531,7 +531,7 @@ def test_a_report_on_a_terminal() -> None:
 # Watching.
 
 
-def test_rates() -> None:
+def test_rates_are_changes_per_second() -> None:
     """What was done between two looks, for each second."""
     with child(CHANGING) as process:
         assert process.stdin
@@ -695,7 +695,7 @@ def test_an_error_leaves_the_terminal_as_it_was() -> None:
         assert shown.restored()
 
 
-def test_keys_scroll() -> None:
+def test_keys_scroll_through_long_lists() -> None:
     with child(MANY) as process, watch(process, lines=20) as shown:
         shown.until("1 to 16 of 100")
         shown.until("1 to 14 of 100")  # There are two lines with rates now.
@@ -775,7 +775,7 @@ def drained(fd: int) -> bool:
     return not select.select([fd], [], [], 0)[0] or not os.read(fd, 65536)
 
 
-def test_without_keys() -> None:
+def test_watch_without_a_terminal_on_stdin_ends_by_signal() -> None:
     """stdin is no terminal: a signal ends it."""
     with child(STALE) as process:
         master, slave = os.openpty()

@@ -126,7 +126,7 @@ def cls(request: pytest.FixtureRequest) -> Any:
         lambda cls: cls(0, 1),
     ],
 )
-def test_constructor(make: Callable[[Any], Any]) -> None:
+def test_constructor_accepts_and_refuses_what_stock_does(make: Callable[[Any], Any]) -> None:
     def step(cls: Any) -> object:
         with make(cls) as ep:
             return type(ep) is cls, os.get_inheritable(ep.fileno()), ep.closed, fdinfo(ep)
@@ -289,7 +289,7 @@ def shared(ep: Any, pipe: Pipe) -> object:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_step(closed_fd: int, step: str) -> None:
+def test_each_step_has_stocks_outcome(closed_fd: int, step: str) -> None:
     outcomes = []
     both: tuple[Any, Any] = (select.epoll, pyepoll.Epoll)
     for cls in both:
@@ -310,7 +310,7 @@ def test_with_lets_an_error_through(cls: Any) -> None:
     assert ep.closed
 
 
-def test_collection_closes(cls: Any) -> None:
+def test_garbage_collection_closes_the_epoll(cls: Any) -> None:
     ep = cls()
     fd = ep.fileno()
     del ep

@@ -204,7 +204,7 @@ def test_a_closed_file_object_is_found(make: Any) -> None:
 
 
 @like_stock
-def test_no_events(make: Any, pipe: Pipe) -> None:
+def test_modify_accepts_an_empty_mask(make: Any, pipe: Pipe) -> None:
     """modify takes it, and leaves what cannot be left out."""
     with make() as sel:
         sel.register(pipe.read, EVENT_READ)
@@ -255,7 +255,7 @@ def syscall(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("syscall")
 @pytest.mark.parametrize("timeout", [1e-9, 0.0002, 0.0105, 5e-324, fractions.Fraction(1, 300)])
-def test_never_early(sel: EpollSelector, timeout: float) -> None:
+def test_select_never_returns_early(sel: EpollSelector, timeout: float) -> None:
     before = core_of(sel).stats()["waits"]
     start = time.monotonic()
     assert sel.select(timeout) == []
@@ -264,7 +264,7 @@ def test_never_early(sel: EpollSelector, timeout: float) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -0.0, -1, -1.0, -0.5, -7, -math.inf, False, -(10**30)])
-def test_what_polls(sel: EpollSelector, eventfd: Eventfd, timeout: float) -> None:
+def test_zero_and_negative_timeouts_do_not_wait(sel: EpollSelector, eventfd: Eventfd, timeout: float) -> None:
     key = sel.register(eventfd(1), EVENT_READ)
     sel.register(eventfd(0), EVENT_READ)
     assert sel.select(timeout) == [(key, EVENT_READ)]
@@ -273,7 +273,7 @@ def test_what_polls(sel: EpollSelector, eventfd: Eventfd, timeout: float) -> Non
 
 
 @pytest.mark.parametrize("arguments", [(), (None,), (math.inf,), (10**30,), (1e300,)])
-def test_for_ever(
+def test_no_timeout_waits_until_an_event(
     sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor, arguments: tuple[Any, ...]
 ) -> None:
     key = sel.register(eventfd(0), EVENT_READ)
@@ -283,7 +283,7 @@ def test_for_ever(
     assert wait.result(10) == [(key, EVENT_READ)]
 
 
-def test_no_time(sel: EpollSelector) -> None:
+def test_an_invalid_timeout_is_refused(sel: EpollSelector) -> None:
     with pytest.raises(ValueError, match="nan"):
         sel.select(math.nan)
     wrong: Any
@@ -326,7 +326,7 @@ def test_flags_that_are_none(sel: EpollSelector, eventfd: Eventfd, flags: int) -
     assert is_whole(sel)
 
 
-def test_an_edge(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_edge_triggered_reports_once_per_change(sel: EpollSelector, eventfd: Eventfd) -> None:
     """Once for each change, and for each modify."""
     fd = eventfd(1)
     key = sel.register(fd, EVENT_READ, "data", Event.ET)
@@ -339,7 +339,7 @@ def test_an_edge(sel: EpollSelector, eventfd: Eventfd) -> None:
     assert sel.select(0) == []
 
 
-def test_one_shot(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_one_shot_reports_once_until_modified(sel: EpollSelector, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     key = sel.register(fd, EVENT_READ, "data", Event.ONESHOT)
     for _ in range(3):
@@ -349,7 +349,7 @@ def test_one_shot(sel: EpollSelector, eventfd: Eventfd) -> None:
         key = sel.modify(fd, EVENT_READ, "data")
 
 
-def test_exclusive(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_exclusive_wakes_few_waiters(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
     """One event, and not all who wait for it wake: on Linux it is one."""
     fd = eventfd(0)
     selectors = [EpollSelector() for _ in range(8)]
@@ -437,7 +437,7 @@ def test_the_data_are_the_ones_given(make: Any, eventfd: Eventfd) -> None:
         assert type(sel.select(0)[0][0].data) is float
 
 
-def test_nothing_changed(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_modify_without_change_keeps_the_key(sel: EpollSelector, eventfd: Eventfd) -> None:
     fd, data = eventfd(0), object()
     key = sel.register(fd, EVENT_READ, data)
     assert sel.modify(fd, EVENT_READ, data) is key
@@ -497,7 +497,7 @@ def test_a_closed_file_object_does_not_pass_for_its_number(sel: EpollSelector, e
     b.close()
 
 
-def test_a_dropped_file_keeps_its_key(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_lost_registration_keeps_its_key(sel: EpollSelector, eventfd: Eventfd) -> None:
     """The core notices after some events that the number is closed; the key goes with unregister."""
     keep = eventfd(1)
     number = os.dup(keep)
@@ -740,7 +740,7 @@ def test_a_core_is_replaced(sel: EpollSelector, eventfd: Eventfd, pool: ThreadPo
     sel._selector = pyepoll.Epoll()
 
 
-def test_not_initialised() -> None:
+def test_missing_super_init_is_an_error() -> None:
     class Mine(EpollSelector):
         def __init__(self, argument: str) -> None:
             pass
@@ -820,7 +820,7 @@ def test_the_end_of_data_uses_the_selector(sel: EpollSelector, eventfd: Eventfd)
     assert is_whole(sel)
 
 
-def test_no_copies(sel: EpollSelector) -> None:
+def test_selectors_cannot_be_copied_or_pickled(sel: EpollSelector) -> None:
     for call in copy.copy, copy.deepcopy, pickle.dumps:
         with pytest.raises(TypeError, match="pickle"):
             call(sel)
@@ -862,7 +862,9 @@ def test_close_ends_a_wait(make: Any, eventfd: Eventfd, pool: ThreadPoolExecutor
         wait.result(10)
 
 
-def test_a_storm(sel: EpollSelector, eventfd: Eventfd, effort: Effort) -> None:
+def test_concurrent_changes_keep_keys_and_registrations_equal(
+    sel: EpollSelector, eventfd: Eventfd, effort: Effort
+) -> None:
     """Threads register, modify and unregister the same few files: the keys are what is registered."""
     fds = [eventfd(1) for _ in range(3)]
     allowed = (KeyError, FileNotFoundError)

@@ -78,7 +78,9 @@ def test_from_another_thread(
 @pytest.mark.lasts(60)
 @pytest.mark.parametrize("name", ["poll", "wait", "iteration"])
 @pytest.mark.parametrize("count", [1, 8])
-def test_soon(pool: ThreadPoolExecutor, effort: Effort, show: Show, name: str, count: int) -> None:
+def test_close_wakes_waiters(
+    pool: ThreadPoolExecutor, effort: Effort, show: Show, name: str, count: int
+) -> None:
     """A busy machine may be late; that it can be in time is asked for."""
 
     def out(ep: Epoll) -> float:
@@ -124,7 +126,7 @@ def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> No
     assert {name: wait.result(10) for name, wait in waits.items()} == ENDS
 
 
-def test_without_pwait2(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_close_wakes_every_kind_of_waiter_without_pwait2(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     before = pyepoll._epoll.use_pwait2(False)
     try:
         test_every_kind_of_waiter_at_once(ep, pool)
@@ -376,7 +378,7 @@ def test_by_eight_threads_while_eight_wait(pool: ThreadPoolExecutor, effort: Eff
             os.fstat(number)
 
 
-def test_twice(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_closing_twice_is_harmless(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     for _ in range(3):
         ep.close()
         assert ep.closed
@@ -385,7 +387,7 @@ def test_twice(ep: Epoll, pool: ThreadPoolExecutor) -> None:
         assert other.closed
 
 
-def test_twice_closes_no_stranger(ep: Epoll) -> None:
+def test_closing_twice_closes_no_unrelated_fd(ep: Epoll) -> None:
     number = ep.fileno()
     ep.close()
     stranger = os.open(os.devnull, os.O_RDONLY)
@@ -499,7 +501,7 @@ STOCK = (
 @pytest.mark.parametrize(
     ("make", "how"), [(pyepoll.Epoll, "ctl"), (pyepoll.Epoll, "poll"), (pyepoll.Epoll, "wait"), *STOCK]
 )
-def test_no_call_acts_on_a_stranger(
+def test_no_call_acts_on_an_unrelated_fd(
     pool: ThreadPoolExecutor, eventfd: Eventfd, effort: Effort, show: Show, make: Any, how: str
 ) -> None:
     bait, fds, rounds = eventfd(1), [eventfd(1), eventfd(1)], effort(170, 6700)
@@ -755,7 +757,7 @@ def can_trace() -> bool:
     return subprocess.run([*inject, "true"], capture_output=True).returncode == 0
 
 
-def test_late_calls(pool: ThreadPoolExecutor) -> None:
+def test_late_calls_touch_no_unrelated_fd(pool: ThreadPoolExecutor) -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
     results = pool.map(lambda late: run_late("pyepoll.Epoll", late), LATE)

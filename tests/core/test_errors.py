@@ -66,7 +66,7 @@ def fails(step: Callable[[], object], error: int, *words: str) -> None:
 # What epoll_ctl refuses.
 
 
-def test_eexist(busy: Epoll, pipe: Pipe) -> None:
+def test_registering_twice_raises_eexist(busy: Epoll, pipe: Pipe) -> None:
     busy.register(pipe.write, Event.OUT, data="first")
     fails(
         lambda: busy.register(pipe.write, Event.IN | Event.ET, data="second"),
@@ -86,7 +86,7 @@ def test_eexist(busy: Epoll, pipe: Pipe) -> None:
         ("rearm", lambda ep, fd: ep.rearm(fd)),
     ],
 )
-def test_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
+def test_an_unregistered_fd_raises_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
     fails(lambda: step(busy, pipe.write), errno.ENOENT, name, f"fd {pipe.write}", "not registered")
 
 
@@ -100,7 +100,9 @@ def test_enoent(busy: Epoll, pipe: Pipe, name: str, step: Step) -> None:
     ],
 )
 @pytest.mark.parametrize("number", [None, 2**31 - 1])
-def test_ebadf(busy: Epoll, closed_fd: int, name: str, step: Step, number: int | None) -> None:
+def test_a_closed_fd_raises_ebadf(
+    busy: Epoll, closed_fd: int, name: str, step: Step, number: int | None
+) -> None:
     fd = closed_fd if number is None else number
     fails(lambda: step(busy, fd), errno.EBADF, name, f"fd {fd}", "not open")
 
@@ -108,7 +110,7 @@ def test_ebadf(busy: Epoll, closed_fd: int, name: str, step: Step, number: int |
 @pytest.mark.parametrize(
     ("path", "kind"), [(__file__, "regular file"), ("/", "directory"), (os.devnull, "/dev/null")]
 )
-def test_eperm(busy: Epoll, path: str, kind: str) -> None:
+def test_a_file_that_cannot_be_polled_raises_eperm(busy: Epoll, path: str, kind: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     fails(
         lambda: busy.register(fd, Event.IN | Event.OUT),
@@ -319,7 +321,7 @@ def test_a_closed_fd_is_forgotten_when_it_is_touched(
             os.close(fd)
 
 
-def test_a_reused_number_is_registered_anew(ep: Epoll) -> None:
+def test_a_reused_fd_can_be_registered_again(ep: Epoll) -> None:
     pipe, other = Pipe(), Pipe()
     fd = pipe.read
     ep.register(fd, Event.IN, data="old")
@@ -418,7 +420,7 @@ def test_a_refused_fromfd_leaves_the_number_alone() -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="stock takes any number, and closes it")
-def test_stocks_fromfd() -> None:
+def test_stock_fromfd_raises_the_same() -> None:
     check_fromfd(select.epoll)
 
 

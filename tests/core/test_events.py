@@ -100,7 +100,7 @@ def test_pickle_and_copy_give_the_member(protocol: int) -> None:
         assert copy.deepcopy(event) is event
 
 
-def test_text() -> None:
+def test_text_names_each_flag() -> None:
     for name in NAMES:
         assert str(Event[name]) == f"{Event[name]}" == name
         assert name in repr(Event[name])
@@ -145,7 +145,7 @@ def test_a_wait_yields_the_member(ep: pyepoll.Epoll[int], eventfd: Callable[...,
         ("error", "ERR"),
     ],
 )
-def test_predicates(predicate: str, bits: str) -> None:
+def test_predicates_match_the_bits(predicate: str, bits: str) -> None:
     for name in NAMES:
         assert getattr(Event[name], predicate) is (name in bits.split())
     assert getattr(Event(0), predicate) is False

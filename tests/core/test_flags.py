@@ -211,7 +211,7 @@ def test_modify_turns_a_oneshot_into_level(ep: pyepoll.Epoll[int], pipe: Pipe, r
         assert ready(ep) == {pipe.read: Event.IN}
 
 
-def test_oneshot_of_several_events_is_spent_by_the_first(
+def test_oneshot_of_several_events_is_disarmed_by_the_first(
     ep: pyepoll.Epoll[int], socketpair: Sockets, ready: Ready
 ) -> None:
     a, b = socketpair
@@ -303,7 +303,7 @@ def test_wakeup_watches_as_without(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Re
     assert ready(ep) == {pipe.read: Event.IN}
 
 
-def test_a_wakeup_that_the_kernel_dropped_can_be_seen(ep: pyepoll.Epoll[int], pipe: Pipe) -> None:
+def test_a_wakeup_flag_removed_by_the_kernel_is_visible(ep: pyepoll.Epoll[int], pipe: Pipe) -> None:
     """The kernel drops it in silence without CAP_BLOCK_SUSPEND, or where it is built without suspend."""
     ep.register(pipe.read, Event.IN | Event.WAKEUP)
     assert agree(ep)

@@ -120,7 +120,7 @@ def test_the_childs_copy_works(
     assert sorted(str(data) for data, _ in ep.poll(0)) == ["['b']", "a"]
 
 
-def test_a_spent_one_shot_is_spent_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_fired_one_shot_is_disarmed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     spent, armed = eventfd(1), eventfd()
     ep.register(spent, Event.IN | Event.ONESHOT)
     ep.register(armed, Event.IN | Event.ONESHOT)
@@ -137,7 +137,7 @@ def test_a_spent_one_shot_is_spent_in_the_child(ep: Epoll, eventfd: Eventfd) -> 
     assert ep.poll(0) == [(armed, Event.IN)]
 
 
-def test_a_grandchild(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+def test_a_grandchilds_copy_is_its_own(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
     pipe, other = make_pipe(), make_pipe()
     ep.register(pipe.read, Event.IN)
     ep.register(other.read, Event.IN)
@@ -644,7 +644,7 @@ def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Eff
 
 
 @pytest.mark.parametrize("mask", [Event.IN | Event.ONESHOT, Event.IN | Event.ET])
-def test_an_iterator_dropped_in_the_child_gives_back_what_it_fetched(
+def test_a_released_iterator_in_the_child_returns_its_events(
     ep: Epoll, eventfd: Eventfd, mask: Event
 ) -> None:
     """As in the parent: what was handed out is spent, what was not comes again."""
@@ -684,7 +684,7 @@ def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, event
     assert ep.poll(0) == []
 
 
-def test_a_cure_and_a_fork_while_a_batch_is_in_hand(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, eventfd: Eventfd) -> None:
     """What the cure took for spent was fetched before, and comes again when it is not handed out."""
     fd, ghost = eventfd(1), os.eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
@@ -921,7 +921,9 @@ def test_forks_under_traffic(
 # How programs fork.
 
 
-def test_multiprocessing(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+def test_multiprocessing_children_leave_the_parent_unchanged(
+    ep: Epoll, make_pipe: Callable[[], Pipe]
+) -> None:
     pipe = make_pipe()
     ep.register(pipe.read, Event.IN, "data")
 
@@ -1003,7 +1005,7 @@ def test_subprocess_costs_nothing() -> None:
     assert out == "fine\n"
 
 
-def test_subprocess(ep: Epoll, eventfd: Eventfd) -> None:
+def test_subprocesses_inherit_no_epoll(ep: Epoll, eventfd: Eventfd) -> None:
     """It gets no copy, and leaves none behind."""
     fd = eventfd(1)
     ep.register(fd, Event.IN)
@@ -1020,7 +1022,9 @@ def test_subprocess(ep: Epoll, eventfd: Eventfd) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["keeping the fds", "closing all fds"])
-def test_a_daemon(ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], keep: bool) -> None:
+def test_a_daemon_can_use_its_copy(
+    ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], keep: bool
+) -> None:
     """Fork, setsid, fork; and as daemons do, close everything that was inherited."""
     fd, report = eventfd(1), make_pipe()
     ep.register(fd, Event.IN)

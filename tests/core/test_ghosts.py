@@ -140,7 +140,7 @@ def as_many_wait(waits: list[Any], count: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("reused", [False, True], ids=["number idle", "number reused"])
 @pytest.mark.parametrize("unregister", [True, False], ids=["unregistered", "closed only"])
 @every_hold
-def test_a_ghost_wakes_few_waits(
+def test_a_stale_registration_wakes_few_waits(
     make: Any,
     unregister: bool,
     hold: str,
@@ -184,14 +184,16 @@ def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
 
 
 @pytest.mark.parametrize("waits", [lambda ep: ep.poll(0), lambda ep: list(ep.wait(0))], ids=["poll", "wait"])
-def test_waits_of_no_time_cure_too(ep: Epoll, make_ghost: Any, waits: Callable[[Epoll], Any]) -> None:
+def test_waits_with_timeout_zero_rebuild_too(
+    ep: Epoll, make_ghost: Any, waits: Callable[[Epoll], Any]
+) -> None:
     make_ghost(ep)
     for _ in range(MOST_WAITS):
         assert waits(ep) == []
     assert cured(ep)
 
 
-def test_endless_iteration_cures(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+def test_endless_iteration_rebuilds(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
     make_ghost(ep)
     live = eventfd(1)
     ep.register(live, Event.IN)
@@ -229,7 +231,9 @@ def of_an_older_ghost(ep: Epoll, first: int, mask: Event, second: int) -> int:
     return number
 
 
-def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: Callable[..., int]) -> None:
+def test_registrations_of_an_fd_reused_for_an_older_stale_file_are_removed(
+    ep: Epoll, eventfd: Callable[..., int]
+) -> None:
     """The kernel has two entries of one number, and knows the file that is there now by the older one."""
     first, second = eventfd(), eventfd()
     try:
@@ -246,7 +250,9 @@ def test_a_number_that_is_again_the_file_of_an_older_ghost(ep: Epoll, eventfd: C
 
 
 @pytest.mark.parametrize("how", ["modify", "rearm"])
-def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
+def test_changing_an_older_stale_registration_keeps_the_fd_watched(
+    ep: Epoll, eventfd: Callable[..., int], how: str
+) -> None:
     """The kernel changes the older entry, of the file that has the number now: the other is a ghost."""
     first, second = eventfd(), eventfd()
     number = of_an_older_ghost(ep, first, Event.IN, second)
@@ -264,7 +270,9 @@ def test_an_older_ghost_that_is_changed(ep: Epoll, eventfd: Callable[..., int], 
 
 
 @pytest.mark.parametrize("how", ["modify", "rearm"])
-def test_an_older_ghost_that_cannot_be_changed(ep: Epoll, eventfd: Callable[..., int], how: str) -> None:
+def test_a_refused_change_of_an_older_stale_registration_changes_nothing(
+    ep: Epoll, eventfd: Callable[..., int], how: str
+) -> None:
     """The kernel refuses for the sake of the older entry, which has EXCLUSIVE: all stays as it was."""
     first, second = eventfd(), eventfd()
     number = of_an_older_ghost(ep, first, Event.IN | Event.EXCLUSIVE, second)
@@ -279,7 +287,9 @@ def test_an_older_ghost_that_cannot_be_changed(ep: Epoll, eventfd: Callable[...,
 
 
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT])
-def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int], mask: Event) -> None:
+def test_changes_beside_stale_registrations_lose_no_event(
+    ep: Epoll, eventfd: Callable[..., int], mask: Event
+) -> None:
     """What was fetched before the change comes again: nothing is lost, nor taken for a ghost's."""
     silent = eventfd()
     ghost = os.dup(silent)
@@ -315,7 +325,9 @@ def test_changed_while_there_may_be_ghosts(ep: Epoll, eventfd: Callable[..., int
     assert sorted(ep.registrations) == sorted(fds)
 
 
-def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+def test_a_reused_fd_is_kept_apart_from_its_stale_registration(
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+) -> None:
     """Two entries in the kernel's list with one number."""
     pipe = make_pipe()
     number = make_ghost(ep)
@@ -329,7 +341,7 @@ def test_a_ghost_and_its_number_reused(ep: Epoll, make_pipe: Callable[[], Pipe],
     os.close(number)
 
 
-def test_the_number_is_registered_anew_without_unregister(
+def test_the_fd_is_registered_again_without_unregister(
     ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
 ) -> None:
     pipe = make_pipe()
@@ -343,7 +355,9 @@ def test_the_number_is_registered_anew_without_unregister(
     os.close(number)
 
 
-def test_the_number_is_a_strangers(ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any) -> None:
+def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+) -> None:
     """It is open again, and not registered: the cure must not begin to watch it."""
     pipe = make_pipe()
     number = make_ghost(ep)
@@ -446,7 +460,7 @@ def test_live_registrations_are_untouched(
     assert ("spent", Event.OUT) in ep.poll(0)
 
 
-def test_a_spent_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_ghost: Any) -> None:
+def test_a_fired_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_ghost: Any) -> None:
     """The kernel adds ERR and HUP to what a new instance is told of it."""
     pipe = Pipe()
     os.write(pipe.write, b"x")
@@ -462,7 +476,7 @@ def test_a_spent_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_gh
     pipe.close()
 
 
-def test_a_spent_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> None:
+def test_a_fired_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> None:
     pipe = Pipe()
     os.write(pipe.write, b"x")
     ep.register(pipe.read, Event.IN | Event.ONESHOT)
@@ -475,7 +489,7 @@ def test_a_spent_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> Non
     pipe.close()
 
 
-def test_a_spent_one_shot_stays_spent_through_several_cures(
+def test_a_fired_one_shot_stays_disarmed_through_rebuilds(
     ep: Epoll, eventfd: Eventfd, make_ghost: Any
 ) -> None:
     fd = eventfd(1)
@@ -491,7 +505,7 @@ def test_a_spent_one_shot_stays_spent_through_several_cures(
 
 @pytest.mark.parametrize("mask", [Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=str)
 @pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "handed out"])
-def test_a_batch_in_hand_outlives_a_cure(
+def test_a_batch_in_use_survives_a_rebuild(
     ep: Epoll, eventfd: Eventfd, make_ghost: Any, mask: Event, dropped: bool
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
@@ -545,7 +559,7 @@ def test_other_waiters_are_moved_over(
     assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 6
 
 
-def test_several_ghosts_are_one_cure(ep: Epoll, make_ghost: Any) -> None:
+def test_several_stale_registrations_are_one_rebuild(ep: Epoll, make_ghost: Any) -> None:
     for _ in range(50):
         make_ghost(ep)
     assert wake_ups(ep) <= MOST_WAITS
@@ -655,7 +669,7 @@ def keep_forking(done: threading.Event) -> None:
 @pytest.mark.lasts(300)
 @pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=["wait", "endless"])
 @pytest.mark.parametrize("attack", [False, True], ids=["in peace", "under attack"])
-def test_no_message_is_lost_by_cures(
+def test_rebuilds_lose_no_message(
     ep: Epoll,
     iterate: Any,
     attack: bool,
@@ -695,7 +709,7 @@ def test_no_message_is_lost_by_cures(
 
 
 @pytest.mark.parametrize("waiting", [1, 4])
-def test_the_cure_of_a_long_list(
+def test_a_long_interest_list_is_rebuilt(
     room: int,
     waiting: int,
     eventfd: Eventfd,
@@ -729,7 +743,9 @@ def test_the_cure_of_a_long_list(
 
 @pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
-def test_nested(ep: Epoll, eventfd: Eventfd, make_ghost: Any, outer_type: Any, mask: int) -> None:
+def test_an_outer_epoll_keeps_its_registration_through_a_rebuild(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any, outer_type: Any, mask: int
+) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     with outer_type() as outer:
@@ -745,7 +761,7 @@ def test_nested(ep: Epoll, eventfd: Eventfd, make_ghost: Any, outer_type: Any, m
         assert ep.poll(0) == [(live, Event.IN)]
 
 
-def test_nested_and_spent(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_fired_nested_one_shot_stays_disarmed(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     live = eventfd(1)
     ep.register(live, Event.IN)
     with pyepoll.Epoll[Any]() as outer:
@@ -835,7 +851,7 @@ def test_nested_in_one_that_threads_wait_on(
             each.result()
 
 
-def test_an_outer_that_is_cured_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_rebuilt_outer_epoll_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     live = eventfd()
     with pyepoll.Epoll[Any]() as inner:
         inner.register(live, Event.IN)
@@ -847,7 +863,7 @@ def test_an_outer_that_is_cured_keeps_the_inner(ep: Epoll, eventfd: Eventfd, mak
         assert ep.poll(1) == [("inner", Event.IN)]
 
 
-def test_fromfd_shares_the_cure(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_fromfd_shares_the_rebuild(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
     live = eventfd()
     other = pyepoll.Epoll[Any].fromfd(ep.fileno())
     other.register(live, Event.IN, "live")
@@ -880,7 +896,7 @@ def epolls() -> list[int]:
 
 
 @pytest.mark.lasts(60)
-def test_a_fork_during_the_cure(
+def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
     room: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
 ) -> None:
     """The child has the one instance, and what is spent is spent there."""
@@ -926,7 +942,9 @@ def test_a_fork_during_the_cure(
     assert set(verdicts) == {"well"}
 
 
-def test_a_childs_first_use_after_the_cure(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_childs_first_use_after_a_rebuild_keeps_one_shots_disarmed(
+    ep: Epoll, eventfd: Eventfd, make_ghost: Any
+) -> None:
     """What was spent when the process was forked is spent in the child, cured or not meanwhile."""
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
@@ -954,7 +972,9 @@ def test_a_childs_first_use_after_the_cure(ep: Epoll, eventfd: Eventfd, make_gho
 # No fd left.
 
 
-def test_no_fd_for_a_cure(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+def test_a_rebuild_without_free_fds_neither_spins_nor_loses_events(
+    ep: Epoll, make_ghost: Any, eventfd: Eventfd
+) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     make_ghost(ep)
@@ -972,7 +992,7 @@ def test_no_fd_for_a_cure(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
     assert ep.poll(5) == [(live, Event.IN)]
 
 
-def test_a_cure_with_one_fd_left_keeps_the_outer(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+def test_a_rebuild_with_one_fd_left_keeps_the_outer(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
     ep.register(eventfd(), Event.IN)
     with select.epoll() as outer:
         outer.register(ep.fileno(), select.EPOLLIN)

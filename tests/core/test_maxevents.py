@@ -91,7 +91,7 @@ def test_a_huge_limit_is_none(ep: pyepoll.Epoll[int], five: set[int], wait: Wait
     ],
     ids=repr,
 )
-def test_refused(
+def test_an_invalid_maxevents_is_refused(
     ep: pyepoll.Epoll[int], five: set[int], wait: Wait, maxevents: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -99,7 +99,7 @@ def test_refused(
     assert len(wait(ep)) == 5
 
 
-def test_by_name(ep: pyepoll.Epoll[int], five: set[int]) -> None:
+def test_maxevents_is_accepted_by_name(ep: pyepoll.Epoll[int], five: set[int]) -> None:
     assert len(ep.poll(maxevents=2, timeout=0)) == 2
     assert len(list(ep.wait(maxevents=2, timeout=0))) == 2
 

@@ -465,7 +465,7 @@ def test_limit_of_wakeup_paths_loses_no_nested_registration(inner: Epoll, eventf
             each.close()
 
 
-def test_limit_of_wakeup_paths_is_told_to_a_forked_copy(inner: Epoll, eventfd: Eventfd) -> None:
+def test_a_forked_copy_reports_the_limit_of_wakeup_paths(inner: Epoll, eventfd: Eventfd) -> None:
     inner.register(eventfd(1), Event.IN)
     outers = outers_up_to_the_limit(inner)
 

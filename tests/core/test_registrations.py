@@ -256,7 +256,7 @@ def test_data_is_released(ep: Epoll, pipe: Pipe, leave: LeaveBy, reported: bool,
         assert gone() is None
 
 
-def test_data_is_released_when_the_number_is_registered_anew(ep: Epoll) -> None:
+def test_data_is_released_when_the_fd_is_registered_again(ep: Epoll) -> None:
     pipe, other, data = Pipe(), Pipe(), Data()
     gone = weakref.ref(data)
     ep.register(pipe.read, Event.IN, data)
@@ -390,7 +390,7 @@ def test_what_a_finalizer_does_finds_the_epoll_in_order(ep: Epoll, pipe: Pipe) -
 # The object.
 
 
-def test_weak_references(pipe: Pipe) -> None:
+def test_an_epoll_can_be_weakly_referenced(pipe: Pipe) -> None:
     ep: Epoll = pyepoll.Epoll()
     called: list[object] = []
     ref = weakref.ref(ep, called.append)
@@ -415,7 +415,7 @@ def test_no_copy_and_no_pickle(ep: Epoll, duplicate: Callable[[object], object])
         duplicate(ep)
 
 
-def test_repr(ep: Epoll, pipe: Pipe) -> None:
+def test_repr_shows_fd_and_count(ep: Epoll, pipe: Pipe) -> None:
     assert repr(ep) == f"<pyepoll.Epoll fd={ep.fileno()} registered=0>"
     ep.register(pipe.read)
     assert repr(ep) == f"<pyepoll.Epoll fd={ep.fileno()} registered=1>"
@@ -423,7 +423,7 @@ def test_repr(ep: Epoll, pipe: Pipe) -> None:
     assert repr(ep) == "<pyepoll.Epoll closed>"
 
 
-def test_generic() -> None:
+def test_epoll_is_generic() -> None:
     alias: Any = pyepoll.Epoll[Data]
     assert isinstance(alias, types.GenericAlias)
     assert alias.__origin__ is pyepoll.Epoll
@@ -452,7 +452,7 @@ def mine() -> Iterator[Any]:
         yield ep
 
 
-def test_subclass(mine: Any, eventfd: Eventfd) -> None:
+def test_a_subclass_keeps_its_methods_and_attributes(mine: Any, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     mine.register(fd, Event.IN, data="data")
     assert mine.poll(0, maxevents=1) == [("data", Event.IN)]

@@ -493,7 +493,7 @@ def test_sigmask_lets_through_what_was_blocked(ep: Epoll, eventfd: Eventfd, alar
     ],
     ids=repr,
 )
-def test_sigmask_refused(ep: Epoll, sigmask: Any, errors: tuple[type[Exception], ...]) -> None:
+def test_an_invalid_sigmask_is_refused(ep: Epoll, sigmask: Any, errors: tuple[type[Exception], ...]) -> None:
     with pytest.raises(errors):
         ep.wait(0, sigmask=sigmask)
     assert list(ep.wait(0, sigmask=None)) == []

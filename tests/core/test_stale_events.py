@@ -72,7 +72,7 @@ def test_unregistered_within_a_batch(make: Any, iterate: Iterate, eventfd: Event
 
 
 @no_stale_event
-def test_the_number_is_a_newcomers_within_a_batch(make: Any, iterate: Iterate, stop: int) -> None:
+def test_a_reused_fd_gets_no_event_of_the_old_file(make: Any, iterate: Iterate, stop: int) -> None:
     """The handler of A closes B, and a newcomer that is not ready gets B's number."""
     a, b = os.eventfd(1), os.eventfd(1)
     with make() as ep:
@@ -141,7 +141,7 @@ def test_an_accepted_connection_gets_the_number(
 
 
 @both
-def test_the_newcomers_data_never_comes_with_the_old_event(
+def test_new_data_never_comes_with_an_old_event(
     ep: Epoll, iterate: Iterate, eventfd: Eventfd, stop: int
 ) -> None:
     a, b = eventfd(1), eventfd(1)
@@ -223,7 +223,7 @@ loops = pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=
 @loops
 @pytest.mark.lasts(120)
 @pytest.mark.usefixtures("fast_switching")
-def test_two_threads_iterate_while_a_third_registers_anew(
+def test_two_threads_iterate_while_a_third_registers_again(
     ep: Epoll, iterate: Iterate, mask: Event, effort: Effort, pool: ThreadPoolExecutor
 ) -> None:
     """An event comes to a registration that stands and asked for it, and the last one's comes.
@@ -463,7 +463,9 @@ def test_threads_that_leave_early_lose_nothing(
 
 
 @edges
-def test_dropped_before_the_first_step(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
+def test_an_iterator_released_before_its_first_step_returns_its_events(
+    ep: Epoll, eventfd: Eventfd, mask: Event
+) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, mask)
@@ -667,7 +669,7 @@ def test_unregistered_or_replaced_meanwhile_is_not_armed(ep: Epoll, mask: Event,
     assert ep.poll(0) == [(pipes[2].read, Event.IN)]
 
 
-def test_dropped_after_close(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_iterator_may_be_released_after_close(ep: Epoll, eventfd: Eventfd) -> None:
     for _ in range(3):
         ep.register(eventfd(1), Event.IN | Event.ET)
     events, endless = ep.wait(0), iter(ep)
@@ -677,7 +679,7 @@ def test_dropped_after_close(ep: Epoll, eventfd: Eventfd) -> None:
     del events, endless
 
 
-def test_dropped_by_the_collector(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_iterator_freed_by_the_collector_returns_its_events(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)

@@ -72,7 +72,7 @@ def test_forced_fallback_says_what_it_replaced() -> None:
 
 
 @pytest.mark.parametrize("timeout", [1e-9, 0.0002, 0.01, 0.0105, 5e-324])
-def test_never_early(ep: pyepoll.Epoll[int], wait: Wait, timeout: float) -> None:
+def test_a_wait_never_ends_early(ep: pyepoll.Epoll[int], wait: Wait, timeout: float) -> None:
     for _ in range(3):
         before = ep.stats()["waits"]
         start = time.monotonic()
@@ -134,7 +134,7 @@ def test_what_is_long_waits_for_the_event(
     assert waiting.result(GENEROUS) == [(fd, Event.IN)]
 
 
-def test_no_argument_waits_for_ever(
+def test_no_argument_waits_indefinitely(
     pool: ThreadPoolExecutor, ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait
 ) -> None:
     fd = eventfd()
@@ -221,7 +221,7 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
     ],
     ids=repr,
 )
-def test_refused(
+def test_an_invalid_timeout_is_refused(
     ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any, error: type[Exception]
 ) -> None:
     # Something is ready, so that what should be refused cannot hang.
@@ -247,7 +247,7 @@ def test_what_index_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
         wait(ep, Odd())
 
 
-def test_float_subclass(ep: pyepoll.Epoll[int], wait: Wait) -> None:
+def test_a_float_subclass_is_a_timeout(ep: pyepoll.Epoll[int], wait: Wait) -> None:
     class Seconds(float):
         pass
 

@@ -322,7 +322,7 @@ def test_from_a_finalizer(ep: Epoll) -> None:
         assert ep.poll(0) == [("waker", Event.IN)]
 
 
-def test_closed_by_a_stranger() -> None:
+def test_a_waker_closed_by_others_is_an_error() -> None:
     """Not silence: somebody closed the number, and a wake would be lost."""
     waker = Waker()
     os.close(waker.fileno())

@@ -60,5 +60,5 @@ async def use_the_rest() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("main", [serve_and_talk, use_the_rest])
-def test_anyio(main: Any) -> None:
+def test_anyio_runs_on_our_loop(main: Any) -> None:
     assert anyio.run(main, backend_options=PYEPOLL) == ASYNCIO

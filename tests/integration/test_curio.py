@@ -56,7 +56,7 @@ class Counting(pyepoll.EpollSelector):
         return super().select(timeout)
 
 
-def test_curio() -> None:
+def test_curio_runs_on_our_selector() -> None:
     selector = Counting()
     curio.run(serve_and_talk, selector=selector)
     assert selector.selects > CONNECTIONS

@@ -181,7 +181,7 @@ def check(client: str, *parts: str) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("program", [BLOCKS, COOPERATES, SERVES], ids=["blocks", "cooperates", "serves"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_green_threads(client: str, program: str, order: str) -> None:
+def test_green_threads_run_pyepoll_in_either_import_order(client: str, program: str, order: str) -> None:
     check(client, ORDERS[order], TICKS, program)
 
 

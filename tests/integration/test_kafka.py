@@ -114,7 +114,7 @@ class Counting(pyepoll.EpollSelector):
         return super().select(timeout)
 
 
-def test_kafka_producer(broker: Broker) -> None:
+def test_a_kafka_producer_uses_our_selector(broker: Broker) -> None:
     producer = kafka.KafkaProducer(
         bootstrap_servers=f"127.0.0.1:{broker.port}",
         selector=Counting,
@@ -143,7 +143,7 @@ def test_kafka_admin_as_on_the_page(broker: Broker, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "topic\n"
 
 
-def test_kafka_admin(broker: Broker) -> None:
+def test_a_kafka_admin_client_uses_our_selector(broker: Broker) -> None:
     Counting.selects = 0
     admin = kafka.KafkaAdminClient(
         bootstrap_servers=f"127.0.0.1:{broker.port}", selector=Counting, bootstrap_timeout_ms=10_000

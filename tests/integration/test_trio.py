@@ -95,7 +95,7 @@ ANYIO = """
 
 
 @pytest.mark.parametrize("where", SWAP)
-def test_trio(where: str) -> None:
+def test_trio_runs_on_our_epoll(where: str) -> None:
     assert finish(f"{SWAP[where]}\n" + textwrap.dedent(PROGRAM)) == "done\n"
 
 

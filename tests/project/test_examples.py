@@ -380,7 +380,7 @@ def refuses(name: str, *args: str, message: bytes) -> None:
 
 @every_server
 @pytest.mark.parametrize("how", ["end of stdin", "SIGINT", "SIGTERM"])
-def test_stops_when_told_with_clients_connected(name: str, how: str) -> None:
+def test_stops_on_a_signal_with_clients_connected(name: str, how: str) -> None:
     with server(name) as child, clients(child, 3) as members:
         converse(name, child)
         if how == "end of stdin":
@@ -518,7 +518,7 @@ def test_sleeps_when_others_have_taken_all_descriptors(name: str) -> None:
 
 
 @every_server
-def test_survives_resets(name: str) -> None:
+def test_every_server_survives_resets(name: str) -> None:
     with server(name) as child:
         for size in (0, 1, 100, 65536) * 10:
             client = Client(child.port)

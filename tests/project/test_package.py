@@ -14,11 +14,11 @@ INSTALLED = Path(pyepoll.__file__).parent
 METADATA = importlib.metadata.metadata("pyepoll")
 
 
-def test_one_version() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     assert METADATA["Version"] == pyepoll.__version__
 
 
-def test_no_dependencies() -> None:
+def test_the_package_has_no_dependencies() -> None:
     """Whatever is asked for is an extra."""
     needs = [Requirement(text) for text in importlib.metadata.requires("pyepoll") or []]
     assert [str(need) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})] == []

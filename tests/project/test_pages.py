@@ -60,7 +60,7 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
 
 
 @by_name
-def test_session_goes_as_it_is_told(page: Path, tmp_path: Path) -> None:
+def test_each_session_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     blocks = blocks_of(page)
     session = [block for block in blocks if block.language == "console" and not block.excused]
     Session(blocks, tmp_path).run([block for block in session if not block.missing])
@@ -135,6 +135,6 @@ def test_docs_have_no_page_that_is_not_looked_at() -> None:
     assert not [path for path in strays if "_build" not in path.parts]
 
 
-def test_nothing_sends_the_reader_to_a_strangers_package() -> None:
+def test_no_page_installs_another_projects_package() -> None:
     for page in PAGES:
         assert not re.search(r"install\s+(-\S+\s+)*pyepoll\b", page.read_text()), page

@@ -52,7 +52,7 @@ def test_may_be_published_where_the_maintainers_say(index: str) -> None:
         "",
     ],
 )
-def test_may_not_be_published_to_a_strangers_project(index: str) -> None:
+def test_publishing_to_another_project_is_refused(index: str) -> None:
     """By nobody, not even by whoever sets the repository's variable."""
     assert may_publish(index).startswith("refused: ")
 

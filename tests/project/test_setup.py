@@ -99,7 +99,7 @@ def test_root_gets_the_missing_packages(machine: Machine) -> None:
     ]
 
 
-def test_user_is_told_the_command_for_root(machine: Machine) -> None:
+def test_the_user_sees_the_command_for_root(machine: Machine) -> None:
     command = f"apt-get update && apt-get install -y {PYTHON3}-venv {PYTHON3}-dev"
     assert refusal(machine.make_venv(1000)).endswith(f"as root, run: {command}")
     assert machine.called() == []

@@ -100,32 +100,32 @@ def test_constants_are_selects() -> None:
 
 
 @pytest.mark.parametrize(("flags", "inheritable"), [(raw.EPOLL_CLOEXEC, False), (0, True)])
-def test_create1(flags: int, inheritable: bool) -> None:
+def test_create1_is_inheritable_unless_cloexec(flags: int, inheritable: bool) -> None:
     fd = raw.epoll_create1(flags)
     assert fdinfo(fd) == {}
     assert os.get_inheritable(fd) is inheritable
     os.close(fd)
 
 
-def test_create() -> None:
+def test_create_makes_an_empty_epoll() -> None:
     fd = raw.epoll_create(1)
     assert fdinfo(fd) == {}
     os.close(fd)
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_create_einval(size: int) -> None:
+def test_create_refuses_sizes_below_one(size: int) -> None:
     with refused(errno.EINVAL):
         raw.epoll_create(size)
 
 
 @pytest.mark.parametrize("flags", [1, -1, ~raw.EPOLL_CLOEXEC])
-def test_create1_einval(flags: int) -> None:
+def test_create1_refuses_unknown_flags(flags: int) -> None:
     with refused(errno.EINVAL):
         raw.epoll_create1(flags)
 
 
-def test_create_emfile() -> None:
+def test_create_without_free_fds_raises_emfile() -> None:
     printed = run(
         """
         import os, resource
@@ -163,7 +163,7 @@ def test_create1_short_of_memory_or_files(error: str) -> None:
 # epoll_ctl.
 
 
-def test_ctl(epfd: int, eventfd: Eventfd) -> None:
+def test_ctl_adds_modifies_and_deletes(epfd: int, eventfd: Eventfd) -> None:
     fd = eventfd()
     raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN, 7)
     assert fdinfo(epfd) == {fd: (EPOLLIN | IMPLIED, 7)}
@@ -175,7 +175,7 @@ def test_ctl(epfd: int, eventfd: Eventfd) -> None:
     assert fdinfo(epfd) == {}
 
 
-def test_ctl_ebadf(epfd: int, eventfd: Eventfd, closed_fd: int) -> None:
+def test_ctl_of_a_closed_fd_raises_ebadf(epfd: int, eventfd: Eventfd, closed_fd: int) -> None:
     fd = eventfd()
     for op in (EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL):
         with refused(errno.EBADF):
@@ -196,7 +196,7 @@ def test_ctl_eexist_and_enoent(epfd: int, eventfd: Eventfd) -> None:
     assert fdinfo(epfd) == {fd: (EPOLLIN | IMPLIED, 1)}
 
 
-def test_ctl_einval(epfd: int, eventfd: Eventfd) -> None:
+def test_ctl_of_invalid_arguments_raises_einval(epfd: int, eventfd: Eventfd) -> None:
     fd = eventfd()
     exclusive = eventfd()
     inner = raw.epoll_create1(raw.EPOLL_CLOEXEC)
@@ -220,7 +220,7 @@ def test_ctl_einval(epfd: int, eventfd: Eventfd) -> None:
     os.close(inner)
 
 
-def test_ctl_eloop(epfd: int) -> None:
+def test_ctl_of_a_cycle_raises_eloop(epfd: int) -> None:
     # A circle of two, then one epoll inside another, deeper than five.
     chain = [epfd] + [raw.epoll_create1(raw.EPOLL_CLOEXEC) for _ in range(6)]
     raw.epoll_ctl(chain[0], EPOLL_CTL_ADD, chain[1], EPOLLIN)
@@ -234,7 +234,7 @@ def test_ctl_eloop(epfd: int) -> None:
 
 
 @pytest.mark.parametrize("path", [__file__, "/", os.devnull])
-def test_ctl_eperm(epfd: int, path: str) -> None:
+def test_ctl_of_a_file_that_cannot_be_polled_raises_eperm(epfd: int, path: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     with refused(errno.EPERM):
         raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN)
@@ -260,7 +260,7 @@ def test_ctl_short_of_watches_or_memory(error: str) -> None:
 
 
 @pytest.mark.parametrize("data", [0, 1, 2**31, 2**32, 2**63 - 1, 2**63, U64 - 1, U64])
-def test_the_data_word_comes_back_whole(epfd: int, eventfd: Eventfd, data: int) -> None:
+def test_the_epoll_data_is_returned_unchanged(epfd: int, eventfd: Eventfd, data: int) -> None:
     fd = eventfd(1)
     buffer = raw.EventBuffer(1)
     raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN, data)
@@ -356,7 +356,9 @@ def test_capacity_is_the_waits_maxevents(epfd: int, eventfd: Eventfd, wait: Wait
 
 
 @each_wait
-def test_busy_buffer(pool: ThreadPoolExecutor, epfd: int, eventfd: Eventfd, wait: Wait) -> None:
+def test_a_buffer_in_use_is_refused(
+    pool: ThreadPoolExecutor, epfd: int, eventfd: Eventfd, wait: Wait
+) -> None:
     fd = eventfd()
     raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN, 3)
     buffer = raw.EventBuffer(2)
@@ -390,7 +392,7 @@ def test_wait_ebadf_and_einval(epfd: int, eventfd: Eventfd, closed_fd: int, wait
     assert wait(epfd, buffer, 0) == 0
 
 
-def test_pwait2_einval(epfd: int) -> None:
+def test_pwait2_refuses_negative_timeouts(epfd: int) -> None:
     for timeout in (-2, -(10**9), -(2**62)):
         with refused(errno.EINVAL):
             raw.epoll_pwait2(epfd, raw.EventBuffer(1), timeout)
@@ -422,7 +424,7 @@ def test_timeout_is_never_early(epfd: int, wait: Wait, seconds: float) -> None:
     assert time.monotonic() - start >= seconds
 
 
-def test_nanoseconds(epfd: int) -> None:
+def test_pwait2_waits_for_nanoseconds(epfd: int) -> None:
     for nanoseconds in (1, 200_000, 10**9 // 1000 * 3 + 1):
         start = time.monotonic_ns()
         assert raw.epoll_pwait2(epfd, raw.EventBuffer(1), nanoseconds) == 0
@@ -518,7 +520,7 @@ def test_sigmask_is_applied_atomically(
 
 
 @pytest.mark.parametrize("pwait", [raw.epoll_pwait, raw.epoll_pwait2])
-def test_bad_sigmask(epfd: int, pwait: Callable[..., int]) -> None:
+def test_an_invalid_sigmask_is_refused(epfd: int, pwait: Callable[..., int]) -> None:
     buffer = raw.EventBuffer(1)
     for out_of_range in ([0], [-1], [65], [2**31], [2**100]):
         with pytest.raises((ValueError, OverflowError)):
@@ -532,7 +534,7 @@ def test_bad_sigmask(epfd: int, pwait: Callable[..., int]) -> None:
 # Parameters (Linux 6.9).
 
 
-def test_params(epfd: int) -> None:
+def test_params_are_set_and_read_back(epfd: int) -> None:
     try:
         assert raw.get_params(epfd) == (0, 0, False)
     except OSError as error:

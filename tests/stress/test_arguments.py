@@ -516,7 +516,7 @@ def numbers_open() -> set[str]:
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.lasts(120)
-def test_any_argument(name: str, effort: Effort) -> None:
+def test_any_argument_raises_only_documented_errors(name: str, effort: Effort) -> None:
     target = TARGETS[name]
 
     @settings(

@@ -217,7 +217,7 @@ def test_a_forbidden_epoll_ctl_is_not_a_file_that_cannot_be_polled(world: World,
 @pytest.mark.parametrize(
     "syscall", ["epoll_create1", "epoll_ctl", "dup3", "openat", "readlink", "newfstatat"]
 )
-def test_a_cure_is_put_off(world: World, syscall: str, error: int) -> None:
+def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -> None:
     """The live registration goes on, whoever watches is kept, and a later wait repairs."""
     world.haunt()
 
@@ -239,7 +239,7 @@ def test_a_cure_is_put_off(world: World, syscall: str, error: int) -> None:
 @pytest.mark.parametrize(
     "syscall", ["fcntl", "getdents64", "getrandom", "ioctl", "eventfd2", "clock_nanosleep"]
 )
-def test_a_cure_does_without(world: World, syscall: str, error: int) -> None:
+def test_a_rebuild_needs_no_optional_call(world: World, syscall: str, error: int) -> None:
     world.haunt()
     assert denied(lambda: [world.ep.poll(0) for _ in range(10)][-1], error, syscall) == [("live", Event.IN)]
     assert world.ghosts() == 0
@@ -402,7 +402,7 @@ def run_without_proc(directory: Path, program: str) -> str:
     return printed
 
 
-def test_no_proc(without_proc: Callable[[str], str]) -> None:
+def test_stale_registrations_do_not_spin_without_proc(without_proc: Callable[[str], str]) -> None:
     printed = without_proc(
         """
     assert ep.poll(0) == [("live", Event.IN)]
@@ -477,7 +477,7 @@ def test_forked_copy_without_proc(without_proc: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("how", ["poll", "wait", "sigmask"])
-def test_without_pwait2(world: World, how: str, error: int) -> None:
+def test_waits_fall_back_without_pwait2(world: World, how: str, error: int) -> None:
     """The first call falls back, with the same deadline, and for the rest of the process; stats() tells."""
     world.ep.unregister(world.live)
     waits: dict[str, Callable[[float], object]] = {

@@ -182,7 +182,7 @@ def test_psleak_sees_a_leak() -> None:
 @pytest.mark.usefixtures("has_psleak")
 @pytest.mark.lasts(600)
 @pytest.mark.parametrize("names", sorted({re.split(r"\W", name)[0] for name in CALLS_AND_MORE}))
-def test_psleak(names: str, effort: Effort) -> None:
+def test_psleak_finds_no_leak(names: str, effort: Effort) -> None:
     assert psleak(rf"{names}\b", effort(50, 1000)) == {}
 
 

@@ -72,7 +72,7 @@ AS_ANOTHER_USER = """
 
 @pytest.mark.long
 @pytest.mark.lasts(120)
-def test_enospc() -> None:
+def test_max_user_watches_raises_enospc() -> None:
     """All the watches that a user may have, for real."""
     with open("/proc/sys/fs/epoll/max_user_watches") as file:
         limit = int(file.read())
@@ -176,7 +176,7 @@ def haunt(ep: Epoll) -> int:
         ("epoll_ctl", errno.ENOMEM),
     ],
 )
-def test_a_cure_at_a_limit_is_put_off(ep: Epoll, eventfd: Eventfd, syscall: str, error: int) -> None:
+def test_a_rebuild_at_a_limit_is_postponed(ep: Epoll, eventfd: Eventfd, syscall: str, error: int) -> None:
     """Live registrations go on, and once there is room, a wait repairs."""
     live = eventfd(1)
     ep.register(live, Event.IN)
@@ -208,7 +208,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_emfile(name: str) -> None:
+def test_no_free_fd_raises_emfile(name: str) -> None:
     before = open_fds()
     with no_fd_left():
         for _ in range(3):
@@ -220,7 +220,7 @@ def test_emfile(name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENFILE, errno.ENOMEM])
-def test_enfile(error: int) -> None:
+def test_epoll_create1_errors_are_reported(error: int) -> None:
     def attempt() -> None:
         with pytest.raises(OSError, match="epoll_create1") as caught:
             pyepoll.Epoll[Any]()

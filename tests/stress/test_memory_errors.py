@@ -69,7 +69,7 @@ def test_the_attack_attacks() -> None:
     assert failing_in_turn(lambda: lambda: [object()], lambda done: None) > 0
 
 
-def test_epoll() -> None:
+def test_a_failed_constructor_leaves_no_fd() -> None:
     before = open_fds()
     made: list[Epoll] = []
 
@@ -89,7 +89,7 @@ def test_epoll() -> None:
     assert failing_in_turn(lambda: make, check) > 0
 
 
-def test_register(fd: int) -> None:
+def test_a_failed_register_registers_nothing(fd: int) -> None:
     data = Data()
     references = sys.getrefcount(data)
     eps: list[Epoll] = []
@@ -135,7 +135,7 @@ def test_register_with_the_number_as_data(fd: int) -> None:
 
 
 @pytest.mark.parametrize("reported", [True, False])
-def test_modify(ep: Epoll, fd: int, reported: bool) -> None:
+def test_a_failed_modify_changes_nothing(ep: Epoll, fd: int, reported: bool) -> None:
     old, new = Data(), Data()
     references = sys.getrefcount(old), sys.getrefcount(new)
     ep.register(fd, Event.IN, old)
@@ -170,7 +170,7 @@ def test_what_is_refused(ep: Epoll, closed_fd: int, method: str) -> None:
     assert agree(ep)
 
 
-def test_unregister(ep: Epoll, fd: int) -> None:
+def test_a_failed_unregister_keeps_or_removes_all(ep: Epoll, fd: int) -> None:
     data = Data()
     references = sys.getrefcount(data)
 
@@ -189,7 +189,7 @@ def test_unregister(ep: Epoll, fd: int) -> None:
 
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=str)
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "again"])
-def test_poll(fd: int, mask: Event, fresh: bool) -> None:
+def test_a_failed_poll_loses_no_event(fd: int, mask: Event, fresh: bool) -> None:
     """What a poll fetched and could not hand out comes with the next."""
     data = Data()
     references = sys.getrefcount(data)
@@ -214,7 +214,7 @@ def test_poll(fd: int, mask: Event, fresh: bool) -> None:
     assert failing_in_turn(prepare, check) > 0
 
 
-def test_wait(fd: int) -> None:
+def test_a_failed_wait_loses_no_event(fd: int) -> None:
     """The call itself; the steps of its iterator are another test's."""
     data = Data()
     references = sys.getrefcount(data)
@@ -259,7 +259,7 @@ def test_steps_of_an_iterator(fd: int, way: str) -> None:
     assert failing_in_turn(prepare, check) > 0
 
 
-def test_many_events(ep: Epoll, eventfd: Callable[..., int]) -> None:
+def test_a_failed_poll_of_many_events_loses_none(ep: Epoll, eventfd: Callable[..., int]) -> None:
     """A list with some of them made, and an array for the kernel that must grow."""
     fds = [eventfd(1) for _ in range(100)]
     pairs: list[object] = []
@@ -284,7 +284,7 @@ def poll_often(ep: Epoll) -> None:
         ep.poll(0)
 
 
-def test_a_cure_puts_itself_off() -> None:
+def test_a_rebuild_without_memory_is_postponed() -> None:
     """A wait without memory for the cure fails, or does without; the next one cures."""
     fd = os.eventfd(1)
     keep, live = os.dup(fd), os.eventfd(1)
@@ -382,13 +382,13 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - NOT_OURS))
-def test_every_call(bench: Bench, name: str) -> None:
+def test_every_call_survives_failed_allocations(bench: Bench, name: str) -> None:
     CALLS[name](bench)
     stays_whole(bench, lambda: lambda: CALLS[name](bench) and None)
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_every_refusal(bench: Bench, name: str) -> None:
+def test_every_refusal_survives_failed_allocations(bench: Bench, name: str) -> None:
     """What the error itself is made of has no memory either."""
 
     def prepare() -> Call:

@@ -339,7 +339,9 @@ def repair_by_hand(ep: "pyepoll.Epoll[Any]", fds: list[int]) -> float:
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["own", "foreign"])
-def test_repairs_rest(foreign: bool, effort: Effort, show: Callable[[str], None]) -> None:
+def test_repairs_pause_in_proportion_to_their_duration(
+    foreign: bool, effort: Effort, show: Callable[[str], None]
+) -> None:
     """Stale registrations come faster than they can be removed, as in a program that never unregisters.
 
     After each repair there is a rest of so many times its duration, and more where it cannot be made, as in a

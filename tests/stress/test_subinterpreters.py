@@ -53,7 +53,7 @@ def test_no_memory_is_left(
 
 
 @pytest.mark.lasts(600)
-def test_in_parallel(effort: Effort) -> None:
+def test_interpreters_wait_in_parallel(effort: Effort) -> None:
     """Two interpreters each with an Epoll, and this one with one."""
     failures: list[BaseException] = []
     rounds = effort(2, 25)
@@ -99,7 +99,7 @@ def test_nothing_is_shared() -> None:
     os.close(fd)
 
 
-def test_its_end_closes_no_stranger() -> None:
+def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
     """What wakes waiters was closed with all fds, as daemons do, and its number went to another file."""
     strangers = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
     for stranger in strangers:

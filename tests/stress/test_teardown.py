@@ -342,7 +342,7 @@ pyepoll.EpollSelector.lock = attach()
         run_debug(program)
 
 
-def test_valgrind_is_told_of_no_read_after_free() -> None:
+def test_valgrind_reports_no_read_after_free() -> None:
     """The debugging allocator sees only what is read as an address; valgrind sees each read."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
