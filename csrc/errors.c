@@ -107,8 +107,9 @@ explain_invalid(int op, int epfd, int fd, uint32_t mask, char *cause, size_t siz
     }
     else if ((mask & EPOLLEXCLUSIVE) == 0 && op != EPOLL_CTL_MOD && fdinfo_is_epoll(fd) == 0) {
         snprintf(cause, size,
-                 sys_same_file(fd, epfd) ? "an epoll cannot watch itself, and fd %d is a duplicate of it"
-                                         : "fd %d is an epoll, and too many epolls watch it or its files",
+                 sys_same_file(fd, epfd)
+                     ? "an epoll cannot watch itself, and fd %d is a duplicate of it"
+                     : "fd %d is this epoll itself, or too many epolls watch it or its files",
                  fd);
     }
     else if ((mask & EPOLLEXCLUSIVE) == 0) {

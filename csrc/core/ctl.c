@@ -99,6 +99,14 @@ is_itself(const Instance *self, int fd)
     return fd == self->front_fd;
 }
 
+/* Whether `fd` is the instance, hidden by the front: the caller means a file that was closed before the instance
+ * got this fd. */
+static bool
+is_hidden(const Instance *self, int fd)
+{
+    return self->front_fd >= 0 && fd == self->epfd;
+}
+
 /* The part of a mask that the kernel keeps. */
 static uint32_t
 kept_mask(uint32_t mask)
@@ -266,8 +274,8 @@ static int
 modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *data, Registration *old)
 {
     Registration *present = interest_get(&self->list, fd);
-    if (is_itself(self, fd)) {
-        return EINVAL;
+    if (is_itself(self, fd) || is_hidden(self, fd)) {
+        return is_itself(self, fd) ? EINVAL : ENOENT;
     }
     if (present == NULL && rearm) {
         return fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
@@ -351,7 +359,9 @@ unregister(Instance *self, int fd, const PyObject *only)
     }
     int public_fd = instance_public_fd(self);
     Registration old = change_remove(self, fd);
-    int error = is_itself(self, fd) ? EINVAL : kernel_change(self, EPOLL_CTL_DEL, fd, 0, 0);
+    int error = is_itself(self, fd)   ? EINVAL
+                : is_hidden(self, fd) ? ENOENT
+                                      : kernel_change(self, EPOLL_CTL_DEL, fd, 0, 0);
     if (error != 0) {
         if (old.generation != 0) {
             change_shadow(self, fd);

@@ -480,3 +480,17 @@ def test_a_forked_copy_reports_the_limit_of_wakeup_paths(inner: Epoll, eventfd: 
     finally:
         for each in outers:
             each.close()
+
+
+def test_instance_with_the_fd_of_a_closed_file_is_not_taken_for_it(inner: Epoll) -> None:
+    before = open_fds()
+    fd = os.eventfd(1)
+    inner.register(fd, Event.IN)
+    os.close(fd)
+    inner.fileno()
+    assert inner._instance_fd() == fd, "the instance has moved to the lowest fd"
+    for call in (partial(inner.modify, fd, Event.IN), partial(inner.rearm, fd), partial(inner.unregister, fd)):
+        with pytest.raises(FileNotFoundError):
+            call()
+    assert len(inner) == 0
+    assert set(open_fds()) == {*before, fd}

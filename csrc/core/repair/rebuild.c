@@ -152,10 +152,21 @@ is_reused(const Instance *self, const Move *move)
            sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
 }
 
+/* The same of a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that has
+ * just been adopted is another file too. Such an epoll can be nested too often (EINVAL), not too deep (ELOOP). */
+static bool
+is_reused_in_copy(const Instance *self, int epfd, const Move *move, int error)
+{
+    int thread = sys_gettid();
+    if (error == EINVAL) {
+        return move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0;
+    }
+    return sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
+}
+
 /* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP can
  * also mean that the registered epoll is nested too often or too deep for one watcher more: until the new
- * instance has taken the old one's place, there are two. A forked copy cannot probe, for the old instance is
- * the parent's: it takes them for that, unless no epoll can have been registered. */
+ * instance has taken the old one's place, there are two. */
 static bool
 means_dead(const Plan *plan, int epfd, const Move *move, int error)
 {
@@ -165,7 +176,7 @@ means_dead(const Plan *plan, int epfd, const Move *move, int error)
         return true;
     case EINVAL:
     case ELOOP:
-        return plan->forked ? move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0
+        return plan->forked ? is_reused_in_copy(plan->instance, epfd, move, error)
                             : is_reused(plan->instance, move);
     default:
         return false;
