@@ -78,7 +78,7 @@ class Guard:
         faulthandler.cancel_dump_traceback_later()
 
     def close(self) -> None:
-        """Let the session's end not wait for ever for threads of tests that hung."""
+        """Keep the session's end from waiting indefinitely for threads of tests that hung."""
         if self._has_interrupted:
             faulthandler.dump_traceback_later(GRACE, exit=True, file=self._stderr)
 

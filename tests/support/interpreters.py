@@ -26,7 +26,7 @@ assert ep.poll(0.01) == []
 ep.rearm(fd)
 assert ep.poll(0) == [(data, Event.IN)]
 
-# A ghost, and its cure.
+# A stale registration, and the rebuild that removes it.
 keep = os.dup(fd)
 ep.rearm(fd)
 os.close(fd)

@@ -1,4 +1,4 @@
-"""The kernel as the oracle: what it knows of an epoll, and whether the object agrees with it."""
+"""The kernel's view of an epoll, read from fdinfo, and whether the object agrees with it."""
 
 import contextlib
 import os
@@ -29,9 +29,9 @@ def instance_fd(ep: int | HasFileno) -> int:
 
 
 def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
-    """What the kernel watches for an epoll, as (fd, events, data word).
+    """The kernel's registrations in an epoll, as (fd, events, epoll data).
 
-    A number can be there twice: a ghost (its fd closed, its file open elsewhere) and a live one.
+    An fd can be there twice: a stale registration (its fd closed, its file open elsewhere) and a live one.
     """
     with open(f"/proc/thread-self/fdinfo/{instance_fd(ep)}") as file:
         fields = [line.split() for line in file if line.startswith("tfd:")]
@@ -39,19 +39,19 @@ def fdinfo_lines(ep: int | HasFileno) -> list[tuple[int, int, int]]:
 
 
 def fdinfo(ep: int | HasFileno) -> dict[int, tuple[int, int]]:
-    """What the kernel watches for an epoll: fd to (events with ERR and HUP added, data word)."""
+    """The kernel's registrations in an epoll: fd to (events with ERR and HUP added, epoll data)."""
     return {fd: (events, data) for fd, events, data in fdinfo_lines(ep)}
 
 
 def agree(ep: pyepoll.Epoll[Any]) -> bool:
-    """Whether the object believes what the kernel knows; not for a spent one-shot, which shows no bits."""
+    """Whether the object's registrations are the kernel's; a disarmed one-shot shows no bits and differs."""
     believed = {fd: events | IMPLIED for fd, (events, _) in ep.registrations.items()}
     return believed == {fd: events for fd, (events, _) in fdinfo(ep).items()}
 
 
 @contextlib.contextmanager
 def stale_registration(ep: Epoll) -> Iterator[None]:
-    """A ready one; until the end, the kernel cannot remove it by itself."""
+    """Make a ready stale registration. Until the end, the kernel cannot remove it by itself."""
     fd = os.eventfd(1)
     duplicate = os.dup(fd)
     try:
@@ -70,6 +70,7 @@ def stale_registration(ep: Epoll) -> Iterator[None]:
 
 
 def rebuild(ep: Epoll) -> None:
+    """Make the epoll replace its kernel instance once."""
     rebuilds = ep.stats()["cures"]
     with stale_registration(ep):
         until(lambda: ep.poll(0) is not None and ep.stats()["cures"] > rebuilds)

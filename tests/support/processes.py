@@ -34,7 +34,7 @@ def run(program: str) -> str:
 def fork(seconds: int = 0) -> int:
     """os.fork(), also where there are threads: what becomes of them in the child is what is tested.
 
-    A child that is still there after so many seconds says where, and ends; 0 is for ever.
+    A child that still runs after so many seconds prints its stack and ends; 0 means no limit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -53,7 +53,7 @@ EXIT = {
     "x86_64": 60,
     "aarch64": 93,
 }[os.uname().machine]
-"""The number of exit(2), which ends a thread. Not one of SYSCALLS: denied, a thread tries for ever."""
+"""The number of exit(2), which ends a thread. Not one of SYSCALLS: denied, a thread retries indefinitely."""
 
 
 def deny(syscall: str, error: int) -> None:
