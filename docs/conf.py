@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("**/*.py"))
 
 sys.path.insert(0, str(ROOT / "tests"))
-from surface import surface  # noqa: E402
+from support.surface import surface  # noqa: E402
 
 project = "pyepoll"
 author = "The pyepoll authors"

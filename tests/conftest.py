@@ -1,10 +1,5 @@
-"""What every test shares: fds that close themselves, the kernel as the oracle, and two guards.
+"""Fixtures, which undo what they did, and hooks. Plain helpers are in ``support``."""
 
-Plain helpers are imported (``from conftest import fdinfo, until``); what must be undone is a fixture. Helpers
-that a program needs too, which a test starts, are in support.py.
-"""
-
-import ctypes
 import faulthandler
 import fcntl
 import functools
@@ -15,102 +10,21 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
+
 import pytest
-from guard import Guard, accept_ignored_signals
-from support import EXIT as EXIT
-from support import IMPLIED as IMPLIED
-from support import SYSCALLS as SYSCALLS
-from support import HasFileno as HasFileno
-from support import agree as agree
-from support import deny as deny
-from support import fdinfo as fdinfo
-from support import fdinfo_lines as fdinfo_lines
-from support import fork as fork
-from support import instance_fd as instance_fd
-from support import no_fd_left as no_fd_left
-from support import open_fds as open_fds
-from support import others_sleep as others_sleep
-from support import until as until
-from support import waiters as waiters
+from support import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
+from support.effort import Effort
+from support.fds import Pipe, open_fds
+from support.guard import Guard, accept_ignored_signals
+from support.processes import HANG, SANITIZED
+from support.threads import others_sleep, until
 
 import pyepoll
-
-SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
-"""Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
-
-HANG = 600 if SANITIZED else 60
-"""Seconds after which a test counts as hung, and fails."""
-
-
-class Pipe:
-    """Both ends of a non-blocking pipe, as ints; an end may be closed early."""
-
-    def __init__(self) -> None:
-        self.read, self.write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._open = [self.read, self.write]
-
-    def close(self, *fds: int) -> None:
-        for fd in fds or tuple(self._open):
-            self._open.remove(fd)
-            os.close(fd)
-
-    def fill(self) -> int:
-        """Write until there is no room; return how many bytes that took."""
-        written = 0
-        try:
-            while True:
-                written += os.write(self.write, bytes(65536))
-        except BlockingIOError:
-            return written
-
-
-def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool:
-    """Whether another thread gets to run while this one makes the call, again and again."""
-    started, go, ran = threading.Event(), threading.Event(), threading.Event()
-
-    def other() -> None:
-        started.set()
-        go.wait()
-        ran.set()
-
-    thread = threading.Thread(target=other)
-    interval = sys.getswitchinterval()
-    thread.start()
-    started.wait()
-    time.sleep(0.01)
-    # From here on no thread asks for the GIL: it changes hands only when it is let go.
-    sys.setswitchinterval(1000)
-    try:
-        deadline = time.monotonic() + seconds
-        go.set()
-        while not ran.is_set() and time.monotonic() < deadline:
-            call()
-        return ran.is_set()
-    finally:
-        sys.setswitchinterval(interval)
-        thread.join()
-
-
-def run(program: str) -> str:
-    """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(program)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        timeout=HANG / 2,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -217,10 +131,6 @@ def no_leaked_fd(no_hang: None) -> Iterator[None]:
     gc.collect()
     leaked = {fd: what for fd, what in open_fds().items() if fd not in before}
     assert not leaked, f"fds left open: {leaked}"
-
-
-class Effort(Protocol):
-    def __call__(self, quick: int, long: int) -> int: ...
 
 
 @pytest.fixture

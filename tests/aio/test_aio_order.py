@@ -1,0 +1,610 @@
+"""What is ready runs in asyncio's order, as often as on asyncio's loop, and in its context.
+
+Ours runs what one select() has reported as one handle of the loop's, in C; see csrc/aio/handles.c.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import socket
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
+from support.processes import run
+
+from pyepoll import _aio
+
+PAIRS = 6
+Pairs = list[tuple[socket.socket, socket.socket]]
+variable = contextvars.ContextVar("variable", default="none")
+
+
+@pytest.fixture
+def pairs() -> Iterator[Pairs]:
+    with ExitStack() as stack:
+        made = [socket.socketpair() for _ in range(PAIRS)]
+        for end in (end for pair in made for end in pair):
+            stack.enter_context(end).setblocking(False)
+        yield made
+
+
+def make_ready(pairs: Pairs) -> None:
+    for _, peer in pairs:
+        peer.send(b"data")
+
+
+def in_turn(pairs: Pairs, act: Callable[[asyncio.AbstractEventLoop, list[Any], int], object]) -> list[Any]:
+    """On both loops: all ready at once; each reader says its number and lets act() do more."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        seen: list[Any] = []
+
+        def read(number: int) -> None:
+            seen.append(number)
+            pairs[number][0].recv(100)
+            act(loop, seen, number)
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, read, number)
+        make_ready(pairs)
+        await turns()
+        for sock, _ in pairs:
+            loop.remove_reader(sock)
+            loop.remove_writer(sock)
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(100)  # The next loop is to find nothing.
+        return seen
+
+    return same(scenario)
+
+
+def test_readers_and_what_they_call_soon(pairs: Pairs) -> None:
+    seen = in_turn(pairs, lambda loop, seen, number: loop.call_soon(seen.append, f"soon {number}"))
+    assert seen == [*range(PAIRS), *(f"soon {number}" for number in range(PAIRS))]
+
+
+def test_due_timers_run_after_it(pairs: Pairs) -> None:
+    def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
+        loop.call_later(-1, seen.append, f"late {number}")
+
+    assert in_turn(pairs, act)[PAIRS:] == [f"late {number}" for number in range(PAIRS)]
+
+
+def test_reading_before_writing(pairs: Pairs) -> None:
+    def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
+        def write() -> None:
+            seen.append(f"write {number}")
+            loop.remove_writer(pairs[number][0])
+
+        if "data" not in seen:
+            loop.add_writer(pairs[number][0], write)
+
+    seen = in_turn(pairs, act)
+    assert seen == [*range(PAIRS), *(f"write {number}" for number in range(PAIRS))]
+
+
+@pytest.mark.parametrize("gone", [1, PAIRS - 1])
+def test_what_an_earlier_one_removes_does_not_run(pairs: Pairs, gone: int) -> None:
+    def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
+        if number == 0:
+            loop.remove_reader(pairs[gone][0])
+
+    assert in_turn(pairs, act) == [number for number in range(PAIRS) if number != gone]
+
+
+def test_what_an_earlier_one_replaces_runs_a_turn_later(pairs: Pairs) -> None:
+    def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
+        def other() -> None:
+            seen.append("other")
+            pairs[2][0].recv(100)
+
+        if number == 0:
+            loop.add_reader(pairs[2][0], other)
+
+    assert in_turn(pairs, act) == [0, 1, 3, 4, 5, "other"]
+
+
+def test_the_rest_of_a_turn_in_which_the_loop_is_stopped(pairs: Pairs) -> None:
+    for make in FACTORIES.values():
+        loop = make()
+        seen: list[int] = []
+
+        def read(number: int, loop: asyncio.AbstractEventLoop = loop, seen: list[int] = seen) -> None:
+            seen.append(number)
+            pairs[number][0].recv(100)
+            loop.stop()
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, read, number)
+        make_ready(pairs)
+        loop.run_forever()
+        assert seen == list(range(PAIRS))
+        loop.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("last", [0, 3, PAIRS - 1])
+def test_what_an_end_of_the_program_leaves(pairs: Pairs, error: type[BaseException], last: int) -> None:
+    """What has not run is next, before what it has called soon, once the loop goes on."""
+    for make in FACTORIES.values():
+        loop = make()
+        seen: list[Any] = []
+
+        def read(number: int, loop: asyncio.AbstractEventLoop = loop, seen: list[Any] = seen) -> None:
+            seen.append(number)
+            pairs[number][0].recv(100)
+            loop.call_soon(seen.append, f"soon {number}")
+            if number == last:
+                raise error
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, read, number)
+        make_ready(pairs)
+        with pytest.raises(error):
+            loop.run_forever()
+        assert seen == list(range(last + 1))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        rest = range(last + 1, PAIRS)
+        assert seen[last + 1 :][: len(rest)] == list(rest)
+        loop.close()
+
+
+def test_transports_and_readers_mixed() -> None:
+    """A transport's reading, which is called in C, and others, which are not, take their turns."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        seen: list[Any] = []
+
+        class Says(Plain):
+            def __init__(self, number: int) -> None:
+                super().__init__()
+                self.number = number
+
+            def data_received(self, data: bytes) -> None:
+                seen.append((self.number, data))
+
+        def read(number: int) -> None:
+            seen.append((number, ends[number][0].recv(9)))
+
+        with ExitStack() as stack:
+            ends = [tcp_pair() for _ in range(PAIRS)]
+            for end in (end for pair in ends for end in pair):
+                stack.enter_context(end).setblocking(False)
+            transports = []
+            for number, (sock, _) in enumerate(ends):
+                if number % 2:
+                    loop.add_reader(sock, read, number)
+                else:
+                    made = await loop.create_connection(partial(Says, number), sock=sock)
+                    transports.append(made[0])
+            make_ready(ends)
+            await soon(lambda: len(seen) == PAIRS)
+            for sock, _ in ends[1::2]:
+                loop.remove_reader(sock)
+            for transport in transports:
+                transport.close()
+            await turns()
+        return seen
+
+    assert same(scenario) == [(number, b"data") for number in range(PAIRS)]
+
+
+def test_the_context_of_a_transport() -> None:
+    """It is the one in which the transport was made, and what data_received() sets in it stays."""
+
+    async def scenario() -> list[str]:
+        seen: list[str] = []
+
+        class Sets(Plain):
+            def data_received(self, data: bytes) -> None:
+                seen.append(variable.get())
+                variable.set(data.decode())
+
+        variable.set("made")
+        async with connection(Sets()) as (_, peer):
+            variable.set("later")
+            for number in range(3):
+                peer.send(f"data {number}".encode())
+                await soon(lambda number=number: len(seen) > number)  # type: ignore[misc]
+            return [*seen, variable.get()]
+
+    assert same(scenario) == ["made", "data 0", "data 1", "later"]
+
+
+def reader_of(transport: Any) -> Any:
+    """The handle of a transport's reading."""
+    loop: Any = asyncio.get_running_loop()
+    return loop._selector.get_key(transport.get_extra_info("socket").fileno()).data[0]
+
+
+def test_a_context_that_cannot_be_entered() -> None:
+    """As the loop runs in it. The exception handler cannot enter it either, so asyncio logs that."""
+    entered = contextvars.copy_context()
+
+    async def scenario() -> str:
+        async with connection(Plain()) as (transport, peer):
+            handle = reader_of(transport)
+            proper, handle._context = handle._context, entered
+            with logged() as messages:
+                peer.send(b"data")
+                await soon(lambda: bool(messages))
+                handle._context = proper
+            return messages[0]
+
+    assert "cannot enter context" in entered.run(same, scenario)
+
+
+def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's own methods raise none; one that does is told as any callback's."""
+
+    async def scenario() -> Any:
+        told = complaints()
+        async with connection(Plain()) as (transport, peer):
+            handle = reader_of(transport)
+
+            def fails() -> None:
+                raise ZeroDivisionError
+
+            transport._read_ready_cb = fails
+            peer.send(b"data")
+            await soon(lambda: bool(told))
+            transport.pause_reading()
+            assert told[0]["handle"] is handle
+            assert "_read_ready" in told[0]["message"]
+        return type(told[0]["exception"])
+
+    assert same(scenario) is ZeroDivisionError
+
+
+def test_a_patched_handle_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a program does that measures what callbacks take."""
+    proper: Any = vars(asyncio.Handle)["_run"]
+    called: list[object] = []
+
+    def patched(self: Any) -> None:
+        called.append(self)
+        proper(self)
+
+    async def scenario() -> bool:
+        async with connection(seen := Plain()) as (transport, peer):
+            peer.send(b"data")
+            monkeypatch.setattr(asyncio.Handle, "_run", patched)
+            await soon(lambda: seen.has(4))
+            monkeypatch.setattr(asyncio.Handle, "_run", proper)
+            return reader_of(transport) in called
+
+    assert same(scenario)
+
+
+def test_debug_mode_may_be_turned_on_in_the_midst(pairs: Pairs) -> None:
+    def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
+        loop.slow_callback_duration = 0 if number else 1000
+        loop.set_debug(number % 2 == 0)
+
+    assert in_turn(pairs, act) == list(range(PAIRS))
+
+
+def test_a_loop_within_the_loop(pairs: Pairs) -> None:
+    """As nest_asyncio does it: what is left of the turn waits for the inner one's end, and is not lost."""
+
+    def act(loop: Any, seen: list[Any], number: int) -> None:
+        if number == 1:
+            loop._run_once()
+            seen.append("inner")
+
+    async def scenario() -> set[Any]:
+        loop = asyncio.get_running_loop()
+        seen: list[Any] = []
+
+        def read(number: int) -> None:
+            try:
+                pairs[number][0].recv(100)
+            except BlockingIOError:
+                return
+            seen.append(number)
+            act(loop, seen, number)
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, read, number)
+        make_ready(pairs)
+        await turns()
+        for sock, _ in pairs:
+            loop.remove_reader(sock)
+        assert len(seen) == PAIRS + 1
+        return set(seen)
+
+    assert same(scenario) == {*range(PAIRS), "inner"}
+
+
+def batch_of(loop: Any, key: Any, mask: int) -> Any:
+    before = len(loop._ready)
+    loop._process_events([(key, mask)])
+    return loop._ready.pop() if len(loop._ready) > before else None
+
+
+def on_a_key(check: Callable[[Any, Any], None]) -> None:
+    """Check on our loop, with the key of a reader and a writer."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        a, b = socket.socketpair()
+        with a, b:
+            loop.add_reader(a, int)
+            loop.add_writer(a, int)
+            check(loop, loop._selector.get_key(a))  # type: ignore[attr-defined]
+            loop.remove_reader(a)
+            loop.remove_writer(a)
+
+    on("pyepoll", scenario)
+
+
+def test_it_is_a_handle_to_the_loop() -> None:
+    def check(loop: Any, key: Any) -> None:
+        batch = batch_of(loop, key, 3)
+        assert type(batch).__name__ == "Batch"
+        assert batch._cancelled is False
+        assert batch._callback is None
+        assert batch._run() is None
+        with pytest.raises(TypeError, match="cannot create"):
+            type(batch)()
+
+    on_a_key(check)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        (),
+        (None, 1),
+        ((0, 0, 0, None), 1),
+        ((0, 0, 0, (None,)), 1),
+        ((0, 0, 0, ("reader", None)), 1),
+        ((0, 0, 0, (None, None)), "mask"),
+        ((0, 0, 0, (None, None)), 1 << 80),
+    ],
+)
+def test_what_is_not_as_asyncio_makes_it(event: Any) -> None:
+    def check(loop: Any, key: Any) -> None:
+        assert _aio._batch(loop, [(key, 3)]) is not None
+        assert _aio._batch(loop, [(key, 3), event]) is None
+
+    on_a_key(check)
+
+
+def test_what_is_no_list() -> None:
+    def check(loop: Any, key: Any) -> None:
+        assert _aio._batch(loop, ((key, 3),)) is None  # type: ignore[arg-type]
+        wrong: list[tuple[Any, ...]] = [(), (loop,), (loop, [], [])]
+        for args in wrong:
+            with pytest.raises(TypeError):
+                _aio._batch(*args)
+
+    on_a_key(check)
+
+
+def test_a_cancelled_handle_is_asyncios_to_remove() -> None:
+    def check(loop: Any, key: Any) -> None:
+        key.data[0].cancel()
+        assert _aio._batch(loop, [(key, 3)]) is None
+        assert _aio._batch(loop, [(key, 2)]) is not None
+
+    on_a_key(check)
+
+
+def test_handles_of_another_kind_are_asyncios_to_run() -> None:
+    class Other(asyncio.Handle):
+        pass
+
+    def check(loop: Any, key: Any) -> None:
+        event: Any = (0, 0, 0, (Other(int, (), loop), None)), 1
+        assert _aio._batch(loop, [event]) is None
+
+    on_a_key(check)
+
+
+def test_what_has_no_slots_is_not_learned() -> None:
+    with pytest.raises((AttributeError, TypeError)):
+        _aio._learn_handles(object)  # type: ignore[arg-type]
+    with pytest.raises((AttributeError, TypeError)):
+        _aio._learn_handles(asyncio.TimerHandle)  # Its slots are those of its base.
+
+    def check(loop: Any, key: Any) -> None:
+        """What was known before is known still."""
+        assert batch_of(loop, key, 3)._run() is None
+
+    on_a_key(check)
+
+
+def test_a_batch_that_never_runs_is_garbage() -> None:
+    """With a cycle through its handles."""
+    gone: list[weakref.ref[object]] = []
+
+    def check(loop: Any, key: Any) -> None:
+        class Kept:
+            pass
+
+        kept: Any = Kept()
+        handle = asyncio.Handle(kept, (), loop)
+        kept.batch = _aio._batch(loop, [((0, 0, 0, (handle, None)), 1)])  # type: ignore[list-item]
+        assert kept.batch is not None
+        gone.append(weakref.ref(kept))
+
+    on_a_key(check)
+    gc.collect()
+    assert gone[0]() is None
+
+
+def test_a_handle_patched_before_the_import_is_called() -> None:
+    """As the tools that measure callbacks say to do it: first of all."""
+    printed = run(
+        """
+        import asyncio, socket
+
+        proper = asyncio.Handle._run
+
+        def patched(self):
+            print(getattr(self._callback, "__name__", None))
+            proper(self)
+
+        asyncio.Handle._run = patched
+        from pyepoll import aio
+
+        async def main():
+            come = asyncio.get_running_loop().create_future()
+
+            class Reads(asyncio.Protocol):
+                def data_received(self, data):
+                    come.set_result(data)
+
+            near, peer = socket.socketpair()
+            near.setblocking(False)
+            with peer:
+                transport, _ = await asyncio.get_running_loop().create_connection(Reads, sock=near)
+                peer.send(b"data")
+                await come
+                transport.abort()
+                await asyncio.sleep(0)
+
+        aio.run(main())
+        """
+    )
+    assert "_read_ready" in printed.split()
+
+
+def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    proper: Any = vars(asyncio.Handle)["_run"]
+    called: list[object] = []
+
+    def patched(self: Any) -> None:
+        called.append(self)
+        proper(self)
+
+    async def scenario() -> list[bool]:
+        async with connection(seen := Plain()) as (transport, peer):
+            handle = reader_of(transport)
+            peer.send(b"data")
+            called.clear()
+            asyncio.get_running_loop().call_soon(monkeypatch.setattr, asyncio.Handle, "_run", patched)
+            await soon(lambda: seen.has(4))
+            monkeypatch.setattr(asyncio.Handle, "_run", proper)
+            return [handle is each for each in called if handle is each]
+
+    assert same(scenario) == [True]
+
+
+@pytest.mark.parametrize("created_in_debug", [False, True])
+def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> None:
+    """It may log what is being handled, and where the handle was made."""
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        told: list[Any] = []
+
+        def handler(_: Any, context: dict[str, Any]) -> None:
+            told.append((sorted(context), sys.exc_info()[1] is context["exception"]))
+
+        def fails() -> None:
+            raise ZeroDivisionError
+
+        loop.set_exception_handler(handler)
+        loop.set_debug(created_in_debug)
+        async with connection(Plain()) as (transport, peer):
+            transport.pause_reading()
+            transport.resume_reading()
+            loop.set_debug(False)
+            transport._read_ready_cb = fails
+            peer.send(b"data")
+            await soon(lambda: bool(told))
+            transport.pause_reading()
+        return told[:1]
+
+    assert same(scenario)[0][1]
+
+
+class Runs:
+    """A context that is none of contextvars'."""
+
+    def run(self, function: Callable[..., object], *args: object) -> object:
+        return function(*args)
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("_context", Runs()), ("_args", (1,))])
+def test_a_handle_that_is_not_quite_a_transports(attribute: str, value: object) -> None:
+    async def scenario() -> list[Any]:
+        seen: list[Any] = complaints()
+
+        class Notes(Plain):
+            def data_received(self, data: bytes) -> None:
+                seen.append(data)
+
+        async with connection(Notes()) as (transport, peer):
+            handle = reader_of(transport)
+            proper = getattr(handle, attribute)
+            setattr(handle, attribute, value)
+            peer.send(b"data")
+            await soon(lambda: bool(seen))
+            setattr(handle, attribute, proper)
+            transport.pause_reading()
+        return [each if isinstance(each, bytes) else type(each["exception"]) for each in seen[:1]]
+
+    assert same(scenario) == [b"data" if attribute == "_context" else TypeError]
+
+
+def test_what_is_logged_when_debug_mode_comes_in_the_midst() -> None:
+    for make in FACTORIES.values():
+        loop = make()
+        a, b = socket.socketpair()
+
+        def read(loop: asyncio.AbstractEventLoop = loop, a: socket.socket = a) -> None:
+            a.recv(9)
+            loop.call_exception_handler({"message": "said"})
+            loop.stop()
+
+        with a, b, logged() as messages:
+            loop.slow_callback_duration = 1000
+            loop.add_reader(a, read)
+            b.send(b"data")
+            loop.call_soon(loop.set_debug, True)
+            loop.run_forever()
+            loop.remove_reader(a)
+        loop.close()
+        assert messages[0].startswith("said"), messages
+
+
+def test_what_is_ready_may_be_cancelled(pairs: Pairs) -> None:
+    """As a program does that empties a loop."""
+    for make in FACTORIES.values():
+        loop: Any = make()
+        seen: list[int] = []
+
+        def purge(loop: Any = loop) -> None:
+            loop.stop()
+            for handle in loop._ready:
+                assert not handle.cancelled()
+                handle.cancel()
+                assert handle.cancelled()
+                assert handle._cancelled
+
+        for number, (sock, _) in enumerate(pairs):
+            loop.add_reader(sock, seen.append, number)
+        make_ready(pairs)
+        loop.call_soon(purge)
+        loop.run_forever()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert seen == []
+        assert len(loop._selector.get_map()) == 1, "cancelled readers are not waited for"
+        loop.close()
+        for sock, _ in pairs:
+            sock.recv(9)

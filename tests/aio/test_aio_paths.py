@@ -1,0 +1,270 @@
+"""What is in C and what is asyncio's: shown by whose methods are called."""
+
+import asyncio
+import asyncio.selector_events
+import os
+import socket
+from typing import Any
+
+import pytest
+from support.loops import Buffered, Keeps, Plain, connection, on, receive, small_buffers, soon
+from support.processes import run
+
+from pyepoll import aio
+
+STOCK: Any = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which methods of sockets, and of asyncio's transport, are called from now on."""
+    called: list[str] = []
+
+    def record(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            called.append(name)
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in "recv", "recv_into", "send", "sendmsg", "sendall":
+        record(socket.socket, name)
+    for name in "_fatal_error", "_read_ready__on_eof", "_maybe_pause_protocol":
+        record(STOCK, name)
+    return called
+
+
+def exchange(name: str, kind: type[Keeps], calls: list[str]) -> list[str]:
+    """The calls of an exchange of plain messages."""
+
+    async def scenario() -> list[str]:
+        async with connection(seen := kind(), tcp=True) as (transport, peer):
+            calls.clear()
+            for number in range(20):
+                transport.write(b"data")
+                transport.write(bytes(number + 1))
+                transport.write(bytes(70_000))
+            for number in range(1, 20):
+                # Not by a method of the socket's: these are watched.
+                os.write(peer.fileno(), b"data")
+                await soon(lambda number=number: seen.has(4 * number))  # type: ignore[misc]
+            assert transport.get_write_buffer_size() == 0
+            return list(calls)
+
+    return on(name, scenario)
+
+
+@pytest.mark.parametrize("kind", [Plain, Buffered])
+def test_the_plain_case_is_in_c(kind: type[Keeps], calls: list[str]) -> None:
+    assert exchange("pyepoll", kind, calls) == []
+
+
+@pytest.mark.parametrize("kind", [Plain, Buffered])
+def test_asyncios_own_is_seen(kind: type[Keeps], calls: list[str]) -> None:
+    """Were it not in C, it would be seen."""
+    seen = exchange("asyncio", kind, calls)
+    assert seen.count("send") >= 60
+    assert seen.count("recv" if kind is Plain else "recv_into") == 19
+
+
+def on_ours(calls: list[str], act: Any, **options: Any) -> list[str]:
+    async def scenario() -> list[str]:
+        async with connection(seen := Plain(), **options) as (transport, peer):
+            calls.clear()
+            await act(seen, transport, peer)
+            return list(calls)
+
+    return on("pyepoll", scenario)
+
+
+@pytest.mark.parametrize("data", [bytearray(b"data"), memoryview(b"data"), type("B", (bytes,), {})(b"data")])
+def test_other_kinds_of_data_are_asyncios(calls: list[str], data: Any) -> None:
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        transport.write(data)
+
+    assert on_ours(calls, act) == ["send"]
+
+
+def test_what_does_not_fit_is_asyncios(calls: list[str]) -> None:
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        transport.write(bytes(1_000_000))
+        transport.write(b"more")
+        before = list(calls)
+        await receive(peer, 1_000_004)
+        calls[:] = before
+
+    assert on_ours(calls, act, sock=small_buffers) == [
+        "send",
+        "_maybe_pause_protocol",
+        "_maybe_pause_protocol",
+    ]
+
+
+def test_the_end_is_asyncios(calls: list[str]) -> None:
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        peer.shutdown(socket.SHUT_WR)
+        await soon(seen.lost)
+
+    assert on_ours(calls, act) == ["_read_ready__on_eof"]
+
+
+def test_an_error_is_asyncios(calls: list[str]) -> None:
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        transport.pause_reading()
+        peer.close()
+        transport.write(b"data")
+
+    assert on_ours(calls, act) == ["_fatal_error"]
+
+
+@pytest.mark.parametrize("state", ["write_eof", "sendfile", "close"])
+def test_a_state_that_refuses_is_asyncios(
+    calls: list[str], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        if state == "write_eof":
+            transport.write_eof()
+        elif state == "sendfile":
+            transport._empty_waiter = asyncio.get_running_loop().create_future()
+        if state == "close":
+            transport.close()
+            transport.write(b"data")
+        else:
+            with pytest.raises(RuntimeError):
+                transport.write(b"data")
+        transport._empty_waiter = None
+
+    assert on_ours(calls, act) == []
+
+
+def test_a_subclass_of_socket_is_asyncios(calls: list[str]) -> None:
+    class Own(socket.socket):
+        pass
+
+    def own(sock: socket.socket) -> socket.socket:
+        return Own(sock.family, sock.type, sock.proto, fileno=sock.detach())
+
+    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
+        transport.write(b"data")
+        os.write(peer.fileno(), b"data")
+        await soon(lambda: seen.has(4))
+
+    assert on_ours(calls, act, sock=own) == ["send", "recv"]
+
+
+def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody has put in the place of asyncio's reading is called, not passed over."""
+    called: list[str] = []
+    method = STOCK._read_ready__data_received
+
+    def patched(self: Any) -> None:
+        called.append("patched")
+        method(self)
+
+    monkeypatch.setattr(STOCK, "_read_ready__data_received", patched)
+
+    async def scenario() -> None:
+        async with connection(seen := Plain()) as (_, peer):
+            peer.send(b"data")
+            await soon(lambda: seen.has(4))
+
+    on("pyepoll", scenario)
+    assert called == ["patched"]
+
+
+@pytest.mark.parametrize("name", ["write", "_read_ready", "_read_ready__data_received"])
+def test_what_was_patched_before_the_import_is_called(name: str) -> None:
+    printed = run(
+        f"""
+        import asyncio, socket
+        from asyncio import selector_events
+
+        stock = selector_events._SelectorSocketTransport
+        proper = stock.{name}
+
+        def patched(self, *args):
+            print("patched")
+            return proper(self, *args)
+
+        stock.{name} = patched
+        from pyepoll import aio
+
+        async def main():
+            a, b = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=a)
+            peer, answer = await asyncio.open_connection(sock=b)
+            writer.write(b"data")
+            assert await peer.readexactly(4) == b"data"
+            for each in writer, answer:
+                each.close()
+                await each.wait_closed()
+
+        aio.run(main())
+        """
+    )
+    assert "patched" in printed
+
+
+def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
+    """Connected, accepted, given as a socket; TCP, Unix. test_aio_tls.py has TLS."""
+
+    async def scenario() -> list[type]:
+        kinds: list[type] = []
+
+        class Kind(Plain):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                kinds.append(type(transport))
+
+        loop = asyncio.get_running_loop()
+        for server in (
+            await loop.create_server(Kind, "127.0.0.1", 0),
+            await loop.create_unix_server(Kind, str(tmp_path / "socket")),
+        ):
+            name = server.sockets[0].getsockname()
+            count = len(kinds)
+            if isinstance(name, str):
+                client: Any = (await loop.create_unix_connection(Kind, name))[0]
+            else:
+                client = (await loop.create_connection(Kind, *name))[0]
+            await soon(lambda count=count: len(kinds) == count + 2)  # type: ignore[misc]
+            client.abort()
+            server.close()
+            await server.wait_closed()
+        a, b = socket.socketpair()
+        for sock in a, b:
+            (await loop.connect_accepted_socket(Kind, sock))[0].abort()
+        return kinds
+
+    assert on("pyepoll", scenario) == [aio.SocketTransport] * 6
+    assert issubclass(aio.SocketTransport, STOCK)
+
+
+def test_another_class_in_the_place_of_sockets_is_asyncios() -> None:
+    """As eventlet puts there when it patches a program."""
+    printed = run("""
+        import asyncio, socket
+
+        class Green:
+            pass
+
+        before, socket.socket = socket.socket, Green
+        from pyepoll import aio
+        socket.socket = before
+
+        async def main():
+            ours, peer = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            assert type(writer.transport) is aio.SocketTransport
+            writer.write(b"sent")
+            peer.send(b"received")
+            print(peer.recv(100), await reader.readexactly(8))
+            peer.close()
+            writer.close()
+            await writer.wait_closed()
+
+        aio.run(main())
+    """)
+    assert printed == "b'sent' b'received'\n"

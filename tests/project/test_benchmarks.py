@@ -1,0 +1,121 @@
+"""The benchmarks run and print each figure beside its bar. What they measure is not judged here."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.guard import started
+from support.processes import HANG
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the floor is built with cc"),
+    pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="not in this copy of the tests"),
+]
+
+# Every kind of server once, but with few bursts, and short ones.
+SHORT_AIO = """
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from benchmarks import aio
+
+factories = aio.loops()
+figures = [figure for figure in aio.sleep_figures(factories, 2)]
+with TemporaryDirectory() as directory:
+    pem = aio.certificate(Path(directory))
+    for scenario in aio.SCENARIOS:
+        if scenario.connections == 64 and not aio.missing_for(scenario, pem):
+            figures += aio.figures_of(scenario, aio.results_of(scenario, factories, pem, 1, 10))
+print(json.dumps([[figure.name, figure.value.median, figure.bar is not None] for figure in figures]))
+"""
+
+
+def output_of(*command: str | Path) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG - 10)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_figures_have_bars(tmp_path: Path) -> None:
+    report = tmp_path / "figures.json"
+    printed = output_of(sys.executable, "-m", "benchmarks", "flags", "ctl", "--quick", "--json", report)
+    figures = json.loads(report.read_text())["figures"]
+    assert {figure["part"] for figure in figures} == {"flags", "ctl"}
+    assert all(figure["value"]["median"] > 0 for figure in figures)
+    assert sum(figure["bar"] is not None for figure in figures) >= 3
+    assert all(figure["name"] in printed for figure in figures)
+
+
+def test_the_pages_show_what_was_measured() -> None:
+    output_of(sys.executable, "-m", "benchmarks.update_docs", "--check")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a server and its load need a core each")
+def test_asyncio_servers_answer_their_loads() -> None:
+    figures = json.loads(output_of(sys.executable, "-c", SHORT_AIO))
+    assert all(value > 0 for _, value, _ in figures)
+    names = {name for name, _, _ in figures}
+    for server in ("Protocol echo", "Protocol echo, 16 in flight", "Streams echo"):
+        assert {f"{server}, stock{what}" for what in ("", ": p50", ": p99", ": had its core")} <= names
+    assert {"Protocol echo, stock / C", "asyncio.sleep(0.0001), stock"} <= names
+    assert any(has_bar for _, _, has_bar in figures)
+
+
+def load(listener: socket.socket, answer: bytes, delay: float) -> subprocess.CompletedProcess[str]:
+    """Run the load with 3 connections and 4 requests in flight on each, which are answered after a delay."""
+
+    def serve(conn: socket.socket) -> None:
+        # A load that does not like an answer just goes.
+        with conn, contextlib.suppress(ConnectionError):
+            while conn.recv(4 * 64, socket.MSG_WAITALL):
+                time.sleep(delay)
+                conn.sendall(4 * answer)
+
+    program = output_of(
+        sys.executable, "-c", "from benchmarks.compiler import compiled; print(compiled('load.c'), end='')"
+    )
+    port, message = str(listener.getsockname()[1]), "x" * 64
+    command = [program, port, "3", "4", str(HANG), message, message, "64"]
+    with started(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        servers = [threading.Thread(target=serve, args=(listener.accept()[0],)) for _ in range(3)]
+        for server in servers:
+            server.start()
+        stdout, stderr = process.communicate("60\n", timeout=HANG - 10)
+        for server in servers:
+            server.join(timeout=HANG - 10)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def test_the_load_measures_round_trips() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(HANG - 10)
+        done = load(listener, b"x" * 64, 0.02)
+    assert done.returncode == 0, done.stderr
+    ready, result = done.stdout.splitlines()
+    assert ready == "ready"
+    answers, nanoseconds, median, tail = map(int, result.split())
+    assert answers > 0
+    assert answers % 4 == 0
+    assert nanoseconds >= 60_000_000
+    # The histogram is good to 0.4 %.
+    assert 19_900_000 <= median <= tail
+    # Each connection has at most one burst of requests in flight at a time, and one began before the clock.
+    assert answers <= 3 * 4 * (nanoseconds / 20_000_000 + 1)
+
+
+def test_the_load_refuses_another_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(HANG - 10)
+        done = load(listener, b"y" * 64, 0)
+    assert done.returncode == 1
+    assert "not the answer expected" in done.stderr

@@ -1,0 +1,67 @@
+"""The name on the public index is another project's: nobody publishes to it by mistake."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MAY_PUBLISH = Path(__file__).parents[2] / "tools" / "may_publish"
+INDEX = "https://packages.example.org/legacy/"
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the guard is a script of bash's")
+
+
+def test_an_index_refuses_it() -> None:
+    """Whatever else fails, an index that knows the classifier takes no such file."""
+    assert "Private :: Do Not Upload" in (importlib.metadata.metadata("pyepoll").get_all("Classifier") or [])
+
+
+def may_publish(index: str, ref: str = "refs/tags/v0.1.0", variable: str | None = None) -> str:
+    """What the release's guard says of an upload: nothing if it lets it go."""
+    environment = {"GITHUB_REF": ref, "PUBLISH_INDEX": index if variable is None else variable}
+    done = subprocess.run(
+        ["bash", MAY_PUBLISH, index], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == (1 if done.stderr else 0)
+    return done.stderr
+
+
+@pytest.mark.parametrize("index", [INDEX, "https://packages.example.org", "https://mypypi.org/upload"])
+def test_may_be_published_where_the_maintainers_say(index: str) -> None:
+    assert may_publish(index) == ""
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "https://upload.pypi.org/legacy/",
+        "https://pypi.org/legacy/",
+        "https://test.pypi.org/legacy/",
+        "https://UPLOAD.PYPI.ORG/legacy/",
+        "https://upload.pypi.org./legacy/",
+        "https://upload.pypi.org:443/legacy/",
+        "https://somebody@upload.pypi.org/legacy/",
+        "https://packages.example.org@upload.pypi.org/",
+        "http://packages.example.org/legacy/",
+        " https://packages.example.org/legacy/",
+        "https://packages.example.org/legacy/\n",
+        "packages.example.org",
+        "",
+    ],
+)
+def test_publishing_to_another_project_is_refused(index: str) -> None:
+    """By nobody, not even by whoever sets the repository's variable."""
+    assert may_publish(index).startswith("refused: ")
+
+
+@pytest.mark.parametrize("ref", ["", "refs/heads/main", "refs/heads/v1", "refs/pull/1/merge"])
+def test_what_is_no_release_may_not_be_published(ref: str) -> None:
+    assert "not the tag of a release" in may_publish(INDEX, ref)
+
+
+@pytest.mark.parametrize("variable", ["", "https://elsewhere.example.org/", INDEX + "x"])
+def test_an_index_must_be_named_twice(variable: str) -> None:
+    assert "PUBLISH_INDEX" in may_publish(INDEX, variable=variable)

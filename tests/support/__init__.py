@@ -1,0 +1,6 @@
+"""What tests and the programs that they run share.
+
+A program that ``run`` starts imports its helpers from here, never from conftest.py: that imports pytest,
+which takes five times as long as everything else that such a program imports. The modules that import pytest
+themselves are guard, interpreters, no_memory, pages and procfs.
+"""

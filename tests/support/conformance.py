@@ -1,0 +1,171 @@
+"""Runs of CPython's own tests beside each other, and what a run on our classes comes to beside stock's."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.cpython_suite import Job, Report
+
+AT_ONCE = 3
+"""How many interpreters run tests: most of the time they sleep."""
+
+
+@dataclass
+class Run:
+    """An interpreter that runs CPython's tests, or that waits for its turn."""
+
+    job: Job
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        program = str(Path(__file__).with_name("cpython_suite.py"))
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", program, json.dumps(self.job)],
+                cwd=self.log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def ended(self) -> bool:
+        return self.process is not None and not self.runs
+
+
+class Runs:
+    """Runs of cpython_suite.py, a few at a time, each in a directory of its own.
+
+    Whoever waits for one starts the others: no thread does, so between two tests no file is open.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        """Make them below a folder; one test of CPython's counts as hung after so many seconds."""
+        self._folder = folder
+        self._seconds = seconds
+        self._runs: list[Run] = []
+
+    def start(self, swap: str, modules: Sequence[str], only: Collection[str] | None = None) -> Run:
+        """Let the tests of some modules run, or some of them by their ids, with what a swap puts in place."""
+        folder = self._folder / str(len(self._runs))
+        folder.mkdir()
+        job: Job = {
+            "report": str(folder / "report"),
+            "swap": swap,
+            "modules": list(modules),
+            "only": None if only is None else list(only),
+            "seconds": self._seconds,
+        }
+        self._runs.append(Run(job, folder / "log"))
+        return self._runs[-1]
+
+    def report(self, run: Run) -> Report:
+        """Wait until a run has ended; return its report, fail with what it printed if it ended badly."""
+        while not run.ended:
+            waiting = [each for each in self._runs if each.process is None]
+            if waiting and sum(each.runs for each in self._runs) < AT_ONCE:
+                waiting[0].spawn()
+            else:
+                time.sleep(0.02)
+        status = run.process.returncode if run.process else None
+        assert status == 0, f"{run.job} ended with {status}: {run.log.read_text(errors='replace')[-20_000:]}"
+        report: Report = json.loads(Path(run.job["report"]).read_text())
+        return report
+
+    def alone(self, swap: str, modules: Sequence[str], only: Collection[str]) -> Report:
+        """Run some tests when no others run."""
+        while any(each.runs for each in self._runs):
+            time.sleep(0.02)
+        run = self.start(swap, modules, only)
+        run.spawn()
+        while run.runs:
+            time.sleep(0.02)
+        return self.report(run)
+
+    def close(self) -> None:
+        for run in self._runs:
+            if run.process is not None:
+                run.process.kill()
+                run.process.wait()
+
+
+@dataclass
+class Comparison:
+    """What ours and stock made of the same modules."""
+
+    ours: Report
+    stock: Report
+    recovered: list[str]
+    """What failed on ours at first, and passed when it ran alone."""
+
+    @property
+    def failed_on_ours(self) -> dict[str, str]:
+        """What fails on ours and not on stock, with the traceback."""
+        return {name: text for name, text in self.ours["failed"].items() if name not in self.stock["failed"]}
+
+    def figures(self) -> dict[str, int]:
+        return {
+            "ran": len(self.ours["loaded"]) - len(self.ours["skipped"]),
+            "stock ran": len(self.stock["loaded"]) - len(self.stock["skipped"]),
+            "skipped": len(self.ours["skipped"]),
+            "stock skipped": len(self.stock["skipped"]),
+            "failed": len(self.ours["failed"]),
+            "stock failed": len(self.stock["failed"]),
+        }
+
+
+def compare(runs: Runs, ours: Run, stock: Run | None, cannot_hold: Collection[str]) -> Comparison:
+    """Compare a run on ours with one on stock; without one, let stock run what ours skips and fails.
+
+    What fails on ours and is not in cannot_hold runs once more, alone, before it counts.
+    """
+    swap, modules = ours.job["swap"], ours.job["modules"]
+    report = runs.report(ours)
+    recovered = []
+    if again := report["failed"].keys() - cannot_hold:
+        passed = runs.alone(swap, modules, again)["passed"]
+        recovered = sorted(again.intersection(passed))
+        for name in recovered:
+            del report["failed"][name]
+    if stock is None:
+        stock = runs.start("stock", modules, [*report["skipped"], *report["failed"]])
+    return Comparison(report, runs.report(stock), recovered)
+
+
+BASE_EVENTS = "test.test_asyncio.test_base_events"
+
+NO_NUMBER = "a socket's fileno() gives a mock: stock's selectors take int() of it, ours asks for a number"
+
+NATIVE_SENDFILE = (
+    "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
+)
+
+CANNOT_HOLD = {
+    "asyncio": (
+        mocked := {
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ip_addr": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
+            # From CPython 3.15 on.
+            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
+            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
+        }
+    ),
+    "bases": {
+        **mocked,
+        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
+        f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
+    },
+}
+"""The tests of private details that fail on ours, by what is swapped, and why. They must fail."""

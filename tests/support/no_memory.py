@@ -1,0 +1,36 @@
+"""Calls whose allocations fail. Where CPython cannot do that, importing this skips the test."""
+
+import sys
+import sysconfig
+from collections.abc import Callable
+
+import pytest
+
+if sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14):
+    pytest.skip("its own lists crash when they have no memory", allow_module_level=True)
+
+_testcapi = pytest.importorskip("_testcapi", reason="a CPython without its test modules")
+set_nomemory, remove_mem_hooks = _testcapi.set_nomemory, _testcapi.remove_mem_hooks
+
+MOST_ALLOCATIONS = 200
+
+Call = Callable[[], object]
+
+
+def without_memory(start: int, call: Call) -> bool:
+    """Let the allocation after so many fail in a call; return whether it succeeded all the same."""
+    # Kept, for it is a pair, and let go it would be the first to be reused.
+    window = (start, start + 1)
+    set_nomemory(*window)
+    try:
+        call()
+    except MemoryError:
+        return False
+    except SystemError as error:
+        # The interpreter loses an exception when it has no memory for the frame of its traceback.
+        if str(error) != "error return without exception set":
+            raise
+        return False
+    finally:
+        remove_mem_hooks()
+    return True
