@@ -45,7 +45,9 @@ def groups(*names: str) -> list[str]:
 
 
 def files(names: str) -> list[str]:
-    return [f"tests/test_{name}.py" for name in names.split()]
+    """The test files of these names, each of which has to be in one folder of tests/."""
+    found = {name: list(Path("tests").glob(f"*/test_{name}.py")) for name in names.split()}
+    return [str(path) for (path,) in found.values()]
 
 
 def install(session: nox.Session, *names: str, cflags: str = "", ldflags: str = "") -> None:
@@ -171,7 +173,11 @@ def leaks(session: nox.Session) -> None:
     install(session, "test", cflags=f"-g -O1 {ASAN} -fno-omit-frame-pointer", ldflags=ASAN)
     # CPython has no frame pointers: the fast unwinder would not reach frames of the extension.
     options = "detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12:exitcode=0"
-    sanitized(session, options, *session.posargs or files("leaks memory_errors ghosts stale_events raw"))
+    sanitized(
+        session,
+        options,
+        *session.posargs or files("leaks memory_errors stale_registrations stale_events raw"),
+    )
     report_our_frames(session, copy)
 
 
@@ -203,7 +209,9 @@ def tsan(session: nox.Session) -> None:
     env = {"PYTHON": str(python), "TSAN_OPTIONS": options, **build}
     session.run("tools/venv", ".venv", env=env)
     session.run(".venv/bin/pip", "install", "-q", "--group", "test-anywhere", "-e", ".", env=env)
-    chosen = session.posargs or files("threads waker close fork stale_events ghosts registrations raw")
+    chosen = session.posargs or files(
+        "threads waker close fork stale_events stale_registrations registrations raw"
+    )
     command = [".venv/bin/pytest", "--capture=sys", "-k", "not late_calls_of_stock", *chosen]
     # Reports go to fd 2: the tests would find the fd of a log file.
     with open(copy / "report", "w") as report:
@@ -230,14 +238,22 @@ def nogil(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """CPython's own tests of epoll, selectors and asyncio, with the classes swapped."""
     install(session, "test")
-    session.run("pytest", "-rsfE", "tests/test_conformance.py", *session.posargs)
+    session.run("pytest", "-rsfE", "tests/compat/test_conformance.py", *session.posargs)
 
 
 @nox.session(python=RELEASES)
 def integration(session: nox.Session) -> None:
-    """Other packages on pyepoll: tests/clients and docs/clients.md."""
+    """Other packages on pyepoll: tests/integration and docs/clients.md."""
     install(session, "test", "clients")
-    session.run("pytest", "-rsfE", "tests/clients", "tests/test_pages.py", "-k", "clients", *session.posargs)
+    session.run(
+        "pytest",
+        "-rsfE",
+        "tests/integration",
+        "tests/project/test_pages.py",
+        "-k",
+        "integration or clients",
+        *session.posargs,
+    )
 
 
 @nox.session(python=["3.11", "3.13", "3.14"])
@@ -251,7 +267,7 @@ def upstream(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """The long form of every attack, and a soak of half an hour (PYEPOLL_SOAK: its seconds)."""
     install(session, "test-anywhere")
-    session.run("pytest", "--long", "--ignore=tests/test_examples.py", *session.posargs)
+    session.run("pytest", "--long", "--ignore=tests/project/test_examples.py", *session.posargs)
 
 
 @nox.session(python=RELEASES)

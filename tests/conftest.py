@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-
 import pytest
 from support import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
 from support.effort import Effort

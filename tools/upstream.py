@@ -64,7 +64,7 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def outcome(suite: str, what: str, folder: Path) -> set[str]:
-    """Counts and failures of a suite; tests/clients/everywhere lets all its Python processes use pyepoll."""
+    """Counts and failures of a suite; tests/integration/everywhere lets all its processes use pyepoll."""
     work, tally = folder / "work", folder / "tally"
     shutil.rmtree(work, ignore_errors=True)
     tally.unlink(missing_ok=True)
@@ -72,7 +72,8 @@ def outcome(suite: str, what: str, folder: Path) -> set[str]:
     for part in SOURCES.get(suite, ()):
         source = folder / "sources" / suite / part
         shutil.copytree(source, work / part) if source.is_dir() else shutil.copy(source, work)
-    path = [str(ROOT / "tests/clients/everywhere")] * (what == "pyepoll") + [str(ROOT / "examples/plugins")]
+    everywhere = [str(ROOT / "tests/integration/everywhere")] if what == "pyepoll" else []
+    path = [*everywhere, str(ROOT / "examples/plugins")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     env |= {"PYEPOLL_TALLY": str(tally)} if what == "pyepoll" else {}
     command = [*SUITES[suite], *([what] if suite == "twisted_plugin" else [])]
