@@ -512,7 +512,8 @@ def test_instance_with_the_fd_of_a_closed_file_is_not_taken_for_it(inner: Epoll)
     os.close(fd)
     inner.fileno()
     assert inner._instance_fd() == fd, "the instance has moved to the lowest fd"
-    for call in (partial(inner.modify, fd, Event.IN), partial(inner.rearm, fd), partial(inner.unregister, fd)):
+    calls = partial(inner.modify, fd, Event.IN), partial(inner.rearm, fd), partial(inner.unregister, fd)
+    for call in calls:
         with pytest.raises(FileNotFoundError):
             call()
     assert len(inner) == 0
