@@ -30,8 +30,8 @@ int key_asked(const ModuleState *module, PyObject *key);
  * asked for. NO_KEY as above. */
 int key_events(const ModuleState *module, PyObject *key, uint32_t events);
 
-/* The fd of a file object, as an int of no subclass: NULL with ValueError where it has none. `*fd` is its value,
- * or -1 where that is not known or no C int. */
+/* The fd of a file object, as an int of no subclass: NULL with ValueError where it has none. `*fd` is its
+ * value, or -1 where that is not known or no C int. */
 PyObject *key_open_number(PyObject *fileobj, int *fd);
 
 /* The same, but one that is closed by now is looked for among `keys`, a dict of keys by fd number. */

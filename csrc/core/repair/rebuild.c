@@ -134,8 +134,8 @@ tell_new(int epfd, int op, const Move *move)
 }
 
 /* Whether the file under an fd is another than the registered one, as far as the old instance tells. To add
- * what it has is refused with EEXIST, and changes nothing. It may have a stale entry of the same fd: kcmp tells,
- * if it may. What cannot be probed is kept. */
+ * what it has is refused with EEXIST, and changes nothing. It may have a stale entry of the same fd: kcmp
+ * tells, if it may. What cannot be probed is kept. */
 static bool
 is_reused(const Instance *self, const Move *move)
 {
@@ -152,8 +152,9 @@ is_reused(const Instance *self, const Move *move)
            sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
 }
 
-/* The same of a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that has
- * just been adopted is another file too. Such an epoll can be nested too often (EINVAL), not too deep (ELOOP). */
+/* The same of a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that
+ * has just been adopted is another file too. Such an epoll can be nested too often (EINVAL), not too deep
+ * (ELOOP). */
 static bool
 is_reused_in_copy(const Instance *self, int epfd, const Move *move, int error)
 {
@@ -164,9 +165,9 @@ is_reused_in_copy(const Instance *self, int epfd, const Move *move, int error)
     return sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
 }
 
-/* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP can
- * also mean that the registered epoll is nested too often or too deep for one watcher more: until the new
- * instance has taken the old one's place, there are two. */
+/* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP
+ * can also mean that the registered epoll is nested too often or too deep for one watcher more: until the
+ * new instance has taken the old one's place, there are two. */
 static bool
 means_dead(const Plan *plan, int epfd, const Move *move, int error)
 {
