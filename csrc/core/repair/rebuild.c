@@ -162,7 +162,7 @@ is_reused_in_copy(const Instance *self, int epfd, const Move *move, int error)
     if (error == EINVAL) {
         return move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0;
     }
-    return sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
+    return sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) != 0;
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP
