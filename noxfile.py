@@ -23,6 +23,8 @@ ADDED = [
     f"{EXTRA}/nogil/bin",
 ]
 os.environ["PATH"] = os.pathsep.join([*ADDED, os.environ["PATH"]])
+# The newest releases of the tests' needs may have no wheel for an unusual interpreter: take older ones.
+os.environ["PIP_PREFER_BINARY"] = "1"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 RELEASES = ["3.11", "3.12", "3.13", "3.14", "3.15"]
@@ -53,7 +55,9 @@ def files(names: str) -> list[str]:
 def install(session: nox.Session, *names: str, cflags: str = "", ldflags: str = "") -> None:
     """Install dependency groups and, editable, the checkout; without a network if nothing is missing."""
     session.install("setuptools>=77", *groups(*names))
-    flags = {"PYEPOLL_CFLAGS": f"{WARNINGS} {cflags}", "PYEPOLL_LDFLAGS": ldflags}
+    # As in /usr/include, warnings about the headers of CPython itself are not wanted.
+    headers = f"-isystem {EXTRA}/sid/usr/include/python{session.python}"
+    flags = {"PYEPOLL_CFLAGS": f"{WARNINGS} {headers} {cflags}", "PYEPOLL_LDFLAGS": ldflags}
     session.install("--no-build-isolation", "--no-deps", "-e", ".", env=flags)
 
 

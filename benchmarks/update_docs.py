@@ -1,4 +1,4 @@
-"""``python -m benchmarks.update_docs``: write the figures of ``results`` into README.md and docs/performance.md.
+"""``python -m benchmarks.update_docs``: write ``results`` into README.md and docs/performance.md.
 
 The results are the output of ``python -m benchmarks --json benchmarks/results/cpython-X.Y.json``, all from
 one machine. ``--charts`` also draws the charts from those of the newest interpreter; it needs matplotlib.
@@ -285,9 +285,7 @@ def main() -> None:
         if not given.check:
             (ROOT / page).write_text(shown)
         elif shown != text:
-            sys.exit(
-                f"{page} does not show the figures of benchmarks/results: run python -m benchmarks.update_docs"
-            )
+            sys.exit(f"{page} does not show benchmarks/results: run python -m benchmarks.update_docs")
     if given.charts and not given.check:
         draw_charts(runs)
 

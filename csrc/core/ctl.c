@@ -101,8 +101,8 @@ is_itself(const Instance *self, int fd)
     return fd == self->front_fd;
 }
 
-/* Whether `fd` is the instance, hidden by the front: the caller means a file that was closed before the instance
- * got this fd. */
+/* Whether `fd` is the instance, hidden by the front: the caller means a file that was closed before the
+ * instance got this fd. */
 static bool
 is_hidden(const Instance *self, int fd)
 {

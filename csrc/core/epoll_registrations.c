@@ -121,8 +121,8 @@ epoll_fds(Epoll *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
-/* Convert a key of the mapping to an fd: 1; 0 for a key that no mapping of fds has, such as a string or an int
- * below 0; -1 with an exception for an object with fileno() that gives no fd. */
+/* Convert a key of the mapping to an fd: 1; 0 for a key that no mapping of fds has, such as a string or an
+ * int below 0; -1 with an exception for an object with fileno() that gives no fd. */
 static int
 convert_key(PyObject *object, int *fd)
 {

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -51,7 +52,8 @@ def test_figures_have_bars(tmp_path: Path) -> None:
     printed = output_of(sys.executable, "-m", "benchmarks", "flags", "ctl", "--quick", "--json", report)
     figures = json.loads(report.read_text())["figures"]
     assert {figure["part"] for figure in figures} == {"flags", "ctl"}
-    assert all(figure["value"]["median"] > 0 for figure in figures)
+    # A difference of two times can be below 0 on a busy machine.
+    assert all(math.isfinite(figure["value"]["median"]) for figure in figures)
     assert sum(figure["bar"] is not None for figure in figures) >= 3
     assert all(figure["name"] in printed for figure in figures)
 

@@ -163,7 +163,7 @@ is_reused_in_copy(const Instance *self, int epfd, const Transfer *transfer, int 
     if (error == EINVAL) {
         return transfer->fd == epfd || (transfer->mask & EPOLLEXCLUSIVE) != 0;
     }
-    return sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
+    return sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) != 0;
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. EINVAL and
