@@ -354,15 +354,17 @@ TARGETS: dict[str, Target] = {
     "Registrations": Target(lambda w: lambda ep: dict(pyepoll.Registrations(ep)), {"ep": objects}, 1,
                             (AttributeError,), by_name=False),
     "Registrations.__getitem__": Target(
-        lambda w: w.ep.registrations.__getitem__, {"fd": keys}, 1, (KeyError,), by_name=False
+        lambda w: w.ep.registrations.__getitem__, {"fd": keys}, 1, (KeyError, *FD_ERRORS), by_name=False
     ),
     "Registrations.__contains__": Target(
-        lambda w: w.ep.registrations.__contains__, {"fd": keys}, 1, by_name=False
+        lambda w: w.ep.registrations.__contains__, {"fd": keys}, 1, FD_ERRORS, by_name=False
     ),
     "Registrations.__eq__": Target(
         lambda w: lambda other: w.ep.registrations == other, {"other": anything}, 1, by_name=False
     ),
-    "Registrations.get": Target(lambda w: w.ep.registrations.get, {"key": keys, "default": anything}, 1),
+    "Registrations.get": Target(
+        lambda w: w.ep.registrations.get, {"key": keys, "default": anything}, 1, FD_ERRORS
+    ),
     "Registrations.items": Target(lambda w: listed(w.ep.registrations.items)),
     "Registrations.keys": Target(lambda w: listed(w.ep.registrations.keys)),
     "Registrations.values": Target(lambda w: listed(w.ep.registrations.values)),
