@@ -291,14 +291,15 @@ def test_a_transport_that_nobody_closed() -> None:
 def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
     """No crash, and no noise when it goes."""
     transport: Any = aio.SocketTransport.__new__(aio.SocketTransport)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: transport.write(b"data"),
         lambda: transport.write(bytearray(b"data")),
         lambda: transport._read_ready(),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(AttributeError):
             call()
-    assert "SocketTransport" in repr(transport)
+    assert "SocketTransport" in str(transport)
     with pytest.raises(TypeError):
         transport.write("data")
     transport = None

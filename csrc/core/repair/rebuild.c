@@ -153,17 +153,13 @@ is_reused(const Instance *self, const Transfer *transfer)
            sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
-/* The same for a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that
- * has just been adopted refers to another file too. Such an epoll can be nested too often (EINVAL), but not
- * too deep (ELOOP). */
+/* The same for a forked copy, which cannot probe: the old instance is the parent's. A nested epoll can be
+ * nested too often by now (EINVAL). It is never too deep (ELOOP), for its depth was accepted once: this is
+ * another epoll. */
 static bool
-is_reused_in_copy(const Instance *self, int epfd, const Transfer *transfer, int error)
+is_reused_in_copy(int epfd, const Transfer *transfer, int error)
 {
-    int thread = sys_gettid();
-    if (error == EINVAL) {
-        return transfer->fd == epfd || (transfer->mask & EPOLLEXCLUSIVE) != 0;
-    }
-    return sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) != 0;
+    return error == ELOOP || transfer->fd == epfd || (transfer->mask & EPOLLEXCLUSIVE) != 0;
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. EINVAL and
@@ -178,8 +174,7 @@ means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
         return true;
     case EINVAL:
     case ELOOP:
-        return plan->forked ? is_reused_in_copy(plan->instance, epfd, transfer, error)
-                            : is_reused(plan->instance, transfer);
+        return plan->forked ? is_reused_in_copy(epfd, transfer, error) : is_reused(plan->instance, transfer);
     default:
         return false;
     }
