@@ -152,17 +152,13 @@ is_reused(const Instance *self, const Move *move)
            sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) > 0;
 }
 
-/* The same of a forked copy, which cannot probe: the old instance is the parent's. The fd of an epoll that
- * has just been adopted is another file too. Such an epoll can be nested too often (EINVAL), not too deep
- * (ELOOP). */
+/* The same for a forked copy, which cannot probe: the old instance is the parent's. A nested epoll can be
+ * nested too often by now (EINVAL). It is never too deep (ELOOP), for its depth was accepted once: this is
+ * another epoll. */
 static bool
-is_reused_in_copy(const Instance *self, int epfd, const Move *move, int error)
+is_reused_in_copy(int epfd, const Move *move, int error)
 {
-    int thread = sys_gettid();
-    if (error == EINVAL) {
-        return move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0;
-    }
-    return sys_kcmp_watched(thread, self->epfd, move->fd, move->nth, thread, move->fd) != 0;
+    return error == ELOOP || move->fd == epfd || (move->mask & EPOLLEXCLUSIVE) != 0;
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd is not the registered file any more. EINVAL and ELOOP
@@ -177,8 +173,7 @@ means_dead(const Plan *plan, int epfd, const Move *move, int error)
         return true;
     case EINVAL:
     case ELOOP:
-        return plan->forked ? is_reused_in_copy(plan->instance, epfd, move, error)
-                            : is_reused(plan->instance, move);
+        return plan->forked ? is_reused_in_copy(epfd, move, error) : is_reused(plan->instance, move);
     default:
         return false;
     }
