@@ -167,7 +167,7 @@ def asan(session: nox.Session) -> None:
     flags = f"-g -O1 {ASAN} -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
     install(session, "test", cflags=flags, ldflags=ASAN)
     chosen = session.posargs or [f"--ignore={file}" for file in files(NOT_OF_C)]
-    sanitized(session, "detect_leaks=0", "-n", "3", *chosen)
+    sanitized(session, "detect_leaks=0", "-n", "2", *chosen)
     if reports := sorted(copy.glob("report*")):
         session.error("".join(report.read_text(errors="replace") for report in reports))
 
