@@ -382,8 +382,10 @@ class Storm:
             with self.handles:
                 ep = self.ep
                 self.calls["cures"] += ep.stats().rebuilds
-                self.renew()
-                ep.close()
+                try:
+                    self.renew()
+                finally:
+                    ep.close()  # a thread may wait for events of its iterator
 
 
 def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
