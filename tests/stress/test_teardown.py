@@ -195,7 +195,7 @@ def test_a_cycle_of_a_server_and_what_it_holds(live: str, end: str) -> None:
     if end == "interpreter":
         if "aio" in program and sys.version_info[:2] == (3, 12):
             pytest.skip("in 3.12 an interpreter that has imported asyncio ends so by itself")
-        program = f"from test_subinterpreters import run_in_interpreter\nrun_in_interpreter({program!r})"
+        program = f"from support.interpreters import run_in_interpreter\nrun_in_interpreter({program!r})"
     run_debug(program)
 
 
