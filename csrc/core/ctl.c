@@ -101,12 +101,13 @@ is_itself(const Instance *self, int fd)
     return fd == self->front_fd;
 }
 
-/* Whether `fd` is the instance, hidden by the front: the caller means a file that was closed before the
- * instance got this fd. */
-static bool
-is_hidden(const Instance *self, int fd)
+/* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The fd of the instance, which the
+ * front hides, was that of a file that is closed by now: so it is not registered. */
+static int
+own_fd_error(const Instance *self, int fd)
 {
-    return self->front_fd >= 0 && fd == self->epfd;
+    bool hidden = self->front_fd >= 0 && fd == self->epfd;
+    return is_itself(self, fd) ? EINVAL : hidden ? ENOENT : 0;
 }
 
 /* The part of a mask that the kernel keeps. */
@@ -276,8 +277,9 @@ static int
 modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *data, Registration *old)
 {
     Registration *present = interest_get(&self->list, fd);
-    if (is_itself(self, fd) || is_hidden(self, fd)) {
-        return is_itself(self, fd) ? EINVAL : ENOENT;
+    int error = own_fd_error(self, fd);
+    if (error != 0) {
+        return error;
     }
     if (present == NULL && rearm) {
         return fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
@@ -363,9 +365,10 @@ unregister(Instance *self, int fd, const PyObject *only)
     }
     int public_fd = instance_public_fd(self);
     Registration old = change_remove(self, fd);
-    int error = is_itself(self, fd)   ? EINVAL
-                : is_hidden(self, fd) ? ENOENT
-                                      : change_kernel_and_unlock(self, EPOLL_CTL_DEL, fd, 0, 0);
+    int error = own_fd_error(self, fd);
+    if (error == 0) {
+        error = change_kernel_and_unlock(self, EPOLL_CTL_DEL, fd, 0, 0);
+    }
     if (error != 0) {
         if (old.generation != 0) {
             change_shadow(self, fd);
