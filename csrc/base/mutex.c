@@ -1,5 +1,3 @@
-#include "base/compat.h"
-
 #include "base/mutex.h"
 
 #include <limits.h>
@@ -45,8 +43,9 @@ cpu_relax(void)
 #endif
 }
 
-/* Wait a moment for the mutex: an epoll_ctl is short, and the holder needs no GIL to end it. Giving up the
- * GIL and getting it back would take longer. Returns whether the mutex looks free. */
+/* Wait a moment for the mutex, with the GIL: the holder is mostly in an epoll_ctl, which is short, and needs
+ * no GIL to release the mutex after it. To release the GIL and take it again would take longer. Returns
+ * whether the mutex looks free. */
 static bool
 spin(const Mutex *mutex)
 {

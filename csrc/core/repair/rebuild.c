@@ -153,9 +153,9 @@ is_reused(const Instance *self, const Transfer *transfer)
            sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
-/* The same for a forked copy, which cannot probe: the old instance is the parent's. A nested epoll can be
- * nested too often by now (EINVAL). It is never too deep (ELOOP), for its depth was accepted once: this is
- * another epoll. */
+/* The same for a forked copy, which cannot probe: the old instance is the parent's. EINVAL is taken for the
+ * limit on how often an epoll is nested, except where the fd cannot be that of the registered epoll. ELOOP is
+ * taken for another epoll, because the kernel accepted the depth of the registered one. */
 static bool
 is_reused_in_copy(int epfd, const Transfer *transfer, int error)
 {
@@ -163,8 +163,8 @@ is_reused_in_copy(int epfd, const Transfer *transfer, int error)
 }
 
 /* Whether an error of EPOLL_CTL_ADD means that the fd no longer refers to the registered file. EINVAL and
- * ELOOP can also mean that the registered epoll is nested too often or too deep for one more watcher: until
- * the new instance has replaced the old one, there are two. */
+ * ELOOP can also be about the registered epoll, nested too often or too deep for one more watcher: until the
+ * new instance has replaced the old one, both watch it. */
 static bool
 means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
 {
