@@ -74,7 +74,8 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
     def __getitem__(self, fd: "FileDescriptorLike") -> tuple[Event, T]:
         """Return ``(events, data)`` of a registered fd, an int or an object with fileno().
 
-        Raises KeyError when it is not registered, ValueError for a closed object, and what fileno() raises.
+        Raises KeyError when it is not registered, ValueError for a closed object, OverflowError if its
+        fileno() does not fit a C int, and the exceptions of fileno().
         """
         registration = self._ep._registration(fd)
         if registration is None:
@@ -86,14 +87,15 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
     @overload
     def get(self, fd: "FileDescriptorLike", default: tuple[Event, T] | U) -> tuple[Event, T] | U: ...
     def get(self, fd: "FileDescriptorLike", default: object = None) -> object:
-        """Return ``(events, data)`` of a registered fd, else default; ValueError for a closed object."""
+        """Return ``(events, data)`` of a registered fd, else default; errors as ``[]``, without KeyError."""
         registration = self._ep._registration(fd)
         return default if registration is None else registration
 
     def __contains__(self, fd: object) -> bool:
         """Return whether fd, an int or an object with fileno(), is registered.
 
-        Raises ValueError for a closed object, and what fileno() raises.
+        Raises ValueError for a closed object, OverflowError if its fileno() does not fit a C int, and the
+        exceptions of fileno().
         """
         return self._ep._registration(fd) is not None
 
