@@ -19,10 +19,10 @@ refuse_copy(const Instance *self, int error)
     }
     else {
         os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s", fd,
-                 error == ENOENT ? " without /proc"
-                 : error == EINVAL || error == ELOOP
-                     ? ": too many epolls watch its nested epolls or their files"
-                     : "");
+                 error == ENOENT   ? " without /proc"
+                 : error == EINVAL ? ": too many epolls watch its nested epolls or their files"
+                 : error == ELOOP  ? ": its epolls are nested too deep"
+                                   : "");
     }
     return -1;
 }
