@@ -235,7 +235,7 @@ class Walk(RuleBasedStateMachine):
         return self.levels[BOTTOM].listed(fd)
 
     def paths(self, refused: int | None = None) -> int:
-        """In how many ways a file may wake the epolls five deep, at most. `refused`: with one more entry there."""
+        """In how many ways a file may wake the epolls five deep, at most. `refused` has one entry more."""
         stale = [
             len(fdinfo_lines(level.ep)) - len(level.entries) + (level.rank == refused)
             for level in self.levels
