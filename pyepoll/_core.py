@@ -21,6 +21,11 @@ else:
 U = TypeVar("U")
 
 
+def refuse_to_copy(self: object, protocol: object) -> NoReturn:
+    """Refuse copy and pickle: the object stands for an open file, or is part of one that does."""
+    raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object")
+
+
 class BusyPoll(NamedTuple):
     """How an epoll busy-polls network cards before it sleeps (Linux 6.9)."""
 
@@ -123,6 +128,8 @@ class Registrations(Mapping[Any, tuple[Event, T]]):
         """Return the type's name and the mapping as a dict."""
         return f"{type(self).__name__}({dict(self.items())!r})"
 
+    __reduce_ex__ = refuse_to_copy
+
 
 class _Items(ItemsView[int, tuple[Event, T]]):
     """Registrations as pairs; collections.abc's own looks each fd up and raises KeyError if it has gone."""
@@ -181,9 +188,7 @@ class Epoll(_epoll.Epoll[T]):
         except OSError as error:  # Another object has closed the same epoll.
             return f"<{name} unusable: {error.strerror}>"
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse copy and pickle: the object stands for an open file."""
-        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object")
+    __reduce_ex__ = refuse_to_copy
 
     @property
     def registrations(self) -> Registrations[T]:

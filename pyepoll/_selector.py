@@ -5,7 +5,7 @@ from selectors import BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _epoll
-from ._core import Epoll
+from ._core import Epoll, refuse_to_copy
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -55,6 +55,10 @@ class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
         """Return how many file objects are registered."""
         return len(self._fd_to_key)
 
+    def __reduce__(self) -> tuple[type["_Keys"], tuple[dict[int, SelectorKey]]]:
+        """Let the older protocols of pickle do what the others do with slots."""
+        return type(self), (self._fd_to_key,)
+
 
 @_epoll._own_methods
 class EpollSelector(_epoll.Selector, BaseSelector):
@@ -70,7 +74,7 @@ class EpollSelector(_epoll.Selector, BaseSelector):
     It adds ``flags`` to ``register`` and ``modify``. Every method may be called from any thread at any time,
     and in the child of a fork the selector is a copy with registrations of its own. A file that was
     closed while a duplicate keeps it open does not wake the selector indefinitely, and an fd that has been
-    reused can be registered: the kernel decides whether it is new, not the earlier registration.
+    reused can be registered or modified: the kernel decides whether it is new, not the earlier registration.
 
     Raises OSError: EMFILE or ENFILE when no fd is left. See epoll(7).
     """
@@ -114,3 +118,5 @@ class EpollSelector(_epoll.Selector, BaseSelector):
         finally:
             self._fd_to_key.clear()
             self._map = None
+
+    __reduce_ex__ = refuse_to_copy

@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _aio
+from ._core import refuse_to_copy
 from ._selector import EpollSelector
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  #
             return object.__repr__(self)
         return text
 
+    __reduce_ex__ = refuse_to_copy
+
     def _failed(self, error: BaseException, message: str) -> None:
         try:
             raise error
@@ -103,6 +106,8 @@ class EventLoop(asyncio.SelectorEventLoop):
     _closed = True
     _debug = False
     _thread_id: int | None = None
+
+    __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(EpollSelector() if selector is None else selector)

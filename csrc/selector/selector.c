@@ -2,15 +2,16 @@
 #include "selector/selector.h"
 
 #include "base/convert.h"
+#include "base/flags.h"
 #include "core/epoll.h"
 #include "selector/selector_docs.h"
 #include "selector/selector_key.h"
 
 #include <stddef.h>
 #include <structmember.h>
-#include <sys/epoll.h>
 
 static const uint32_t plain_bits = EPOLLIN | EPOLLOUT; /* the bits for `events` */
+static const uint32_t modifier_bits = EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP;
 
 static PyObject *
 selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -119,18 +120,20 @@ find_key(Selector *self, PyObject *fd_object, PyObject *fileobj)
     return key;
 }
 
-/* The events of selectors, and further epoll bits (`flags`), to a mask; `events` must be at least `least`. */
+/* The events of selectors, and further epoll bits (`flags`), to a mask. `empty`: a mask without events is
+ * accepted. */
 static int
-convert_events(PyObject *events, long least, PyObject *flags, uint32_t *mask)
+convert_events(PyObject *events, bool empty, PyObject *flags, uint32_t *mask)
 {
     int overflow = 0;
-    long asked = PyLong_Check(events) ? PyLong_AsLongAndOverflow(events, &overflow) : least - 1;
-    if (overflow != 0 || asked < least || asked > (EVENT_READ | EVENT_WRITE)) {
-        PyErr_Format(PyExc_ValueError, "Invalid events: %R", events);
+    long asked = PyLong_Check(events) ? PyLong_AsLongAndOverflow(events, &overflow) : -1;
+    bool valid = overflow == 0 && asked >= 0 && asked <= (EVENT_READ | EVENT_WRITE);
+    uint32_t more = 0;
+    if (valid && flags != NULL && convert_eventmask(flags, &more) < 0) {
         return -1;
     }
-    uint32_t more = 0;
-    if (flags != NULL && convert_eventmask(flags, &more) < 0) {
+    if (!valid || (asked == 0 && (more & ~modifier_bits) == 0 && !empty)) {
+        PyErr_Format(PyExc_ValueError, "Invalid events: %R", events);
         return -1;
     }
     if ((more & (EPOLLIN | EPOLLOUT)) != 0) {
@@ -189,13 +192,16 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     PyObject *given[ARGUMENTS];
     uint32_t mask;
     if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        convert_events(given[1], 1, given[3], &mask) < 0) {
+        convert_events(given[1], false, given[3], &mask) < 0) {
         return NULL;
     }
     int fd;
     PyObject *fd_object = fileobj_fd(given[0], &fd);
     if (fd_object == NULL) {
         return NULL;
+    }
+    if (!PyLong_Check(given[0])) {
+        atomic_store_explicit(&self->has_objects, true, memory_order_relaxed);
     }
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = selector_key_new(self->module, given[0], fd_object, given[1], data);
@@ -212,34 +218,26 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
 static PyObject *
 change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, bool keep)
 {
-    PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
-    int status = 0;
     Backend backend;
-    if (ensure_fd(fd_object, &fd) < 0 || backend_acquire(self, &backend) < 0) {
+    if (ensure_fd(PyTuple_GET_ITEM(key, KEY_FD), &fd) < 0 || backend_acquire(self, &backend) < 0) {
         return NULL;
     }
     uint32_t more = backend_mask(&backend, fd) & ~plain_bits;
     mask |= keep ? more : 0;
-    /* A system call also where nothing changes: it reports an edge again and arms a disarmed one-shot. */
-    bool calls_kernel = selector_key_asked(self->module, old) != selector_key_asked(self->module, key) ||
-                        more != (mask & ~plain_bits) || (mask & (EPOLLET | EPOLLONESHOT)) != 0;
-    if (calls_kernel) {
-        status = backend_modify(&backend, fd, mask, key);
+    bool same_mask = selector_key_asked(self->module, old) == selector_key_asked(self->module, key) &&
+                     more == (mask & ~plain_bits);
+    /* modify reports an edge again and arms a disarmed one-shot. */
+    bool arms = (mask & (EPOLLET | EPOLLONESHOT)) != 0;
+    Change change = {&backend, old, key, fd, mask};
+    int status = 0;
+    if (!same_mask || arms) {
+        status = change_mask(self, &change);
     }
     else if (PyTuple_GET_ITEM(old, KEY_DATA) == PyTuple_GET_ITEM(key, KEY_DATA)) {
         key = old;
     }
     else {
-        status = backend_replace(&backend, fd, key);
-    }
-    PyObject *left = status == 0 ? key : old;
-    /* Where the core has given up the registration, the key alone is changed, as in selectors. */
-    if (status == 0 && key != old) {
-        status = backend_sync_keys(self, &backend, fd_object, fd,
-                                   calls_kernel && backend.direct ? NULL : key);
-    }
-    if (status < 0) {
-        backend_undo(self, &backend, fd_object, fd, left);
+        status = change_data(self, &change);
     }
     backend_release(&backend);
     return status == 0 ? Py_NewRef(key) : NULL;
@@ -257,11 +255,11 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
         return NULL;
     }
     bool keep = given[3] == NULL || given[3] == Py_None;
-    if (convert_events(given[1], 0, keep ? NULL : given[3], &mask) < 0) {
+    if (convert_events(given[1], true, keep ? NULL : given[3], &mask) < 0) {
         return NULL;
     }
     int fd;
-    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0], &fd);
+    PyObject *fd_object = own_fd(self, given[0], &fd);
     PyObject *old = fd_object != NULL ? find_key(self, fd_object, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ),
@@ -304,7 +302,7 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
         return NULL;
     }
     int fd;
-    PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, given[0], &fd);
+    PyObject *fd_object = own_fd(self, given[0], &fd);
     PyObject *key = fd_object != NULL ? remove_key(self, fd_object, fd, given[0]) : NULL;
     Py_XDECREF(fd_object);
     return key;

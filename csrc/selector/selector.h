@@ -17,12 +17,13 @@ extern PyMethodDef own_methods_functions[]; /* own_methods.c */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *backend;   /* `_selector`: an Epoll, or a replacement for one; NULL until it is set */
-    Instance *instance;  /* the Epoll's, or NULL */
-    bool direct;         /* the backend is the package's own Epoll, whose methods need not be called */
-    PyObject *keys;      /* `_fd_to_key`: a dict, fd -> SelectorKey */
-    ModuleState *module; /* with a reference to the module object: module_state.h */
-    Guard guard;         /* of the first three: no Python code runs under it */
+    PyObject *backend;       /* `_selector`: an Epoll, or a replacement for one; NULL until it is set */
+    Instance *instance;      /* the Epoll's, or NULL */
+    bool direct;             /* the backend is the package's own Epoll, whose methods need not be called */
+    PyObject *keys;          /* `_fd_to_key`: a dict, fd -> SelectorKey */
+    atomic_bool has_objects; /* a file object was registered, not only ints: set by register */
+    ModuleState *module;     /* with a reference to the module object: module_state.h */
+    Guard guard;             /* of the first three: no Python code runs under it */
 } Selector;
 
 /* The backend that a call uses, with references of its own: `_selector` may be replaced meanwhile. */
@@ -69,5 +70,29 @@ void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject
 
 /* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
 PyObject *backend_pop_key(Selector *self, PyObject *fd_object);
+
+/* In reused_fd.c: modify and unregister, where an fd may have been closed, and refer to another file by now.
+ *
+ * A change of the key `old` to `key`, which is to be registered with `mask`. */
+typedef struct {
+    const Backend *backend;
+    PyObject *old;
+    PyObject *key;
+    int fd;
+    uint32_t mask;
+} Change;
+
+/* Change the mask and the data, in the kernel and in the dict. Where the fd refers to another file than the
+ * registered one, and to that of the key's file object, this file is registered. 0, or -1 with an exception,
+ * and then neither key is registered. */
+int change_mask(Selector *self, const Change *change);
+
+/* The same where only the data change: one system call, which finds out whether the fd refers to another
+ * file. As in selectors, the key of a closed fd is changed, although nothing is registered. */
+int change_data(Selector *self, const Change *change);
+
+/* The fd under which a file object is registered, as fileobj_fd_or_registered(). An object that was
+ * registered when fileno() returned another fd does not stand for the key of the fd that it returns now. */
+PyObject *own_fd(Selector *self, PyObject *fileobj, int *fd);
 
 #endif

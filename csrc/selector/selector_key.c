@@ -40,7 +40,12 @@ reported_events(int asked, uint32_t events)
 {
     const uint32_t reads = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLRDNORM | EPOLLRDBAND;
     const uint32_t writes = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
+    /* A key for no event gets what `flags` asked for: an error or a hang-up alone is no event of selectors. */
+    events &= asked != 0 ? events : ~(uint32_t)(EPOLLERR | EPOLLHUP);
     int happened = ((events & ~writes) != 0 ? EVENT_READ : 0) | ((events & ~reads) != 0 ? EVENT_WRITE : 0);
+    if (asked == 0) {
+        return happened;
+    }
     /* A key for EVENT_WRITE that asked for the end of the stream gets it as EVENT_WRITE: all that it asks
      * for. */
     return (happened & asked) != 0 ? happened & asked : asked;
@@ -82,10 +87,8 @@ fileobj_fd(PyObject *fileobj, int *fd)
                : NULL;
 }
 
-/* The fd under which a file object is in `keys`, an exact int: a new reference, or NULL without an
- * exception. */
-static PyObject *
-find_registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
+PyObject *
+registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj)
 {
     PyObject *found = NULL, *fd_object, *key;
     Py_ssize_t position = 0;
@@ -110,7 +113,7 @@ fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fi
     if (fd_object == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
         *fd = -1;
-        fd_object = find_registered_fd(module, keys, fileobj);
+        fd_object = registered_fd(module, keys, fileobj);
         if (fd_object == NULL && !PyErr_Occurred()) {
             PyErr_SetRaisedException(error);
         }

@@ -39,4 +39,8 @@ PyObject *fileobj_fd(PyObject *fileobj, int *fd);
 /* The same, but for a closed file object its fd is looked up in `keys`, a dict of keys by fd. */
 PyObject *fileobj_fd_or_registered(const ModuleState *module, PyObject *keys, PyObject *fileobj, int *fd);
 
+/* The fd under which a file object, the very object, is in `keys`, an exact int: a new reference, or NULL; an
+ * exception is set only where there is no memory. */
+PyObject *registered_fd(const ModuleState *module, PyObject *keys, PyObject *fileobj);
+
 #endif

@@ -26,7 +26,7 @@ import pytest
 from support.effort import Effort
 from support.fds import Pipe
 from support.kernel import IMPLIED, agree, fdinfo
-from support.processes import in_child, run
+from support.processes import in_child
 from support.threads import together, until, waiters
 
 import pyepoll
@@ -399,33 +399,6 @@ def test_the_end_of_the_stream(sel: EpollSelector, socketpair: Pair) -> None:
     assert sel.select(0) == []
     b.shutdown(socket.SHUT_WR)
     assert sel.select(10) == [(key, EVENT_WRITE)]
-
-
-def test_what_is_the_same_is_no_system_call() -> None:
-    """As a sandbox that forbids epoll_ctl shows."""
-    words = run(
-        """
-        import errno, os, selectors
-        from support.seccomp import deny
-        from pyepoll import EpollSelector, Event
-
-        sel = EpollSelector()
-        fds = [os.eventfd(1) for _ in range(3)]
-        for fd, flags in zip(fds, (0, Event.ET, Event.PRI)):
-            sel.register(fd, selectors.EVENT_READ, "old", flags)
-        assert len(sel.select(0)) == 3
-        deny("epoll_ctl", errno.EPERM)
-        sel.modify(fds[0], selectors.EVENT_READ, "new")
-        sel.modify(fds[2], selectors.EVENT_READ, "new", Event.PRI)
-        print(sorted(key.data for key, _ in sel.select(0)))
-        for fd, flags in (fds[0], Event.RDHUP), (fds[1], None), (fds[2], 0):
-            try:
-                sel.modify(fd, selectors.EVENT_READ, "new", flags)
-            except PermissionError:
-                print("refused", len(sel.get_map()))
-        """
-    )
-    assert words.splitlines() == ["['new', 'new']", "refused 2", "refused 1", "refused 0"]
 
 
 @unlike_stock("keeps the old data, which equals the new")
