@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _aio
 from ._core import refuse_to_copy
 from ._selector import EpollSelector
+from ._watch import watch
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-__all__ = ["EventLoop", "SocketTransport", "new_event_loop", "run"]
+__all__ = ["EventLoop", "SocketTransport", "new_event_loop", "run", "watch"]
 
 T = TypeVar("T")
+
+watch.__module__ = __name__
 
 _stock: Any = asyncio.selector_events
 """Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
