@@ -5,6 +5,7 @@ import errno
 import fcntl
 import operator
 import os
+import stat
 import warnings
 import weakref
 from collections.abc import AsyncIterator
@@ -24,7 +25,19 @@ _READS_AND_WRITES = int(
 )
 
 
-# It is called in every loop that has add_reader() of asyncio's, as uvloop, and uses nothing else of it.
+# The kernel polls a file more often than it reports its events: when the file is registered or modified, before
+# a wait reports it, and through each epoll that watches the epoll. Some files of procfs (mounts, pressure/*,
+# sys/*) answer the first poll after a change with PRI, and no other. So with an epoll in the loop's epoll:
+#
+#     the file changes            wakes the epoll, and this the loop's epoll, without a poll
+#     the loop's wait             polls the file: PRI, so the epoll is ready
+#     _look(), Epoll.poll(0)      polls the file: nothing
+#
+# There, an epoll that is ready and has no event means PRI. The loop must watch the epoll all the time, because
+# add_reader() would poll the file, and the loop's wait then find nothing. All other files keep their state until
+# it is read. These are regular files, and procfs, sysfs and cgroups have the only regular files that epoll takes.
+
+
 class watch(AsyncIterator[Event]):
     """Watch fd for the events of mask; an asynchronous iterator of the events, in the running event loop::
 
@@ -35,7 +48,9 @@ class watch(AsyncIterator[Event]):
     fd: an fd or an object with fileno(). The object is kept until the watch is closed; it is not closed.
     mask: any events, as :meth:`pyepoll.Epoll.register` takes them; ERR and HUP are always among them. With
     ET, each change is reported once. Without ET, the state of the file is looked at while a task waits for
-    the next event, and at no other time, so that a slow consumer costs nothing.
+    the next event, and at no other time, so that a slow consumer costs nothing. A file of procfs or sysfs
+    whose changes are reported as PRI reports each change once in any case; ask for PRI alone there, and read
+    the file after ``async with`` has been entered, so that no change is missed between the two.
 
     The loop may be any event loop with ``add_reader``: asyncio's own, pyepoll's or uvloop's. A file may be
     watched several times, and beside a transport that reads from it. Each watch takes two fds. It is used
@@ -52,6 +67,7 @@ class watch(AsyncIterator[Event]):
 
     __slots__ = (
         "__weakref__",
+        "_edge",  # each change is reported once; the loop watches the epoll all the time
         "_epoll",  # of its own, with this one registration: the kernel has one mask for each fd in an epoll
         "_events",  # reported, and not returned yet
         "_fd",
@@ -60,6 +76,7 @@ class watch(AsyncIterator[Event]):
         "_mask",
         "_pid",
         "_reads",  # the loop watches the epoll
+        "_vanishes",  # the loop, which asks first, may be the only one to see a change
         "_waiter",
     )
 
@@ -72,9 +89,14 @@ class watch(AsyncIterator[Event]):
         try:
             epoll.register(fd, mask)
             (self._fd,) = epoll.registrations
+            pseudo = bool(mask & Event.PRI) and stat.S_ISREG(os.fstat(self._fd).st_mode)
+            if pseudo:
+                epoll.modify(self._fd, mask | Event.ET)
         except BaseException:
             epoll.close()
             raise
+        self._edge = pseudo or bool(mask & Event.ET)
+        self._vanishes = pseudo and not mask & _READS_AND_WRITES
         self._epoll = epoll
         self._file = fd
         self._mask = Event(mask)
@@ -83,7 +105,7 @@ class watch(AsyncIterator[Event]):
         self._events = Event(0)
         self._reads = False
         self._waiter: asyncio.Future[None] | None = None
-        if mask & Event.ET:
+        if self._edge:
             self._start()
 
     async def __anext__(self) -> Event:
@@ -106,7 +128,9 @@ class watch(AsyncIterator[Event]):
         return events
 
     async def __aenter__(self) -> Self:
-        """Return the watch itself."""
+        """Return the watch itself, which reports every change from now on."""
+        if self._vanishes:
+            await asyncio.sleep(0)  # add_reader() of uvloop takes effect at the end of the turn.
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -159,7 +183,7 @@ class watch(AsyncIterator[Event]):
             await self._waiter
         finally:
             self._waiter = None
-            if not self._mask & Event.ET:
+            if not self._edge:
                 self._stop()
         if self._epoll.closed:
             raise StopAsyncIteration
@@ -167,7 +191,9 @@ class watch(AsyncIterator[Event]):
     def _check_fd(self) -> None:
         """Raise OSError if the fd is closed, or no longer that of the file object."""
         if not isinstance(self._file, int) and self._file.fileno() != self._fd:
-            raise OSError(errno.EBADF, f"watch fd {self._fd}: {os.strerror(errno.EBADF)} (its file was closed)")
+            raise OSError(
+                errno.EBADF, f"watch fd {self._fd}: {os.strerror(errno.EBADF)} (its file was closed)"
+            )
         fcntl.fcntl(self._fd, fcntl.F_GETFD)
 
     def _start(self) -> None:
@@ -183,13 +209,11 @@ class watch(AsyncIterator[Event]):
 
     def _look(self) -> None:
         """Fetch the events that the loop has found."""
-        if not self._mask & Event.ET:
+        if not self._edge:
             self._stop()
         for _, events in self._epoll.poll(0):
             self._events |= events
-        # Some files report a change to the first who asks, and to nobody else: /proc/self/mounts, PSI, sysctl.
-        # The loop has asked already, when it looked for what is ready.
-        if not self._events and self._mask & Event.PRI and not self._mask & _READS_AND_WRITES:
+        if not self._events and self._vanishes:
             self._events = Event.PRI
         if self._waiter is not None and not self._waiter.done():
             if self._events:
