@@ -41,6 +41,15 @@ def registrations(stack: ExitStack) -> Any:
     return stack.enter_context(pyepoll.Epoll[Any]()).registrations
 
 
+def watch(stack: ExitStack) -> Any:
+    async def make() -> aio.watch:
+        return aio.watch(read.fileno(), pyepoll.Event.IN)
+
+    read, _ = map(stack.enter_context, socket.socketpair())
+    loop = stack.enter_context(closing(aio.new_event_loop()))
+    return stack.enter_context(closing(loop.run_until_complete(make())))
+
+
 MAKE: dict[str, Callable[[ExitStack], Any]] = {
     "Epoll": lambda stack: stack.enter_context(pyepoll.Epoll[Any]()),
     "EpollSelector": lambda stack: stack.enter_context(pyepoll.EpollSelector()),
@@ -49,6 +58,7 @@ MAKE: dict[str, Callable[[ExitStack], Any]] = {
     "Registrations": registrations,
     "SocketTransport": transport,
     "Waker": lambda stack: stack.enter_context(pyepoll.Waker()),
+    "watch": watch,
 }
 
 
