@@ -27,14 +27,14 @@ _READS_AND_WRITES = int(
 
 # The kernel polls a file more often than it reports its events: when the file is registered or modified,
 # before a wait reports it, and through each epoll that watches the epoll. Some files of procfs (mounts,
-# pressure/*, sys/*) answer the first poll after a change with PRI, and no other. So with an epoll in the loop's
-# epoll:
+# pressure/*, sys/*) answer the first poll after a change with PRI, and no other. So with an epoll in that
+# of the loop:
 #
 #     the file changes            wakes the epoll, and this the loop's epoll, without a poll
 #     the loop's wait             polls the file: PRI, so the epoll is ready
 #     _look(), Epoll.poll(0)      polls the file: nothing
 #
-# There, an epoll that is ready and has no event means PRI. The loop must watch the epoll all the time, because
+# There, an epoll that is ready and has no event means PRI. The loop must watch the epoll all the time:
 # add_reader() would poll the file, and the loop's wait then find nothing. All other files keep their state
 # until it is read. The files in question are regular; only procfs, sysfs and cgroups have regular files that
 # epoll takes.
