@@ -193,11 +193,11 @@ typedef struct {
     uint32_t mask;
     bool disarmed;
     uint64_t changed;
-} Before;
+} SavedFields;
 
 /* With the state lock. */
 static void
-put_back(Registration *present, const Before *before, bool with_data, Registration *old)
+put_back(Registration *present, const SavedFields *before, bool with_data, Registration *old)
 {
     present->mask = before->mask;
     present->disarmed = before->disarmed;
@@ -222,7 +222,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
 {
     STATE_LOCK(self);
     uint32_t generation = present->generation;
-    const Before before = {present->mask, present->disarmed, present->changed};
+    const SavedFields before = {present->mask, present->disarmed, present->changed};
     present->mask = mask;
     present->disarmed = false;
     present->changed = change_begin(self);

@@ -66,9 +66,9 @@ see_identity_entry(const KernelEntry *entry, void *arg)
 static int
 check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *, void *))
 {
-    int seen = fdinfo_is_epoll(fd);
-    if (seen != 0) {
-        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    int status = fdinfo_is_epoll(fd);
+    if (status != 0) {
+        return status == EINVAL || status == EBADF ? FD_IS_UNRELATED : status;
     }
     IdentitySearch search = {.identity = identity};
     int error = fdinfo_each(fd, false, see, &search);

@@ -18,8 +18,8 @@ instance_reset(Instance *self)
         self->users = self->waiters = 0;
         self->fd_changing = self->drain.active = self->stale.found = false;
         self->stale.retry_at = 0;
-        if (self->standing == OPEN) {
-            self->standing = FORKED_COPY;
+        if (self->lifecycle == OPEN) {
+            self->lifecycle = FORKED_COPY;
         }
         self->epoch = fork_epoch();
     }
@@ -28,7 +28,7 @@ instance_reset(Instance *self)
 
 /* Register `self` under its public fd, for fromfd. */
 static int
-instance_remember(Instance *self)
+instance_add_to_module(Instance *self)
 {
     PyObject *key = PyLong_FromLong(self->epfd);
     PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
@@ -63,7 +63,7 @@ instance_new(ModuleState *module, int epfd, bool foreign)
     /* Far from the generation 0 of data that are just an fd, and from the end. */
     self->first = (self->first & 0x3fffffff) | 0x40000000;
     self->generation = self->first;
-    if (instance_remember(self) < 0) {
+    if (instance_add_to_module(self) < 0) {
         self->epfd = foreign ? -1 : epfd; /* not ours to close */
         Py_DECREF(self);
         return NULL;
@@ -80,8 +80,8 @@ instance_find(ModuleState *module, int fd)
     if (key != NULL && module->instances != NULL &&
         PyDict_GetItemRef(module->instances, key, &reference) > 0 &&
         PyWeakref_GetRef(reference, &found) > 0) {
-        Standing standing = ((Instance *)found)->standing;
-        if (standing == CLOSED || standing == UNRELATED_FD) {
+        LifecycleState state = ((Instance *)found)->lifecycle;
+        if (state == CLOSED || state == UNRELATED_FD) {
             Py_CLEAR(found);
         }
     }
@@ -95,10 +95,10 @@ instance_enter_slowly(Instance *self)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    self->users += standing == OPEN;
+    LifecycleState state = self->lifecycle;
+    self->users += state == OPEN;
     STATE_UNLOCK(self);
-    return standing == OPEN ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+    return state == OPEN ? 0 : state == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
 }
 
 bool
@@ -108,17 +108,17 @@ instance_repair_is_due(const Instance *self)
 }
 
 int
-instance_enter_wait_slowly(Instance *self, Seen *seen)
+instance_enter_wait_slowly(Instance *self, WaitSnapshot *snapshot)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    bool enters = standing == OPEN && !self->fd_changing && !instance_repair_is_due(self);
+    LifecycleState state = self->lifecycle;
+    bool enters = state == OPEN && !self->fd_changing && !instance_repair_is_due(self);
     if (enters) {
-        instance_begin_wait(self, seen);
+        instance_begin_wait(self, snapshot);
     }
     STATE_UNLOCK(self);
-    return enters ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+    return enters ? 0 : state == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
 }
 
 /* The last user of a closed instance has left: close the fds and free the registrations. The kernel may have
@@ -159,7 +159,7 @@ instance_leave_slowly(Instance *self, bool waiter)
     if (drained) {
         self->drain.done = 1; /* a rebuild is a user, so `self` is not finished under it */
     }
-    bool last = --self->users == 0 && self->standing == CLOSED;
+    bool last = --self->users == 0 && self->lifecycle == CLOSED;
     STATE_UNLOCK(self);
     if (drained) {
         futex_wake_all(&self->drain.done);
@@ -234,7 +234,7 @@ instance_wake(Instance *self, int epfd)
 {
     int error;
     STATE_LOCK(self);
-    bool closed = self->standing == CLOSED;
+    bool closed = self->lifecycle == CLOSED;
     STATE_UNLOCK(self);
     Py_BEGIN_ALLOW_THREADS
     error = add_always_ready_or_make_room(self, epfd, closed);
@@ -252,7 +252,7 @@ bool
 instance_begin_fd_change(Instance *self)
 {
     STATE_LOCK(self);
-    bool open = self->standing == OPEN;
+    bool open = self->lifecycle == OPEN;
     self->fd_changing = open;
     STATE_UNLOCK(self);
     return open;
@@ -264,7 +264,7 @@ instance_end_fd_change(Instance *self)
     STATE_LOCK(self);
     self->fd_changing = false;
     int epfd = self->epfd;
-    bool wakes = self->standing == CLOSED && self->waiters > 0;
+    bool wakes = self->lifecycle == CLOSED && self->waiters > 0;
     self->wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (wakes) {
@@ -275,7 +275,7 @@ instance_end_fd_change(Instance *self)
 /* Do not close the public fd if another Epoll of this interpreter has it: then it was closed behind our back
  * and reused. */
 static void
-leave_taken_fd(Instance *self)
+keep_taken_fd_open(Instance *self)
 {
     PyObject *error = PyErr_GetRaisedException();
     Instance *holder = instance_find(self->module, instance_public_fd(self));
@@ -290,7 +290,7 @@ leave_taken_fd(Instance *self)
 /* Do not close fds that are not this instance's. In a child that never used its copy the fds are closed only
  * if they can be identified as the inherited ones: one fd left open is the lesser evil. */
 static void
-leave_unowned_fds(Instance *self, Standing before)
+keep_unowned_fds_open(Instance *self, LifecycleState before)
 {
     int status = before == UNRELATED_FD ? FD_IS_UNRELATED : 0;
     if (before == FORKED_COPY) {
@@ -303,7 +303,7 @@ leave_unowned_fds(Instance *self, Standing before)
         self->epfd = self->front_fd = -1;
     }
     else {
-        leave_taken_fd(self);
+        keep_taken_fd_open(self);
     }
 }
 
@@ -312,17 +312,17 @@ instance_close(Instance *self)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing before = self->standing;
+    LifecycleState before = self->lifecycle;
     bool wakes = self->waiters > 0 && !self->fd_changing;
     int epfd = self->epfd;
-    self->standing = CLOSED;
+    self->lifecycle = CLOSED;
     self->users += before != CLOSED; /* until the end of this call */
     self->wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (before == CLOSED) {
         return 0;
     }
-    leave_unowned_fds(self, before);
+    keep_unowned_fds_open(self, before);
     int error = wakes ? instance_wake(self, epfd) : 0;
     STATE_LOCK(self);
     bool last = --self->users == 0;
@@ -359,7 +359,7 @@ instance_dealloc(Instance *self)
     instance_close(self);
     if (!self->finished) {
         /* Closed before a fork in a parent that had waiters at that moment. */
-        leave_unowned_fds(self, FORKED_COPY);
+        keep_unowned_fds_open(self, FORKED_COPY);
         instance_finish(self);
     }
     PyMem_Free(self->spare);

@@ -39,7 +39,7 @@ extern PyType_Spec instance_spec;
 typedef struct {
     int capacity;
     struct epoll_event events[];
-} Array;
+} EventArray;
 
 /* Makes the second item of the pair that a ready event yields. A new reference; NULL with an exception. */
 typedef PyObject *(*EventsFactory)(ModuleState *module, uint32_t events, PyObject *data);
@@ -49,7 +49,7 @@ typedef enum {
     FORKED_COPY,  /* in a child after fork(): has no kernel instance of its own yet */
     UNRELATED_FD, /* a forked copy whose fd refers to another file by now */
     CLOSED,
-} Standing;
+} LifecycleState;
 
 typedef struct {
     PyObject_HEAD
@@ -57,7 +57,7 @@ typedef struct {
     PyObject *weakrefs;
     atomic_int epfd;
     atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */
-    Standing standing;
+    LifecycleState lifecycle;
     bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
     bool fd_changing;  /* `epfd` is about to be another file: no thread may begin to wait */
     bool finished;     /* the fds and the registrations have been given up */
@@ -83,7 +83,7 @@ typedef struct {
     unsigned limited_batches; /* batches of which a wait chose events (limit_to_maxevents) */
     int hint;                 /* how many events a wait should have room for, if more than are registered */
     _Atomic(EventsFactory) make_events; /* set by the layer above; NULL: event_member() */
-    Array *spare;
+    EventArray *spare;
     Mutex ctl;
 #ifdef Py_GIL_DISABLED
     Mutex state;
@@ -147,7 +147,7 @@ instance_made(const Instance *self, uint64_t epoll_data)
 static inline int instance_enter(Instance *self);
 static inline void instance_leave(Instance *self);
 
-/* The same for a wait. The state of the instance around it: */
+/* The state of the instance around a wait: taken by instance_begin_wait(), completed by fetch(). */
 typedef struct {
     int epfd;
     int watched;       /* entries that the kernel had when it began, as far as is known */
@@ -155,8 +155,10 @@ typedef struct {
     uint64_t rebuilt;  /* stale.rebuilt_at then */
     uint64_t started;  /* changes completed when it began */
     uint64_t returned; /* changes begun when it had returned */
-} Seen;
-static inline int instance_enter_wait(Instance *self, Seen *seen);
+} WaitSnapshot;
+
+/* As instance_enter(), for a wait. */
+static inline int instance_enter_wait(Instance *self, WaitSnapshot *snapshot);
 static inline void instance_leave_wait(Instance *self);
 
 /* Close. 0; or the errno of close(2), if this call closed the fd, or of waking the waiters, which then sleep
@@ -184,14 +186,14 @@ bool instance_repair_is_due(const Instance *self);
 
 /* The slow paths of the inline functions. */
 int instance_enter_slowly(Instance *self);
-int instance_enter_wait_slowly(Instance *self, Seen *seen);
+int instance_enter_wait_slowly(Instance *self, WaitSnapshot *snapshot);
 void instance_leave_slowly(Instance *self, bool waiter);
 
 static inline int
 instance_enter(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && self->epoch == fork_epoch();
+    bool plain = self->lifecycle == OPEN && self->epoch == fork_epoch();
     self->users += plain;
     STATE_UNLOCK(self);
     return plain ? 0 : instance_enter_slowly(self);
@@ -201,7 +203,7 @@ static inline void
 instance_leave(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN;
+    bool plain = self->lifecycle == OPEN;
     self->users -= plain;
     STATE_UNLOCK(self);
     if (!plain) {
@@ -211,12 +213,12 @@ instance_leave(Instance *self)
 
 /* With the state lock. */
 static inline void
-instance_begin_wait(Instance *self, Seen *seen)
+instance_begin_wait(Instance *self, WaitSnapshot *snapshot)
 {
     self->users++;
     self->waiters++;
     self->stats.waits++;
-    *seen = (Seen){
+    *snapshot = (WaitSnapshot){
         .epfd = self->epfd,
         .watched = self->list.count > self->hint ? self->list.count : self->hint,
         .stale = self->stale.found,
@@ -226,23 +228,23 @@ instance_begin_wait(Instance *self, Seen *seen)
 }
 
 static inline int
-instance_enter_wait(Instance *self, Seen *seen)
+instance_enter_wait(Instance *self, WaitSnapshot *snapshot)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && self->epoch == fork_epoch() && !self->fd_changing &&
+    bool plain = self->lifecycle == OPEN && self->epoch == fork_epoch() && !self->fd_changing &&
                  !self->stale.found;
     if (plain) {
-        instance_begin_wait(self, seen);
+        instance_begin_wait(self, snapshot);
     }
     STATE_UNLOCK(self);
-    return plain ? 0 : instance_enter_wait_slowly(self, seen);
+    return plain ? 0 : instance_enter_wait_slowly(self, snapshot);
 }
 
 static inline void
 instance_leave_wait(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && !self->drain.active;
+    bool plain = self->lifecycle == OPEN && !self->drain.active;
     if (plain) {
         self->users--;
         self->waiters--;

@@ -33,7 +33,7 @@ watches_copy(Instance *self, Instance *inner)
 {
     instance_notice_fork(inner);
     STATE_LOCK(inner);
-    bool copy = inner->standing == FORKED_COPY && inner->front_fd >= 0;
+    bool copy = inner->lifecycle == FORKED_COPY && inner->front_fd >= 0;
     STATE_UNLOCK(inner);
     STATE_LOCK(self);
     bool watched = copy && interest_get(&self->list, inner->front_fd) != NULL;
@@ -68,7 +68,7 @@ adopt_watched(Instance *self, int depth)
 
 /* With the ctl lock. 0, FD_IS_UNRELATED or an errno. */
 static int
-adopt_locked(Instance *self, Lost *lost)
+adopt_locked(Instance *self, LostRegistrations *lost)
 {
     int error;
     if (self->foreign) {
@@ -82,8 +82,8 @@ adopt_locked(Instance *self, Lost *lost)
         error = rebuild(self, true, lost);
     }
     STATE_LOCK(self);
-    if (self->standing == FORKED_COPY) {
-        self->standing = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
+    if (self->lifecycle == FORKED_COPY) {
+        self->lifecycle = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
     }
     STATE_UNLOCK(self);
     return error;
@@ -92,28 +92,28 @@ adopt_locked(Instance *self, Lost *lost)
 static int
 adopt(Instance *self, int depth)
 {
-    Lost lost = {0};
+    LostRegistrations lost = {0};
     int error = 0;
     if (adopt_watched(self, depth) < 0) {
         return -1;
     }
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    self->users += standing == FORKED_COPY; /* as enter does, which refuses copies */
+    LifecycleState state = self->lifecycle;
+    self->users += state == FORKED_COPY; /* as enter does, which refuses copies */
     STATE_UNLOCK(self);
-    if (standing != FORKED_COPY) {
-        return standing == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
+    if (state != FORKED_COPY) {
+        return state == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
     }
     mutex_lock(&self->ctl);
     STATE_LOCK(self);
-    bool copy = self->standing == FORKED_COPY; /* still: another thread may have been first */
+    bool copy = self->lifecycle == FORKED_COPY; /* still: another thread may have been first */
     STATE_UNLOCK(self);
     if (copy) {
         error = adopt_locked(self, &lost);
     }
     mutex_unlock(&self->ctl);
     instance_leave(self);
-    lost_release(&lost);
+    lost_registrations_release(&lost);
     return error != 0 ? refuse_copy(self, error) : 0;
 }
 

@@ -99,14 +99,14 @@ drain(Instance *self)
     Py_END_ALLOW_THREADS
     STATE_LOCK(self);
     self->drain.active = false;
-    bool drained = self->waiters == 0 && self->standing == OPEN;
+    bool drained = self->waiters == 0 && self->lifecycle == OPEN;
     STATE_UNLOCK(self);
     return drained;
 }
 
 /* With the ctl lock. */
 static RepairOutcome
-repair_locked(Instance *self, Lost *lost)
+repair_locked(Instance *self, LostRegistrations *lost)
 {
     RepairOutcome outcome;
     STATE_LOCK(self);
@@ -126,7 +126,7 @@ repair_locked(Instance *self, Lost *lost)
 static void
 repair_stale(Instance *self)
 {
-    Lost lost = {0};
+    LostRegistrations lost = {0};
     if (instance_enter(self) != 0) {
         return;
     }
@@ -148,7 +148,7 @@ repair_stale(Instance *self)
     }
     mutex_unlock(&self->ctl);
     instance_leave(self);
-    lost_release(&lost);
+    lost_registrations_release(&lost);
 }
 
 int
@@ -165,12 +165,12 @@ repair_and_enter(Instance *self)
 }
 
 int
-repair_and_enter_wait(Instance *self, Seen *seen)
+repair_and_enter_wait(Instance *self, WaitSnapshot *snapshot)
 {
     int status = NEEDS_REPAIR;
     while (status == NEEDS_REPAIR) {
         STATE_LOCK(self);
-        bool open = self->standing == OPEN;
+        bool open = self->lifecycle == OPEN;
         STATE_UNLOCK(self);
         if (open) {
             repair_stale(self);
@@ -178,7 +178,7 @@ repair_and_enter_wait(Instance *self, Seen *seen)
         else if (forked_copy_adopt(self) < 0) {
             return -1;
         }
-        status = instance_enter_wait(self, seen);
+        status = instance_enter_wait(self, snapshot);
     }
     return status;
 }

@@ -11,7 +11,7 @@ typedef enum { LIVE, UNSETTLED, LATE, STALE } EventClass;
 
 /* With the state lock. */
 static EventClass
-classify(const Instance *self, const Seen *seen, uint64_t epoll_data)
+classify(const Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data)
 {
     const Registration *slot = interest_slot(&self->list, epoll_data_fd(epoll_data));
     if (interest_find(&self->list, epoll_data) != NULL) {
@@ -21,7 +21,7 @@ classify(const Instance *self, const Seen *seen, uint64_t epoll_data)
         return UNSETTLED;
     }
     uint64_t changed = slot != NULL ? slot->changed : 0;
-    return seen->started >= changed && seen->started >= self->stale.rebuilt_at ? STALE : LATE;
+    return snapshot->started >= changed && snapshot->started >= self->stale.rebuilt_at ? STALE : LATE;
 }
 
 /* With the state lock. */
@@ -29,7 +29,7 @@ static void
 count_class(Instance *self, EventClass class, uint64_t epoll_data)
 {
     self->stats.stale_events += class == LATE || class == STALE;
-    if (class == STALE && self->standing == OPEN) {
+    if (class == STALE && self->lifecycle == OPEN) {
         self->stale.found = true;
         self->stale.epoll_data = epoll_data;
     }
@@ -44,13 +44,13 @@ is_internal(const Instance *self, uint64_t epoll_data)
 }
 
 bool
-stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data)
+stale_classify(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data)
 {
     if (is_internal(self, epoll_data)) {
         return false;
     }
     STATE_LOCK(self);
-    EventClass class = classify(self, seen, epoll_data);
+    EventClass class = classify(self, snapshot, epoll_data);
     count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
     if (class != UNSETTLED || instance_enter(self) != 0) {
@@ -58,7 +58,7 @@ stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data)
     }
     mutex_lock(&self->ctl);
     STATE_LOCK(self);
-    class = classify(self, seen, epoll_data);
+    class = classify(self, snapshot, epoll_data);
     count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
     mutex_unlock(&self->ctl);
