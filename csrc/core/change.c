@@ -5,8 +5,8 @@
 uint32_t
 change_next_generation(Instance *self)
 {
-    self->generation++;
-    return self->generation != 0 ? self->generation : ++self->generation;
+    self->generations.last++;
+    return self->generations.last != 0 ? self->generations.last : ++self->generations.last;
 }
 
 void
@@ -43,7 +43,7 @@ int
 change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     int error;
     Py_BEGIN_ALLOW_THREADS
     error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;

@@ -67,7 +67,7 @@ look_up(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
     Lookup lookup = {0};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
-    lookup.ended = self->lifecycle == CLOSED ||
+    lookup.ended = self->lifecycle.state == CLOSED ||
                    (present != NULL && interest_is_disarmed(present, snapshot->started));
     if (present != NULL && !lookup.ended) {
         lookup.data = Py_NewRef(present->data);

@@ -9,8 +9,8 @@ identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evide
 {
     enum { PARENT_AHEAD = 1 << 20 };
     const Registration *slot = interest_find(identity->list, entry->data);
-    uint32_t age = epoll_data_generation(entry->data) - identity->first;
-    uint32_t oldest = identity->generation - identity->first + PARENT_AHEAD;
+    uint32_t age = epoll_data_generation(entry->data) - identity->base_generation;
+    uint32_t oldest = identity->last_generation - identity->base_generation + PARENT_AHEAD;
     bool possible = epoll_data_fd(entry->data) == entry->fd && age >= 1 && age <= oldest;
     evidence->any = true;
     evidence->ours |= slot != NULL && epoll_data_fd(entry->data) == entry->fd;
@@ -49,7 +49,7 @@ see_front_entry(const KernelEntry *entry, void *arg)
 {
     IdentitySearch *search = arg;
     search->evidence.any = true;
-    search->evidence.ours |= entry->data == identity_front_data(search->identity->first);
+    search->evidence.ours |= entry->data == identity_front_data(search->identity->base_generation);
     search->evidence.foreign = !search->evidence.ours;
     return !search->evidence.ours;
 }

@@ -62,10 +62,10 @@ wait_for_change(Instance *self, const WaitRequest *wait, IdleWait *idle)
     }
     int64_t start = monotonic_now();
     Py_BEGIN_ALLOW_THREADS
-    if (idle->watcher_fd < 0 || idle->rebuilt_at != snapshot.rebuilt) {
+    if (idle->watcher_fd < 0 || idle->rebuilt_at != snapshot.rebuilt_at) {
         close_watcher(idle);
         idle->watcher_fd = fork_private_fd(new_edge_watcher, snapshot.epfd);
-        idle->rebuilt_at = snapshot.rebuilt;
+        idle->rebuilt_at = snapshot.rebuilt_at;
     }
     if (pause_between_rounds(idle, wait_time_left(wait), set) && idle->watcher_fd >= 0) {
         timed_wait(idle->watcher_fd, &event, 1, wait_time_left(wait), set);

@@ -17,7 +17,7 @@ shared_pair(Instance *self, uint64_t epoll_data, uint32_t events)
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
     if (present != NULL && present->reported == events && present->countdown > 1 &&
-        self->lifecycle != CLOSED) {
+        self->lifecycle.state != CLOSED) {
         present->countdown--;
         pair = Py_NewRef(present->pair);
     }
@@ -111,8 +111,8 @@ batch_drop(Instance *self, Batch *batch)
     EventArray *array = batch->array;
     batch->array = NULL;
     STATE_LOCK(self);
-    if (self->spare == NULL) {
-        self->spare = array;
+    if (self->batches.spare == NULL) {
+        self->batches.spare = array;
         array = NULL;
     }
     STATE_UNLOCK(self);

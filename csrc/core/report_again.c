@@ -47,7 +47,7 @@ postpone_in_copy(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapsh
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    bool copy = self->lifecycle == FORKED_COPY;
+    bool copy = self->lifecycle.state == FORKED_COPY;
     Registration *present = copy ? find_to_rearm(self, epoll_data, snapshot) : NULL;
     if (present != NULL) {
         present->rearm_pending = true;
@@ -63,7 +63,7 @@ report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
         return;
     }
     Registration lost = {0};
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     int fd = epoll_data_fd(epoll_data);
     uint32_t mask = mask_to_rearm(self, epoll_data, snapshot);
     if (mask != 0 && !rearm_in_kernel(self, fd, mask, epoll_data_generation(epoll_data))) {
@@ -72,7 +72,7 @@ report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
         self->stats.lost++;
         STATE_UNLOCK(self);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     registration_release(&lost);
 }

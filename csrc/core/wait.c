@@ -29,8 +29,8 @@ ensure_capacity(Instance *self, Batch *batch, int capacity)
 {
     if (batch->array == NULL) {
         STATE_LOCK(self);
-        batch->array = self->spare;
-        self->spare = NULL;
+        batch->array = self->batches.spare;
+        self->batches.spare = NULL;
         STATE_UNLOCK(self);
     }
     if (batch->array != NULL && batch->array->capacity >= capacity) {
@@ -75,9 +75,9 @@ fetch(Instance *self, const WaitRequest *wait, int64_t timeout, Batch *batch, in
     batch->full = beside && count == room;
     STATE_LOCK(self);
     self->stats.events += (unsigned)batch->count;
-    batch->snapshot.returned = self->begun;
+    batch->snapshot.returned = self->clock.begun;
     if (batch->full) {
-        self->hint = Py_MIN(room, INT_MAX / 4) * 2;
+        self->batches.hint = Py_MIN(room, INT_MAX / 4) * 2;
     }
     STATE_UNLOCK(self);
     instance_leave_wait(self);
@@ -108,7 +108,7 @@ has_deliverable(Instance *self, const Batch *batch)
 {
     bool due = false;
     STATE_LOCK(self);
-    bool closed = self->lifecycle == CLOSED;
+    bool closed = self->lifecycle.state == CLOSED;
     STATE_UNLOCK(self);
     for (int i = 0; !due && !closed && i < batch->count; i++) {
         due = is_deliverable(self, &batch->snapshot, batch->array->events[i].data.u64);
@@ -168,7 +168,7 @@ limit_to_maxevents(Instance *self, const WaitRequest *wait, Batch *batch)
 {
     struct epoll_event *events = batch->array->events;
     STATE_LOCK(self);
-    unsigned from = self->limited_batches++;
+    unsigned from = self->batches.limited++;
     STATE_UNLOCK(self);
     mark_excess(self, wait, batch, from);
     int kept = 0;

@@ -33,10 +33,10 @@ watches_copy(Instance *self, Instance *inner)
 {
     instance_notice_fork(inner);
     STATE_LOCK(inner);
-    bool copy = inner->lifecycle == FORKED_COPY && inner->front_fd >= 0;
+    bool copy = inner->lifecycle.state == FORKED_COPY && inner->fds.front >= 0;
     STATE_UNLOCK(inner);
     STATE_LOCK(self);
-    bool watched = copy && interest_get(&self->list, inner->front_fd) != NULL;
+    bool watched = copy && interest_get(&self->list, inner->fds.front) != NULL;
     STATE_UNLOCK(self);
     return watched;
 }
@@ -72,7 +72,7 @@ adopt_locked(Instance *self, LostRegistrations *lost)
 {
     int error;
     if (self->foreign) {
-        int epfd = self->epfd;
+        int epfd = self->fds.epfd;
         Py_BEGIN_ALLOW_THREADS
         error = fdinfo_is_epoll(epfd);
         Py_END_ALLOW_THREADS
@@ -82,8 +82,8 @@ adopt_locked(Instance *self, LostRegistrations *lost)
         error = rebuild(self, true, lost);
     }
     STATE_LOCK(self);
-    if (self->lifecycle == FORKED_COPY) {
-        self->lifecycle = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
+    if (self->lifecycle.state == FORKED_COPY) {
+        self->lifecycle.state = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
     }
     STATE_UNLOCK(self);
     return error;
@@ -98,20 +98,20 @@ adopt(Instance *self, int depth)
         return -1;
     }
     STATE_LOCK(self);
-    LifecycleState state = self->lifecycle;
-    self->users += state == FORKED_COPY; /* as enter does, which refuses copies */
+    LifecycleState state = self->lifecycle.state;
+    self->users.entered += state == FORKED_COPY; /* as enter does, which refuses copies */
     STATE_UNLOCK(self);
     if (state != FORKED_COPY) {
         return state == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     STATE_LOCK(self);
-    bool copy = self->lifecycle == FORKED_COPY; /* still: another thread may have been first */
+    bool copy = self->lifecycle.state == FORKED_COPY; /* still: another thread may have been first */
     STATE_UNLOCK(self);
     if (copy) {
         error = adopt_locked(self, &lost);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     lost_registrations_release(&lost);
     return error != 0 ? refuse_copy(self, error) : 0;

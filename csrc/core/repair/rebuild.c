@@ -141,8 +141,8 @@ static bool
 is_reused(const Instance *self, const Transfer *transfer)
 {
     struct epoll_event nothing = {0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
-        epoll_ctl(self->epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
+    if (epoll_ctl(self->fds.epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
+        epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
         return true;
     }
     if (errno != EEXIST) {
@@ -150,7 +150,7 @@ is_reused(const Instance *self, const Transfer *transfer)
     }
     int thread = sys_gettid();
     return transfer->entries > 1 &&
-           sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
+           sys_kcmp_watched(thread, self->fds.epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
 /* The same for a forked copy, which cannot probe: the old instance is the parent's. EINVAL is taken for the
@@ -224,10 +224,10 @@ copy_busy_poll(int from, int to)
 static int
 make_front_for_copy(Instance *self, int epfd)
 {
-    int front_fd = front_new(self->first, epfd);
-    int error = front_fd >= 0 ? front_take_fd(front_fd, self->front_fd) : errno;
+    int front_fd = front_new(self->generations.base, epfd);
+    int error = front_fd >= 0 ? front_take_fd(front_fd, self->fds.front) : errno;
     if (error == 0) {
-        self->epfd = epfd;
+        self->fds.epfd = epfd;
     }
     return error;
 }
@@ -237,10 +237,10 @@ make_front_for_copy(Instance *self, int epfd)
 static int
 switch_front(Instance *self, int old, int epfd)
 {
-    int error = front_watch(self->front_fd, self->first, epfd);
+    int error = front_watch(self->fds.front, self->generations.base, epfd);
     if (error == 0) {
-        self->epfd = epfd;
-        front_unwatch(self->front_fd, old);
+        self->fds.epfd = epfd;
+        front_unwatch(self->fds.front, old);
     }
     return error;
 }
@@ -250,9 +250,9 @@ switch_front(Instance *self, int old, int epfd)
 static int
 replace_instance(Instance *self, int epfd, bool forked)
 {
-    int old = self->epfd;
+    int old = self->fds.epfd;
     copy_busy_poll(old, epfd);
-    if (self->front_fd < 0) {
+    if (self->fds.front < 0) {
         return front_take_fd(epfd, old);
     }
     int error = forked ? make_front_for_copy(self, epfd) : switch_front(self, old, epfd);
@@ -337,7 +337,8 @@ rebuild(Instance *self, bool forked, LostRegistrations *lost)
 {
     RebuildPlan plan = {
         .instance = self,
-        .identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation},
+        .identity = {self->fds.epfd, self->fds.front, &self->list, self->generations.base,
+                     self->generations.last},
         .forked = forked,
     };
     int error = plan_transfers(&plan);

@@ -44,7 +44,7 @@ static bool
 delete_entry(const Instance *self, int fd)
 {
     return interest_get(&self->list, fd) == NULL &&
-           epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
+           epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
 /* Repair without a rebuild; FAILED if that is impossible. `known` is the epoll data of a stale registration:
@@ -57,7 +57,7 @@ repair_in_place(const Instance *self, uint64_t known)
     if (!self->foreign && delete_entry(self, fd)) {
         return DELETED;
     }
-    int error = fdinfo_each(self->epfd, true, see_stale_entry, &search);
+    int error = fdinfo_each(self->fds.epfd, true, see_stale_entry, &search);
     if (self->foreign) {
         bool alone = error == 0 && search.same_fd == 1 && search.same_entry;
         return alone && delete_entry(self, fd) ? DELETED : FAILED;
@@ -83,14 +83,14 @@ static bool
 drain(Instance *self)
 {
     STATE_LOCK(self);
-    self->drain.active = self->waiters > 0;
+    self->drain.active = self->users.waiting > 0;
     self->drain.done = 0;
     bool waiting = self->drain.active;
     STATE_UNLOCK(self);
     if (!waiting) {
         return true;
     }
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     if (instance_wake(self, epfd) == 0) {
         wait_until_drained(self);
     }
@@ -99,7 +99,7 @@ drain(Instance *self)
     Py_END_ALLOW_THREADS
     STATE_LOCK(self);
     self->drain.active = false;
-    bool drained = self->waiters == 0 && self->lifecycle == OPEN;
+    bool drained = self->users.waiting == 0 && self->lifecycle.state == OPEN;
     STATE_UNLOCK(self);
     return drained;
 }
@@ -130,7 +130,7 @@ repair_stale(Instance *self)
     if (instance_enter(self) != 0) {
         return;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     STATE_LOCK(self);
     bool due = instance_repair_is_due(self);
     STATE_UNLOCK(self);
@@ -146,7 +146,7 @@ repair_stale(Instance *self)
         self->stats.failed_rebuilds += outcome == FAILED;
         STATE_UNLOCK(self);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     lost_registrations_release(&lost);
 }
@@ -170,7 +170,7 @@ repair_and_enter_wait(Instance *self, WaitSnapshot *snapshot)
     int status = NEEDS_REPAIR;
     while (status == NEEDS_REPAIR) {
         STATE_LOCK(self);
-        bool open = self->lifecycle == OPEN;
+        bool open = self->lifecycle.state == OPEN;
         STATE_UNLOCK(self);
         if (open) {
             repair_stale(self);
