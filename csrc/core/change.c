@@ -5,8 +5,11 @@
 uint32_t
 change_next_generation(Instance *self)
 {
-    self->generations.last++;
-    return self->generations.last != 0 ? self->generations.last : ++self->generations.last;
+    uint32_t next = self->generations.last + 1;
+    next += next == 0;
+    /* No read-modify-write: only the holder of the ctl lock writes it. */
+    atomic_store_explicit(&self->generations.last, next, memory_order_relaxed);
+    return next;
 }
 
 void
