@@ -59,8 +59,8 @@ typedef struct {
     ModuleState *module; /* with a reference to the module object: module_state.h (instance_new) */
     PyObject *weakrefs;  /* for CPython */
     struct {
-        /* The kernel instance. instance_new, front_open, replace_instance; cleared by epoll_fromfd,
-         * keep_unowned_fds_open, keep_taken_fd_open. */
+        /* The kernel instance. instance_new, front_open, make_front_for_copy, switch_front; cleared by
+         * epoll_fromfd, keep_unowned_fds_open, keep_taken_fd_open. */
         atomic_int epfd;
         /* -1 until fileno() is first called; set before `epfd` changes. instance_new, front_open; cleared as
          * `epfd`. */
