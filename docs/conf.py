@@ -322,12 +322,12 @@ UNTOLD = {"and", "class_getitem", "eq", "next", "rand", "reduce_ex", "repr", "st
 
 
 def check_names(app: Sphinx, env: BuildEnvironment) -> None:
-    told = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
+    documented = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
     wanted = {name for name in surface() if not name.startswith(("Ready.", "Registrations."))}
     wanted = {f"raw.{name}" if name.startswith("EventBuffer") else name for name in wanted}
     for prefix, module in ("", pyepoll), ("raw.", pyepoll.raw), ("aio.", pyepoll.aio):
         wanted |= {prefix + name for name in module.__all__}
-    for name in sorted(wanted - told):
+    for name in sorted(wanted - documented):
         if name.rpartition(".")[2].strip("_") not in UNTOLD:
             logger.warning("%s is not in the reference", name, type="pyepoll")
 

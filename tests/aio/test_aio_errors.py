@@ -17,6 +17,7 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -26,7 +27,6 @@ from support.loops import (
     small_buffers,
     soon,
     tcp_pair,
-    told,
     turns,
 )
 
@@ -115,7 +115,9 @@ def test_an_exception_in_a_callback_is_reported_as_by_asyncio(
                     complained.append({"raised": raised})
                 said = [
                     {
-                        name: told(value) if isinstance(value, BaseException) else plain(type(value).__name__)
+                        name: error_text(value)
+                        if isinstance(value, BaseException)
+                        else plain(type(value).__name__)
                         for name, value in context.items()
                         if name not in ("message", "source_traceback")
                     }
@@ -174,8 +176,8 @@ def test_traceback_and_context(method: str) -> None:
         assert context["protocol"] is seen
         return [
             lines[-2:],
-            told(error),
-            told(error.__context__),
+            error_text(error),
+            error_text(error.__context__),
             error.__cause__,
             error.__context__.__context__,
         ]
@@ -197,10 +199,10 @@ def test_the_context_of_a_failed_write() -> None:
                     raise KeyError("handled")
                 except KeyError:
                     transport.write(b"data")
-                    during = told(sys.exc_info()[1])
-                after = told(sys.exc_info()[1])
+                    during = error_text(sys.exc_info()[1])
+                after = error_text(sys.exc_info()[1])
                 await soon(lambda: bool(errors))
-                return [during, after, told(errors[0]), told(errors[0].__context__), log[1:]]
+                return [during, after, error_text(errors[0]), error_text(errors[0].__context__), log[1:]]
 
     during, after, error, context, log = same(scenario, debug=True)
     assert (during, after) == ("KeyError: 'handled'", None)
@@ -356,7 +358,7 @@ def test_no_protocol_method() -> None:
             peer.send(b"data")
             await soon(lambda: transport.get_protocol() is None)
             assert complained[0]["protocol"] is deaf
-            return [(context["message"], told(context["exception"])) for context in complained]
+            return [(context["message"], error_text(context["exception"])) for context in complained]
 
     assert same(scenario) == [
         (

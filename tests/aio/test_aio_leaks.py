@@ -214,13 +214,13 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
     async def once(start: int) -> bool:
         nonlocal failed
         loop = asyncio.get_running_loop()
-        told: list[Any] = []
-        loop.set_exception_handler(lambda loop, context: told.append(context.get("exception")))
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda loop, context: reported.append(context.get("exception")))
         async with connection(seen := kind(), tcp=call == "a reset") as (transport, peer):
             if call == "write":
                 done = without_memory(start, lambda: transport.write(b"data"))
                 transport.write_eof() if not transport.is_closing() else None
-                assert await receive(peer, 100) in ((b"data",) if done and not told else (b"data", b""))
+                assert await receive(peer, 100) in ((b"data",) if done and not reported else (b"data", b""))
             elif call == "write what does not fit":
                 done = without_memory(start, lambda: transport.write(MUCH))
                 transport.abort()
@@ -243,7 +243,7 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
                 transport._call_connection_lost(None)
             lost = isinstance(seen.seen[-1], tuple) and "MemoryError" in str(seen.seen[-1])
             failed += not done or lost
-            return done and not lost and all(not isinstance(error, MemoryError) for error in told)
+            return done and not lost and all(not isinstance(error, MemoryError) for error in reported)
 
     async def scenario() -> None:
         gc.disable()

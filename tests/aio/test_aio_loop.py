@@ -25,6 +25,7 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -32,7 +33,6 @@ from support.loops import (
     receive_all,
     same,
     soon,
-    told,
     turns,
 )
 from support.processes import run
@@ -516,7 +516,7 @@ def test_debug_mode_sees_the_wrong_thread(pool: ThreadPoolExecutor) -> None:
             try:
                 loop.call_soon(print)
             except RuntimeError as error:
-                return told(error)
+                return error_text(error)
             return None
 
         return [await loop.run_in_executor(pool, call)]
@@ -582,7 +582,7 @@ def test_exceptions_of_callbacks() -> None:
             loop.call_soon(lambda: 1 / 0)
             await soon(lambda: len(complained) == 2)
         return sorted(
-            (plain(context["message"])[:21], told(context["exception"]), sorted(context))
+            (plain(context["message"])[:21], error_text(context["exception"]), sorted(context))
             for context in complained
         )
 
@@ -605,7 +605,7 @@ def test_calls_after_close_raise_as_on_asyncio() -> None:
                 call()
                 said.append(None)
             except Exception as error:
-                said.append(told(error))
+                said.append(error_text(error))
         return said
 
     assert words(aio.new_event_loop()) == words(asyncio.SelectorEventLoop())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.effort import Effort
-from support.loops import Buffered, Keeps, Plain, complaints, on, reset, tcp_pair, told, turns
+from support.loops import Buffered, Keeps, Plain, complaints, error_text, on, reset, tcp_pair, turns
 from support.processes import SANITIZED
 
 # On some interpreters hypothesis does not find who refers to its generator, and warns.
@@ -43,7 +43,7 @@ class Walker:
 
     def __init__(self, tcp: bool) -> None:
         self.tcp = tcp
-        self.told: list[Any] = []
+        self.refused: list[Any] = []
         self.seen: list[list[Any]] = [[], []]
         self.received = [b"", b""]
         self.next: list[str | None] = [None, None]
@@ -90,7 +90,7 @@ class Walker:
         try:
             call()
         except Exception as error:
-            self.told.append((name, told(error)))
+            self.refused.append((name, error_text(error)))
 
     def data(self, size: int) -> bytes:
         """No two stretches alike."""
@@ -156,9 +156,9 @@ class Walker:
         return {
             "received": self.received,
             "seen": self.seen,
-            "refused": self.told,
+            "refused": self.refused,
             "states": states,
-            "complaints": [(context["message"], told(context["exception"])) for context in complained],
+            "complaints": [(context["message"], error_text(context["exception"])) for context in complained],
         }
 
 
@@ -257,14 +257,14 @@ def test_a_peer_of_no_loop(effort: Effort) -> None:
             except BlockingIOError:
                 pass
             except Exception as error:
-                refused.append((name, told(error)))
+                refused.append((name, error_text(error)))
             await turns(30)
         state = transport.is_closing(), transport.is_reading()
         peer.close()
         if transport.get_protocol() is not None:
             transport.abort()
         await turns(30)
-        return [state, got, refused, seen.seen, [told(context["exception"]) for context in complained]]
+        return [state, got, refused, seen.seen, [error_text(context["exception"]) for context in complained]]
 
     @settings(
         max_examples=effort(40, 1500),

@@ -248,7 +248,7 @@ def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatc
     """asyncio's own methods raise none; one that does is told as any callback's."""
 
     async def scenario() -> Any:
-        told = complaints()
+        reported = complaints()
         async with connection(Plain()) as (transport, peer):
             handle = reader_of(transport)
 
@@ -257,11 +257,11 @@ def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatc
 
             transport._read_ready_cb = fails
             peer.send(b"data")
-            await soon(lambda: bool(told))
+            await soon(lambda: bool(reported))
             transport.pause_reading()
-            assert told[0]["handle"] is handle
-            assert "_read_ready" in told[0]["message"]
-        return type(told[0]["exception"])
+            assert reported[0]["handle"] is handle
+            assert "_read_ready" in reported[0]["message"]
+        return type(reported[0]["exception"])
 
     assert same(scenario) is ZeroDivisionError
 
@@ -509,10 +509,10 @@ def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> 
 
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
-        told: list[Any] = []
+        reported: list[Any] = []
 
         def handler(_: Any, context: dict[str, Any]) -> None:
-            told.append((sorted(context), sys.exc_info()[1] is context["exception"]))
+            reported.append((sorted(context), sys.exc_info()[1] is context["exception"]))
 
         def fails() -> None:
             raise ZeroDivisionError
@@ -525,9 +525,9 @@ def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> 
             loop.set_debug(False)
             transport._read_ready_cb = fails
             peer.send(b"data")
-            await soon(lambda: bool(told))
+            await soon(lambda: bool(reported))
             transport.pause_reading()
-        return told[:1]
+        return reported[:1]
 
     assert same(scenario)[0][1]
 

@@ -117,11 +117,13 @@ async def is_called_at_the_end(transport: Any, seen: Plain, peer: socket.socket)
 
 
 async def ends_the_connection(transport: Any, seen: Plain, peer: socket.socket) -> None:
-    told: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
     error = ZeroDivisionError()
     transport._fatal_error(error, "a message")
-    assert told == [{"message": "a message", "exception": error, "transport": transport, "protocol": seen}]
+    assert reported == [
+        {"message": "a message", "exception": error, "transport": transport, "protocol": seen}
+    ]
     assert transport._conn_lost > 0
     await soon(seen.lost)
 

@@ -7,7 +7,18 @@ import sys
 from typing import Any
 
 import pytest
-from support.loops import Buffered, Keeps, Plain, connection, receive, same, small_buffers, soon, told, turns
+from support.loops import (
+    Buffered,
+    Keeps,
+    Plain,
+    connection,
+    error_text,
+    receive,
+    same,
+    small_buffers,
+    soon,
+    turns,
+)
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -435,7 +446,7 @@ def test_a_protocol_that_reads_slowly() -> None:
 
 def test_the_comparison_distinguishes_errors() -> None:
     """What the comparisons rest on tells two errors apart."""
-    assert told(None) != told(OSError()) != told(ValueError())
+    assert error_text(None) != error_text(OSError()) != error_text(ValueError())
 
     async def scenario() -> str:
         return type(asyncio.get_running_loop()).__name__

@@ -18,11 +18,11 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     plain,
     receive,
     same,
     soon,
-    told,
     turns,
 )
 
@@ -132,7 +132,7 @@ CLOSINGS: dict[str, Callable[[socket.socket], object]] = {
 
 
 @contextlib.contextmanager
-def stranger(number: int) -> Any:
+def unrelated(number: int) -> Any:
     """Another connection whose one end has this number, and has data to read."""
     pair = socket.socketpair()
     # First out of the way: one of them may have got the number.
@@ -169,7 +169,7 @@ def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
         transport: Any = (await loop.create_connection(lambda: seen, sock=near))[0]
         number = near.fileno()
         CLOSINGS[closing](near)
-        with peer, stranger(number) as (a, b):
+        with peer, unrelated(number) as (a, b):
             transport.write(b"for the peer")
             states = [transport.is_closing()]
             transport.write(b"again")
@@ -177,7 +177,7 @@ def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
             await turns()
             assert untouched(a, b)
             # asyncio's closing takes the number for its own.
-            return [states, seen.seen, [told(context.get("exception")) for context in complained]]
+            return [states, seen.seen, [error_text(context.get("exception")) for context in complained]]
 
     states, seen, _ = same(scenario)
     assert states == [True]
@@ -203,7 +203,7 @@ def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
             def process(events: Any) -> None:
                 if not others and any(key.fd == number for key, _ in events):
                     CLOSINGS[closing](near)
-                    others.append(stack.enter_context(stranger(number)))
+                    others.append(stack.enter_context(unrelated(number)))
                 real(events)
 
             loop._process_events = process
@@ -226,7 +226,7 @@ def test_closed_in_get_buffer(closing: str) -> None:
         def get_buffer(self, sizehint: int) -> Any:
             number = near.fileno()
             CLOSINGS[closing](near)
-            others.append(stack.enter_context(stranger(number)))
+            others.append(stack.enter_context(unrelated(number)))
             return self.buffer
 
     async def scenario() -> list[Any]:

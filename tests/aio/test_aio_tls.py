@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.loops import Plain, complaints, connection, on, same, soon, tcp_pair, told
+from support.loops import Plain, complaints, connection, error_text, on, same, soon, tcp_pair
 
 from pyepoll import aio
 
@@ -269,10 +269,10 @@ def test_timeouts_of_a_handshake() -> None:
                 )
             assert loop.time() - start >= 0.1
             await asyncio.sleep(0.01)
-        return [told(raised.value)]
+        return [error_text(raised.value)]
 
     assert "ConnectionAbortedError" in same(scenario)[0]
 
 
 def test_the_comparison_recognises_ssl_errors() -> None:
-    assert on("pyepoll", lambda: asyncio.sleep(0, told(ssl.SSLError()))) == "SSLError: ()"
+    assert on("pyepoll", lambda: asyncio.sleep(0, error_text(ssl.SSLError()))) == "SSLError: ()"

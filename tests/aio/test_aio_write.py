@@ -12,6 +12,7 @@ import pytest
 from support.loops import (
     Plain,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -20,7 +21,6 @@ from support.loops import (
     same,
     small_buffers,
     soon,
-    told,
     turns,
 )
 from support.threads import lets_go_of_the_gil
@@ -58,7 +58,7 @@ def outcome(call: Callable[[], object]) -> object:
     try:
         return call()
     except Exception as error:
-        return told(error)
+        return error_text(error)
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -194,7 +194,7 @@ def test_drain_waits_for_room_and_raises_on_loss() -> None:
             (said,) = await asyncio.gather(waits, return_exceptions=True)
             writer.close()
             (closed,) = await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-            return [told(said), told(closed)]
+            return [error_text(said), error_text(closed)]
 
     drained, closed = same(scenario)
     assert str(drained).startswith("ConnectionResetError")

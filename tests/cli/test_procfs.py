@@ -323,7 +323,7 @@ def test_only_the_files_that_are_asked_for(pipe: Pipe, closed_fd: int) -> None:
 # What is stale.
 
 
-def haunt(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
+def make_stale(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
     """Register a file and close its number, while a duplicate with a far number keeps it."""
     fd = fds(make())
     ep.register(fd, Event.IN)
@@ -339,7 +339,7 @@ def haunt(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
 def test_a_number_that_is_another_file_now(old: str, new: str, ep: Epoll, fds: Callable[[int], int]) -> None:
     """Also a file of the same kind, and of the same inode, which all eventfds share."""
     other = fds(KINDS[new][0]())
-    fd = haunt(ep, KINDS[old][0], fds)
+    fd = make_stale(ep, KINDS[old][0], fds)
     os.dup2(other, fd)
     assert stale(ep) == [fd]
     # Both a ghost and a live one under a number: one of the two is stale.
@@ -347,9 +347,9 @@ def test_a_number_that_is_another_file_now(old: str, new: str, ep: Epoll, fds: C
     found = {watched.data: watched for watched in instance(ep).watched}
     assert len(found) == 2
     assert not found.pop(1).stale
-    [ghost] = found.values()
-    assert ghost.stale
-    assert procfs.holders(instance(ep), ghost) == [(ME, 700)]
+    [stale_watch] = found.values()
+    assert stale_watch.stale
+    assert procfs.holders(instance(ep), stale_watch) == [(ME, 700)]
 
 
 def test_what_lives_on_in_another_process(ep: Epoll, fds: Callable[[int], int]) -> None:
@@ -416,7 +416,7 @@ def test_stale_is_decided_by_inode_without_kcmp(
     live = fds(KINDS[name][0]())
     ep.register(live, Event.IN)
     assert denied(lambda: stale(ep), error, "kcmp") == []
-    fd = haunt(ep, KINDS[name][0], fds)
+    fd = make_stale(ep, KINDS[name][0], fds)
     assert denied(lambda: stale(ep), error, "kcmp") == [fd]
     [watched] = [watched for watched in instance(ep).watched if watched.stale]
     held = [holder.fd for holder in denied(lambda: procfs.holders(instance(ep), watched), error, "kcmp")]
@@ -435,7 +435,7 @@ def test_a_number_reused_without_kcmp(
     old: str, new: str, error: int, ep: Epoll, fds: Callable[[int], int]
 ) -> None:
     other = fds(KINDS[new][0]())
-    fd = haunt(ep, KINDS[old][0], fds)
+    fd = make_stale(ep, KINDS[old][0], fds)
     os.dup2(other, fd)
     # All eventfds have one inode.
     expected = [] if old == new == "eventfd" else [fd]
@@ -462,7 +462,7 @@ def test_stale_is_found_without_inodes_before_linux_4_13(
         monkeypatch.setattr(_fdinfo, "lines", older)
         live = fds(os.eventfd(0))
         ep.register(live)
-        gone = haunt(ep, lambda: os.eventfd(0), fds)
+        gone = make_stale(ep, lambda: os.eventfd(0), fds)
 
         def look() -> list[tuple[int, bool, int | None]]:
             return [(each.fd, each.stale, each.inode) for each in instance(ep).watched]
@@ -516,9 +516,9 @@ def test_a_nested_epoll_of_another_process() -> None:
     """Of a live process, from outside: all as from within."""
     with child(STALE) as process:
         [found] = procfs.epolls(process.pid)
-        [ghost] = [watched for watched in found.watched if watched.stale]
-        assert procfs.holders(found, ghost) == [(process.pid, ghost.fd + 2)]
-        assert procfs.files(process.pid, [ghost.fd]) == {}
+        [stale_watch] = [watched for watched in found.watched if watched.stale]
+        assert procfs.holders(found, stale_watch) == [(process.pid, stale_watch.fd + 2)]
+        assert procfs.files(process.pid, [stale_watch.fd]) == {}
 
 
 def test_an_asyncio_server() -> None:
@@ -612,7 +612,7 @@ def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
         time.sleep(60)
     """
     calls = [procfs.epolls, procfs.files, procfs.process, lambda pid: procfs.processes()]
-    told = 0
+    named = 0
     for delay in range(effort(8, 60)):
         with child(program) as process:
             timer = threading.Timer(delay * 0.0005, process.kill)
@@ -623,9 +623,9 @@ def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
                     if process.returncode is not None or not os.path.exists(f"/proc/{process.pid}/fd/0"):
                         raise ProcessLookupError(errno.ESRCH, f"process {process.pid} has ended")
             except ProcessLookupError as error:
-                told += bool(re.search(f"process {process.pid}", str(error)))
+                named += bool(re.search(f"process {process.pid}", str(error)))
             timer.join()
-    assert told == effort(8, 60)
+    assert named == effort(8, 60)
 
 
 UNPRIVILEGED = f"""

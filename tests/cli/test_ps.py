@@ -176,21 +176,21 @@ def test_one_process_is_shown_with_its_registrations() -> None:
     assert first.endswith(": 1 epoll, 2 fds watched, 1 stale")
     assert command.startswith(f"{sys.executable} -P -W error -c ")
     assert header.split() == ["EPOLL", "FD", "EVENTS", "DATA", "WHAT"]
-    ghost, live = rows
+    stale_row, live = rows
     assert re.fullmatch(
-        r" +\d+ +(\d+)  IN +0x[0-9a-f]+  STALE: eventfd, count 0, open as fd \d+; fd \1 is closed", ghost
+        r" +\d+ +(\d+)  IN +0x[0-9a-f]+  STALE: eventfd, count 0, open as fd \d+; fd \1 is closed", stale_row
     )
     assert re.fullmatch(r" +\d+ +\d+  IN +0x[0-9a-f]+  eventfd, count 0", live)
 
 
 def test_all_processes_are_listed_with_their_counts() -> None:
-    with child(STALE) as ghostly, child(MANY) as many:
+    with child(STALE) as stale_child, child(MANY) as many:
         done = pyepoll_ps()
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     rows = {fields[0]: fields[1:5] for fields in (line.split() for line in lines) if fields[0].isdecimal()}
     user = pyepoll._fdinfo.user_name(os.getuid())
-    assert rows[str(ghostly.pid)] == [user, "1", "2", "1"]
+    assert rows[str(stale_child.pid)] == [user, "1", "2", "1"]
     assert rows[str(many.pid)] == [user, "1", "100", "0"]
     assert any(line.split() == ["PID", "USER", "EPOLLS", "FDS", "STALE", "COMMAND"] for line in lines)
 
@@ -287,11 +287,11 @@ def test_one_process_for_programs() -> None:
     assert document.keys() == {"pid", "name", "user", "command", "epolls"}
     assert document["pid"] == process.pid
     [epoll] = document["epolls"]
-    ghost, live = epoll["watched"]
-    assert ghost.pop("data").startswith("0x")
+    stale_row, live = epoll["watched"]
+    assert stale_row.pop("data").startswith("0x")
     assert live["file"] == {"kind": "eventfd", "text": "eventfd, count 0", "socket": None}
-    number = ghost["fd"]
-    assert ghost == {
+    number = stale_row["fd"]
+    assert stale_row == {
         "fd": number,
         "events": ["IN", "ERR", "HUP"],
         "mask": 0x19,

@@ -232,11 +232,11 @@ class Closes:
     def __init__(self, ep: Epoll, value: int) -> None:
         self.ep, self.value = ep, value
         self.number = ep.fileno()
-        self.stranger = select.epoll()
+        self.unrelated = select.epoll()
 
     def fileno(self) -> int:
         self.ep.close()
-        os.dup2(self.stranger.fileno(), self.number)
+        os.dup2(self.unrelated.fileno(), self.number)
         return self.value
 
     __index__ = fileno
@@ -283,9 +283,9 @@ def test_from_the_conversion_of_an_argument(
     with pytest.raises(ValueError, match=CLOSED):
         call(ep, fd, closes)
     (argument,) = made
-    assert fdinfo(argument.stranger) == {}
+    assert fdinfo(argument.unrelated) == {}
     os.close(argument.number)
-    argument.stranger.close()
+    argument.unrelated.close()
 
 
 @pytest.mark.parametrize("action", ["unregister", "modify", "replace", "collect"])
@@ -390,14 +390,14 @@ def test_closing_twice_is_harmless(ep: Epoll, pool: ThreadPoolExecutor) -> None:
 def test_closing_twice_closes_no_unrelated_fd(ep: Epoll) -> None:
     number = ep.fileno()
     ep.close()
-    stranger = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(stranger, number)
+    unrelated = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(unrelated, number)
     ep.close()
     ep.__exit__(None, None, None)
     del ep
     gc.collect()
     os.fstat(number)
-    for fd in {stranger, number}:
+    for fd in {unrelated, number}:
         os.close(fd)
 
 
@@ -446,8 +446,8 @@ def strays_of(
 ) -> list[object]:
     """Close an epoll under two threads that use it, and put a stranger's under its number at once; what those
     threads did to the stranger's, or got from it."""
-    stranger, taken = select.epoll(), -1
-    stranger.register(bait, select.EPOLLIN)
+    unrelated, taken = select.epoll(), -1
+    unrelated.register(bait, select.EPOLLIN)
     ep = make()
     number = ep.fileno()
     go = threading.Barrier(len(fds) + 1)
@@ -473,14 +473,14 @@ def strays_of(
     ep.close()
     deadline = time.monotonic() + 10
     while taken != number:
-        taken = fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number)
+        taken = fcntl.fcntl(unrelated, fcntl.F_DUPFD_CLOEXEC, number)
         if taken != number:
             os.close(taken)
             assert time.monotonic() < deadline
     strays = [stray for each in works for stray in each.result(10)]
-    strays += [fd for fd in fdinfo(stranger) if fd != bait]
+    strays += [fd for fd in fdinfo(unrelated) if fd != bait]
     os.close(taken)
-    stranger.close()
+    unrelated.close()
     return strays
 
 
@@ -656,11 +656,11 @@ DELAY = """
     fd, other, bait = (os.eventfd(1) for _ in range(3))
     ep = {make}()
     number = ep.fileno()
-    stranger = select.epoll()
-    stranger.register({bait}, select.EPOLLIN | select.EPOLLET)
+    unrelated = select.epoll()
+    unrelated.register({bait}, select.EPOLLIN | select.EPOLLET)
 
     def watched():
-        with open(f"/proc/self/fdinfo/{{stranger.fileno()}}") as file:
+        with open(f"/proc/self/fdinfo/{{unrelated.fileno()}}") as file:
             return [line for line in file if line.startswith("tfd")]
 
     thread, out = [], []
@@ -690,7 +690,7 @@ DELAY = """
     # The stranger's epoll gets the number as soon as it is free.
     taken = []
     while number not in taken:
-        taken.append(fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number))
+        taken.append(fcntl.fcntl(unrelated, fcntl.F_DUPFD_CLOEXEC, number))
         time.sleep(0.01)
         assert time.monotonic() < deadline, "nobody has closed it"
     worker.join(20)

@@ -121,8 +121,8 @@ def test_the_childs_copy_works(
 
 
 def test_a_fired_one_shot_is_disarmed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
-    spent, armed = eventfd(1), eventfd()
-    ep.register(spent, Event.IN | Event.ONESHOT)
+    fired, armed = eventfd(1), eventfd()
+    ep.register(fired, Event.IN | Event.ONESHOT)
     ep.register(armed, Event.IN | Event.ONESHOT)
     assert len(ep.poll(0)) == 1
 
@@ -130,8 +130,8 @@ def test_a_fired_one_shot_is_disarmed_in_the_child(ep: Epoll, eventfd: Eventfd) 
         assert ep.poll(0) == []
         os.eventfd_write(armed, 1)
         assert ep.poll(5) == [(armed, Event.IN)]
-        ep.rearm(spent)
-        assert ep.poll(5) == [(spent, Event.IN)]
+        ep.rearm(fired)
+        assert ep.poll(5) == [(fired, Event.IN)]
 
     assert in_child(child) == ""
     assert ep.poll(0) == [(armed, Event.IN)]
@@ -482,7 +482,7 @@ def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-@pytest.mark.parametrize("whose", ["ours", "a stranger's file", "a stranger's epoll"])
+@pytest.mark.parametrize("whose", ["ours", "an unrelated file", "an unrelated epoll"])
 def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
     """Without an fd it cannot be seen whose the number is: an fd too many is better than a stranger's file
     closed."""
@@ -491,12 +491,12 @@ def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: s
     number, instance = ep.fileno(), ep._instance_fd()
 
     def child() -> None:
-        if whose == "a stranger's file":
+        if whose == "an unrelated file":
             os.dup2(fd, number)
-        elif whose == "a stranger's epoll":
-            stranger = select.epoll()
-            stranger.register(fd, select.EPOLLIN)
-            os.dup2(stranger.fileno(), number)
+        elif whose == "an unrelated epoll":
+            unrelated = select.epoll()
+            unrelated.register(fd, select.EPOLLIN)
+            os.dup2(unrelated.fileno(), number)
         before = open_fds()
         with no_fd_left():
             ep.close()
@@ -686,14 +686,14 @@ def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, event
 
 def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, eventfd: Eventfd) -> None:
     """What the cure took for spent was fetched before, and comes again when it is not handed out."""
-    fd, ghost = eventfd(1), os.eventfd(1)
+    fd, stale_fd = eventfd(1), os.eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     batch = ep.wait(0)
-    ep.register(ghost, Event.IN)
-    duplicate = os.dup(ghost)
-    os.close(ghost)
+    ep.register(stale_fd, Event.IN)
+    duplicate = os.dup(stale_fd)
+    os.close(stale_fd)
     with pytest.raises(OSError, match="not open"):
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     for _ in range(10):
         assert ep.poll(0) == []
     os.close(duplicate)
@@ -1039,7 +1039,7 @@ def test_a_daemon_can_use_its_copy(
                 ep.poll(0)
             ep.close()
             # What wakes waiters was closed with the rest, and its number may be a stranger's.
-            stranger = os.eventfd(7, os.EFD_NONBLOCK)
+            unrelated = os.eventfd(7, os.EFD_NONBLOCK)
             new = pyepoll.Epoll[int]()
             with ThreadPoolExecutor() as pool:
                 wait = pool.submit(new.poll)
@@ -1047,7 +1047,7 @@ def test_a_daemon_can_use_its_copy(
                 new.close()
                 with pytest.raises(ValueError, match="closed"):
                     wait.result(10)
-            assert os.eventfd_read(stranger) == 7
+            assert os.eventfd_read(unrelated) == 7
         os.write(report.write if keep else 2, b"fine")
 
     def parent_of_the_daemon() -> None:

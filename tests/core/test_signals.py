@@ -409,22 +409,22 @@ def test_none_is_missed_by_a_wait_that_is_about_to_sleep(
     """Handlers are run before the sleep: a signal that comes between the two is in a race with it."""
     # A race that is lost once in hundreds of times is lost at the first time here.
     rounds = 1_000_000 if recipe == "none" else effort(3_000, 50_000)
-    tell, told = socket.socketpair()
-    with make() as ep, tell, told:
-        tell.setblocking(False)
-        told.setblocking(False)
-        ep.register(told, select.EPOLLIN)
+    writer, reader = socket.socketpair()
+    with make() as ep, writer, reader:
+        writer.setblocking(False)
+        reader.setblocking(False)
+        ep.register(reader, select.EPOLLIN)
 
         def wait(timeout: float) -> bool:
             events = ep.wait(timeout, sigmask=()) if recipe == "sigmask" else ep.poll(timeout)
             woken = bool(list(events))
             if woken:
-                told.recv(100)
+                reader.recv(100)
             return woken
 
-        signal.signal(signal.SIGALRM, lambda number, frame: recipe != "wakeup_fd" and tell.send(b"x"))
+        signal.signal(signal.SIGALRM, lambda number, frame: recipe != "wakeup_fd" and writer.send(b"x"))
         if recipe == "wakeup_fd":
-            signal.set_wakeup_fd(tell.fileno())
+            signal.set_wakeup_fd(writer.fileno())
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM} if recipe == "sigmask" else ())
         try:
             if recipe == "sigmask":
@@ -443,16 +443,16 @@ def test_a_wakeup_fd_ends_a_wait_in_any_thread(
     ep: Epoll, alarms: Alarms, socketpair: tuple[socket.socket, socket.socket], pool: ThreadPoolExecutor
 ) -> None:
     """While the main thread, the only one to run handlers, is kept by something else."""
-    tell, told = socketpair
-    ep.register(told, Event.IN, told)
+    writer, reader = socketpair
+    ep.register(reader, Event.IN, reader)
     waits = [pool.submit(ep.poll, 30) for _ in range(2)]
     until(lambda: waiters() == 2)
-    signal.set_wakeup_fd(tell.fileno())
+    signal.set_wakeup_fd(writer.fileno())
     try:
         signal.raise_signal(signal.SIGALRM)
         for each in waits:
-            assert each.result(10) == [(told, Event.IN)]
-        assert told.recv(10) == bytes([signal.SIGALRM])
+            assert each.result(10) == [(reader, Event.IN)]
+        assert reader.recv(10) == bytes([signal.SIGALRM])
     finally:
         signal.set_wakeup_fd(-1)
 

@@ -133,10 +133,10 @@ def test_an_accepted_connection_gets_the_number(
         if unregister:
             ep.unregister(b)
         b.close()
-        newcomer, _ = server.accept()
-        stack.enter_context(newcomer)
-        assert newcomer.fileno() == number
-        ep.register(newcomer, select.EPOLLIN)
+        new_socket, _ = server.accept()
+        stack.enter_context(new_socket)
+        assert new_socket.fileno() == number
+        ep.register(new_socket, select.EPOLLIN)
         assert number not in rest(events, stop)
 
 

@@ -175,15 +175,15 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
             done.result()
 
 
-@pytest.mark.parametrize("stranger", ["eventfd", "pipe"])
-def test_closed_touches_no_fd(stranger: str, pipe: Pipe) -> None:
+@pytest.mark.parametrize("unrelated", ["eventfd", "pipe"])
+def test_closed_touches_no_fd(unrelated: str, pipe: Pipe) -> None:
     """Its number is a stranger's by now."""
     counter = os.eventfd(0, os.EFD_NONBLOCK)
     waker = Waker()
     number = waker.fileno()
     waker.close()
     assert waker.closed is True
-    os.dup2(pipe.write if stranger == "pipe" else counter, number)
+    os.dup2(pipe.write if unrelated == "pipe" else counter, number)
     for _ in range(3):
         waker.wake()
         waker.close()
@@ -218,14 +218,14 @@ def test_close_against_wake(
         working = [pool.submit(work) for _ in range(8)]
         go.wait(10)
         waker.close()
-        stranger = os.eventfd(0, os.EFD_NONBLOCK)
+        unrelated = os.eventfd(0, os.EFD_NONBLOCK)
         done.set()
         for each in working:
             each.result(10)
-        assert stranger == number
+        assert unrelated == number
         with pytest.raises(BlockingIOError):
-            os.eventfd_read(stranger)
-        os.close(stranger)
+            os.eventfd_read(unrelated)
+        os.close(unrelated)
     show(f"strays 0 of {rounds}")
 
 

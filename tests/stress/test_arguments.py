@@ -197,11 +197,11 @@ def mixed(*good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 # A number that is drawn is nobody's: no fd is as large, and none is negative. Nor is True an fd here.
-strangers = numbers.filter(lambda number: not 0 <= number < 2**20) | st.just(Own("closed"))
+unrelated_fds = numbers.filter(lambda number: not 0 <= number < 2**20) | st.just(Own("closed"))
 owned = st.sampled_from(["anchor", "target", "spare", "lonely", "file", "path", "raw"]).map(Own)
 objects = st.sampled_from(["ep", "other", "waker"]).map(Own)
 
-fds = mixed(owned, owned, objects, strangers)
+fds = mixed(owned, owned, objects, unrelated_fds)
 masks = mixed(
     st.sampled_from(list(Event)),
     st.builds(lambda a, b: a | b, *[st.sampled_from(list(Event))] * 2),
@@ -221,13 +221,13 @@ signals = st.one_of(
 data = st.one_of(strange, tricks(strange), st.builds(Trick, actions, st.none(), st.just(True)))
 finite = st.one_of(strange, numbers, st.booleans(), owned, data)
 anything = st.one_of(finite, objects)
-epfds = mixed(st.just(Own("raw")), st.just(Own("raw")), owned, strangers)
-watched = mixed(owned, strangers)
+epfds = mixed(st.just(Own("raw")), st.just(Own("raw")), owned, unrelated_fds)
+watched = mixed(owned, unrelated_fds)
 buffers = st.one_of(st.just(Own("buffer")), st.just(Own("buffer")), st.just(Own("buffer")), anything)
 operations = mixed(st.integers(0, 4), numbers)
 milliseconds = mixed(numbers, st.integers(-1, 5))
 words = mixed(numbers, st.integers(0, 2**64 - 1))
-keys = mixed(owned, strangers)
+keys = mixed(owned, unrelated_fds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +295,7 @@ TARGETS: dict[str, Target] = {
         FD_ERRORS, "EINVAL", doc=pyepoll.Epoll,
     ),
     "Epoll.fromfd": Target(
-        borrowed, {"fd": mixed(owned, st.just(Own("number")), strangers)}, 1,
+        borrowed, {"fd": mixed(owned, st.just(Own("number")), unrelated_fds)}, 1,
         (OverflowError,), "EBADF EINVAL", False, pyepoll.Epoll.fromfd,
     ),
     "Epoll.register": Target(

@@ -55,16 +55,16 @@ class World:
         self.outer.register(self.ep.fileno(), select.EPOLLIN)
         self.watched = fdinfo_lines(self.outer)
 
-    def haunt(self) -> None:
+    def make_stale(self) -> None:
         """Leave a ghost of which nobody has heard yet."""
-        ghost = os.eventfd(1)
-        self.fds.append(os.dup(ghost))
-        self.ep.register(ghost, Event.IN, "ghost")
-        os.close(ghost)
+        stale_fd = os.eventfd(1)
+        self.fds.append(os.dup(stale_fd))
+        self.ep.register(stale_fd, Event.IN, "stale")
+        os.close(stale_fd)
         with contextlib.suppress(OSError):
-            self.ep.unregister(ghost)
+            self.ep.unregister(stale_fd)
 
-    def ghosts(self) -> int:
+    def stale_events(self) -> int:
         return len(fdinfo_lines(self.ep)) - len(self.ep)
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ def test_a_forbidden_epoll_ctl_is_not_a_file_that_cannot_be_polled(world: World,
 )
 def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -> None:
     """The live registration goes on, whoever watches is kept, and a later wait repairs."""
-    world.haunt()
+    world.make_stale()
 
     def polls() -> list[Any]:
         end, got = time.monotonic() + 0.05, []
@@ -229,7 +229,7 @@ def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -
 
     assert denied(polls, error, syscall) == [("live", Event.IN)]
     assert fdinfo_lines(world.outer) == world.watched
-    until(lambda: world.ep.poll(0) == [("live", Event.IN)] and world.ghosts() == 0)
+    until(lambda: world.ep.poll(0) == [("live", Event.IN)] and world.stale_events() == 0)
     assert agree(world.ep)
     assert world.ep.stats().lost_registrations == 0
     assert fdinfo_lines(world.outer) == world.watched
@@ -240,9 +240,9 @@ def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -
     "syscall", ["fcntl", "getdents64", "getrandom", "ioctl", "eventfd2", "clock_nanosleep"]
 )
 def test_a_rebuild_needs_no_optional_call(world: World, syscall: str, error: int) -> None:
-    world.haunt()
+    world.make_stale()
     assert denied(lambda: [world.ep.poll(0) for _ in range(10)][-1], error, syscall) == [("live", Event.IN)]
-    assert world.ghosts() == 0
+    assert world.stale_events() == 0
     assert agree(world.ep)
     assert fdinfo_lines(world.outer) == world.watched
 
@@ -373,12 +373,12 @@ WITHOUT_PROC = """
     from pyepoll import Event
     ep, live, other = pyepoll.Epoll(), os.eventfd(1), os.eventfd(1)
     ep.register(live, Event.IN, "live")
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    ep.register(ghost, Event.IN, "ghost")
-    os.close(ghost)
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    ep.register(stale_fd, Event.IN, "stale")
+    os.close(stale_fd)
     try:
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     except OSError:
         pass
     try:

@@ -46,14 +46,14 @@ AS_ANOTHER_USER = """
     os.setresgid(54321, 54321, 54321)
     os.setresuid(54321, 54321, 54321)
     live, other = os.eventfd(1), os.eventfd(0)
-    haunted, closing = pyepoll.Epoll(), pyepoll.Epoll()
-    haunted.register(live, Event.IN, "live")
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    haunted.register(ghost, Event.IN, "ghost")
-    os.close(ghost)
+    with_stale, closing = pyepoll.Epoll(), pyepoll.Epoll()
+    with_stale.register(live, Event.IN, "live")
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    with_stale.register(stale_fd, Event.IN, "stale")
+    os.close(stale_fd)
     try:
-        haunted.unregister(ghost)
+        with_stale.unregister(stale_fd)
     except OSError as error:
         assert error.errno == errno.EBADF
     closing.register(other, Event.IN)
@@ -82,23 +82,23 @@ def test_max_user_watches_raises_enospc() -> None:
         pytest.skip(f"a user may watch {limit} files here")
     program = """
     # Whoever is full says so, with the limit; what is registered can be changed.
-    for full in (haunted.register, pyepoll.Epoll().register, select.epoll().register):
+    for full in (with_stale.register, pyepoll.Epoll().register, select.epoll().register):
         try:
             full(other, Event.IN)
         except OSError as error:
             assert error.errno == errno.ENOSPC
             print(error)
-    assert other not in haunted
-    haunted.modify(live, Event.IN | Event.ONESHOT, "live")
-    haunted.modify(live, Event.IN, "live")
+    assert other not in with_stale
+    with_stale.modify(live, Event.IN | Event.ONESHOT, "live")
+    with_stale.modify(live, Event.IN, "live")
 
     # There is no room for the cure: it is put off, at no cost.
     end, waits = time.monotonic() + 0.1, 0
     while time.monotonic() < end:
-        assert haunted.poll(0) == [("live", Event.IN)]
+        assert with_stale.poll(0) == [("live", Event.IN)]
         waits += 1
     assert waits < 300, waits
-    assert haunted.stats().rebuilds == 0 and len(fdinfo_lines(haunted)) == 2
+    assert with_stale.stats().rebuilds == 0 and len(fdinfo_lines(with_stale)) == 2
 
     # Waiters are woken all the same.
     woken = []
@@ -122,10 +122,10 @@ def test_max_user_watches_raises_enospc() -> None:
     os.close(quiet.pop())
     os.close(quiet.pop())
     for _ in range(5):
-        assert haunted.poll(0) == [("live", Event.IN)]
-    assert haunted.stats().rebuilds == 1 and agree(haunted)
-    haunted.register(other, Event.IN)
-    assert agree(haunted)
+        assert with_stale.poll(0) == [("live", Event.IN)]
+    assert with_stale.stats().rebuilds == 1 and agree(with_stale)
+    with_stale.register(other, Event.IN)
+    assert agree(with_stale)
     """
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(AS_ANOTHER_USER + program)],
@@ -155,14 +155,14 @@ def in_a_thread_without(syscall: str, error: int, call: Callable[[], object]) ->
         pool.submit(attempt).result()
 
 
-def haunt(ep: Epoll) -> int:
+def make_stale(ep: Epoll) -> int:
     """Leave a ghost in it; return what keeps it, to be closed."""
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    ep.register(ghost, Event.IN)
-    os.close(ghost)
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    ep.register(stale_fd, Event.IN)
+    os.close(stale_fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     return keep
 
 
@@ -180,7 +180,7 @@ def test_a_rebuild_at_a_limit_is_postponed(ep: Epoll, eventfd: Eventfd, syscall:
     """Live registrations go on, and once there is room, a wait repairs."""
     live = eventfd(1)
     ep.register(live, Event.IN)
-    keep = haunt(ep)
+    keep = make_stale(ep)
 
     def polls() -> None:
         end = time.monotonic() + 0.05

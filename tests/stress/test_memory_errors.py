@@ -294,12 +294,12 @@ def test_a_rebuild_without_memory_is_postponed() -> None:
     def prepare() -> Call:
         eps.append(pyepoll.Epoll())
         ep = eps[0]
-        ghost = os.dup(keep)
+        stale_fd = os.dup(keep)
         ep.register(live, Event.IN, "live")
-        ep.register(ghost, Event.IN, "ghost")
-        os.close(ghost)
+        ep.register(stale_fd, Event.IN, "stale")
+        os.close(stale_fd)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            ep.unregister(ghost)
+            ep.unregister(stale_fd)
         return partial(poll_often, ep)
 
     def check(done: bool) -> None:

@@ -130,7 +130,7 @@ class Level:
         self.ep = pyepoll.Epoll[Any]()
         self.entries: dict[int, Entry] = {}
         # A closed fd that is still listed, and one of whose events it is still unknown that it is stale.
-        self.ghosts = False
+        self.has_stale = False
 
     def listed(self, fd: int) -> bool:
         """Whether the kernel knows the file that is under this number now, by this number."""
@@ -142,7 +142,7 @@ class Level:
 
     def may(self) -> bool:
         """Whether it may be readable: for an entry of its own, or for a stale one."""
-        return self.ghosts or any(entry.may_report() for entry in self.entries.values())
+        return self.has_stale or any(entry.may_report() for entry in self.entries.values())
 
 
 class Nested(File):
@@ -200,8 +200,8 @@ class Walk(RuleBasedStateMachine):
         return self.levels[BOTTOM].entries
 
     @property
-    def ghosts(self) -> bool:
-        return self.levels[BOTTOM].ghosts
+    def has_stale(self) -> bool:
+        return self.levels[BOTTOM].has_stale
 
     def new_level(self, rank: int) -> Level:
         level = Level(self, rank)
@@ -226,7 +226,7 @@ class Walk(RuleBasedStateMachine):
             self.done.update(
                 {
                     f"stale {level.rank}": stats.stale_events,
-                    f"cures {level.rank}": stats.rebuilds,
+                    f"rebuilds {level.rank}": stats.rebuilds,
                     f"dropped {level.rank}": stats.lost_registrations,
                 }
             )
@@ -269,7 +269,7 @@ class Walk(RuleBasedStateMachine):
             os.close(fd)
             del self.open[fd]
             for level in self.levels:
-                level.ghosts |= fd in level.entries
+                level.has_stale |= fd in level.entries
 
     @rule(fd=numbers, mask=masks, rank=ranks)
     def register(self, fd: int, mask: Event, rank: int = BOTTOM) -> None:
@@ -286,7 +286,7 @@ class Walk(RuleBasedStateMachine):
             else:
                 # The kernel decides: it may know this very file by this number from an earlier registration.
                 assert error.errno == errno.EEXIST
-                assert level.listed(fd) or level.ghosts
+                assert level.listed(fd) or level.has_stale
         else:
             assert fd in self.open
             assert not level.listed(fd)
@@ -338,9 +338,9 @@ class Walk(RuleBasedStateMachine):
         self.wait(way, 1)
         self.wait("poll", 1)
 
-    @precondition(lambda self: self.ghosts)
+    @precondition(lambda self: self.has_stale)
     @rule(way=ways)
-    def wait_for_a_cure(self, way: str) -> None:
+    def wait_for_a_rebuild(self, way: str) -> None:
         for _ in range(10):
             self.wait(way, 1)
 
@@ -350,7 +350,7 @@ class Walk(RuleBasedStateMachine):
 
     def exclusive(self, level: Level, fd: int, mask: Event | int = 0) -> int:
         """Whether the kernel may have refused a change because of EXCLUSIVE."""
-        if level.ghosts and not level.listed(fd):
+        if level.has_stale and not level.listed(fd):
             # A ghost's mask counts too, once its very file is back under its number.
             return True
         entry = level.entries.get(fd)
@@ -374,7 +374,7 @@ class Walk(RuleBasedStateMachine):
             self.forget_if_gone(level, fd)
         else:
             assert fd in self.open
-            if not level.ghosts:
+            if not level.has_stale:
                 assert level.listed(fd)
             entry = Entry(self.open[fd], mask, data[0] if new else level.ep.registrations[fd][1])
             level.entries[fd] = entry
@@ -510,13 +510,13 @@ class Walk(RuleBasedStateMachine):
             with pytest.raises(OSError):
                 level.ep.unregister(fd)
             del stale
-            level.ghosts = True
+            level.has_stale = True
 
-    @precondition(lambda self: any(level.ghosts for level in self.levels))
+    @precondition(lambda self: any(level.has_stale for level in self.levels))
     @rule(way=ways)
     def wait_for_repairs(self, way: str) -> None:
         for level in self.levels:
-            if level.ghosts:
+            if level.has_stale:
                 for _ in range(5):
                     self.wait(way, 1, level.rank)
 
@@ -688,7 +688,7 @@ class Walk(RuleBasedStateMachine):
             file.closed = True
             for outer in above:
                 # Of another open file there may be a stale registration under this fd.
-                outer.ghosts |= not unregister
+                outer.has_stale |= not unregister
         self.levels[rank] = self.new_level(rank)
         for outer in self.levels[rank + 1 :]:
             if rank < TOP and (outer in above or outer.rank == rank + 1):
@@ -765,7 +765,7 @@ class Walk(RuleBasedStateMachine):
             with pytest.raises(OSError):
                 level.ep.unregister(DUPLICATE + 1)
         for level in self.levels:
-            level.ghosts = False
+            level.has_stale = False
         for level in self.levels:
             old = {fd: entry for fd, entry in level.entries.items() if fd in self.open}
             level.entries = old
@@ -798,7 +798,7 @@ class Walk(RuleBasedStateMachine):
                     # A spent one-shot asks for nothing.
                     mask = entry.mask if entry.armed else entry.mask & (Event.ONESHOT | Event.ET)
                     assert (fd, mask | IMPLIED) in known or not entry.sure
-            if not level.ghosts:
+            if not level.has_stale:
                 assert [fd for fd, _ in known] == sorted(level.entries)
 
 

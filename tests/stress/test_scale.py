@@ -99,15 +99,15 @@ def test_all_that_a_loop_leaves_come_again(many: list[int], show: Show) -> None:
 
 def test_what_it_costs(many: list[int], show: Show) -> None:
     ep = pyepoll.Epoll[Any]()
-    spent = [
+    times = [
         f"register {milliseconds(lambda: register_all(ep, many, Event.IN))}",
         f"poll {milliseconds(lambda: ep.poll(0))}",
         f"poll again {milliseconds(lambda: ep.poll(0))}",
         f"unregister {milliseconds(lambda: unregister_all(ep, many))}",
     ]
     register_all(ep, many, Event.IN)
-    spent.append(f"close {milliseconds(ep.close)}")
-    show(f"{len(many)} fds: {', '.join(spent)}")
+    times.append(f"close {milliseconds(ep.close)}")
+    show(f"{len(many)} fds: {', '.join(times)}")
 
 
 # One kernel instance.

@@ -75,7 +75,7 @@ class End:
         except OSError:
             # Closed without a word, and its file lives on: it is reported until that is noticed.
             assert self.sock.fileno() == -1
-            self.soak.ghostly += 1
+            self.soak.stale_events += 1
             return
         number = int.from_bytes(buffer)
         if count != 8 or number != self.expected:
@@ -113,7 +113,7 @@ class Soak:
         self.waiting: dict[tuple[str, int], socket.socket] = {}
         self.server = socket.create_server(("127.0.0.1", 0), backlog=PAIRS)
         self.server.setblocking(False)
-        self.made = self.again = self.ghosts = self.ghostly = self.reused = 0
+        self.made = self.again = self.stale_made = self.stale_events = self.reused = 0
         self.full = True
         self.untidy = False
         ep.register(self.server, Event.IN, self)
@@ -157,7 +157,7 @@ class Soak:
                 self.ep.rearm(end.sock)
         elif way == 1 and len(self.kept) < KEPT:
             # A ghost: the file lives on, and is ready when the other end has closed.
-            self.ghosts += 1
+            self.stale_made += 1
             self.kept.append(end.sock.dup())
             end.sock.shutdown(socket.SHUT_WR)
             self.close(end, by_number=True)
@@ -182,7 +182,7 @@ class Soak:
         """Close one end without unregister, its file kept open or not; another may have the fd at once."""
         number = end.sock.fileno()
         if self.chance.randrange(2):
-            self.ghosts += 1
+            self.stale_made += 1
             self.kept.append(end.sock.dup())
             if len(self.kept) > KEPT:
                 self.kept.popleft().close()
@@ -317,8 +317,10 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
         assert fdinfo_lines(ep) == []
     drift = watch.sizes[-1] - watch.sizes[0]
     show(f"{stats.events} events in {took:.0f} s, {stats.events / took:.0f} a second; {stats}")
-    show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.ghosts} ghosts left,")
-    show(f"{soak.ghostly} of their events seen, {soak.again} events seen again")
+    show(
+        f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.stale_made} ghosts left,"
+    )
+    show(f"{soak.stale_events} of their events seen, {soak.again} events seen again")
     show(f"grown by {drift} bytes from {watch.sizes[0]}, at most to {max(watch.sizes)}")
     show(f"{soak.reused} fds reused at once")
     assert watch.late == 0

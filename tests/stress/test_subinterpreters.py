@@ -101,8 +101,8 @@ def test_nothing_is_shared() -> None:
 
 def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
     """What wakes waiters was closed with all fds, as daemons do, and its number went to another file."""
-    strangers = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
-    for stranger in strangers:
+    unrelated_fds = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
+    for unrelated in unrelated_fds:
         report, write = os.pipe()
         run_in_interpreter(
             f"""
@@ -112,7 +112,7 @@ def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
             made = set(os.listdir("/proc/self/fd")) - before
             for fd in map(int, made):
                 try:
-                    os.dup2({stranger}, fd)
+                    os.dup2({unrelated}, fd)
                     os.write({write}, b"%d " % fd)
                 except OSError:
                     pass
@@ -123,10 +123,10 @@ def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
             numbers = [int(number) for number in file.read().split()]
         assert numbers
         for number in numbers:
-            assert os.path.sameopenfile(number, stranger)
+            assert os.path.sameopenfile(number, unrelated)
             os.close(number)
-    for stranger in strangers:
-        os.close(stranger)
+    for unrelated in unrelated_fds:
+        os.close(unrelated)
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="a build with a GIL")

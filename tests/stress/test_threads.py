@@ -266,7 +266,7 @@ class Storm:
             self.replace_the_epoll,
         ]
         if not THREAD_SANITIZER:
-            actions += [self.haunt, self.haunt, self.replace_the_waker]
+            actions += [self.leave_stale, self.leave_stale, self.replace_the_waker]
 
         def run() -> None:
             calls: Counter[str] = Counter()
@@ -342,7 +342,7 @@ class Storm:
         after = ep.stats()
         assert all(now >= count for now, count in zip(after, before, strict=True))
 
-    def haunt(self, dice: random.Random) -> None:
+    def leave_stale(self, dice: random.Random) -> None:
         """Leave a ghost, which is ready, and let somebody else have its number."""
         ep, fd = self.ep, os.eventfd(1, os.EFD_NONBLOCK)
         kept = os.dup(fd)
@@ -383,7 +383,7 @@ class Storm:
         if not dice.randrange(200):
             with self.handles:
                 ep = self.ep
-                self.calls["cures"] += ep.stats().rebuilds
+                self.calls["rebuilds"] += ep.stats().rebuilds
                 self.renew()
                 ep.close()
 

@@ -42,7 +42,7 @@ def plain(text: object) -> str:
     return re.sub(r"0x[0-9a-f]+", "0x", re.sub(r"fd=\d+", "fd=N", text))
 
 
-def told(error: BaseException | None) -> str | None:
+def error_text(error: BaseException | None) -> str | None:
     """An exception in words that can be compared."""
     return None if error is None else f"{type(error).__name__}: {plain(error)}"
 
@@ -71,7 +71,7 @@ class Keeps(asyncio.BaseProtocol):
         return self.keep_open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.seen.append(("lost", told(exc)))
+        self.seen.append(("lost", error_text(exc)))
 
     def keep(self, data: bytes) -> None:
         assert data
@@ -195,7 +195,7 @@ def logged(level: int = logging.WARNING) -> Iterator[list[str]]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             error = record.exc_info[1] if record.exc_info else None
-            kept.append(plain(record.getMessage()) + (f" ({told(error)})" if error else ""))
+            kept.append(plain(record.getMessage()) + (f" ({error_text(error)})" if error else ""))
 
     logger = logging.getLogger("asyncio")
     handler, before, propagates = Handler(level), logger.level, logger.propagate

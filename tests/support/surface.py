@@ -216,7 +216,7 @@ def modify_exclusive(bench: Bench) -> None:
     bench.ep.unregister(bench.other)
 
 
-def cure(bench: Bench) -> None:
+def rebuild(bench: Bench) -> None:
     os.dup2(bench.keep, bench.spare)
     bench.ep.register(bench.spare, Event.IN, Data())
     os.close(bench.spare)
@@ -352,7 +352,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.rearm": rearm,
     "Epoll.poll": lambda b: b.ep.poll(0),
     "Epoll.poll (a timeout)": lambda b: b.ep.poll(0.1, maxevents=1),
-    "Epoll.poll (a cure)": cure,
+    "Epoll.poll (a rebuild)": rebuild,
     "Epoll.wait": lambda b: list(b.ep.wait(0)),
     "Epoll.wait (dropped)": edges,
     "Epoll.wait (a sigmask)": lambda b: b.ep.wait(0, sigmask=[1, 2]),
