@@ -1,4 +1,4 @@
-"""What a BufferedProtocol gives and is told: as asyncio's transport takes and tells it."""
+"""The calls of a BufferedProtocol and its buffers: as with asyncio's transport."""
 
 import array
 import asyncio
@@ -135,7 +135,7 @@ def test_a_buffer_in_python(fails: bool) -> None:
 
 
 def test_the_buffer_is_not_kept() -> None:
-    """The protocol may do with it what it wants as soon as it is told."""
+    """The protocol may reuse the buffer as soon as buffer_updated() is called."""
 
     class Resizes(Buffered):
         def buffer_updated(self, nbytes: int) -> None:
@@ -154,7 +154,7 @@ def test_the_buffer_is_not_kept() -> None:
 
 @pytest.mark.parametrize("what", ["another protocol", "a plain protocol", "closed", "aborted", "paused"])
 def test_what_get_buffer_does_to_the_transport(what: str) -> None:
-    """It is asyncio's to say what becomes of what is received then."""
+    """asyncio decides about data that is received then."""
     other, simple = Buffered(), Plain()
 
     class Acts(Buffered):

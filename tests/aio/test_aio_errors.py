@@ -1,4 +1,4 @@
-"""What goes wrong on a connection, and who is told what: as with asyncio's transport."""
+"""Errors of a connection, and the callbacks that report them: as with asyncio's transport."""
 
 import asyncio
 import gc
@@ -51,7 +51,7 @@ ENDS = [KeyboardInterrupt, SystemExit]
 
 
 def failing(method: str, fail: Callable[[], object]) -> Plain:
-    """A protocol of which one method fails."""
+    """A protocol with one method that fails."""
 
     class Fails(Plain):
         def __getattribute__(self, name: str) -> Any:
@@ -76,7 +76,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 async def go_through(seen: Keeps, transport: Any, peer: socket.socket) -> None:
-    """What brings every method of the protocol to be called, as long as the connection lives."""
+    """The steps that make every method of the protocol be called, as long as the connection is open."""
     peer.send(b"data")
     await turns(10)
     transport.set_write_buffer_limits(high=10)
@@ -238,7 +238,7 @@ def test_a_reset_is_reported_as_by_asyncio(kind: str, debug: bool) -> None:
 @pytest.mark.parametrize("size", [1, 1_000_000])
 @pytest.mark.parametrize("tcp", [False, True])
 def test_a_write_to_nobody(tcp: bool, size: int) -> None:
-    """EPIPE; on TCP when the reset has been told already."""
+    """EPIPE; on TCP when the reset has been reported already."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), tcp=tcp) as (transport, peer):
@@ -273,7 +273,7 @@ def test_an_error_while_data_is_kept() -> None:
 
 
 def test_a_signal_for_a_broken_pipe() -> None:
-    """Who wants SIGPIPE gets it, as often as with asyncio's."""
+    """A program that handles SIGPIPE gets it, as often as with asyncio's."""
 
     async def scenario() -> int:
         count = 0

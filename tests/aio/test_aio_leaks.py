@@ -205,7 +205,7 @@ def test_a_leak_would_be_seen() -> None:
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("call", ["write", "write what does not fit", "read", "the end", "a reset"])
 def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: type[Keeps]) -> None:
-    """Every allocation fails in turn: MemoryError is raised or told, and data is whole or not there."""
+    """Every allocation fails in turn: MemoryError is raised or reported, and data is complete or absent."""
     pytest.importorskip("_testcapi", reason="a CPython without its test modules")
     from support.no_memory import MOST_ALLOCATIONS, without_memory
 

@@ -310,7 +310,7 @@ def test_sock_methods_do_what_asyncios_do() -> None:
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_sendfile_keeps_the_order_of_writes(fallback: bool) -> None:
-    """Of a transport; what is written meanwhile is refused, and before and after it arrives in turn."""
+    """Of a transport; a write meanwhile is refused, and data from before and after arrives in order."""
 
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -612,7 +612,7 @@ def test_calls_after_close_raise_as_on_asyncio() -> None:
 
 
 def test_reload_keeps_live_transports_working() -> None:
-    """The module executed again, while transports of before live on."""
+    """The module executed again, while earlier transports are open."""
     said = run(
         """
         import asyncio, importlib, socket

@@ -11,13 +11,13 @@ from support.effort import Effort
 from support.loops import Buffered, Keeps, Plain, complaints, error_text, on, reset, tcp_pair, turns
 from support.processes import SANITIZED
 
-# On some interpreters hypothesis does not find who refers to its generator, and warns.
+# On some interpreters hypothesis does not find the references to its generator, and warns.
 pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")
 
 ENDS = st.integers(0, 1)
 KINDS = [bytes, bytearray, memoryview]
 
-# What is done to one end, and what the peer, which may be a socket of no loop, does.
+# The steps at one end, and those of the peer, which may be a socket of no loop.
 STEPS = st.one_of(
     st.tuples(
         st.just("write"), ENDS, st.sampled_from([0, 1, 10, 5000, 70_000, 600_000]), st.sampled_from(range(3))
@@ -39,7 +39,7 @@ STEPS = st.one_of(
 
 
 class Walker:
-    """Does the steps, and keeps what each end has seen that does not hang on how the kernel cuts a stream."""
+    """Does the steps, and records the observations of each end that do not depend on how a stream is cut."""
 
     def __init__(self, tcp: bool) -> None:
         self.tcp = tcp
@@ -141,7 +141,7 @@ class Walker:
                 await self.settle()
             else:
                 self.step(name, *args)
-                # Each step has its effect: how far a loop has come meanwhile is nobody's business.
+                # Each step has its effect: how far a loop has come meanwhile does not matter.
                 await self.settle()
         states = [
             (end.is_closing(), end.is_reading(), end.get_write_buffer_size() > 0)

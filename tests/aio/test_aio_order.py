@@ -1,6 +1,6 @@
-"""What is ready runs in asyncio's order, as often as on asyncio's loop, and in its context.
+"""Ready callbacks run in asyncio's order, as often as on asyncio's loop, and in its context.
 
-Ours runs what one select() has reported as one handle of the loop's, in C; see csrc/aio/handles.c.
+Ours runs the events of one select() as one handle of the loop, in C; see csrc/aio/handles.c.
 """
 
 import asyncio
@@ -133,7 +133,7 @@ def test_the_rest_of_a_turn_in_which_the_loop_is_stopped(pairs: Pairs) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("last", [0, 3, PAIRS - 1])
 def test_what_an_end_of_the_program_leaves(pairs: Pairs, error: type[BaseException], last: int) -> None:
-    """What has not run is next, before what it has called soon, once the loop goes on."""
+    """The rest is next, before the callbacks that it has called soon, once the loop goes on."""
     for make in FACTORIES.values():
         loop = make()
         seen: list[Any] = []
@@ -200,7 +200,7 @@ def test_transports_and_readers_mixed() -> None:
 
 
 def test_the_context_of_a_transport() -> None:
-    """It is the one in which the transport was made, and what data_received() sets in it stays."""
+    """It is the context in which the transport was made, and variables that data_received() sets stay set."""
 
     async def scenario() -> list[str]:
         seen: list[str] = []
@@ -245,7 +245,7 @@ def test_a_context_that_cannot_be_entered() -> None:
 
 
 def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio's own methods raise none; one that does is told as any callback's."""
+    """asyncio's own methods raise none; an exception of one is reported as that of any callback."""
 
     async def scenario() -> Any:
         reported = complaints()
@@ -267,7 +267,7 @@ def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_patched_handle_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a program does that measures what callbacks take."""
+    """As a program does that measures the time of callbacks."""
     proper: Any = vars(asyncio.Handle)["_run"]
     called: list[object] = []
 
@@ -295,7 +295,7 @@ def test_debug_mode_may_be_turned_on_in_the_midst(pairs: Pairs) -> None:
 
 
 def test_a_loop_within_the_loop(pairs: Pairs) -> None:
-    """As nest_asyncio does it: what is left of the turn waits for the inner one's end, and is not lost."""
+    """As nest_asyncio does it: the rest of the turn waits for the inner one's end, and is not lost."""
 
     def act(loop: Any, seen: list[Any], number: int) -> None:
         if number == 1:
@@ -420,7 +420,7 @@ def test_what_has_no_slots_is_not_learned() -> None:
         _aio._learn_handles(asyncio.TimerHandle)  # Its slots are those of its base.
 
     def check(loop: Any, key: Any) -> None:
-        """What was known before is known still."""
+        """A class learned before is still known."""
         assert batch_of(loop, key, 3)._run() is None
 
     on_a_key(check)
@@ -505,7 +505,7 @@ def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("created_in_debug", [False, True])
 def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> None:
-    """It may log what is being handled, and where the handle was made."""
+    """It may log the exception that is being handled, and where the handle was made."""
 
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What is in C and what is asyncio's: shown by whose methods are called."""
+"""The cases handled in C and those left to asyncio: shown by the methods that are called."""
 
 import asyncio
 import asyncio.selector_events
@@ -155,7 +155,7 @@ def test_a_subclass_of_socket_is_asyncios(calls: list[str]) -> None:
 
 
 def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody has put in the place of asyncio's reading is called, not passed over."""
+    """A method that a program has put in the place of asyncio's reading is called, not passed over."""
     called: list[str] = []
     method = STOCK._read_ready__data_received
 

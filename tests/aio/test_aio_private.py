@@ -1,6 +1,6 @@
-"""What pyepoll.aio relies on of asyncio's private parts: that each is there, and means what it is taken for.
+"""The private parts of asyncio that pyepoll.aio relies on: each exists, and has the expected meaning.
 
-A failure here with a new CPython says what has changed; docs/asyncio.md says what each is for.
+A failure here with a new CPython names the change; docs/asyncio.md explains the use of each.
 """
 
 import asyncio
@@ -169,7 +169,7 @@ def parameters(function: Any) -> list[tuple[str, Any]]:
 
 
 CONTEXT = ["context"] if sys.version_info >= (3, 15) else []
-"""What CPython 3.15 has added: the context of a connection, which ours hands on to stock's transport."""
+"""CPython 3.15 has added the context of a connection, which ours passes on to stock's transport."""
 
 SIGNATURES = {
     "_SelectorSocketTransport": (STOCK, ["loop", "sock", "protocol", "waiter", "extra", "server", *CONTEXT]),
@@ -193,7 +193,7 @@ def test_signatures_of_private_functions_are_unchanged(name: str) -> None:
 
 
 def test_the_maker_of_transports() -> None:
-    """Ours takes the same; context= among what it hands on."""
+    """Ours takes the same arguments; it passes context= on."""
     stock: Any = asyncio.SelectorEventLoop
     ours: Any = aio.EventLoop
     theirs, last = parameters(stock._make_socket_transport), parameters(ours._make_socket_transport)[-1]
@@ -204,7 +204,7 @@ def test_the_maker_of_transports() -> None:
 
 
 def test_the_maker_of_tls() -> None:
-    """What ours takes by name, stock's takes by the same; the transport takes the rest."""
+    """Arguments that ours takes by name, stock's takes by the same; the transport takes the rest."""
     stock: Any = asyncio.selector_events.BaseSelectorEventLoop
     theirs = inspect.signature(stock._make_ssl_transport).parameters
     ours = inspect.signature(aio.EventLoop._make_ssl_transport).parameters

@@ -1,4 +1,4 @@
-"""What a protocol is told of what a transport reads: as asyncio's tells it."""
+"""The calls of a protocol for data that a transport reads: as asyncio's."""
 
 import asyncio
 import contextvars
@@ -209,7 +209,7 @@ def test_close_in_a_callback(kind: type[Keeps], how: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_what_is_ready_when_closed(how: str) -> None:
-    """The callback that is about to run is not run: data that came is not told after close()."""
+    """The callback that is about to run is not run: data is not passed on after close()."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain()) as (transport, peer):
@@ -285,7 +285,7 @@ def test_a_protocol_of_no_class_of_asyncios() -> None:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in a callback", "between"])
 def test_set_protocol_redirects_later_data(inside: bool) -> None:
-    """From plain to plain, to buffered and back; what comes next goes to the new one."""
+    """From plain to plain, to buffered and back; later data goes to the new one."""
 
     async def scenario() -> list[Any]:
         order: list[Any] = []
@@ -319,7 +319,7 @@ def test_set_protocol_redirects_later_data(inside: bool) -> None:
 
 
 def test_another_protocol_while_data_waits() -> None:
-    """As a server does that upgrades: what was not read yet goes to the new protocol."""
+    """As a server does that upgrades: data not read yet goes to the new protocol."""
 
     class Upgrades(Plain):
         def data_received(self, data: bytes) -> None:
@@ -445,7 +445,7 @@ def test_a_protocol_that_reads_slowly() -> None:
 
 
 def test_the_comparison_distinguishes_errors() -> None:
-    """What the comparisons rest on tells two errors apart."""
+    """The function that the comparisons use tells two errors apart."""
     assert error_text(None) != error_text(OSError()) != error_text(ValueError())
 
     async def scenario() -> str:

@@ -1,4 +1,4 @@
-"""A socket with methods of its own, one that is closed under its transport, a stranger with its number."""
+"""A socket with methods of its own, one that is closed under its transport, an unrelated one with its fd."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from pyepoll import aio
 
 
 class Own(socket.socket):
-    """Its methods are what the transport must call."""
+    """The transport must call its methods."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,7 +133,7 @@ CLOSINGS: dict[str, Callable[[socket.socket], object]] = {
 
 @contextlib.contextmanager
 def unrelated(number: int) -> Any:
-    """Another connection whose one end has this number, and has data to read."""
+    """Another connection with one end that has this fd, and has data to read."""
     pair = socket.socketpair()
     # First out of the way: one of them may have got the number.
     high = [fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 700) for end in pair]
@@ -149,7 +149,7 @@ def unrelated(number: int) -> Any:
 
 
 def untouched(a: socket.socket, b: socket.socket) -> bool:
-    """Whether no byte was read from one end of the stranger, or written to it."""
+    """Whether no byte was read from one end of the unrelated connection, or written to it."""
     assert a.recv(100) == b"private"
     with pytest.raises(BlockingIOError):
         b.recv(1)
@@ -159,7 +159,7 @@ def untouched(a: socket.socket, b: socket.socket) -> bool:
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("closing", CLOSINGS)
 def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
-    """The number is a stranger's: no byte is read from it or written to it."""
+    """The fd is an unrelated file: no byte is read from it or written to it."""
 
     async def scenario() -> list[Any]:
         complained = complaints()
@@ -245,7 +245,7 @@ def test_closed_in_get_buffer(closing: str) -> None:
 
 
 def test_closed_while_a_file_of_it_is_open() -> None:
-    """The socket says that it is closed, and is not, as long as the file is open: what comes is read."""
+    """The socket object is closed, but not its fd, as long as the file is open: data is read."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain()) as (transport, peer):
@@ -279,7 +279,7 @@ def test_a_transport_that_nobody_closed() -> None:
             warned = [plain(warning.message) for warning in caught]
             caught.clear()  # The warning's source is the transport.
             gc.collect()
-            # Whether its socket warns as well is a matter of which the collector takes first.
+            # Whether its socket warns as well depends on the order of the collector.
             return [gone() is None, [words for words in warned if "transport" in words], peer.recv(1)]
 
     gone, warned, end = same(scenario)
@@ -313,7 +313,7 @@ def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
 )
 @pytest.mark.parametrize("value", [None, -1, "text", 1 << 100, "deleted"])
 def test_state_that_makes_no_sense(name: str, value: Any) -> None:
-    """Whoever changes private state may get any exception, but no crash."""
+    """Changing private state may raise any exception, but must not crash."""
 
     async def scenario() -> None:
         complaints()

@@ -116,7 +116,7 @@ def test_a_server_and_clients_in_threads(pool: ThreadPoolExecutor, effort: Effor
 
 
 def test_reads_of_all_threads_share_no_buffer(pool: ThreadPoolExecutor, effort: Effort) -> None:
-    """Much at a time, into what may be one spare buffer: no thread sees another's bytes."""
+    """Large pieces, possibly into one spare buffer: no thread sees another's bytes."""
     threads, size = 4, effort(3_000_000, 100_000_000)
 
     async def flow(number: int) -> set[int]:
@@ -214,7 +214,7 @@ def test_a_child_has_loops_of_its_own() -> None:
 
 
 def test_a_child_of_a_running_loop() -> None:
-    """What a child does with its copies of the connections, but for the bytes, is not the parent's."""
+    """A child's use of its copies of the connections changes nothing in the parent but the bytes."""
 
     async def main() -> list[Any]:
         async with connection(seen := Plain()) as (_, peer):

@@ -25,7 +25,7 @@ def test_a_sleep_is_not_early(delay: float, effort: Effort) -> None:
             lasted.append(time.monotonic() - start)
         return lasted
 
-    # asyncio takes what is due within the clock's resolution.
+    # asyncio runs timers that are due within the clock's resolution.
     assert min(on("pyepoll", scenario)) >= delay - time.get_clock_info("monotonic").resolution
 
 

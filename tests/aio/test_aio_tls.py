@@ -1,4 +1,4 @@
-"""TLS on our loop: from the start, and after start_tls() on both ends; what is sent whole arrives whole."""
+"""TLS on our loop: from the start, and after start_tls() on both ends; data arrives complete."""
 
 import asyncio
 import contextvars
@@ -59,7 +59,7 @@ def test_streams_over_tls_deliver_everything() -> None:
 
 
 class Looks(asyncio.Protocol):
-    """Adds to a context variable at each call, after it has noted what it was."""
+    """Adds to a context variable at each call, after it has noted its value."""
 
     def __init__(self, variable: contextvars.ContextVar[str]) -> None:
         self.variable = variable

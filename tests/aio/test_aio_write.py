@@ -1,4 +1,4 @@
-"""What a transport's write() takes, sends, keeps and refuses: as asyncio's does."""
+"""The data that a transport's write() takes, sends, keeps and refuses: as asyncio's."""
 
 import array
 import asyncio
@@ -54,7 +54,7 @@ DATA: dict[str, Callable[[], Any]] = {
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returns or raises, in words."""
+    """The result or exception of a call, as text."""
     try:
         return call()
     except Exception as error:
@@ -83,7 +83,7 @@ def test_what_it_takes(what: str, tcp: bool) -> None:
 def test_write_accepts_and_refuses_what_asyncio_does(
     args: tuple[bytes, ...], names: dict[str, bytes]
 ) -> None:
-    """By name as well; what is refused is refused by the same exception."""
+    """By name as well; a refused argument raises the same exception."""
 
     async def scenario() -> tuple[str, bytes]:
         async with connection(Plain()) as (transport, peer):
@@ -232,7 +232,7 @@ def test_writelines_that_are_too_much() -> None:
 
 @pytest.mark.parametrize("kept", [False, True], ids=["at once", "with data kept"])
 def test_write_eof_sends_pending_data_first(kept: bool) -> None:
-    """What was written before arrives, then the end; reading goes on."""
+    """Data written before arrives, then the end; reading goes on."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
@@ -288,7 +288,7 @@ def test_write_after_the_end(how: str) -> None:
 
 
 def test_close_with_data_kept() -> None:
-    """All of it arrives, and what is written after close() as well, as with asyncio's own."""
+    """All of it arrives, and data written after close() as well, as with asyncio's own."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
@@ -363,7 +363,7 @@ def test_write_in_a_callback(where: str) -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_a_reused_bytearray(kind: Callable[[bytearray], Any]) -> None:
-    """What was sent at once is not sent again with other content."""
+    """Data sent at once is not sent again with other content."""
 
     async def scenario() -> bytes:
         async with connection(Plain()) as (transport, peer):
@@ -378,8 +378,8 @@ def test_a_reused_bytearray(kind: Callable[[bytearray], Any]) -> None:
 
 def test_a_send_of_much_lets_other_threads_run() -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        pytest.skip("there is no GIL to let go")
-    # With the GIL held: only write() can let go of it.
+        pytest.skip("there is no GIL to release")
+    # With the GIL held: only write() can release it.
     recv = ctypes.PyDLL(None).recv
     room = ctypes.create_string_buffer(1 << 20)
 

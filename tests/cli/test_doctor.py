@@ -1,4 +1,4 @@
-"""doctor tells what is: what is missing, forbidden or short, and fails only where pyepoll cannot work."""
+"""doctor reports missing, forbidden and scarce things, and fails only where pyepoll cannot work."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ NAMES = [
 ]
 
 NEEDED = {"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2"}
-"""What pyepoll cannot work without."""
+"""The findings without which pyepoll cannot work."""
 
 DENIED = [errno.EPERM, errno.ENOSYS]
 
@@ -130,7 +130,7 @@ def test_a_report_is_as_wide_as_the_terminal(width: int) -> None:
     assert len(lines) > len(report.format().splitlines()) or width == 100
 
 
-# What a sandbox forbids.
+# System calls that a sandbox forbids.
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
@@ -139,7 +139,7 @@ def test_it_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> No
     """And whatever is denied, there is a report."""
     if syscall == "epoll_wait" and not (GLIBC and os.uname().machine == "x86_64"):
         pytest.skip("no system call here, or none that the C library makes")
-    doctor.check()  # What is imported on the way is not to be denied.
+    doctor.check()  # Imports on the way are not to be denied.
     report = denied(doctor.check, error, syscall)
     assert isinstance(report, doctor.Report), report
     assert report.ok() == (syscall not in NEEDED)
@@ -275,7 +275,7 @@ def test_missing_proc_advises_to_mount_it() -> None:
     assert report.ok()
 
 
-# What is short.
+# Resources that are short.
 
 
 def test_wakeup_is_reported_as_the_kernel_keeps_it() -> None:
@@ -404,7 +404,7 @@ def test_no_fd_left() -> None:
     assert printed.strip().endswith("pyepoll cannot work here: see epoll.")
 
 
-# What is in the process.
+# Packages in the process.
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_the_connection_within_a_running_loop() -> None:
 
 
 def test_no_connection_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sandbox denies is a note: nothing is wrong with the package."""
+    """A denial by a sandbox is a note: nothing is wrong with the package."""
 
     def denied(*args: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -564,7 +564,7 @@ sys.meta_path.insert(0, Missing())
 
 @pytest.mark.parametrize("names", [["psutil"], ["rich"], ["psutil", "rich"]], ids=" ".join)
 def test_without_the_extra(names: list[str]) -> None:
-    """doctor needs nothing of it, and says what ps lacks; so does ps."""
+    """doctor does not need it, and names the parts that ps lacks; so does ps."""
     prelude = WITHOUT.format(names=names)
     done = python("doctor", prelude=prelude)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""procfs tells what is: every epoll of a process, what each fd is, what is stale and where it lives on."""
+"""procfs finds every epoll of a process, names each fd's file, and shows stale ones and their holders."""
 
 import contextlib
 import ctypes
@@ -58,7 +58,7 @@ def fds() -> Iterator[Callable[[int], int]]:
 
 
 def instance(ep: Any) -> Any:
-    """What procfs says of an epoll of this process."""
+    """The EpollInfo of an epoll of this process."""
     [found] = [each for each in procfs.epolls(ME) if each.fd == instance_fd(ep)]
     return found
 
@@ -117,7 +117,7 @@ def test_a_fired_one_shot_shows_no_events(ep: Epoll, eventfd: Callable[..., int]
     assert not any(watched.disarmed for watched in instance(ep).watched)
 
 
-# What an fd is.
+# The file of an fd.
 
 
 def timerfd(seconds: int, interval: int) -> int:
@@ -218,7 +218,7 @@ def test_what_a_file_is(name: str, ep: Epoll, fds: Callable[[int], int]) -> None
     assert file.kind == kind
     assert re.fullmatch(text, file.text), file.text
     assert (file.socket is not None) == (kind == "socket")
-    # Closed while a duplicate lives on: whatever it is, that is seen, and where it is.
+    # Closed while a duplicate is open: for every kind of file, it is found, and its holder.
     kept = fds(os.dup(fd))
     os.close(fd)
     assert stale(ep) == [fd]
@@ -320,7 +320,7 @@ def test_only_the_files_that_are_asked_for(pipe: Pipe, closed_fd: int) -> None:
     assert procfs.files(ME).keys() >= {pipe.read, pipe.write}
 
 
-# What is stale.
+# Stale registrations.
 
 
 def make_stale(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
@@ -342,7 +342,7 @@ def test_a_number_that_is_another_file_now(old: str, new: str, ep: Epoll, fds: C
     fd = make_stale(ep, KINDS[old][0], fds)
     os.dup2(other, fd)
     assert stale(ep) == [fd]
-    # Both a ghost and a live one under a number: one of the two is stale.
+    # Both a stale and a live one under an fd.
     pyepoll.raw.epoll_ctl(instance_fd(ep), pyepoll.raw.EPOLL_CTL_ADD, fd, Event.IN, 1)
     found = {watched.data: watched for watched in instance(ep).watched}
     assert len(found) == 2
@@ -382,12 +382,12 @@ def test_the_process_of_the_epoll_is_the_first_holder(fds: Callable[[int], int])
     with child(program, str(fd), pass_fds=[fd]) as process:
         [found] = procfs.epolls(process.pid)
         if process.pid < ME:
-            pytest.skip("the numbers of processes have begun anew")
+            pytest.skip("the process ids have wrapped around")
         assert procfs.holders(found, found.watched[0]) == [(process.pid, 100), (ME, fd)]
 
 
 def test_what_lives_on_in_a_message(ep: Epoll, fds: Callable[[int], int]) -> None:
-    """Nobody has an fd of it: that no holder is found is all that can be said."""
+    """No process has an fd of it: the report can only say that no holder was found."""
     a, b = socket.socketpair()
     with a, b:
         fd = fds(os.eventfd(0))
@@ -412,7 +412,7 @@ def test_what_is_watched_is_held_by_itself(ep: Epoll, pipe: Pipe) -> None:
 def test_stale_is_decided_by_inode_without_kcmp(
     name: str, error: int, ep: Epoll, fds: Callable[[int], int]
 ) -> None:
-    """By the inode: what is closed is stale, and no live one is ever taken for it."""
+    """By the inode: a closed one is stale, and no live one is ever taken for it."""
     live = fds(KINDS[name][0]())
     ep.register(live, Event.IN)
     assert denied(lambda: stale(ep), error, "kcmp") == []
@@ -452,7 +452,7 @@ def test_duplicates_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int
 def test_stale_is_found_without_inodes_before_linux_4_13(
     monkeypatch: pytest.MonkeyPatch, fds: Callable[[int], int]
 ) -> None:
-    """Linux before 4.13: no inode and no kcmp of what an epoll watches."""
+    """Linux before 4.13: no inode and no kcmp of watched files."""
     with Epoll() as ep:
         lines = _fdinfo.lines
 
@@ -534,7 +534,7 @@ def test_an_asyncio_server() -> None:
 
 
 def test_a_program_that_gave_itself_a_title() -> None:
-    """As redis and PostgreSQL do: what was its arguments is cut short, and empty ones are left at the end."""
+    """As redis and PostgreSQL do: its former arguments are cut short, and empty ones are left at the end."""
     program = """
         import os, sys
         if not sys.argv[1:]:
@@ -546,7 +546,7 @@ def test_a_program_that_gave_itself_a_title() -> None:
         assert procfs.process(process.pid).command[-3:] == ("serves", "", "now")
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize("pid", [2**22 + 1, 2**31 - 1, 2**31, 2**70])
@@ -559,7 +559,7 @@ def test_no_such_process(call: str, pid: int) -> None:
 
 @contextlib.contextmanager
 def zombie() -> Iterator[int]:
-    """A child that has ended, and that nobody has waited for yet."""
+    """A child that has ended, and has not been waited for yet."""
     pid = fork()
     if pid == 0:
         os._exit(0)
@@ -572,7 +572,7 @@ def zombie() -> Iterator[int]:
 
 @pytest.mark.parametrize("call", ["epolls", "files", "process"])
 def test_a_process_that_has_ended(call: str) -> None:
-    """Whoever asks; to all but root the kernel says EACCES."""
+    """For every user; to all but root the kernel answers EACCES."""
     with zombie() as pid:
         with pytest.raises(ProcessLookupError, match=f"^.Errno 3. process {pid} has ended$"):
             getattr(procfs, call)(pid)
@@ -601,10 +601,10 @@ def test_a_process_whose_main_thread_has_ended(call: str) -> None:
 
 
 def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
-    """At any moment: what comes is an answer or ProcessLookupError, and it says so."""
+    """At any moment: the result is an answer or ProcessLookupError, which names the process."""
     program = """
         import os, select, time
-        eps = [select.epoll() for _ in range(40)]  # With what they watch, fewer fds than 1,024.
+        eps = [select.epoll() for _ in range(40)]  # With their registrations, fewer fds than 1,024.
         for ep in eps:
             for _ in range(20):
                 ep.register(os.eventfd(0))
@@ -650,7 +650,7 @@ def child(does):
     os.close(read)
     return pid
 """
-"""A program's beginning, to which more is added: a user who has no privileges."""
+"""A program's beginning, to which more is added: a user without privileges."""
 
 
 def test_a_user_and_an_own_process_that_has_ended() -> None:
@@ -675,7 +675,7 @@ def test_a_user_and_an_own_process_that_has_ended() -> None:
 
 
 def test_a_user_and_an_own_process_that_protects_itself() -> None:
-    """Its own user may not look into it: what is said of it is not that."""
+    """Its own user may not look into it: the error is not about its end."""
     printed = run(
         UNPRIVILEGED
         + textwrap.dedent("""
@@ -767,7 +767,7 @@ def test_an_unmounted_proc_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kcmp
 @as_root
 def test_usage_counts_a_shared_epoll_once() -> None:
-    """Of a user whose processes are ours: an epoll that two share counts once, an equal one twice."""
+    """Of a user whose processes are this test's: an epoll that two share counts once, an equal one twice."""
     uid = 54321
     program = f"""
         import os, select, sys
@@ -865,7 +865,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "processes": lambda ep: procfs.processes(),
 }
 CLASSES = {"File", "FdHolder", "EpollInfo", "Process", "Socket", "Snapshot", "Watch"}
-"""What they return is made of; tested with them."""
+"""The classes of their results; tested with them."""
 
 
 def test_every_public_name_is_tested_here() -> None:

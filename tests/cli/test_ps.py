@@ -1,4 +1,4 @@
-"""``python -m pyepoll ps``: what it shows of live processes, on a terminal, in a pipe and as JSON."""
+"""``python -m pyepoll ps``: its report on live processes, on a terminal, in a pipe and as JSON."""
 
 import contextlib
 import errno
@@ -107,7 +107,7 @@ class Terminal:
         os.write(self.master, keys.encode())
 
     def read(self) -> str:
-        """What has come since, without control sequences; all of it is in ``output``."""
+        """The text since the last call, without control sequences; all of it is in ``output``."""
         new = ""
         while select.select([self.master], [], [], 0)[0]:
             new += os.read(self.master, 65536).decode()
@@ -115,7 +115,7 @@ class Terminal:
         return plain(new)
 
     def until(self, pattern: str) -> str:
-        """What is shown up to and with the pattern."""
+        """The text up to and with the pattern."""
         seen = ""
 
         def found() -> bool:
@@ -323,7 +323,7 @@ def test_all_processes_for_programs() -> None:
     assert (epoll["watched"], epoll["stale"], epoll["same_as"]) == (2, 1, None)
 
 
-# What goes wrong.
+# Errors.
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
@@ -498,7 +498,7 @@ def test_names_cannot_harm_the_terminal(encoding: str, tmp_path: Any) -> None:
 
 
 def test_colours_mark_stale_registrations_on_a_terminal() -> None:
-    """Red for what is stale, on a terminal; none with NO_COLOR, none on a dumb one."""
+    """Red for stale registrations, on a terminal; none with NO_COLOR, none on a dumb one."""
     with child(STALE) as process:
         for name, value, red in (("A", "", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)):
             more: dict[str, Any] = {name: value}
@@ -532,7 +532,7 @@ def test_a_report_on_a_terminal() -> None:
 
 
 def test_rates_are_changes_per_second() -> None:
-    """What was done between two looks, for each second."""
+    """The changes between two looks, per second."""
     with child(CHANGING) as process:
         assert process.stdin
         assert process.stdout
@@ -559,7 +559,7 @@ def test_rates_are_changes_per_second() -> None:
 
 
 def test_the_rate_of_a_loop_that_spins() -> None:
-    """What a stale entry does to a loop of select.epoll."""
+    """The effect of a stale entry on a loop of select.epoll."""
     program = """
         import os, select
         ep = select.epoll()
@@ -771,7 +771,7 @@ def test_it_is_stopped_and_goes_on() -> None:
 
 
 def drained(fd: int) -> bool:
-    """Read what there is, so that the writer goes on; whether there was nothing."""
+    """Read the available output, so that the writer goes on; whether there was none."""
     return not select.select([fd], [], [], 0)[0] or not os.read(fd, 65536)
 
 

@@ -2,9 +2,9 @@
 
 They are test.test_epoll with ``select.epoll`` swapped, test.test_selectors with ``EpollSelector`` and
 ``DefaultSelector``, and test.test_asyncio with the default event loop. Ours and stock must have the same
-tests and skip the same ones, and none may fail on ours that stock passes. What fails on ours runs once more,
-alone, before it counts, as some of CPython's tests go by the clock; the figures name it. Stock runs only
-what ours skips or fails, to show that it does so too; with --long it runs everything.
+tests and skip the same ones, and none may fail on ours that stock passes. A test that fails on ours runs once
+more, alone, before it counts, as some of CPython's tests go by the clock; the figures name it. Stock runs
+only the tests that ours skips or fails, to show that it does so too; with --long it runs everything.
 
 Programs that CPython's tests start have stock's classes.
 """

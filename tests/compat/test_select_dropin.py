@@ -1,4 +1,4 @@
-"""pyepoll.Epoll does what select.epoll does: each step is run on both, and the outcomes are compared."""
+"""pyepoll.Epoll behaves as select.epoll: each step is run on both, and the outcomes are compared."""
 
 import contextlib
 import decimal
@@ -21,7 +21,7 @@ IN, OUT, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 
 
 class File:
-    """What has a fileno()."""
+    """An object with fileno()."""
 
     def __init__(self, fd: Any) -> None:
         self.fd = fd
@@ -407,7 +407,7 @@ def test_closed_socket_is_named_with_a_way_out() -> None:
 
 
 class Misleading:
-    """fileno() is asked again for the text of the error; what it raised or gave first is what counts."""
+    """fileno() is called again for the text of the error; its first result or exception counts."""
 
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)

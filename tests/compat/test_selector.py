@@ -1,4 +1,4 @@
-"""EpollSelector does what selectors.EpollSelector does; what it does better, stock is expected to fail."""
+"""EpollSelector behaves as selectors.EpollSelector; stock is expected to fail where it does better."""
 
 import asyncio
 import contextlib
@@ -62,17 +62,17 @@ def core_of(sel: EpollSelector) -> pyepoll.Epoll[Any]:
 
 
 def is_whole(sel: EpollSelector) -> bool:
-    """Whether the keys are what is registered, and that is what the kernel knows."""
+    """Whether the keys are the registrations, and these are the kernel's."""
     core = core_of(sel)
     keys = {fd: data for fd, (_, data) in core.registrations.items()}
     return keys == sel._fd_to_key and agree(core)
 
 
-# What stock does.
+# The behaviour of stock.
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returned, or what it raised; of a KeyError, what it said."""
+    """The result of a call, or its exception; of a KeyError, its text."""
     try:
         result = call()
     except Exception as error:
@@ -205,7 +205,7 @@ def test_a_closed_file_object_is_found(make: Any) -> None:
 
 @like_stock
 def test_modify_accepts_an_empty_mask(make: Any, pipe: Pipe) -> None:
-    """modify takes it, and leaves what cannot be left out."""
+    """modify takes it, and leaves the bits that the kernel always adds."""
     with make() as sel:
         sel.register(pipe.read, EVENT_READ)
         os.write(pipe.write, b"x")
@@ -350,7 +350,7 @@ def test_one_shot_reports_once_until_modified(sel: EpollSelector, eventfd: Event
 
 
 def test_exclusive_wakes_few_waiters(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
-    """One event, and not all who wait for it wake: on Linux it is one."""
+    """One event does not wake all waiters: on Linux it wakes one."""
     fd = eventfd(0)
     selectors = [EpollSelector() for _ in range(8)]
     for each in selectors:
@@ -379,7 +379,7 @@ def test_data_of_exclusive_can_change(sel: EpollSelector, eventfd: Eventfd) -> N
     ("asked", "reported"), [(EVENT_READ, EVENT_READ), (EVENT_WRITE, EVENT_WRITE), (BOTH, EVENT_READ)]
 )
 def test_out_of_band_data(sel: EpollSelector, tcp_pair: Pair, asked: int, reported: int) -> None:
-    """PRI is for who reads; who only writes and asked for it is told with the word that it knows."""
+    """PRI is EVENT_READ; a key for EVENT_WRITE alone that asked for it gets EVENT_WRITE."""
     a, b = tcp_pair
     sel.register(a, asked, flags=Event.PRI | Event.ET)
     sel.select(0)
@@ -554,7 +554,7 @@ def test_a_childs_selector_is_its_own(make: Any, how: str, eventfd: Eventfd) -> 
 
 
 class Failing:
-    """Something that has what an epoll has, but for modify."""
+    """An object with the methods of an epoll, but for modify."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.epoll = make()
@@ -585,7 +585,7 @@ def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
 
 
 def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) -> None:
-    """By another thread, or by what runs in between."""
+    """By another thread, or by code that runs in between."""
     fd = eventfd(1)
 
     class Core(pyepoll.Epoll[Any]):
@@ -645,7 +645,7 @@ def test_a_subclass_overrides(eventfd: Eventfd) -> None:
 
 
 def test_a_core_of_ones_own(eventfd: Eventfd) -> None:
-    """What it overrides is called."""
+    """The overriding method is called."""
     calls: list[Any] = []
 
     class Core(pyepoll.Epoll[Any]):
@@ -750,7 +750,7 @@ def test_missing_super_init_is_an_error() -> None:
         sel.select(0)
 
 
-# What it holds, and how it goes.
+# References, and deallocation.
 
 
 @unlike_stock("is part of a cycle")
@@ -801,7 +801,7 @@ def test_a_key_is_let_go(sel: EpollSelector, eventfd: Eventfd) -> None:
 
 
 def test_the_end_of_data_uses_the_selector(sel: EpollSelector, eventfd: Eventfd) -> None:
-    """It is let go outside all locks."""
+    """It is released outside all locks."""
     ended: list[SelectorKey] = []
 
     class Data:
@@ -865,7 +865,7 @@ def test_close_ends_a_wait(make: Any, eventfd: Eventfd, pool: ThreadPoolExecutor
 def test_concurrent_changes_keep_keys_and_registrations_equal(
     sel: EpollSelector, eventfd: Eventfd, effort: Effort
 ) -> None:
-    """Threads register, modify and unregister the same few files: the keys are what is registered."""
+    """Threads register, modify and unregister the same few files: the keys are the registrations."""
     fds = [eventfd(1) for _ in range(3)]
     allowed = (KeyError, FileNotFoundError)
 

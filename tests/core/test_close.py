@@ -43,7 +43,7 @@ SOON = 0.05
 
 
 def outcome(wait: Callable[[], object]) -> object:
-    """What a wait returns, or the text of its ValueError."""
+    """The events that a wait returns, or the text of its ValueError."""
     try:
         return wait()
     except ValueError as error:
@@ -104,7 +104,7 @@ def test_close_wakes_waiters(
 @pytest.mark.xfail(raises=TimeoutError, reason="stock leaves its waiters asleep")
 def test_stock_from_another_thread(pool: ThreadPoolExecutor) -> None:
     ep = select.epoll()
-    # What ends it here is kept open beside the epoll that is closed.
+    # The fds that end it here stay open beside the closed epoll.
     wakes, keep = os.eventfd(0), os.dup(ep.fileno())
     ep.register(wakes, select.EPOLLIN)
     wait = pool.submit(ep.poll)
@@ -161,7 +161,7 @@ def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Even
 def test_events_in_hand_while_another_has_not_left(
     ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, reported: bool
 ) -> None:
-    """What is registered is kept until the last has left, and still nothing of it comes out."""
+    """A registration is kept until the last user has left, and still no event of it is handed out."""
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -196,7 +196,7 @@ def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
 
 
 def close_in_handler(ep: Any, wait: Callable[[Any], object]) -> object:
-    """The outcome of a wait that a signal interrupts, whose handler closes the epoll."""
+    """The outcome of a wait that a signal interrupts if the handler closes the epoll."""
     before = signal.signal(signal.SIGALRM, lambda *_: ep.close())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.03)
@@ -227,7 +227,7 @@ def test_stock_from_a_signal_handler_that_interrupts_the_wait() -> None:
 
 
 class Closes:
-    """An argument whose conversion closes the epoll, and lets a stranger take its number."""
+    """An argument whose conversion closes the epoll and gives its fd to an unrelated file."""
 
     def __init__(self, ep: Epoll, value: int) -> None:
         self.ep, self.value = ep, value
@@ -318,7 +318,7 @@ def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
 
 
 def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
-    """Whoever leaves last releases the data, in its own thread; what runs there may use the epoll."""
+    """The last thread to leave releases the data; finalizers that then run may use the epoll."""
     seen: list[object] = []
 
     class Data:
@@ -333,12 +333,12 @@ def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Ev
     text, thread = wait.result(10)
     assert text == CLOSED
     until(lambda: len(seen) == 1)
-    # Without a GIL the one who closes may be the last to leave.
+    # Without a GIL the closing thread may be the last to leave.
     assert seen in [[(CLOSED, CLOSED, 0, each)] for each in (thread, threading.get_ident())]
 
 
 def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
-    """A cycle whose finalizer closes the epoll is collected in whichever thread comes by."""
+    """A cycle whose finalizer closes the epoll is collected in an arbitrary thread."""
     ep = pyepoll.Epoll[Any]()
 
     class Cycle:
@@ -403,7 +403,7 @@ def test_closing_twice_closes_no_unrelated_fd(ep: Epoll) -> None:
 
 @pytest.mark.parametrize("how", ["close", "collect"])
 def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> None:
-    """Somebody closed it behind the object's back."""
+    """The fd is closed behind the object's back."""
     held = [pyepoll.Epoll[Any]()]
     os.close(held[0].fileno())
     with pyepoll.Epoll[Any]() as new:
@@ -444,8 +444,8 @@ def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
 def strays_of(
     pool: ThreadPoolExecutor, make: Any, how: str, bait: int, fds: list[int], pause: float
 ) -> list[object]:
-    """Close an epoll under two threads that use it, and put a stranger's under its number at once; what those
-    threads did to the stranger's, or got from it."""
+    """Close an epoll that two threads use, and give its fd to an unrelated one at once; return the changes
+    that those threads made to the unrelated epoll, and the events that they got from it."""
     unrelated, taken = select.epoll(), -1
     unrelated.register(bait, select.EPOLLIN)
     ep = make()
@@ -464,7 +464,7 @@ def strays_of(
         except ValueError:
             return []
         except OSError as error:
-            # Stock tries a number that is nobody's, which is no stray yet; a stranger's answer is one.
+            # Stock uses a closed fd, which is not a stray call yet; a result of the unrelated epoll is one.
             return [] if error.errno == errno.EBADF else [error]
 
     works = [pool.submit(work, fd) for fd in fds]
@@ -556,7 +556,7 @@ def test_between_two_events_of_a_list(ep: Epoll, eventfd: Eventfd, make_events: 
 
 
 def test_a_foreign_instance_is_left_as_it_was(pool: ThreadPoolExecutor) -> None:
-    """What wakes the waiters does not stay in it."""
+    """The eventfd that wakes the waiters does not stay in it."""
     with select.epoll() as stock:
         ep = pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno()))
         wait = pool.submit(outcome, ep.poll)
@@ -613,7 +613,7 @@ def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
 
 
 def test_exit_while_daemon_threads_register() -> None:
-    """One that ended with the ctl lock never lets go of it, and what is finalized then needs it."""
+    """A thread that ended with the ctl lock never releases it, and a finalizer then needs it."""
     out = run("""
         import os, sys, threading, time
         import pyepoll
@@ -687,15 +687,15 @@ DELAY = """
         assert time.monotonic() < deadline
     ep.close()
     assert is_late(), "close waits"
-    # The stranger's epoll gets the number as soon as it is free.
+    # The unrelated epoll gets the fd as soon as it is free.
     taken = []
     while number not in taken:
         taken.append(fcntl.fcntl(unrelated, fcntl.F_DUPFD_CLOEXEC, number))
         time.sleep(0.01)
-        assert time.monotonic() < deadline, "nobody has closed it"
+        assert time.monotonic() < deadline, "the fd is still open"
     worker.join(20)
     strayed = watched() != before or out == [[({bait}, select.EPOLLIN)]]
-    print(*out, "and strayed" if strayed else "and harmed nobody", flush=True)
+    print(*out, "and strayed" if strayed else "and changed nothing else", flush=True)
     os._exit(0)
 """
 
@@ -726,7 +726,7 @@ LATE = [
 
 
 def run_late(make: str, late: Late) -> str:
-    # What libc calls epoll_wait is epoll_pwait on newer machines.
+    # The epoll_wait() of libc is the system call epoll_pwait on newer machines.
     syscalls = [name for name in SYSCALLS if name in (late.syscall, late.syscall.replace("_wait", "_pwait"))]
     program = DELAY.format(
         make=make,
@@ -762,12 +762,12 @@ def test_late_calls_touch_no_unrelated_fd(pool: ThreadPoolExecutor) -> None:
         pytest.skip("no strace that may trace")
     results = pool.map(lambda late: run_late("pyepoll.Epoll", late), LATE)
     assert dict(zip([late.call for late in LATE], results, strict=True)) == {
-        late.call: f"{late.result} and harmed nobody\n" for late in LATE
+        late.call: f"{late.result} and changed nothing else\n" for late in LATE
     }
 
 
 def test_late_calls_of_stock(pool: ThreadPoolExecutor) -> None:
-    """The attack can hurt: each of these acts on the stranger's epoll."""
+    """The attack is effective: each of these calls acts on the unrelated epoll."""
     if not can_trace():
         pytest.skip("no strace that may trace")
     results = list(
@@ -784,7 +784,7 @@ EXIT_IN_CTL = """
     ep, fds = pyepoll.Epoll(), [os.eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ET)
-    # Dropped at the end, it gives back what it holds, under the ctl lock that the thread has.
+    # Dropped at the end, it gives back its events, under the ctl lock that the thread has.
     events = ep.wait(0)
     threading.Thread(target=ep.modify, args=(fds[0], Event.IN), daemon=True).start()
     time.sleep(0.2)
@@ -794,7 +794,7 @@ EXIT_IN_CTL = """
 def test_exit_while_a_daemon_thread_is_in_epoll_ctl() -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
-    # Killing strace alone would leave what it traces.
+    # Killing strace alone would leave the traced process.
     with started(
         [
             *("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=epoll_ctl"),

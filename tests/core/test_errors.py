@@ -1,4 +1,4 @@
-"""An error says what was tried on which fd and why it fails, and leaves object and kernel agreed."""
+"""An error names the operation, the fd and the cause, and leaves object and kernel in agreement."""
 
 import contextlib
 import errno
@@ -63,7 +63,7 @@ def fails(step: Callable[[], object], error: int, *words: str) -> None:
         assert re.search(rf"(?<![\w|]){re.escape(word)}(?![\w|])", caught.value.strerror), caught.value
 
 
-# What epoll_ctl refuses.
+# The refusals of epoll_ctl.
 
 
 def test_registering_twice_raises_eexist(busy: Epoll, pipe: Pipe) -> None:
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_polled_raises_eperm(busy: Epoll, path: str, kind:
     os.close(fd)
 
 
-# Stock says what errno says, and no more.
+# Stock gives the text of errno and no more.
 
 WORDS: dict[str, tuple[Callable[[Any, int], object], tuple[str, ...]]] = {
     "EEXIST": (lambda ep, fd: [ep.register(fd, 1), ep.register(fd, 1)], ("register", "registered already")),
@@ -465,7 +465,7 @@ def test_fromfd_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
 
 
 def test_raw_errors_eat_no_event(busy: Epoll) -> None:
-    """Who looks for the cause of an EINVAL must not take an edge that nobody else will see."""
+    """The search for the cause of an EINVAL must not take an edge that no later wait would report."""
     for op, events in ((raw.EPOLL_CTL_ADD, raw.EPOLLEXCLUSIVE | raw.EPOLLONESHOT), (99, raw.EPOLLIN)):
         with pytest.raises(OSError) as caught:
             raw.epoll_ctl(busy._instance_fd(), op, next(iter(busy.registrations)), events)
@@ -487,7 +487,7 @@ def test_the_systems_message_in_another_encoding(preload: Callable[[str], None])
 import os, pyepoll
 expected = os.strerror(9)
 if expected == "Bad file descriptor":
-    print("strerror is not what was loaded")  # CPython 3.15 asks another function
+    print("strerror is not the loaded one")  # CPython 3.15 asks another function
     raise SystemExit
 texts = []
 for call in (lambda: pyepoll.Epoll().register(2**20), lambda: pyepoll.raw.epoll_create1(1)):

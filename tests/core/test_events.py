@@ -1,4 +1,4 @@
-"""Event is an IntFlag whose ``&`` is int's, and its table is what the kernel reports."""
+"""Event is an IntFlag with the ``&`` of int, and its table shows the events that the kernel reports."""
 
 import ast
 import contextlib
@@ -120,7 +120,7 @@ def test_is_an_int() -> None:
     assert {Event.IN: "in"}[pyepoll.EPOLLIN] == "in"  # type: ignore[index]
 
 
-# What a wait yields.
+# The events that a wait yields.
 
 
 @pytest.mark.parametrize("mask", [Event.IN, Event.OUT, Event.IN | Event.OUT])
@@ -341,7 +341,7 @@ def test_the_kernel_reports_what_the_table_says(ep: pyepoll.Epoll[Any], row: str
 
 
 def check_predicates(fd: int, seen: Event) -> None:
-    """Compare with a real read and write: what succeeds was promised, what would block was not."""
+    """Compare with a real read and write: a call that succeeds was promised, one that would block was not."""
     for promised, attempt in (
         (seen.readable, lambda: os.read(fd, 1)),
         (seen.writable, lambda: os.write(fd, b"x")),

@@ -31,7 +31,7 @@ def unshare_fds() -> None:
 
 
 def with_own_fds(work: Callable[[], None]) -> None:
-    """Do the work in such a thread; what it leaves open ends with it. Fails as the work does."""
+    """Do the work in such a thread; fds that it leaves open are closed with it. Fails as the work does."""
 
     def begin() -> None:
         unshare_fds()
@@ -51,7 +51,7 @@ def other_epolls() -> list[Epoll]:
 
 
 def with_others_meanwhile(work: Callable[[Epoll], None], public: bool) -> None:
-    """Let the work be done on an Epoll of such a thread, whose fds are epolls in the main thread."""
+    """Let the work be done on an Epoll of such a thread; its fds are epolls in the main thread."""
     made, go = threading.Event(), threading.Event()
 
     def begin() -> None:
@@ -216,14 +216,14 @@ def test_a_child_of_the_main_thread_closes_nothing_of_it() -> None:
 
 
 def guards() -> list[str]:
-    """What other threads' tables hold that watches an epoll by edges."""
+    """The epolls in other threads' tables that watch an epoll by edges."""
     found = []
     for task in os.listdir("/proc/self/task"):
         folder = f"/proc/self/task/{task}"
         for fd in os.listdir(f"{folder}/fd"):
             # The one by which the folder was listed is closed again, and so may others be.
             with contextlib.suppress(OSError), open(f"{folder}/fdinfo/{fd}") as file:
-                # EPOLLIN | EPOLLET, and what the kernel adds.
+                # EPOLLIN | EPOLLET, and the bits that the kernel adds.
                 if any(line.startswith("tfd:") and "80000019" in line for line in file):
                     found.append(os.readlink(f"{folder}/fd/{fd}"))
     return found

@@ -1,4 +1,4 @@
-"""Level, edge, one-shot, exclusive and the rest mean what epoll(7) says."""
+"""Level, edge, one-shot, exclusive and the other flags behave as epoll(7) describes."""
 
 import itertools
 import os
@@ -31,13 +31,13 @@ def by_wait(ep: pyepoll.Epoll[Any]) -> dict[Any, Event]:
 
 @pytest.fixture(params=[by_poll, by_wait])
 def ready(request: pytest.FixtureRequest) -> Ready:
-    """What is ready now, by each way to ask."""
+    """The ready events, by each way to wait."""
     got: Ready = request.param
     return got
 
 
 def disarmed(ep: pyepoll.Epoll[Any], fd: int) -> bool:
-    """Whether the kernel holds the registration with no event to report: a spent one-shot."""
+    """Whether the kernel holds the registration with no event to report: a one-shot that has fired."""
     return not fdinfo(ep)[fd][0] & (IMPLIED | Event.IN | Event.OUT)
 
 

@@ -116,7 +116,7 @@ def test_the_childs_copy_works(
     number, before = ep.fileno(), registrations_of(ep)
     assert in_child(child) == ""
     assert registrations_of(ep) == before
-    # The pipes are shared, and what the child wrote is there: its poll took nothing.
+    # The pipes are shared, and the child's data is there: its poll took no event.
     assert sorted(str(data) for data, _ in ep.poll(0)) == ["['b']", "a"]
 
 
@@ -176,7 +176,7 @@ def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd
 
 
 def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
-    """Each has a list of its own, also of what was registered after the fork."""
+    """Each has a list of its own, also of fds registered after the fork."""
     pipe, go = make_pipe(), make_pipe()
     ep.register(pipe.read, Event.IN)
     children = []
@@ -255,7 +255,7 @@ def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, e
 
 
 def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd) -> None:
-    """What was fetched is in the memory of each; after that each waits on an instance of its own."""
+    """Fetched events are in the memory of each process; after that each waits on an instance of its own."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -342,7 +342,7 @@ def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
         ep.register(waker, Event.IN | Event.ET, waker)
 
         def child() -> None:
-            # Its own copy of the epoll reports what is in the eventfd that both have.
+            # Its own copy of the epoll reports the eventfd that both have.
             waker.wake()
             assert ep.poll(5) == [(waker, Event.IN)]
             waker.close()
@@ -359,7 +359,7 @@ def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
         assert ep.poll(5) == [(waker, Event.IN)]
 
 
-# What the child lacks.
+# The fds that the child lacks.
 
 
 def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
@@ -420,7 +420,7 @@ def test_the_number_is_not_ours_any_more(
             with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
                 call()
         if begun is not None:
-            # What it fetched before the fork is a copy as well; then it waits.
+            # The events fetched before the fork are a copy as well; then it waits.
             assert next(begun) == (fds[1], Event.IN)
             with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
                 next(begun)
@@ -484,7 +484,7 @@ def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
 
 @pytest.mark.parametrize("whose", ["ours", "an unrelated file", "an unrelated epoll"])
 def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
-    """Without an fd it cannot be seen whose the number is: an fd too many is better than a stranger's file
+    """Without a free fd the owner of the fd is unknown: one fd left open is better than an unrelated file
     closed."""
     fd = eventfd(1)
     ep.register(fd, Event.IN)
@@ -530,7 +530,7 @@ def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
         assert stock.poll(0) == [(fd, select.EPOLLIN)]
 
 
-# Threads of the parent. What they do is given all it needs: on a free-threaded build a variable of an
+# Threads of the parent. Their functions get all they need: on a free-threaded build a variable of an
 # enclosing function has a lock, which in a child stays with a thread of the parent's that it was handed to.
 
 
@@ -548,7 +548,7 @@ def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExe
     until(lambda: waiters() == 4)
 
     def child() -> None:
-        # Nobody waits here, so close() has nobody to wait for; a cure would wait for them too.
+        # No thread waits here, so close() and a rebuild have no waiter to wait for.
         ep.register(ready, Event.IN)
         assert ep.poll(5) == [(ready, Event.IN)]
         number = ep.fileno()
@@ -570,7 +570,7 @@ def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExe
 def test_fork_while_others_change_registrations(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
-    """The lock that they hold is nobody's in the child."""
+    """The lock that a thread of the parent holds is free in the child."""
     done = threading.Event()
     ready = eventfd(1)
 
@@ -594,7 +594,7 @@ def test_fork_while_others_change_registrations(
 def test_fork_while_another_waits_in_a_shared_iterator(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
-    """In the child nobody waits in it."""
+    """In the child no thread waits in it."""
     live = eventfd()
     ep.register(live, Event.IN | Event.ONESHOT)
     events = iter(ep)
@@ -647,7 +647,7 @@ def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Eff
 def test_a_released_iterator_in_the_child_returns_its_events(
     ep: Epoll, eventfd: Eventfd, mask: Event
 ) -> None:
-    """As in the parent: what was handed out is spent, what was not comes again."""
+    """As in the parent: a one-shot that was handed out is disarmed, one that was not is reported again."""
     fds = {eventfd(1) for _ in range(5)}
     for fd in fds:
         ep.register(fd, mask)
@@ -685,7 +685,7 @@ def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, event
 
 
 def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, eventfd: Eventfd) -> None:
-    """What the cure took for spent was fetched before, and comes again when it is not handed out."""
+    """An event fetched before a rebuild that found its one-shot fired is reported again if not handed out."""
     fd, stale_fd = eventfd(1), os.eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     batch = ep.wait(0)
@@ -869,7 +869,7 @@ def test_forks_under_traffic(
     read, children = [0] * len(pipes), list[tuple[int, int]]()
 
     def serve() -> int:
-        """Take what is ready; as an edge and a one-shot ask for, all of it."""
+        """Take the ready events; all of them, as edges and one-shots require."""
         count = 0
         for fd, _ in ep.poll(0.01):
             each = fd_of[fd]
@@ -899,7 +899,7 @@ def test_forks_under_traffic(
                 children.append(begin(programs[each % len(programs)]))
                 if len(children) == 4:
                     assert end(*children.pop(0)) == ""
-                # What the parent must see before it forks again; a lost event ends that.
+                # The parent must see these before it forks again; a lost event ends that.
                 more, deadline = 50, time.monotonic() + patience
                 while more > 0:
                     more -= serve()
@@ -972,7 +972,7 @@ def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
 
 
 def test_subprocess_costs_nothing() -> None:
-    """From the first process on no call to the kernel's epoll succeeds but the waits: nobody needs one."""
+    """From the first process on every call to the kernel's epoll but the waits fails: none is needed."""
     out = run("""
         import errno, gc, os, subprocess, sys
         from support.seccomp import deny
@@ -1038,7 +1038,7 @@ def test_a_daemon_can_use_its_copy(
             with pytest.raises(OSError, match="fork"):
                 ep.poll(0)
             ep.close()
-            # What wakes waiters was closed with the rest, and its number may be a stranger's.
+            # The eventfd that wakes waiters was closed with the rest, and its fd may be an unrelated file.
             unrelated = os.eventfd(7, os.EFD_NONBLOCK)
             new = pyepoll.Epoll[int]()
             with ThreadPoolExecutor() as pool:

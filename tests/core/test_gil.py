@@ -1,4 +1,4 @@
-"""The GIL is released around what takes the kernel's lock of an epoll, which a FUSE file may hold long."""
+"""Calls that take the kernel's lock of an epoll release the GIL; a FUSE file may hold that lock long."""
 
 import sysconfig
 from collections.abc import Callable

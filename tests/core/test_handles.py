@@ -19,7 +19,7 @@ Eventfd = Callable[[int], int]
 
 @pytest.fixture
 def left() -> Iterator[Epoll]:
-    """A handle whose epoll another one has closed; under its number there is another epoll now."""
+    """A handle of an epoll that another handle has closed; its fd is another epoll now."""
     ep = pyepoll.Epoll[Any]()
     left = pyepoll.Epoll[Any].fromfd(ep.fileno())
     number = ep.fileno()
@@ -90,7 +90,7 @@ def test_an_epoll_that_stock_has_filled(eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(5)]
     with select.epoll() as stock:
         for fd in fds:
-            float(f"1.{fd}")  # What is left on the stack gets into the upper half of the epoll data.
+            float(f"1.{fd}")  # The bytes left on the stack get into the upper half of the epoll data.
             stock.register(fd, select.EPOLLIN)
         with pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno())) as ep:
             assert sorted(ep.poll(0)) == sorted(stock.poll(0))

@@ -1,4 +1,4 @@
-"""help() says what the operators of a class do, as well as its methods."""
+"""help() documents the operators of a class as well as its methods."""
 
 import ctypes
 import pydoc
@@ -18,7 +18,7 @@ def shown(thing: object) -> str:
 
 
 def entry(name: str, text: str) -> str:
-    """What help() of a class has for a method: its lines, up to the next empty one."""
+    """The lines of help() of a class for a method, up to the next empty one."""
     _, _, rest = text.partition(f"\n |  {name}(")
     return rest.partition("\n |\n")[0]
 
@@ -71,7 +71,7 @@ def test_map_of_a_selector_is_explained() -> None:
 
 
 def slot_iter(kind: type) -> int | None:
-    """tp_iter: the 25th word of a type after what every object of variable size has."""
+    """tp_iter: the 25th word of a type after the header of an object of variable size."""
     head = object.__basicsize__ + ctypes.sizeof(ctypes.c_ssize_t)
     return ctypes.c_void_p.from_address(id(kind) + head + 24 * ctypes.sizeof(ctypes.c_void_p)).value
 

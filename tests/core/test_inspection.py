@@ -1,4 +1,4 @@
-"""What debuggers, mocks and error reporters do with any object never raises, whatever its state."""
+"""The operations of debuggers, mocks and error reporters never raise, in any state of an object."""
 
 import asyncio
 import inspect
@@ -25,7 +25,7 @@ HAVE_STATES = [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Waker]
 
 
 def look(thing: Any) -> None:
-    """All that is done to an object of which nothing is known."""
+    """All operations that a tool applies to an unknown object."""
     repr(thing), str(thing), dir(thing), inspect.getdoc(thing), callable(thing)
     for name in dir(thing):
         hasattr(thing, name)
@@ -165,7 +165,7 @@ def test_transports() -> None:
 
 
 def test_a_registration_of_which_repr_raises_is_not_the_epolls_business() -> None:
-    """repr() of the mapping is that of a dict, so it raises what the data's does; the Epoll shows none."""
+    """repr() of the mapping is that of a dict: it raises if that of the data does; the Epoll shows none."""
 
     class Broken:
         def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""maxevents is a limit of one call and nothing else: -1 is none, and nobody starves."""
+"""maxevents is a limit of one call and nothing else: -1 is none, and no fd starves."""
 
 import os
 import resource
@@ -119,7 +119,7 @@ def test_no_hidden_cap(ep: pyepoll.Epoll[int], many: set[int], wait: Wait) -> No
 
 
 def test_a_limit_makes_nobody_starve(ep: pyepoll.Epoll[int], five: set[int], wait: Wait) -> None:
-    """What was reported goes to the end of the kernel's list: each is seen once in five."""
+    """A reported fd goes to the end of the kernel's list: each is reported once in five."""
     for _ in range(3):
         assert {fd for _ in range(5) for fd, _ in wait(ep, 1)} == five
 

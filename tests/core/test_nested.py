@@ -163,7 +163,7 @@ def test_a_duplicate_of_the_fd_is_reported(inner: Epoll, eventfd: Eventfd, outer
             assert outer.poll(5) == [(duplicate, select.EPOLLIN)]
             os.eventfd_read(live)
         assert inner.fileno() != duplicate
-        # What the duplicate keeps open when the Epoll is closed watches nothing.
+        # The instance that the duplicate keeps open when the Epoll is closed watches nothing.
         os.eventfd_write(live, 1)
         inner.close()
         assert outer.poll(0) == []
@@ -171,7 +171,7 @@ def test_a_duplicate_of_the_fd_is_reported(inner: Epoll, eventfd: Eventfd, outer
 
 
 def test_a_live_entry_beside_a_stale_one_of_the_same_fd_is_reported(ep: Epoll, eventfd: Eventfd) -> None:
-    """The fd was that of another epoll, closed without unregister, whose duplicate is ready."""
+    """The fd was that of another epoll, closed without unregister, with a duplicate that is ready."""
     live, ready = eventfd(), eventfd(1)
     for _ in range(4):
         first = select.epoll()
@@ -267,7 +267,7 @@ def test_changes_of_the_outer_during_rebuilds_of_the_inner(
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.lasts(60)
 def test_closes_of_either_level_while_both_are_used(pool: ThreadPoolExecutor, effort: Effort) -> None:
-    """Nothing waits for ever, and nothing but the closing is reported."""
+    """No thread waits indefinitely, and no exception but those of the closing is raised."""
     for turn in range(effort(40, 2000)):
         outer, inner, shared = Epoll(), Epoll(), Epoll()
         fds = [os.eventfd(1) for _ in range(20)]
@@ -285,7 +285,7 @@ def test_closes_of_either_level_while_both_are_used(pool: ThreadPoolExecutor, ef
                     try:
                         deed()
                     except OSError as error:
-                        # The inner fd is closed, or has been reused by what the threads open.
+                        # The inner fd is closed, or reused by the threads.
                         assert error.errno in (
                             errno.EBADF,
                             errno.ENOENT,

@@ -192,7 +192,7 @@ def test_copies_in_a_child_watch_each_other(ep: Epoll, eventfd: Eventfd, raw_for
 def test_a_child_of_a_process_with_a_waiter(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor, raw_fork: Callable[[], int]
 ) -> None:
-    """The child closes what a thread waits on that it does not have."""
+    """The child closes an fd on which a thread of the parent waits."""
     live = eventfd()
     ep.register(live, Event.IN, "live")
     waiting = pool.submit(ep.poll)

@@ -1,4 +1,4 @@
-"""What is registered can be looked at, and its data is held exactly as long as it is registered."""
+"""Registrations can be inspected, and each holds its data exactly as long as it is registered."""
 
 import copy
 import gc
@@ -28,7 +28,7 @@ Eventfd = Callable[..., int]
 
 
 class Data:
-    """What a connection is: an object that can be watched as it goes."""
+    """A connection: an object that can be weakly referenced."""
 
     def __repr__(self) -> str:  # for the ids of tests
         return "Data()"
@@ -261,7 +261,7 @@ def test_object_and_kernel_agree(ep: Epoll, make_pipe: Callable[[], Pipe], mask:
 
 
 def delivered(ep: Epoll) -> list[Any]:
-    """The data of what is ready, by every way to get it."""
+    """The data of the ready events, by every way to get it."""
     ((polled, _),) = ep.poll(0)
     ((waited, _),) = ep.wait(0)
     iterated, _ = next(iter(ep))
@@ -476,7 +476,7 @@ def test_nothing_is_leaked_by_many_rounds(ep: Epoll, pipe: Pipe) -> None:
 
 
 def test_what_a_finalizer_does_finds_the_epoll_in_order(ep: Epoll, pipe: Pipe) -> None:
-    """Data is let go after the locks are: its finalizer may use the same epoll."""
+    """Data is released after the locks: its finalizer may use the same epoll."""
     seen: list[int] = []
 
     class Nosy:

@@ -1,4 +1,4 @@
-"""A wait goes on through signals to its deadline, what a handler raises comes out, no signal is missed."""
+"""A wait continues to its deadline after signals, exceptions of handlers are raised, no signal is missed."""
 
 import contextlib
 import ctypes
@@ -29,9 +29,9 @@ Wait = Callable[..., list[tuple[Any, Event]]]
 Show = Callable[[str], None]
 
 GENEROUS = 5.0
-"""What returns within this was not waiting for ever."""
+"""A call that returns within this did not wait indefinitely."""
 PATIENCE = 0.5
-"""How long to wait for what should be there."""
+"""How long to wait for an expected event."""
 
 
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"])
@@ -95,9 +95,9 @@ def test_eintr_keeps_the_deadline(ep: Epoll, wait: Wait, alarms: Alarms) -> None
 
 @both_syscalls
 def test_eintr_across_a_second_boundary(ep: Epoll, alarms: Alarms) -> None:
-    """The clock's second changes, and what is left goes from more than a second to less.
+    """The clock's second changes, and the rest of the timeout goes from more than a second to less.
 
-    Signals that went on would end a wait that has begun anew with each: these stop before its end.
+    Further signals would end a wait that begins again after each: these stop before its end.
     """
     start = time.monotonic()
     alarms.until = start + 0.9

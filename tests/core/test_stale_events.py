@@ -43,7 +43,7 @@ no_stale_event = pytest.mark.parametrize(
 
 
 def rest(events: Iterator[tuple[Any, int]], stop: int) -> list[Any]:
-    """The data of what comes until `stop`, which is always ready and level-triggered."""
+    """The data of the events up to `stop`, which is always ready and level-triggered."""
     seen = []
     for data, _ in events:
         seen.append(data)
@@ -73,7 +73,7 @@ def test_unregistered_within_a_batch(make: Any, iterate: Iterate, eventfd: Event
 
 @no_stale_event
 def test_a_reused_fd_gets_no_event_of_the_old_file(make: Any, iterate: Iterate, stop: int) -> None:
-    """The handler of A closes B, and a newcomer that is not ready gets B's number."""
+    """The handler of A closes B, and a new file that is not ready gets B's fd."""
     a, b = os.eventfd(1), os.eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -191,7 +191,7 @@ def test_unregistered_by_another_thread_between_two_steps(
 def test_another_threads_next_step(
     make: Any, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
 ) -> None:
-    """What this thread unregisters does not come out of a batch that another thread has in hand."""
+    """A registration that this thread removes has no event in a batch that another thread iterates over."""
     fds = [eventfd(1) for _ in range(4)]
     fetched, removed = threading.Event(), threading.Event()
 
@@ -226,9 +226,9 @@ loops = pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=
 def test_two_threads_iterate_while_a_third_registers_again(
     ep: Epoll, iterate: Iterate, mask: Event, effort: Effort, pool: ThreadPoolExecutor
 ) -> None:
-    """An event comes to a registration that stands and asked for it, and the last one's comes.
+    """Each event is of a present registration that asked for it, and that of the last one is reported.
 
-    Every second round asks for what is never ready: an event of it is one of the round before.
+    Every second round asks for an event that never occurs: an event of it is one of the round before.
     """
     fds = [os.eventfd(1) for _ in range(8)]
     # By fd: the data of registrations that are gone for good. Written before the check reads it.
@@ -455,7 +455,7 @@ def test_threads_that_leave_early_lose_nothing(
         left = dict(handled.left)
         done.set()
     for walked in walks:
-        # What was in the middle of a call when the epoll was closed says so.
+        # A call under way when the epoll is closed raises its error.
         with contextlib.suppress(ValueError):
             walked.result()
     show(f"{sum(left.values())} events missing of {each * len(fds)}")
@@ -603,7 +603,7 @@ def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
 
 
 def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> None:
-    """Nothing is told to the kernel for them: a modify would queue them as new."""
+    """They make no system call: a modify would queue them as new."""
     fds = [eventfd(1) for _ in range(5)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -612,7 +612,7 @@ def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> Non
 
 
 def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eventfd: Eventfd) -> None:
-    """Its handler, or another thread, has decided what comes next: to be armed twice would be wrong."""
+    """Its handler, or another thread, has set the next state: arming it again would be wrong."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -622,7 +622,7 @@ def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eve
     assert ep.poll(0) == [(fds[1], Event.IN)]
     ep.modify(fds[2], Event.PRI | Event.ONESHOT)
     del events
-    assert ep.poll(0) == [], "spent by the poll; modified to ask for something else"
+    assert ep.poll(0) == [], "disarmed by the poll; modified to ask for something else"
 
 
 def test_an_edge_rearmed_meanwhile_comes_once(ep: Epoll, eventfd: Eventfd) -> None:
@@ -638,7 +638,7 @@ def test_an_edge_rearmed_meanwhile_comes_once(ep: Epoll, eventfd: Eventfd) -> No
 
 
 def test_exclusive_edges_are_reported_again(ep: Epoll, eventfd: Eventfd) -> None:
-    """The kernel refuses to modify an exclusive registration, so it is made anew."""
+    """The kernel refuses to modify an exclusive registration, so it is removed and added again."""
     fds = [eventfd(1) for _ in range(3)]
     mask = Event.IN | Event.ET | Event.EXCLUSIVE
     for fd in fds:
@@ -701,11 +701,11 @@ def test_stale_events_are_counted(ep: Epoll, eventfd: Eventfd) -> None:
         ep.unregister(fd)
     assert list(events) == []
     assert ep.stats().stale_events == before + 5
-    assert ep.stats().rebuilds == 0, "late is not a ghost"
+    assert ep.stats().rebuilds == 0, "a late event is not a stale registration"
 
 
 def test_a_foreign_instances_stale_events(eventfd: Eventfd) -> None:
-    """Others register there too; but what was registered here is known."""
+    """Other programs register there too, but its own registrations are known."""
     with select.epoll() as stock:
         ep = pyepoll.Epoll[Any].fromfd(stock.fileno())
         fds = [eventfd(1), eventfd(1)]

@@ -1,4 +1,4 @@
-"""A closed fd whose file lives on keeps no wait busy, and the cure costs no live registration anything."""
+"""A closed fd with an open duplicate keeps no wait busy, and the rebuild loses no event of a live one."""
 
 import asyncio
 import contextlib
@@ -31,17 +31,17 @@ Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
 MOST_WAITS = 10
-"""How often a ghost may wake a wait before it is cured."""
+"""How often a stale registration may wake a wait before it is removed."""
 
 
 def unregister_closed(ep: Any, fd: int) -> None:
-    """Unregister a number whose file is gone from it: EBADF, or ENOENT where it has another."""
+    """Unregister an fd that no longer refers to the registered file: EBADF, or ENOENT if it is reused."""
     with contextlib.suppress(OSError):
         ep.unregister(fd)
 
 
 def held_by_a_child(fd: int) -> Callable[[], None]:
-    """Fork a child that does nothing but keep the fd open; return what ends it."""
+    """Fork a child that only keeps the fd open; return a function that ends it."""
     hold, release = os.pipe()
     child = fork()
     if child == 0:
@@ -58,7 +58,7 @@ def held_by_a_child(fd: int) -> Callable[[], None]:
 
 
 def held_in_flight(fd: int) -> Callable[[], None]:
-    """Send the fd through a socket that nobody reads: the file is open, and no process has it."""
+    """Send the fd through a socket and do not receive it: the file is open, and no process has it."""
     a, b = socket.socketpair()
     socket.send_fds(a, [b"x"], [fd])
 
@@ -84,10 +84,10 @@ every_hold = pytest.mark.parametrize("hold", HOLDS)
 
 @pytest.fixture
 def make_stale() -> Iterator[Callable[..., int]]:
-    """Leave a ready ghost in an epoll; return the number it had. The file behind it is closed at the end.
+    """Leave a ready stale registration in an epoll; return its fd. The file is closed at the end of the test.
 
-    ``make_ghost(ep, hold="fork")`` says by what its file is kept open; ``newcomer=fd`` lets a duplicate of
-    that fd take the number at once, and registers it; it is the test's to close.
+    ``make_stale(ep, hold="fork")`` names the way to keep its file open; ``new_fd=fd`` gives the stale fd to a
+    duplicate of that fd, and registers it; the test has to close it.
     """
     ends: list[Callable[[], None]] = []
 
@@ -150,7 +150,7 @@ def test_a_stale_registration_wakes_few_waits(
     effort: Effort,
     show: Callable[[str], None],
 ) -> None:
-    """Everything that leaves one; the number may be another file's by now, which is registered and idle."""
+    """Every way to leave one; the fd may be reused, registered and idle."""
     idle = eventfd()
     with make() as ep:
         number = make_stale(ep, unregister, hold, idle if reused else None)
@@ -159,7 +159,7 @@ def test_a_stale_registration_wakes_few_waits(
         while (left := end - time.monotonic()) > 0:
             ep.poll(left)
             returns += 1
-        # What a wait of pyepoll drops does not end it, so its waits are counted by itself.
+        # Events that pyepoll drops do not end its wait, so its wake-ups are counted separately.
         woken = ep.stats().waits if isinstance(ep, pyepoll.Epoll) else returns
         show(f"{woken} wake-ups in {milliseconds} ms")
         try:
@@ -204,7 +204,7 @@ def test_endless_iteration_rebuilds(ep: Epoll, make_stale: Any, eventfd: Eventfd
 
 
 def test_fork_and_close(ep: Epoll) -> None:
-    """The parent closes what a child has open: an accepted connection handed to a worker."""
+    """The parent closes an fd that a child has open: an accepted connection handed to a worker."""
     a, b = socket.socketpair()
     end = held_by_a_child(a.fileno())
     with b:
@@ -219,14 +219,14 @@ def test_fork_and_close(ep: Epoll) -> None:
 
 
 def reused_for_an_older_file(ep: Epoll, first: int, mask: Event, second: int) -> int:
-    """A number registered for one file and then for another, both ghosts, that has the first one again."""
+    """An fd registered for one file and then for another, both stale, that refers to the first one again."""
     number = os.dup(first)
     ep.register(number, mask, "first")
     os.close(number)
     unregister_closed(ep, number)
     assert os.dup2(second, number) == number
     ep.register(number, Event.IN, "second")
-    os.close(number)  # Nobody unregisters it.
+    os.close(number)  # Without unregister.
     assert os.dup2(first, number) == number
     return number
 
@@ -253,7 +253,7 @@ def test_registrations_of_an_fd_reused_for_an_older_stale_file_are_removed(
 def test_changing_an_older_stale_registration_keeps_the_fd_watched(
     ep: Epoll, eventfd: Callable[..., int], how: str
 ) -> None:
-    """The kernel changes the older entry, of the file that has the number now: the other is a ghost."""
+    """The kernel changes the older entry, of the present file of the fd: the other entry is stale."""
     first, second = eventfd(), eventfd()
     number = reused_for_an_older_file(ep, first, Event.IN, second)
     if how == "modify":
@@ -290,7 +290,7 @@ def test_a_refused_change_of_an_older_stale_registration_changes_nothing(
 def test_changes_beside_stale_registrations_lose_no_event(
     ep: Epoll, eventfd: Callable[..., int], mask: Event
 ) -> None:
-    """What was fetched before the change comes again: nothing is lost, nor taken for a ghost's."""
+    """Events fetched before the change are reported again: none is lost, or taken for a stale one."""
     silent = eventfd()
     stale_fd = os.dup(silent)
     ep.register(stale_fd, Event.IN, "stale")
@@ -358,7 +358,7 @@ def test_the_fd_is_registered_again_without_unregister(
 def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
     ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
-    """It is open again, and not registered: the cure must not begin to watch it."""
+    """The fd is open again, and not registered: the rebuild must not begin to watch it."""
     pipe = make_pipe()
     number = make_stale(ep)
     os.write(pipe.write, b"x")
@@ -370,7 +370,7 @@ def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
 
 
 def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
-    """Then the kernel can be told to delete it, and no instance is built."""
+    """Then EPOLL_CTL_DEL removes it, and no instance is built."""
     fd = os.eventfd(1)
     keep = os.dup(fd)
     ep.register(fd, Event.IN)
@@ -446,12 +446,12 @@ def test_live_registrations_are_untouched(
     make_stale(ep, hold=hold)
     assert wake_ups(ep) <= MOST_WAITS
     assert ep.fileno() == number
-    # What is spent asks for nothing; the kernel adds what it adds to every mask.
+    # A fired one-shot asks for nothing; the kernel adds ERR and HUP, as to every mask.
     assert sorted((fd, events | IMPLIED, word) for fd, events, word in before) == sorted(
         (fd, events | IMPLIED, word) for fd, events, word in fdinfo_lines(ep)
     )
     assert [ep.registrations[pipe.read] for pipe in pipes[:5]] == list(zip(masks, data, strict=True))
-    assert ep.poll(0) == [], "the spent one-shot is still spent"
+    assert ep.poll(0) == [], "the fired one-shot is still disarmed"
     for pipe in pipes[:5]:
         os.write(pipe.write, b"x")
     assert {id(data) for data, _ in ep.poll(1)} == {id(each) for each in data[:4]}
@@ -461,7 +461,7 @@ def test_live_registrations_are_untouched(
 
 
 def test_a_fired_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_stale: Any) -> None:
-    """The kernel adds ERR and HUP to what a new instance is told of it."""
+    """The kernel adds ERR and HUP to its mask in the new instance."""
     pipe = Pipe()
     os.write(pipe.write, b"x")
     ep.register(pipe.read, Event.IN | Event.ONESHOT)
@@ -528,7 +528,7 @@ def test_a_batch_in_use_survives_a_rebuild(
 
 
 def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
-    """Edges and one-shots that are ready while the cure is made are still to be had."""
+    """Edges and one-shots that are ready during the rebuild are reported after it."""
     fds = [eventfd(1) for _ in range(20)]
     for i, fd in enumerate(fds):
         ep.register(fd, Event.IN | (Event.ET if i % 2 else Event.ONESHOT))
@@ -589,11 +589,11 @@ def test_close_on_exec_is_kept(ep: Epoll, make_stale: Any) -> None:
         assert os.get_inheritable(ep.fileno()) is inheritable
 
 
-# Traffic while it is cured.
+# Traffic during rebuilds.
 
 
 class Traffic:
-    """Numbered messages through pipes, of which none may be lost, come twice, or come to another."""
+    """Numbered messages through pipes: each must arrive exactly once, at its own reader."""
 
     def __init__(self, ep: Epoll, pipes: list[Pipe]) -> None:
         self.ep = ep
@@ -625,11 +625,11 @@ class Traffic:
                 self.ep.rearm(fd)
 
     def serve(self, iterate: Callable[[Epoll], Iterator[tuple[int, Event]]]) -> None:
-        # What is in the middle of a call when the epoll is closed says so.
+        # A call under way when the epoll is closed raises its error.
         with contextlib.suppress(ValueError):
             while not self.ep.closed:
                 for fd, _ in iterate(self.ep):
-                    assert fd != -1, "a spent one-shot fired"
+                    assert fd != -1, "a disarmed one-shot fired"
                     if fd in self.modes:
                         self.read_all(fd)
 
@@ -648,7 +648,7 @@ def keep_registering(ep: Epoll, done: threading.Event) -> None:
 
 
 def keep_closing(ep: Epoll, done: threading.Event) -> None:
-    """Files that are closed without a word, and their numbers registered anew."""
+    """Files closed without unregister, and their fds registered again."""
     while not done.is_set():
         for _ in range(4):
             fd = os.eventfd(1)
@@ -679,7 +679,7 @@ def test_rebuilds_lose_no_message(
     show: Callable[[str], None],
     pool: ThreadPoolExecutor,
 ) -> None:
-    """Cure upon cure while pipes are written and read; under attack, threads register, close and fork too."""
+    """Repeated rebuilds while pipes are written and read; in the attack, threads register and fork too."""
     fired = make_pipe()
     ep.register(fired.write, Event.OUT | Event.ONESHOT, -1)
     assert ep.poll(0) == [(-1, Event.OUT)]
@@ -723,7 +723,7 @@ def test_a_long_interest_list_is_rebuilt(
     with pyepoll.Epoll[Any]() as ep:
         for fd, mask in zip(fds, itertools.cycle(masks), strict=False):
             ep.register(fd, mask)
-        assert len(ep.poll(0)) == len(fds) // 3, "every third is a one-shot, and spent"
+        assert len(ep.poll(0)) == len(fds) // 3, "every third is a one-shot, and disarmed"
         waits = [pool.submit(ep.poll, 60) for _ in range(waiting)]
         until(lambda: waiters() == waiting)
         start = time.monotonic()
@@ -732,13 +732,13 @@ def test_a_long_interest_list_is_rebuilt(
         show(f"{len(fds)} registrations, {waiting} waiting: {(time.monotonic() - start) * 1000:.0f} ms")
         until(lambda: waiters() == waiting)
         assert is_repaired(ep)
-        # Level-triggered, so it ends every wait; of the spent ones nothing comes.
+        # Level-triggered, so it ends every wait; the disarmed ones report nothing.
         os.eventfd_write(fds[0], 1)
         assert [wait.result() for wait in waits] == [[(fds[0], Event.IN)]] * waiting
         assert ep.poll(0) == [(fds[0], Event.IN)]
 
 
-# Whoever watches this epoll.
+# The watchers of this epoll.
 
 
 @pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
@@ -817,7 +817,7 @@ def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> 
 def test_nested_in_one_that_threads_wait_on(
     ep: Epoll, eventfd: Eventfd, make_stale: Any, pool: ThreadPoolExecutor, outer_type: Any, mask: int
 ) -> None:
-    """The cure takes the inner out of the outer and puts it back while the outer's waiters sleep."""
+    """The rebuild moves the inner epoll while the waiters of the outer one sleep."""
     live, stop = eventfd(), eventfd()
     ep.register(live, Event.IN)
     seen: list[Any] = []
@@ -837,7 +837,7 @@ def test_nested_in_one_that_threads_wait_on(
         until(lambda: waiters() == 2)
         for rebuilds in range(1, 4):
             make_stale(ep)
-            # After an edge, nobody polls until the next one; here it is the test that does.
+            # After an edge, a program does not poll until the next one; here the test does.
             until(lambda: ep.poll(0) == [] and ep.stats().rebuilds == rebuilds and is_repaired(ep))  # noqa: B023
             until(lambda: waiters() == 2)
             assert fdinfo(outer) == before
@@ -847,7 +847,7 @@ def test_nested_in_one_that_threads_wait_on(
             os.eventfd_read(live)
         os.eventfd_write(stop, 1)
         for each in serving:
-            # Each event of the live fd may come any number of times, which none of a ghost's does.
+            # Each event of the live fd may come any number of times; no stale event may.
             each.result()
 
 
@@ -888,7 +888,7 @@ def test_a_foreign_instance_is_never_rebuilt(make_stale: Any, eventfd: Eventfd) 
             assert (live, select.EPOLLIN) in same.poll(0), "still the same instance"
 
 
-# A fork in the midst of a cure.
+# A fork during a rebuild.
 
 
 def epolls() -> list[int]:
@@ -899,7 +899,7 @@ def epolls() -> list[int]:
 def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
     room: int, ep: Epoll, eventfd: Eventfd, make_stale: Any, effort: Effort, show: Callable[[str], None]
 ) -> None:
-    """The child has the one instance, and what is spent is spent there."""
+    """The child has the one instance, and a disarmed one-shot is disarmed there."""
     fds = [eventfd(1) for _ in range(min(effort(2000, 4000), room))]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -911,7 +911,7 @@ def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
         try:
             found = [f"{len(epolls()) - len(before)} epolls too many"] if epolls() != before else []
             if came := len(ep.poll(0)):
-                found.append(f"{came} spent ones came")
+                found.append(f"{came} disarmed ones came")
             os.write(report, (", ".join(found) or "well").encode())
         finally:
             os._exit(0)
@@ -945,7 +945,7 @@ def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
 def test_a_childs_first_use_after_a_rebuild_keeps_one_shots_disarmed(
     ep: Epoll, eventfd: Eventfd, make_stale: Any
 ) -> None:
-    """What was spent when the process was forked is spent in the child, cured or not meanwhile."""
+    """A one-shot disarmed at the fork is disarmed in the child, whether it rebuilds or not."""
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     assert ep.poll(0) == [(fd, Event.IN)]
@@ -987,7 +987,7 @@ def test_a_rebuild_without_free_fds_neither_spins_nor_loses_events(
         assert ep.poll(5) == [(live, Event.IN)]
         os.eventfd_read(live)
     assert wake_ups(ep) <= 2 * MOST_WAITS
-    # A failed repair is tried again after 100 times its own time, of which a busy machine makes much.
+    # A failed repair is tried again after 100 times its duration, which is long on a busy machine.
     until(lambda: ep.poll(0) == [] and is_repaired(ep))
     os.eventfd_write(live, 1)
     assert ep.poll(5) == [(live, Event.IN)]

@@ -1,4 +1,4 @@
-"""A wait lasts as long as it was told: never shorter, whatever the number."""
+"""A wait lasts as long as its timeout: never shorter, for every kind of number."""
 
 import math
 import os
@@ -22,7 +22,7 @@ Eventfd = Callable[..., int]
 Wait = Callable[..., list[tuple[Any, Event]]]
 
 GENEROUS = 5.0
-"""What returns within this was not waiting for ever."""
+"""A call that returns within this did not wait indefinitely."""
 
 TAKES_REAL = sys.version_info >= (3, 15)
 """Whether stock takes any object with __float__ as a timeout, and so ours does."""
@@ -163,7 +163,7 @@ def test_wait_waits_when_called(ep: pyepoll.Epoll[int]) -> None:
     assert list(events) == []
 
 
-# What has __float__: test_select_dropin.py compares it with stock on every version.
+# Objects with __float__: test_select_dropin.py compares them with stock on every version.
 
 
 @takes_real
@@ -207,7 +207,7 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
         wait(ep, Decimal("nan"))
 
 
-# What is refused.
+# Invalid timeouts.
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
 def test_an_invalid_timeout_is_refused(
     ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any, error: type[Exception]
 ) -> None:
-    # Something is ready, so that what should be refused cannot hang.
+    # Something is ready, so that a timeout that is not refused cannot hang.
     ep.register(eventfd(1), Event.IN)
     with pytest.raises(error):
         wait(ep, timeout)
@@ -236,7 +236,7 @@ def test_an_invalid_timeout_is_refused(
 def test_a_deadline_that_passes_before_the_system_call(
     ep: pyepoll.Epoll[int], wait: Wait, effort: Effort
 ) -> None:
-    """What is left then is less than nothing, which the kernel would take for: for ever."""
+    """The rest is then negative, which would mean indefinitely to the kernel."""
     for nanoseconds in range(1, 3000, effort(7, 1)):
         assert wait(ep, nanoseconds * 1e-9) == []
 

@@ -1,7 +1,7 @@
 """Where a stale registration cannot be removed, a wait neither spins nor delays anything that is live.
 
-Each program has a reason of its own why the rebuild fails, for the main thread and from one moment on. What
-wakes it is done by a thread that was there before.
+Each program has its own reason for the failing rebuild, for the main thread and from one moment on. The
+wake-ups come from a thread that was started before.
 """
 
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def program(request: pytest.FixtureRequest, preload: Callable[[str], None]) -> P
         preload(WRAPPER)
 
     def run_it(body: str, stale: int = 1) -> None:
-        # What the prelude leaves open, the end of the process closes.
+        # The end of the process closes the fds that the prelude leaves open.
         run(PRELUDE.format(cause=cause, begin=CAUSES[cause], stale=stale) + body + "\nos._exit(0)")
 
     return run_it

@@ -82,7 +82,7 @@ def await_all(ep: Epoll, waker: Waker, mask: Event, counts: list[int], total: in
 def test_none_is_lost_from_eight_threads(
     ep: Epoll, pool: ThreadPoolExecutor, mask: Event, effort: Effort, show: Show
 ) -> None:
-    """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
+    """Each thread counts up, then wakes: a waiter sees the last count in the end."""
     each, counts = effort(2_500, 125_000), [0] * 8
     before = ep.stats().waits
     with Waker() as waker:
@@ -125,7 +125,7 @@ def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor
 
 
 FULL = 2**64 - 2
-"""What makes an eventfd's counter so full that a write would block."""
+"""The value that fills an eventfd's counter, so that a write would block."""
 
 
 def test_a_full_counter(ep: Epoll) -> None:
@@ -163,7 +163,7 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
 
         def work(number: int) -> None:
             for _ in range(each):
-                # By a thread at a time: the counter is full, or has what others have woken with.
+                # By one thread at a time: the counter is full, or has the wakes of the others.
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(waker.fileno(), FULL)
                 counts[number] += 1
@@ -177,7 +177,7 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
 
 @pytest.mark.parametrize("unrelated", ["eventfd", "pipe"])
 def test_closed_touches_no_fd(unrelated: str, pipe: Pipe) -> None:
-    """Its number is a stranger's by now."""
+    """Its fd refers to an unrelated file."""
     counter = os.eventfd(0, os.EFD_NONBLOCK)
     waker = Waker()
     number = waker.fileno()
@@ -323,7 +323,7 @@ def test_from_a_finalizer(ep: Epoll) -> None:
 
 
 def test_a_waker_closed_by_others_is_an_error() -> None:
-    """Not silence: somebody closed the number, and a wake would be lost."""
+    """An exception, because the fd was closed elsewhere and a wake would be lost."""
     waker = Waker()
     os.close(waker.fileno())
     calls: list[Callable[[], object]] = [waker.wake, waker.clear, waker.close]

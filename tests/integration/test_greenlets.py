@@ -1,4 +1,4 @@
-"""gevent and eventlet, whose patching takes ``select.epoll`` away: what works, and what blocks the hub."""
+"""gevent and eventlet patch ``select.epoll`` away: calls that work beside them, and calls that block."""
 
 import importlib.util
 import textwrap

@@ -1,4 +1,4 @@
-"""kafka-python, whose clients take a class as ``selector=``. The broker is a thread that says just enough."""
+"""kafka-python: its clients take a class as ``selector=``. The broker is a thread with minimal answers."""
 
 import socket
 import struct
@@ -21,11 +21,11 @@ MESSAGES = 300
 """Of up to 50 kB each."""
 
 VERSIONS = {0: (3, 7), 3: (0, 7), 18: (0, 3)}
-"""What the broker understands: Produce, Metadata and ApiVersions, before their headers became flexible."""
+"""The requests of the broker: Produce, Metadata and ApiVersions, before their headers became flexible."""
 
 
 class Broker:
-    """One topic with one partition, which keeps what it is sent."""
+    """One topic with one partition, which keeps the messages."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener

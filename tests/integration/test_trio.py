@@ -1,4 +1,4 @@
-"""trio, which finds ``select.epoll`` in a module that can be told to look into pyepoll instead."""
+"""trio finds ``select.epoll`` in a module that can be replaced by pyepoll."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ pytest.importorskip("trio")
 SWAP = {
     # One line, before the first run.
     "its module": "import pyepoll, trio; trio._core._io_epoll.select = pyepoll",
-    # One line, before trio is imported or after, for everyone who looks there.
+    # One line, before trio is imported or after, for every importer of that module.
     "select": "import pyepoll, select; select.epoll = pyepoll.Epoll; import trio",
 }
 

@@ -1,4 +1,4 @@
-"""The benchmarks run and print each figure beside its bar. What they measure is not judged here."""
+"""The benchmarks run and print each figure beside its bar. The figures are not judged here."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A test that hangs fails alone, and what it started ends; what the session ignores, its programs do not."""
+"""A hanging test fails alone and its programs end; signals ignored by the session act on the programs."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What is installed is the package, with its types, and needs nothing but CPython."""
+"""The installed package is complete, with its types, and needs nothing but CPython."""
 
 import importlib
 import importlib.metadata
@@ -29,8 +29,8 @@ def test_the_package_has_no_dependencies() -> None:
 
 @pytest.mark.parametrize("module", ["pyepoll", "pyepoll.raw", "pyepoll.aio"])
 def test_imports_nothing_from_elsewhere(module: str) -> None:
-    """With what extras are for installed or not."""
-    # -S: what site puts in place, an editable install's finder too, is not the package's doing.
+    """With the packages of the extras installed or not."""
+    # -S: modules that site adds, an editable install's finder too, are not the package's doing.
     program = f"""
 import sys
 sys.path.append({str(INSTALLED.parent)!r})
@@ -48,7 +48,7 @@ MODULES = ["pyepoll", "pyepoll.aio", "pyepoll.doctor", "pyepoll.procfs", "pyepol
 
 
 def test_public_modules_are_these_and_no_other() -> None:
-    """What else there is has an underscore: nobody can import it without seeing that it is private."""
+    """All other modules have an underscore: an import shows that it is private."""
     found = {
         ".".join(("pyepoll", *path.relative_to(INSTALLED).with_suffix("").parts))
         for path in INSTALLED.rglob("*.py")

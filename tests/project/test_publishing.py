@@ -1,4 +1,4 @@
-"""The name on the public index is another project's: nobody publishes to it by mistake."""
+"""The name on the public index is another project's: nothing is published to it by mistake."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ def test_an_index_refuses_it() -> None:
 
 
 def may_publish(index: str, ref: str = "refs/tags/v0.1.0", variable: str | None = None) -> str:
-    """What the release's guard says of an upload: nothing if it lets it go."""
+    """The complaint of the release's guard about an upload: empty if it is allowed."""
     environment = {"GITHUB_REF": ref, "PUBLISH_INDEX": index if variable is None else variable}
     done = subprocess.run(
         ["bash", MAY_PUBLISH, index], env={**os.environ, **environment}, capture_output=True, text=True
@@ -53,7 +53,7 @@ def test_may_be_published_where_the_maintainers_say(index: str) -> None:
     ],
 )
 def test_publishing_to_another_project_is_refused(index: str) -> None:
-    """By nobody, not even by whoever sets the repository's variable."""
+    """Not even by a person who sets the repository's variable."""
     assert may_publish(index).startswith("refused: ")
 
 

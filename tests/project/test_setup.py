@@ -124,7 +124,7 @@ def test_script_does_not_know_sudo() -> None:
 
 
 def an_environment_of(python: str, directory: Path) -> None:
-    """What python -m venv leaves that tells whose environment it is."""
+    """The file of python -m venv that names the interpreter of an environment."""
     (directory / "bin").mkdir(parents=True)
     (directory / "pyvenv.cfg").touch()
     (directory / "bin" / "python").write_text(python)
@@ -244,7 +244,7 @@ INIT = Path(pyepoll.__file__)
 
 @pytest.mark.parametrize("version", [(3, 8, 18), (3, 10, 13)])
 def test_import_on_an_old_python_says_so(version: tuple[int, int, int]) -> None:
-    """Of a tree without extension, whose other modules an old Python cannot parse."""
+    """Of a tree without extension, with modules that an old Python cannot parse."""
     number = ".".join(map(str, version))
     done = run_python(f"""
 import sys

@@ -65,7 +65,7 @@ def refused(error: int) -> Iterator[None]:
 @pytest.mark.skipif(not HEADER.exists(), reason="the kernel's headers are not installed")
 def test_constants_are_the_headers() -> None:
     defines = dict(re.findall(r"#define\s+(EP(?:OLL|IOC)\w+)\s+(.*)", HEADER.read_text()))
-    # What the header needs for its struct, and from Linux 6.9 on for the numbers of its ioctls.
+    # The definitions that the header needs for its struct, and from Linux 6.9 on for its ioctls.
     del defines["EPOLL_PACKED"]
     names = {
         "O_CLOEXEC": os.O_CLOEXEC,
@@ -566,7 +566,7 @@ def test_params_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
 
 
 def test_nothing_public_is_missing_here() -> None:
-    """Whoever adds a function adds its test: the list of names is the checklist."""
+    """A new function needs a test: the list of names is the checklist."""
     functions = {name for name in raw.__all__ if not name.startswith(("EPOLL", "EPIOC"))}
     assert functions == {
         "EventBuffer",

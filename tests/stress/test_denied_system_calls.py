@@ -1,6 +1,6 @@
-"""A sandbox may deny any system call: what needs it says so, nothing else fails, and nothing is lost by it.
+"""A sandbox may deny any system call: the calls that need it raise, no others fail, and no event is lost.
 
-A seccomp filter is a thread's own, so each attack has a thread that is denied something and ends.
+A seccomp filter belongs to a thread, so each attack has a thread that is denied a call and ends.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def pwait2() -> Iterator[None]:
 
 
 class World:
-    """An epoll that watches a ready fd, another epoll that watches it, and what may be registered."""
+    """An epoll that watches a ready fd, another epoll that watches it, and fds to register."""
 
     def __init__(self) -> None:
         self.ep = pyepoll.Epoll[Any]()
@@ -56,7 +56,7 @@ class World:
         self.watched = fdinfo_lines(self.outer)
 
     def make_stale(self) -> None:
-        """Leave a ghost of which nobody has heard yet."""
+        """Leave a stale registration that has not reported yet."""
         stale_fd = os.eventfd(1)
         self.fds.append(os.dup(stale_fd))
         self.ep.register(stale_fd, Event.IN, "stale")
@@ -84,7 +84,7 @@ def world() -> Iterator[World]:
 
 @contextlib.contextmanager
 def asleep(world: World) -> Iterator[list[object]]:
-    """A thread, denied nothing, that waits for ever; what becomes of it."""
+    """A thread, denied nothing, that waits indefinitely, and the result of its wait."""
     world.ep.unregister(world.live)
     results: list[object] = []
 
@@ -110,7 +110,7 @@ def use_waker(world: World) -> None:
 
 
 def borrow(world: World) -> None:
-    """A second handle; it must not close what it was lent."""
+    """A second handle; it must not close its borrowed fd."""
     same = pyepoll.Epoll[Any].fromfd(world.ep.fileno())
     assert same.registrations[world.live] == (Event.IN, "live")
 
@@ -131,7 +131,7 @@ def expect(call: Callable[[World], list[tuple[Any, Event]]]) -> Callable[[World]
 
 
 EPOLL_WAIT = {"epoll_wait", "epoll_pwait"}
-"""What libc calls epoll_wait is epoll_pwait on newer machines, and in musl."""
+"""epoll_wait() of libc is the system call epoll_pwait on newer machines, and in musl."""
 
 CALLS: dict[str, tuple[Callable[[World], object], set[str]]] = {
     "Epoll": (lambda w: pyepoll.Epoll[Any]().close(), {"epoll_create1"}),
@@ -162,7 +162,7 @@ CALLS: dict[str, tuple[Callable[[World], object], set[str]]] = {
 """A call of everything, and which denials it cannot do without."""
 
 UNSUPPORTED = (errno.ENOTTY, errno.EOPNOTSUPP)
-"""What get_busy_poll says on most kernels."""
+"""The error of get_busy_poll on most kernels."""
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
@@ -190,7 +190,7 @@ def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) 
                 assert agree(world.ep), name
 
 
-# What the calls above do not come to.
+# System calls that the calls above do not make.
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
@@ -218,7 +218,7 @@ def test_a_forbidden_epoll_ctl_is_not_a_file_that_cannot_be_polled(world: World,
     "syscall", ["epoll_create1", "epoll_ctl", "dup3", "openat", "readlink", "newfstatat"]
 )
 def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -> None:
-    """The live registration goes on, whoever watches is kept, and a later wait repairs."""
+    """The live registration is reported, watchers keep watching, and a later wait repairs."""
     world.make_stale()
 
     def polls() -> list[Any]:
@@ -287,7 +287,7 @@ if "musl" in (sysconfig.get_config_var("SOABI") or ""):
 @pytest.mark.parametrize("syscall", ["epoll_create1", "epoll_ctl", "dup3", "newfstatat"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_a_forks_copy_without_an_instance_of_its_own_says_so(world: World, syscall: str, error: int) -> None:
-    """It neither takes the parent's, nor calls it another file, nor loses what is registered."""
+    """It neither uses the parent's instance, nor calls it another file, nor loses registrations."""
     reader, writer = os.pipe()
 
     def in_child() -> None:

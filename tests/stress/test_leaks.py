@@ -1,4 +1,4 @@
-"""No public call leaves behind what it allocated, opened or referred to, nor does one that is refused."""
+"""No public call, accepted or refused, leaks memory, fds or references."""
 
 import contextlib
 import ctypes
@@ -61,7 +61,7 @@ kept: list[object] = []
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 
-# What leaks, and who sees it.
+# Calls that leak, and the counts that show it.
 LEAKS: dict[str, tuple[Call, set[str]]] = {
     "an object": (lambda bench: kept.append(Data()), {"blocks of memory", "references", "psleak"}),
     "a reference": (lambda bench: ctypes.pythonapi.Py_IncRef(ctypes.py_object(bench.data)), {"references"}),
@@ -104,7 +104,7 @@ def test_counts_stay_flat(bench: Bench, effort: Effort, name: str) -> None:
 
 
 def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
-    """Each child uses its copy, and has a child of its own: what each leaves is in the last one."""
+    """Each child uses its copy, and has a child of its own: leaks of each are in the last one."""
 
     def live_on(generations: int) -> None:
         generation()
@@ -125,7 +125,7 @@ def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
 
 
 def psleak(names: str, times: int) -> dict[str, str]:
-    """What psleak says, run as it wants: in a process that does nothing else, with malloc for all."""
+    """The report of psleak, run as it requires: in a process that does nothing else, with malloc for all."""
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", __file__, names, str(times)],
         env={

@@ -33,7 +33,7 @@ def stock(reason: str) -> Any:
     return pytest.param(select.epoll, marks=pytest.mark.xfail(strict=True, reason=reason))
 
 
-# ENOSPC. The limit is a user's, so what uses it up is a child with a uid of its own.
+# ENOSPC. The limit is per user, so a child with a uid of its own uses it up.
 
 AS_ANOTHER_USER = """
     import errno, os, resource, select, sys, threading, time
@@ -81,7 +81,7 @@ def test_max_user_watches_raises_enospc() -> None:
     if limit > MOST_WATCHES:
         pytest.skip(f"a user may watch {limit} files here")
     program = """
-    # Whoever is full says so, with the limit; what is registered can be changed.
+    # A full epoll names the limit in its error; existing registrations can be changed.
     for full in (with_stale.register, pyepoll.Epoll().register, select.epoll().register):
         try:
             full(other, Event.IN)
@@ -92,7 +92,7 @@ def test_max_user_watches_raises_enospc() -> None:
     with_stale.modify(live, Event.IN | Event.ONESHOT, "live")
     with_stale.modify(live, Event.IN, "live")
 
-    # There is no room for the cure: it is put off, at no cost.
+    # There is no room for the rebuild: it is postponed, at no cost.
     end, waits = time.monotonic() + 0.1, 0
     while time.monotonic() < end:
         assert with_stale.poll(0) == [("live", Event.IN)]
@@ -110,7 +110,7 @@ def test_max_user_watches_raises_enospc() -> None:
     threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    # Its own /proc/self/task/*/syscall is not to be read by who has changed its uid.
+    # A process that has changed its uid may not read its own /proc/self/task/*/syscall.
     until(lambda: closing.stats().waits == 4)
     time.sleep(0.1)
     closing.close()
@@ -156,7 +156,7 @@ def in_a_thread_without(syscall: str, error: int, call: Callable[[], object]) ->
 
 
 def make_stale(ep: Epoll) -> int:
-    """Leave a ghost in it; return what keeps it, to be closed."""
+    """Leave a stale registration in it; return the fd that keeps its file open, to be closed."""
     stale_fd = os.eventfd(1)
     keep = os.dup(stale_fd)
     ep.register(stale_fd, Event.IN)
@@ -251,7 +251,7 @@ def test_what_needs_no_fd_works_without_one(ep: Epoll, eventfd: Eventfd) -> None
         ep.close()
 
 
-# maxevents: memory follows what is registered, not the argument.
+# maxevents: memory follows the number of registrations, not the argument.
 
 little_memory = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs more than the process may have")
 
@@ -316,7 +316,7 @@ def test_memory_follows_what_is_registered(maxevents: int) -> None:
 
 @little_memory
 def test_a_buffer_that_memory_has_no_room_for() -> None:
-    """Its capacity is what its caller wants to have."""
+    """Its capacity is the argument of its caller."""
     printed = run(
         """
         import resource
@@ -407,7 +407,7 @@ class Integer(Number):
 
 
 def test_a_number_of_another_kind(ep: Epoll, eventfd: Eventfd) -> None:
-    """What has __index__ is an int, whatever its __float__ is, as for stock."""
+    """An object with __index__ is an int, whatever its __float__ returns, as for stock."""
     ep.register(eventfd(1), Event.IN)
     assert len(ep.poll(Integer(0, 100.0))) == 1
     wrong: Any

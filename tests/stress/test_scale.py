@@ -114,7 +114,7 @@ def test_what_it_costs(many: list[int], show: Show) -> None:
 
 
 def slab() -> int:
-    """The kernel's own memory but for caches, in bytes: the whole machine's, so what it tells is rough."""
+    """The kernel's own memory without caches, in bytes: of the whole machine, so the figure is rough."""
     rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     return sum(int(row[1]) * 1024 for row in rows if row[0] == "SUnreclaim:")
 
@@ -179,7 +179,7 @@ class Watcher:
 
 @pytest.mark.lasts(240)
 def test_a_million_watches(room: int, make_pipe: Callable[[], Pipe], effort: Effort, show: Show) -> None:
-    """Children that share the instance add them; what is registered here costs as before, and comes."""
+    """Children that share the instance add them; a registration made here costs as before, and reports."""
     count = effort(40_000, 1_000_000)
     most = int(Path("/proc/sys/fs/epoll/max_user_watches").read_text())
     if most < count + 1000:
@@ -213,7 +213,7 @@ def test_a_million_watches(room: int, make_pipe: Callable[[], Pipe], effort: Eff
             f" of one {one * 1e6:.2f} -> {one_of_many * 1e6:.2f} us;"
             f" {memory / count:.0f} bytes of kernel memory each"
         )
-        # Not a bar for speed: what grew with the number of watches would be a thousand times as slow.
+        # Not a limit on speed: a cost that grew with the number of watches would be a thousand times as high.
         assert idle_of_many < 10 * idle
         assert one_of_many < 10 * one
         ending = milliseconds(watchers.pop().end)

@@ -48,7 +48,7 @@ def test_no_memory_is_left(
     ).split()
     idle, *used = map(int, words)
     show(f"{idle} bytes are left by an interpreter that imports the package, {used} by one that uses it")
-    # What the allocator keeps of the first ones is spread over fewer in the quick form.
+    # The memory that the allocator keeps of the first ones is spread over fewer in the quick form.
     assert max(used) < idle + effort(65536, 16384)
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_shared() -> None:
 
 
 def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
-    """What wakes waiters was closed with all fds, as daemons do, and its number went to another file."""
+    """The eventfd that wakes waiters was closed with all fds, as daemons do, and its fd is reused."""
     unrelated_fds = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
     for unrelated in unrelated_fds:
         report, write = os.pipe()

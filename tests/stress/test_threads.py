@@ -220,16 +220,16 @@ def test_one_iterator_in_eight_threads(ep: Epoll, eventfd: Eventfd, endless: boo
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a registration carries: enough to see that it is the right one."""
+    """The data of a registration: enough to see that it is the right one."""
 
     fd: int
     mask: int
 
 
 def is_agreed(ep: Epoll) -> bool:
-    """As ``agree``, for one-shots too: when spent, the kernel shows only the bits that are no events.
+    """As ``agree``, for one-shots too: of a fired one, the kernel shows only the bits that are not events.
 
-    After a cure it adds those that it always adds, but what it then reports is not handed out.
+    After a rebuild it adds ERR and HUP as always, but such an event is not handed out.
     """
     kernel, believed = fdinfo_lines(ep), dict(ep.registrations)
     ways = Event.ET | Event.ONESHOT | Event.EXCLUSIVE
@@ -241,7 +241,7 @@ def is_agreed(ep: Epoll) -> bool:
 
 
 class Storm:
-    """What the threads of a storm share: an Epoll, a Waker and iterators, all of them replaced meanwhile."""
+    """The objects that the threads of a storm share: an Epoll, a Waker and iterators, replaced at times."""
 
     MASKS = (Event.IN, Event.OUT | Event.ET, Event.IN | Event.ONESHOT, Event.OUT | Event.EXCLUSIVE, Event(0))
 
@@ -343,7 +343,7 @@ class Storm:
         assert all(now >= count for now, count in zip(after, before, strict=True))
 
     def leave_stale(self, dice: random.Random) -> None:
-        """Leave a ghost, which is ready, and let somebody else have its number."""
+        """Leave a stale registration, which is ready, and let another thread have its fd."""
         ep, fd = self.ep, os.eventfd(1, os.EFD_NONBLOCK)
         kept = os.dup(fd)
         try:
@@ -389,7 +389,7 @@ class Storm:
 
 
 def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
-    """Let a storm go on for so long, check what is left of it, and return how often it did what."""
+    """Run a storm for so long, check the result, and return how often each call was made."""
     storm = Storm(fds)
     end = time.monotonic() + seconds
     working = [storm.worker(seed, end) for seed in range(8)]
@@ -402,7 +402,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
             ended.append(None)
 
     def wake() -> None:
-        """Nobody is to sleep for ever where nothing is ready."""
+        """No thread may sleep indefinitely where nothing is ready."""
         while len(ended) < len(working):
             with contextlib.suppress(OSError, ValueError):
                 storm.ep.register(storm.waker, Event.IN, Data(-1, Event.IN))
@@ -410,7 +410,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
             time.sleep(0.001)
 
     assert together(*[functools.partial(work, run) for run in working], wake, seconds=seconds + 30) == []
-    # Whoever closes a file that another thread has just registered leaves it listed until it is touched.
+    # Closing a file that another thread has just registered leaves it listed until it is touched.
     for fd in set(storm.ep.registrations) - set(fds):
         with contextlib.suppress(OSError):
             storm.ep.unregister(fd)
@@ -425,7 +425,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
 def test_everything_at_once(
     make_pipe: Callable[[], Pipe], fast_switching: None, effort: Effort, show: Callable[[str], None]
 ) -> None:
-    """Documented errors only, no crash, nobody asleep, nothing left; the object and the kernel agree."""
+    """Documented errors only, no crash, no sleeping thread, nothing left; the object and the kernel agree."""
     pipes = [make_pipe() for _ in range(6)]
     for pipe in pipes[::2]:
         os.write(pipe.write, b"x")
@@ -435,7 +435,7 @@ def test_everything_at_once(
         gc.collect()
         return [thing for thing in gc.get_objects() if isinstance(thing, Data | pyepoll.Epoll)]
 
-    # Without a GIL a thread that has ended may keep what other tests left to it.
+    # Without a GIL a thread that has ended may keep objects that other tests left to it.
     before = alive()
     calls = run_storm([fd for pipe in pipes for fd in (pipe.read, pipe.write)], seconds)
     show(f"8 threads for {seconds} s, {calls}")
@@ -464,7 +464,7 @@ def test_object_and_kernel_agree_after_a_storm(
                     else:
                         ep.unregister(fd)
                 for data, events in ep.wait(0):
-                    # The data that goes with the mask; what another thread changed meanwhile may show both.
+                    # The data that belongs to the mask; a change by another thread may show both.
                     assert isinstance(data, Event)
                     assert events & ~(Event.IN | Event.OUT) == 0
 
