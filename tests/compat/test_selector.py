@@ -148,7 +148,7 @@ def test_a_random_walk_ends_as_with_stock(seed: int, effort: Effort) -> None:
 
 
 @like_stock
-def test_the_parts_that_others_look_at(make: Any, pipe: Pipe) -> None:
+def test_private_attributes_used_by_others_exist(make: Any, pipe: Pipe) -> None:
     with make() as sel:
         assert issubclass(make, selectors.BaseSelector)
         assert type(sel).__name__ == "EpollSelector"
@@ -315,7 +315,7 @@ def test_flags_stay_until_others_are_given(sel: EpollSelector, eventfd: Eventfd)
 
 
 @pytest.mark.parametrize("flags", [Event.IN, Event.OUT | Event.ET, 2**25, -1, 2**40])
-def test_flags_that_are_none(sel: EpollSelector, eventfd: Eventfd, flags: int) -> None:
+def test_invalid_flags_are_refused(sel: EpollSelector, eventfd: Eventfd, flags: int) -> None:
     fd = eventfd(0)
     with pytest.raises(ValueError, match="bits|IN or OUT"):
         sel.register(fd, EVENT_READ, flags=flags)
@@ -378,7 +378,7 @@ def test_data_of_exclusive_can_change(sel: EpollSelector, eventfd: Eventfd) -> N
 @pytest.mark.parametrize(
     ("asked", "reported"), [(EVENT_READ, EVENT_READ), (EVENT_WRITE, EVENT_WRITE), (BOTH, EVENT_READ)]
 )
-def test_out_of_band_data(sel: EpollSelector, tcp_pair: Pair, asked: int, reported: int) -> None:
+def test_out_of_band_data_is_reported(sel: EpollSelector, tcp_pair: Pair, asked: int, reported: int) -> None:
     """PRI is EVENT_READ; a key for EVENT_WRITE alone that asked for it gets EVENT_WRITE."""
     a, b = tcp_pair
     sel.register(a, asked, flags=Event.PRI | Event.ET)
@@ -390,7 +390,7 @@ def test_out_of_band_data(sel: EpollSelector, tcp_pair: Pair, asked: int, report
     assert events in (asked, reported)
 
 
-def test_the_end_of_the_stream(sel: EpollSelector, socketpair: Pair) -> None:
+def test_the_end_of_the_stream_is_reported(sel: EpollSelector, socketpair: Pair) -> None:
     a, b = socketpair
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -401,7 +401,7 @@ def test_the_end_of_the_stream(sel: EpollSelector, socketpair: Pair) -> None:
     assert sel.select(10) == [(key, EVENT_WRITE)]
 
 
-def test_what_is_the_same_is_no_system_call() -> None:
+def test_modify_without_change_makes_no_system_call() -> None:
     """As a sandbox that forbids epoll_ctl shows."""
     words = run(
         """
@@ -429,7 +429,7 @@ def test_what_is_the_same_is_no_system_call() -> None:
 
 
 @unlike_stock("keeps the old data, which equals the new")
-def test_the_data_are_the_ones_given(make: Any, eventfd: Eventfd) -> None:
+def test_keys_hold_the_given_data(make: Any, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     with make() as sel:
         sel.register(fd, EVENT_READ, 1)
@@ -467,7 +467,7 @@ def test_a_duplicate_outlives_a_socket(make: Any) -> None:
 
 
 @unlike_stock("takes the number for the file that had it", KeyError)
-def test_a_number_is_reused(make: Any, eventfd: Eventfd) -> None:
+def test_a_reused_fd_has_its_own_key(make: Any, eventfd: Eventfd) -> None:
     number, other = os.dup(eventfd(0)), eventfd(1)
     with make() as sel:
         sel.register(number, EVENT_READ, "old")
@@ -481,7 +481,7 @@ def test_a_number_is_reused(make: Any, eventfd: Eventfd) -> None:
         assert len(sel.get_map()) == 1
 
 
-def test_a_closed_file_object_does_not_pass_for_its_number(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_closed_file_object_is_not_found_by_its_old_fd(sel: EpollSelector, eventfd: Eventfd) -> None:
     a, b = socket.socketpair()
     number, other = a.fileno(), eventfd(1)
     sel.register(a, EVENT_READ, "old")
@@ -514,7 +514,7 @@ def test_a_lost_registration_keeps_its_key(sel: EpollSelector, eventfd: Eventfd)
     assert is_whole(sel)
 
 
-def test_no_event_of_an_earlier_file(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_an_event_of_an_earlier_file_is_not_reported(sel: EpollSelector, eventfd: Eventfd) -> None:
     ready, idle = eventfd(1), eventfd(0)
     number = os.dup(ready)
     sel.register(number, EVENT_READ, "old")
@@ -584,7 +584,7 @@ def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
         assert fdinfo(sel) == {}
 
 
-def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) -> None:
+def test_a_failed_modify_keeps_a_registration_made_meanwhile(eventfd: Eventfd) -> None:
     """By another thread, or by code that runs in between."""
     fd = eventfd(1)
 
@@ -605,7 +605,7 @@ def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) 
         assert is_whole(mine)
 
 
-def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_modify_refused_by_the_kernel_raises(sel: EpollSelector, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     sel.register(fd, EVENT_READ, flags=Event.EXCLUSIVE)
     with pytest.raises(OSError, match="EXCLUSIVE") as caught:
@@ -617,7 +617,7 @@ def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) 
     assert is_whole(sel)
 
 
-def test_a_register_that_the_kernel_refuses(sel: EpollSelector, closed_fd: int) -> None:
+def test_a_register_refused_by_the_kernel_raises(sel: EpollSelector, closed_fd: int) -> None:
     with open(__file__) as file, pytest.raises(PermissionError):
         sel.register(file, EVENT_READ)
     with pytest.raises(OSError, match="not open") as caught:
@@ -634,7 +634,7 @@ def test_a_register_that_the_kernel_refuses(sel: EpollSelector, closed_fd: int) 
 # Subclasses and stand-ins.
 
 
-def test_a_subclass_overrides(eventfd: Eventfd) -> None:
+def test_methods_of_a_subclass_are_used(eventfd: Eventfd) -> None:
     class Mine(EpollSelector):
         def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
             return [(key, events | 8) for key, events in super().select(timeout)]
@@ -644,7 +644,7 @@ def test_a_subclass_overrides(eventfd: Eventfd) -> None:
         assert sel.select(0) == [(key, EVENT_READ | 8)]
 
 
-def test_a_core_of_ones_own(eventfd: Eventfd) -> None:
+def test_methods_of_a_replaced_epoll_are_called(eventfd: Eventfd) -> None:
     """The overriding method is called."""
     calls: list[Any] = []
 
@@ -671,7 +671,7 @@ def test_a_core_of_ones_own(eventfd: Eventfd) -> None:
     assert calls == ["register", (None,), (0,), (0.5,)]
 
 
-def test_a_core_that_registers_something_else(eventfd: Eventfd) -> None:
+def test_an_epoll_that_registers_other_data_is_supported(eventfd: Eventfd) -> None:
     class Core(pyepoll.Epoll[Any]):
         def register(self, fd: Any, eventmask: int = 0, data: Any = None) -> None:
             super().register(fd, eventmask, [data])
@@ -688,7 +688,7 @@ def test_a_core_that_registers_something_else(eventfd: Eventfd) -> None:
         assert len(sel.get_map()) == 0
 
 
-def test_what_is_no_key_is_handed_out_as_by_an_epoll(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_data_other_than_a_key_is_handed_out_with_an_event(sel: EpollSelector, eventfd: Eventfd) -> None:
     keys = [
         "data",
         (1, 2, 3, 4),
@@ -703,7 +703,7 @@ def test_what_is_no_key_is_handed_out_as_by_an_epoll(sel: EpollSelector, eventfd
     assert all(events is Event.IN for _, events in got)
 
 
-def test_a_mock_for_a_core(eventfd: Eventfd) -> None:
+def test_a_mock_can_replace_the_epoll(eventfd: Eventfd) -> None:
     with mock.patch.object(EpollSelector, "_selector_cls") as core:
         sel = EpollSelector()
         fd = eventfd(1)
@@ -723,7 +723,9 @@ def test_a_mock_for_a_core(eventfd: Eventfd) -> None:
         core.return_value.close.assert_called_once_with()
 
 
-def test_a_core_is_replaced(sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_an_epoll_replaced_during_a_wait_stays_alive(
+    sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     """The wait that is under way has a hold of the old one."""
     fd = eventfd(0)
     key = sel.register(fd, EVENT_READ)
@@ -754,7 +756,7 @@ def test_missing_super_init_is_an_error() -> None:
 
 
 @unlike_stock("is part of a cycle")
-def test_it_goes_when_nobody_has_it(make: Any, eventfd: Eventfd) -> None:
+def test_an_unreferenced_selector_is_deallocated(make: Any, eventfd: Eventfd) -> None:
     gc.disable()
     try:
         sel = make()
@@ -780,7 +782,7 @@ def test_a_cycle_through_a_key_is_collected(eventfd: Eventfd) -> None:
     assert reference() is None
 
 
-def test_a_key_is_let_go(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_key_is_released_with_its_registration(sel: EpollSelector, eventfd: Eventfd) -> None:
     class Data:
         pass
 
@@ -800,7 +802,7 @@ def test_a_key_is_let_go(sel: EpollSelector, eventfd: Eventfd) -> None:
     assert gone(sel.close)
 
 
-def test_the_end_of_data_uses_the_selector(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_finalizer_of_data_may_use_the_selector(sel: EpollSelector, eventfd: Eventfd) -> None:
     """It is released outside all locks."""
     ended: list[SelectorKey] = []
 
@@ -829,7 +831,7 @@ def test_selectors_cannot_be_copied_or_pickled(sel: EpollSelector) -> None:
 # Threads.
 
 
-def test_changes_while_another_thread_waits(
+def test_registrations_can_change_while_another_thread_waits(
     sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
     fd, other = eventfd(1), eventfd(1)
@@ -901,7 +903,7 @@ def test_concurrent_changes_keep_keys_and_registrations_equal(
         assert is_whole(sel)
 
 
-def test_one_of_two_wins(sel: EpollSelector, eventfd: Eventfd, effort: Effort) -> None:
+def test_one_of_two_concurrent_registers_wins(sel: EpollSelector, eventfd: Eventfd, effort: Effort) -> None:
     fd = eventfd(1)
     for _ in range(effort(100, 2000)):
         won: list[str] = []

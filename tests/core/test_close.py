@@ -62,7 +62,7 @@ ENDS = {name: [] if name == "iteration" else CLOSED for name in WAITS}
 
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("count", [1, 8])
-def test_from_another_thread(
+def test_close_from_another_thread_ends_a_wait(
     ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, name: str, count: int
 ) -> None:
     ep.register(eventfd(), Event.IN)
@@ -102,7 +102,7 @@ def test_close_wakes_waiters(
 
 
 @pytest.mark.xfail(raises=TimeoutError, reason="stock leaves its waiters asleep")
-def test_stock_from_another_thread(pool: ThreadPoolExecutor) -> None:
+def test_stock_close_from_another_thread_leaves_the_wait(pool: ThreadPoolExecutor) -> None:
     ep = select.epoll()
     # The fds that end it here stay open beside the closed epoll.
     wakes, keep = os.eventfd(0), os.dup(ep.fileno())
@@ -119,7 +119,7 @@ def test_stock_from_another_thread(pool: ThreadPoolExecutor) -> None:
         os.close(keep)
 
 
-def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_close_wakes_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     waits = {name: pool.submit(outcome, functools.partial(wait, ep)) for name, wait in WAITS.items()}
     until(lambda: waiters() == len(waits))
     ep.close()
@@ -129,12 +129,14 @@ def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> No
 def test_close_wakes_every_kind_of_waiter_without_pwait2(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     before = pyepoll._epoll.use_pwait2(False)
     try:
-        test_every_kind_of_waiter_at_once(ep, pool)
+        test_close_wakes_every_kind_of_waiter_at_once(ep, pool)
     finally:
         pyepoll._epoll.use_pwait2(before)
 
 
-def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd) -> None:
+def test_close_wakes_waiters_that_find_events_all_the_time(
+    ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd
+) -> None:
     """Waiters that find events all the time see the close too."""
     ep.register(eventfd(1), Event.IN)
 
@@ -158,7 +160,7 @@ def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Even
 
 
 @pytest.mark.parametrize("reported", [False, True], ids=["new events", "events that were reported before"])
-def test_events_in_hand_while_another_has_not_left(
+def test_no_event_is_handed_out_after_close_while_a_user_remains(
     ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, reported: bool
 ) -> None:
     """A registration is kept until the last user has left, and still no event of it is handed out."""
@@ -185,7 +187,7 @@ def test_events_in_hand_while_another_has_not_left(
     assert wait.result(10) == CLOSED
 
 
-def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
+def test_close_within_an_iteration_ends_it(ep: Epoll, eventfd: Eventfd) -> None:
     for _ in range(3):
         ep.register(eventfd(1), Event.IN | Event.ET)
     seen = []
@@ -208,7 +210,7 @@ def close_in_handler(ep: Any, wait: Callable[[Any], object]) -> object:
 
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("others", [0, 8])
-def test_from_a_signal_handler_that_interrupts_the_wait(
+def test_close_from_a_signal_handler_ends_the_interrupted_wait(
     pool: ThreadPoolExecutor, name: str, others: int
 ) -> None:
     with pyepoll.Epoll[Any]() as ep:
@@ -222,7 +224,7 @@ def test_from_a_signal_handler_that_interrupts_the_wait(
 
 
 @pytest.mark.xfail(raises=OSError, reason="stock waits on the epoll fd -1")
-def test_stock_from_a_signal_handler_that_interrupts_the_wait() -> None:
+def test_stock_close_from_a_signal_handler_that_interrupts_the_wait() -> None:
     assert close_in_handler(select.epoll(), WAITS["poll"]) == CLOSED
 
 
@@ -269,7 +271,7 @@ class Closes:
         "sigmask",
     ],
 )
-def test_from_the_conversion_of_an_argument(
+def test_close_from_the_conversion_of_an_argument_is_safe(
     ep: Epoll, eventfd: Eventfd, call: Callable[[Epoll, int, Callable[[int], Any]], object]
 ) -> None:
     fd = eventfd(1)
@@ -289,7 +291,7 @@ def test_from_the_conversion_of_an_argument(
 
 
 @pytest.mark.parametrize("action", ["unregister", "modify", "replace", "collect"])
-def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
+def test_close_from_the_finalizer_of_data_is_safe(eventfd: Eventfd, action: str) -> None:
     ep, fd = pyepoll.Epoll[Any](), eventfd(1)
     number = ep.fileno()
 
@@ -317,7 +319,7 @@ def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
         os.fstat(number)
 
 
-def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
+def test_data_released_by_the_last_waiter_may_use_the_epoll(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
     """The last thread to leave releases the data; finalizers that then run may use the epoll."""
     seen: list[object] = []
 
@@ -337,7 +339,7 @@ def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Ev
     assert seen in [[(CLOSED, CLOSED, 0, each)] for each in (thread, threading.get_ident())]
 
 
-def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_close_from_the_collector_wakes_waiters(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
     """A cycle whose finalizer closes the epoll is collected in an arbitrary thread."""
     ep = pyepoll.Epoll[Any]()
 
@@ -359,7 +361,7 @@ def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPool
 
 
 @pytest.mark.lasts(300)
-def test_by_eight_threads_while_eight_wait(pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_close_by_eight_threads_wakes_eight_waiters(pool: ThreadPoolExecutor, effort: Effort) -> None:
     for _ in range(effort(10, 500)):
         ep = pyepoll.Epoll[Any]()
         number = ep.fileno()
@@ -402,7 +404,7 @@ def test_closing_twice_closes_no_unrelated_fd(ep: Epoll) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "collect"])
-def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> None:
+def test_close_leaves_the_fd_to_another_epoll_that_reused_it(eventfd: Eventfd, how: str) -> None:
     """The fd is closed behind the object's back."""
     held = [pyepoll.Epoll[Any]()]
     os.close(held[0].fileno())
@@ -417,7 +419,7 @@ def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> N
         assert new.poll(0) == [(fd, Event.IN)]
 
 
-def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
+def test_every_method_raises_after_close(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
     waited, endless = ep.wait(0), iter(ep)
@@ -524,7 +526,7 @@ def test_no_fd_is_left_behind(eventfd: Eventfd, pool: ThreadPoolExecutor) -> Non
     assert open_fds().keys() == before.keys()
 
 
-def test_when_no_fd_is_left(ep: Epoll) -> None:
+def test_close_works_when_no_fd_is_left(ep: Epoll) -> None:
     with no_fd_left():
         ep.close()
         freed = os.dup(0)
@@ -542,7 +544,9 @@ def test_waiters_are_woken_when_no_fd_is_left(ep: Epoll, pool: ThreadPoolExecuto
         assert [wait.result(10) for wait in waits] == [CLOSED] * count
 
 
-def test_between_two_events_of_a_list(ep: Epoll, eventfd: Eventfd, make_events: Any) -> None:
+def test_close_between_two_events_of_a_list_returns_no_empty_list(
+    ep: Epoll, eventfd: Eventfd, make_events: Any
+) -> None:
     """poll() without a timeout does not return an empty list."""
     ep.register(eventfd(1), Event.IN)
 
@@ -602,7 +606,7 @@ AT_EXIT = """
 
 @pytest.mark.lasts(300)
 @pytest.mark.parametrize("how", ["", "close", "raise"])
-def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
+def test_exit_while_daemon_threads_wait_is_clean(effort: Effort, how: str) -> None:
     """No crash, no hang, nothing printed."""
     program = [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(AT_EXIT), *how.split()]
     for _ in range(effort(2, 70)):
@@ -612,7 +616,7 @@ def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
         )
 
 
-def test_exit_while_daemon_threads_register() -> None:
+def test_exit_while_daemon_threads_register_is_clean() -> None:
     """A thread that ended with the ctl lock never releases it, and a finalizer then needs it."""
     out = run("""
         import os, sys, threading, time
@@ -766,7 +770,7 @@ def test_late_calls_touch_no_unrelated_fd(pool: ThreadPoolExecutor) -> None:
     }
 
 
-def test_late_calls_of_stock(pool: ThreadPoolExecutor) -> None:
+def test_late_calls_of_stock_act_on_the_unrelated_epoll(pool: ThreadPoolExecutor) -> None:
     """The attack is effective: each of these calls acts on the unrelated epoll."""
     if not can_trace():
         pytest.skip("no strace that may trace")
@@ -791,7 +795,7 @@ EXIT_IN_CTL = """
 """
 
 
-def test_exit_while_a_daemon_thread_is_in_epoll_ctl() -> None:
+def test_exit_while_a_daemon_thread_is_in_epoll_ctl_is_clean() -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
     # Killing strace alone would leave the traced process.

@@ -170,7 +170,7 @@ def test_an_epoll_within_the_threads_epoll_is_reported() -> None:
     with_others_meanwhile(work, True)
 
 
-def test_a_child_of_the_main_thread_closes_nothing_of_it() -> None:
+def test_a_child_of_the_main_thread_closes_no_fd_of_the_thread() -> None:
     """A wait that got only stale events has an fd that children close, but theirs is another file."""
     stop, waiting = os.eventfd(0), threading.Event()
     numbers: list[int] = []
@@ -229,7 +229,7 @@ def guards() -> list[str]:
     return found
 
 
-def test_a_child_of_the_main_thread_closes_its_own_copy_of_a_guard() -> None:
+def test_a_child_of_the_main_thread_closes_its_copy_of_the_private_fd() -> None:
     """The other way round: where the tables are one, the child has no use for it."""
     stop, fd = os.eventfd(0), os.eventfd(1)
     duplicate = os.dup(fd)

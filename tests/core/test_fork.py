@@ -50,7 +50,9 @@ def registrations_of(ep: Any) -> list[tuple[int, int, int]]:
     ],
 )
 @pytest.mark.parametrize("how", ["unregister", "poll", "modify", "register", "close"])
-def test_the_parent_loses_nothing(make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any) -> None:
+def test_a_child_costs_the_parent_no_event(
+    make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any
+) -> None:
     if make is select.epoll and how == "close":
         pytest.skip("closing a copy of a number is harmless in stock as well")
     pipes = [make_pipe() for _ in range(3)]
@@ -80,7 +82,7 @@ def test_the_parent_loses_nothing(make: Any, how: str, make_pipe: Callable[[], P
 
 
 @pytest.mark.parametrize("first", ["fileno", "poll", "wait", "iter", "register", "unregister", "rearm"])
-def test_the_childs_copy_works(
+def test_a_childs_copy_reports_events(
     ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], first: str
 ) -> None:
     a, b = make_pipe(), make_pipe()
@@ -160,7 +162,7 @@ def test_a_grandchilds_copy_is_its_own(ep: Epoll, make_pipe: Callable[[], Pipe])
     assert ep.poll(5) == [(pipe.read, Event.IN)]
 
 
-def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_grandchilds_copy_works_if_the_child_did_not_use_its_own(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
 
@@ -175,7 +177,7 @@ def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd
     assert ep.poll(5) == [(fd, Event.IN)]
 
 
-def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+def test_two_children_and_the_parent_have_separate_lists(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
     """Each has a list of its own, also of fds registered after the fork."""
     pipe, go = make_pipe(), make_pipe()
     ep.register(pipe.read, Event.IN)
@@ -201,7 +203,7 @@ def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -
     assert len(ep.poll(0)) == 2
 
 
-def test_an_unused_copy_costs_nothing(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_unused_copy_makes_no_system_call(ep: Epoll, eventfd: Eventfd) -> None:
     ep.register(eventfd(1), Event.IN)
     before = registrations_of(ep)
 
@@ -217,7 +219,7 @@ def test_an_unused_copy_costs_nothing(ep: Epoll, eventfd: Eventfd) -> None:
     assert in_child(child) == ""
 
 
-def test_collection_in_the_child(eventfd: Eventfd) -> None:
+def test_collection_in_the_child_leaves_the_parents_epoll_open(eventfd: Eventfd) -> None:
     fd = eventfd(1)
     held = [pyepoll.Epoll[Any]()]
     held[0].register(fd, Event.IN, held[0])
@@ -234,7 +236,7 @@ def test_collection_in_the_child(eventfd: Eventfd) -> None:
     held[0].close()
 
 
-def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+def test_the_parents_iterator_gives_no_event_back_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -254,7 +256,7 @@ def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, e
     assert [data for data, _ in events] == fds[1:]
 
 
-def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_iterator_continues_in_parent_and_child(ep: Epoll, eventfd: Eventfd) -> None:
     """Fetched events are in the memory of each process; after that each waits on an instance of its own."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
@@ -279,7 +281,7 @@ def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd)
 
 
 @pytest.mark.parametrize("first", ["inner", "outer"])
-def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> None:
+def test_copies_of_nested_epolls_watch_each_other(ep: Epoll, eventfd: Eventfd, first: str) -> None:
     """Whichever the child uses first, its outer one watches its inner one, and the parent's the parent's."""
     fd = eventfd()
     with pyepoll.Epoll[Any]() as inner:
@@ -304,7 +306,7 @@ def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> No
 
 
 @pytest.mark.lasts(120)
-def test_a_childs_threads_use_it_for_the_first_time_at_once(
+def test_threads_of_a_child_may_use_the_copy_first_at_once(
     ep: Epoll, eventfd: Eventfd, effort: Effort
 ) -> None:
     fds = [eventfd(1) for _ in range(3)]
@@ -337,7 +339,7 @@ def test_a_childs_threads_use_it_for_the_first_time_at_once(
 # A waker is an fd like any other: shared.
 
 
-def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_a_waker_is_shared_with_the_child(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     with pyepoll.Waker() as waker:
         ep.register(waker, Event.IN | Event.ET, waker)
 
@@ -362,7 +364,7 @@ def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
 # The fds that the child lacks.
 
 
-def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+def test_fds_closed_in_the_child_are_not_registered_there(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -392,7 +394,7 @@ def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     ],
 )
 @pytest.mark.parametrize("what", ["pipe", "another epoll", "nothing"])
-def test_the_number_is_not_ours_any_more(
+def test_an_fd_reused_in_the_child_raises_ebadf(
     eventfd: Eventfd, make_pipe: Callable[[], Pipe], make: Any, what: str
 ) -> None:
     fds, pipe = [eventfd(1), eventfd(1)], make_pipe()
@@ -468,7 +470,7 @@ def test_a_daemons_new_epoll_is_not_closed_by_the_old_object(
     held[0].close()
 
 
-def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_copy_without_a_free_fd_raises_emfile(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
 
@@ -483,7 +485,9 @@ def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
 
 
 @pytest.mark.parametrize("whose", ["ours", "an unrelated file", "an unrelated epoll"])
-def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
+def test_closing_a_copy_without_a_free_fd_closes_no_unrelated_file(
+    ep: Epoll, eventfd: Eventfd, whose: str
+) -> None:
     """Without a free fd the owner of the fd is unknown: one fd left open is better than an unrelated file
     closed."""
     fd = eventfd(1)
@@ -512,7 +516,7 @@ def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: s
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
+def test_a_foreign_instance_stays_shared_with_the_child(eventfd: Eventfd) -> None:
     """It is shared on purpose, so the child's object stays on it."""
     fd = eventfd(1)
     with select.epoll() as stock:
@@ -541,7 +545,9 @@ def keep_changing(ep: Epoll, fd: int, done: threading.Event) -> None:
         ep.unregister(fd)
 
 
-def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_fork_while_others_wait_gives_a_working_copy(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     live, ready = eventfd(), eventfd(1)
     ep.register(live, Event.IN | Event.ONESHOT)
     waits = [pool.submit(ep.poll) for _ in range(4)]
@@ -567,7 +573,7 @@ def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExe
     assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 4
 
 
-def test_fork_while_others_change_registrations(
+def test_fork_while_others_hold_the_ctl_lock_gives_a_working_copy(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
     """The lock that a thread of the parent holds is free in the child."""
@@ -591,7 +597,7 @@ def test_fork_while_others_change_registrations(
     assert len(ep) == 0
 
 
-def test_fork_while_another_waits_in_a_shared_iterator(
+def test_fork_while_another_waits_in_an_iterator_leaves_it_usable(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
     """In the child no thread waits in it."""
@@ -616,7 +622,9 @@ def test_fork_while_another_waits_in_a_shared_iterator(
 
 
 @pytest.mark.lasts(300)
-def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_fork_while_others_wake_leaves_the_waker_usable(
+    ep: Epoll, pool: ThreadPoolExecutor, effort: Effort
+) -> None:
     """The child's waker works at once, wherever they were in theirs."""
     done = threading.Event()
 
@@ -666,7 +674,7 @@ def test_a_released_iterator_in_the_child_returns_its_events(
     assert {fd for fd, _ in ep.poll(0)} == fds - {first}
 
 
-def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_registration_armed_before_the_fork_is_not_given_back(ep: Epoll, eventfd: Eventfd) -> None:
     """Its event of the batch in hand is an earlier one: the later one has been handed out."""
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
@@ -709,7 +717,7 @@ def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, 
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eventfd) -> None:
+def test_fork_in_a_signal_handler_continues_the_wait(ep: Epoll, eventfd: Eventfd) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     reports: list[str] = []
@@ -729,7 +737,7 @@ def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eve
     assert reports == [""]
 
 
-def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
+def test_a_child_forked_in_a_handler_continues_the_wait() -> None:
     """The child comes back from its handler into the wait, which is its own from there on."""
     out = run("""
         import os, signal
@@ -763,7 +771,7 @@ def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
 
 
 @pytest.mark.parametrize("where", ["fileno", "an index", "the finalizer of data", "the class of events"])
-def test_fork_within_a_call(where: str) -> None:
+def test_fork_within_a_call_returns_in_both(where: str) -> None:
     """Both come back from the call that they are in, the child on its own instance."""
     out = run(f"""
         import os
@@ -830,7 +838,7 @@ def test_fork_within_a_call(where: str) -> None:
         ),
     ],
 )
-def test_forks_under_traffic(
+def test_forks_under_traffic_lose_no_event(
     make_pipe: Callable[[], Pipe], effort: Effort, show: Callable[[str], None], make: Any, patience: float
 ) -> None:
     """Every number that is written is reported in the parent, whatever its children do meanwhile."""
@@ -953,7 +961,7 @@ def poll_inherited(seconds: float) -> list[Any]:
     return events
 
 
-def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_multiprocessing_pool_works_beside_an_epoll(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -971,7 +979,7 @@ def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
     assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in fds]
 
 
-def test_subprocess_costs_nothing() -> None:
+def test_subprocess_costs_no_epoll_call() -> None:
     """From the first process on every call to the kernel's epoll but the waits fails: none is needed."""
     out = run("""
         import errno, gc, os, subprocess, sys

@@ -51,14 +51,14 @@ CALLS: dict[str, Callable[[Epoll, int], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_closed_epoll_is_no_other_file(left: Epoll, eventfd: Eventfd, call: str) -> None:
+def test_a_closed_handle_acts_on_no_other_file(left: Epoll, eventfd: Eventfd, call: str) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="closed through another object") as caught:
             CALLS[call](left, eventfd(1))
         assert caught.value.errno == errno.EBADF
 
 
-def test_it_can_be_looked_at(left: Epoll) -> None:
+def test_a_closed_handle_can_be_inspected(left: Epoll) -> None:
     assert "closed through another object" in repr(left)
     assert not left.closed
     assert (len(left), dict(left.registrations), left.stats().waits) == (0, {}, 0)
@@ -76,7 +76,7 @@ def test_it_can_be_looked_at(left: Epoll) -> None:
     ids=hex,
 )
 @pytest.mark.parametrize("how", ["poll", "wait", "iterator"])
-def test_the_data_of_a_foreign_epolls_events(eventfd: Eventfd, word: int, how: str) -> None:
+def test_foreign_events_have_stocks_data(eventfd: Eventfd, word: int, how: str) -> None:
     with select.epoll() as stock:
         raw.epoll_ctl(stock.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), raw.EPOLLIN, word)
         expected = stock.poll(0)
@@ -86,7 +86,7 @@ def test_the_data_of_a_foreign_epolls_events(eventfd: Eventfd, word: int, how: s
             assert type(got[0][0]) is int
 
 
-def test_an_epoll_that_stock_has_filled(eventfd: Eventfd) -> None:
+def test_an_epoll_filled_by_stock_reports_stocks_events(eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(5)]
     with select.epoll() as stock:
         for fd in fds:

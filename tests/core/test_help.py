@@ -45,7 +45,7 @@ def test_iteration_is_at_the_top_of_help() -> None:
 @pytest.mark.parametrize(
     "thing", [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Registrations, pyepoll.Waker]
 )
-def test_nothing_of_ours_has_the_text_of_every_type(thing: type) -> None:
+def test_no_slot_has_the_generic_docstring(thing: type) -> None:
     """CPython's for a slot begins with Implement or Return and names no more than the operator."""
     generic = {
         list.__iter__.__doc__,

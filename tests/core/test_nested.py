@@ -129,7 +129,7 @@ def test_events_are_reported_through_three_levels(eventfd: Eventfd, rebuilt: int
 
 
 @outers
-def test_one_that_two_watch_is_reported_to_both(inner: Epoll, eventfd: Eventfd, outer_type: Any) -> None:
+def test_an_epoll_is_reported_to_two_watchers(inner: Epoll, eventfd: Eventfd, outer_type: Any) -> None:
     live = eventfd()
     inner.register(live, Event.IN)
     with outer_type() as first, pyepoll.Epoll[Any]() as second:
@@ -231,7 +231,7 @@ def rebuild_outer(outer: Any, inner: Epoll) -> None:
 )
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.lasts(60)
-def test_changes_of_the_outer_during_rebuilds_of_the_inner(
+def test_the_outer_can_be_changed_during_rebuilds_of_the_inner(
     inner: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, outer_type: Any, change: Any, effort: Effort
 ) -> None:
     """None fails, and the inner one is still reported after them."""
@@ -266,7 +266,7 @@ def test_changes_of_the_outer_during_rebuilds_of_the_inner(
 
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.lasts(60)
-def test_closes_of_either_level_while_both_are_used(pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_either_level_can_be_closed_while_both_are_used(pool: ThreadPoolExecutor, effort: Effort) -> None:
     """No thread waits indefinitely, and no exception but those of the closing is raised."""
     for turn in range(effort(40, 2000)):
         outer, inner, shared = Epoll(), Epoll(), Epoll()
@@ -382,7 +382,7 @@ def test_a_child_has_its_copies_though_the_parent_rebuilds(eventfd: Eventfd, reb
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_copies_of_two_that_watch_a_third(eventfd: Eventfd, first: int) -> None:
+def test_copies_of_two_epolls_that_watch_a_third_report_it(eventfd: Eventfd, first: int) -> None:
     live = eventfd(1)
     with Epoll() as left, Epoll() as right, Epoll() as inner:
         inner.register(live, Event.IN)
@@ -418,7 +418,7 @@ def test_a_child_closes_the_copies_unused(eventfd: Eventfd) -> None:
         assert len(outer.poll(0)) == len(inner.poll(0)) == 1
 
 
-def test_nothing_is_nested_deeper_than_the_kernel_allows_and_the_error_says_so() -> None:
+def test_nesting_too_deep_is_refused_with_its_cause() -> None:
     with contextlib.ExitStack() as stack:
         epolls = [stack.enter_context(Epoll()) for _ in range(4)]
         with pytest.raises(OSError, match=r"nest") as caught:  # noqa: PT012
@@ -482,7 +482,7 @@ def test_a_forked_copy_reports_the_limit_of_wakeup_paths(inner: Epoll, eventfd: 
             each.close()
 
 
-def test_instance_with_the_fd_of_a_closed_file_is_not_taken_for_it(inner: Epoll) -> None:
+def test_an_instance_fd_is_not_taken_for_a_closed_file(inner: Epoll) -> None:
     before = open_fds()
     fd = os.eventfd(1)
     inner.register(fd, Event.IN)

@@ -296,7 +296,7 @@ def refuse() -> None:
     raise Refused
 
 
-def test_an_iterator_stepped_in_its_own_step(ready: Ready, masks: list[Any]) -> None:
+def test_an_iterator_stepped_in_its_own_step_yields_each_event_once(ready: Ready, masks: list[Any]) -> None:
     """Every event comes out once, of the inner step or of the outer one."""
     iterator = ready.ep.wait(0)
     got: list[int] = []
@@ -306,7 +306,7 @@ def test_an_iterator_stepped_in_its_own_step(ready: Ready, masks: list[Any]) -> 
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_failed_step_in_which_the_iterator_was_stepped(ready: Ready, masks: list[Any], steps: int) -> None:
+def test_a_failed_nested_step_loses_no_event(ready: Ready, masks: list[Any], steps: int) -> None:
     """The event whose step failed is reported again; each of the others exactly once."""
     iterator = ready.ep.wait(0)
     got: list[int] = []
@@ -324,7 +324,7 @@ def test_a_failed_step_in_which_the_iterator_was_stepped(ready: Ready, masks: li
     assert sorted(got) == [0, 1, 2, 3, 4]
 
 
-def test_a_failed_step_that_nobody_went_past(ready: Ready, masks: list[Any]) -> None:
+def test_a_failed_step_is_repeated_by_the_next(ready: Ready, masks: list[Any]) -> None:
     """The same event is the next one again."""
     iterator = ready.ep.wait(0)
     masks.append(refuse)
@@ -333,7 +333,7 @@ def test_a_failed_step_that_nobody_went_past(ready: Ready, masks: list[Any]) -> 
     assert [data for data, _ in iterator] == [0, 1, 2, 3, 4]
 
 
-def test_a_failed_step_after_which_the_batch_is_another(masks: list[Any]) -> None:
+def test_a_failed_step_survives_that_its_batch_is_replaced(masks: list[Any]) -> None:
     """The inner steps use the batch up, and fetch one that is larger and elsewhere in memory."""
     ready = Ready(Event.ET, 1)
     more = [os.eventfd(1) for _ in range(200)]
@@ -358,13 +358,13 @@ def test_a_failed_step_after_which_the_batch_is_another(masks: list[Any]) -> Non
         os.close(fd)
 
 
-def test_closed_in_its_own_step(ready: Ready, masks: list[Any]) -> None:
+def test_an_epoll_closed_in_its_own_step_ends_the_iteration(ready: Ready, masks: list[Any]) -> None:
     iterator = ready.ep.wait(0)
     masks.append(ready.ep.close)
     assert list(iterator) == []
 
 
-def test_poll_in_a_poll(ready: Ready, masks: list[Any]) -> None:
+def test_poll_within_a_poll_loses_no_event(ready: Ready, masks: list[Any]) -> None:
     got: list[Any] = []
     masks.append(lambda: got.extend(ready.ep.poll(0)))
     assert sorted(data for data, _ in ready.ep.poll(0)) == [0, 1, 2, 3, 4]
@@ -464,7 +464,7 @@ def test_python_code_of_a_key_uses_the_selector(use: str) -> None:
     run(SELECTOR + "".join(line[8:] + "\n" for line in SELECTOR_USES[use].splitlines()) + "\nagree()\n")
 
 
-def test_threads_that_change_one_number_leave_the_two_lists_the_same(effort: Effort) -> None:
+def test_threads_that_change_one_fd_leave_dict_and_registrations_equal(effort: Effort) -> None:
     """The dict of keys and the registrations are the same, in whatever order the threads ran."""
     fd = os.eventfd(1)
     with pyepoll.EpollSelector() as sel:

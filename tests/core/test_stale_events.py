@@ -59,7 +59,9 @@ def stop(eventfd: Eventfd) -> int:
 
 
 @no_stale_event
-def test_unregistered_within_a_batch(make: Any, iterate: Iterate, eventfd: Eventfd, stop: int) -> None:
+def test_an_fd_unregistered_within_a_batch_gets_no_event(
+    make: Any, iterate: Iterate, eventfd: Eventfd, stop: int
+) -> None:
     a, b = eventfd(1), eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -93,7 +95,7 @@ def test_a_reused_fd_gets_no_event_of_the_old_file(make: Any, iterate: Iterate, 
 
 
 @no_stale_event
-def test_the_number_is_reused_without_unregister(make: Any, iterate: Iterate, stop: int) -> None:
+def test_an_fd_reused_without_unregister_gets_no_old_event(make: Any, iterate: Iterate, stop: int) -> None:
     a, b = os.eventfd(1), os.eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -113,7 +115,7 @@ def test_the_number_is_reused_without_unregister(make: Any, iterate: Iterate, st
 
 @no_stale_event
 @pytest.mark.parametrize("unregister", [True, False], ids=["unregistered", "closed only"])
-def test_an_accepted_connection_gets_the_number(
+def test_an_accepted_connection_that_reuses_an_fd_gets_no_old_event(
     make: Any, iterate: Iterate, unregister: bool, eventfd: Eventfd, stop: int
 ) -> None:
     """A server: the handler of A drops the connection B, and accepts another, which has sent nothing yet."""
@@ -161,9 +163,7 @@ def test_new_data_never_comes_with_an_old_event(
 
 
 @both
-def test_modified_within_a_batch_comes_with_the_new_data(
-    ep: Epoll, iterate: Iterate, eventfd: Eventfd
-) -> None:
+def test_a_modify_within_a_batch_yields_the_new_data(ep: Epoll, iterate: Iterate, eventfd: Eventfd) -> None:
     a, b = eventfd(1), eventfd(1)
     ep.register(a, Event.IN, "a")
     ep.register(b, Event.IN, "old")
@@ -174,7 +174,7 @@ def test_modified_within_a_batch_comes_with_the_new_data(
 
 
 @both
-def test_unregistered_by_another_thread_between_two_steps(
+def test_unregister_by_another_thread_between_two_steps_drops_the_event(
     ep: Epoll, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
 ) -> None:
     fds = [eventfd(1) for _ in range(4)]
@@ -188,7 +188,7 @@ def test_unregistered_by_another_thread_between_two_steps(
 
 
 @no_stale_event
-def test_another_threads_next_step(
+def test_unregister_drops_events_of_another_threads_batch(
     make: Any, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
 ) -> None:
     """A registration that this thread removes has no event in a batch that another thread iterates over."""
@@ -341,7 +341,7 @@ loses_no_event = pytest.mark.parametrize(
 @edges
 @leave
 @loses_no_event
-def test_leaving_after_one_of_five(
+def test_leaving_a_loop_after_one_of_five_loses_no_event(
     make: Any, iterate: Iterate, mask: Event, leave: Callable[..., Any], eventfd: Eventfd
 ) -> None:
     fds = [eventfd(1) for _ in range(5)]
@@ -357,7 +357,9 @@ def test_leaving_after_one_of_five(
 
 @edges
 @loses_no_event
-def test_leaving_after_each(make: Any, iterate: Iterate, mask: Event, eventfd: Eventfd) -> None:
+def test_leaving_a_loop_after_each_event_loses_none(
+    make: Any, iterate: Iterate, mask: Event, eventfd: Eventfd
+) -> None:
     """A loop that is left at every event gets them all."""
     fds = [eventfd(1) for _ in range(5)]
     with make() as ep:
@@ -475,7 +477,7 @@ def test_an_iterator_released_before_its_first_step_returns_its_events(
 
 
 @edges
-def test_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
+def test_a_batch_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
     ep.register(eventfd(1), mask)
     events = ep.wait(0)
     assert len(list(events)) == 1
@@ -484,7 +486,7 @@ def test_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) ->
 
 
 @edges
-def test_an_iterator_in_hand_keeps_what_it_fetched(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
+def test_an_iterator_in_use_keeps_its_events(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, mask)
@@ -494,7 +496,7 @@ def test_an_iterator_in_hand_keeps_what_it_fetched(ep: Epoll, eventfd: Eventfd, 
 
 
 @edges
-def test_a_wait_in_another_thread_gets_what_was_given_back(
+def test_events_given_back_reach_a_wait_in_another_thread(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
@@ -509,7 +511,7 @@ def test_a_wait_in_another_thread_gets_what_was_given_back(
 
 
 @edges
-def test_registered_while_the_wait_was_on(
+def test_an_fd_registered_during_a_wait_is_reported(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     def drop() -> None:
@@ -525,7 +527,7 @@ def test_registered_while_the_wait_was_on(
 
 
 @edges
-def test_several_registered_while_the_wait_was_on(
+def test_several_fds_registered_during_a_wait_are_reported(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     """One write makes them all ready: of the batch the first is taken."""
@@ -546,7 +548,7 @@ def test_several_registered_while_the_wait_was_on(
         os.close(fd)
 
 
-def test_a_refused_modify_does_not_cost_the_edge(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_refused_modify_loses_no_edge(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ET)
     events = ep.wait(0)
@@ -563,7 +565,7 @@ def test_a_refused_modify_does_not_cost_the_edge(ep: Epoll, eventfd: Eventfd) ->
     ids=["wait", "endless", "poll"],
 )
 @edges
-def test_what_could_not_be_handed_out_is_given_back(
+def test_events_that_could_not_be_handed_out_are_given_back(
     ep: Epoll, eventfd: Eventfd, make_events: Any, fetch: Any, error: Any, mask: Event
 ) -> None:
     fd = eventfd(1)
@@ -582,7 +584,7 @@ def test_what_could_not_be_handed_out_is_given_back(
 
 
 @both
-def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
+def test_an_iterator_continues_with_the_event_that_failed(
     ep: Epoll, eventfd: Eventfd, make_events: Any, iterate: Iterate
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
@@ -602,7 +604,7 @@ def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
     assert ep.poll(0) == []
 
 
-def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> None:
+def test_level_events_are_not_armed_again(ep: Epoll, eventfd: Eventfd) -> None:
     """They make no system call: a modify would queue them as new."""
     fds = [eventfd(1) for _ in range(5)]
     for fd in fds:
@@ -611,7 +613,7 @@ def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> Non
     assert sorted(data for data, _ in ep.poll(0)) == fds
 
 
-def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_one_shot_modified_meanwhile_is_not_armed_again(ep: Epoll, eventfd: Eventfd) -> None:
     """Its handler, or another thread, has set the next state: arming it again would be wrong."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
@@ -625,7 +627,7 @@ def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eve
     assert ep.poll(0) == [], "disarmed by the poll; modified to ask for something else"
 
 
-def test_an_edge_rearmed_meanwhile_comes_once(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_edge_rearmed_meanwhile_is_reported_once(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ET)
@@ -651,7 +653,9 @@ def test_exclusive_edges_are_reported_again(ep: Epoll, eventfd: Eventfd) -> None
 
 
 @edges
-def test_unregistered_or_replaced_meanwhile_is_not_armed(ep: Epoll, mask: Event, make_pipe: Any) -> None:
+def test_an_fd_unregistered_or_replaced_meanwhile_is_not_armed(
+    ep: Epoll, mask: Event, make_pipe: Any
+) -> None:
     pipes: list[Pipe] = [make_pipe() for _ in range(3)]
     for pipe in pipes:
         os.write(pipe.write, b"x")
@@ -704,7 +708,7 @@ def test_stale_events_are_counted(ep: Epoll, eventfd: Eventfd) -> None:
     assert ep.stats().rebuilds == 0, "a late event is not a stale registration"
 
 
-def test_a_foreign_instances_stale_events(eventfd: Eventfd) -> None:
+def test_stale_events_of_a_foreign_instance_are_dropped(eventfd: Eventfd) -> None:
     """Other programs register there too, but its own registrations are known."""
     with select.epoll() as stock:
         ep = pyepoll.Epoll[Any].fromfd(stock.fileno())

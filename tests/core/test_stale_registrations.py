@@ -172,7 +172,7 @@ def test_a_stale_registration_wakes_few_waits(
                 os.close(number)
 
 
-def test_dup_and_close(ep: Epoll, make_stale: Callable[..., int]) -> None:
+def test_a_registration_left_by_dup_is_removed(ep: Epoll, make_stale: Callable[..., int]) -> None:
     make_stale(ep)
     number = ep.fileno()
     assert wake_ups(ep) <= MOST_WAITS
@@ -203,7 +203,7 @@ def test_endless_iteration_rebuilds(ep: Epoll, make_stale: Any, eventfd: Eventfd
     assert is_repaired(ep)
 
 
-def test_fork_and_close(ep: Epoll) -> None:
+def test_a_registration_left_by_fork_is_removed(ep: Epoll) -> None:
     """The parent closes an fd that a child has open: an accepted connection handed to a worker."""
     a, b = socket.socketpair()
     end = held_by_a_child(a.fileno())
@@ -341,7 +341,7 @@ def test_a_reused_fd_is_kept_apart_from_its_stale_registration(
     os.close(number)
 
 
-def test_the_fd_is_registered_again_without_unregister(
+def test_an_fd_registered_again_without_unregister_is_reported(
     ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
     pipe = make_pipe()
@@ -369,7 +369,7 @@ def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
     os.close(number)
 
 
-def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
+def test_a_duplicate_back_under_its_fd_allows_deletion(ep: Epoll) -> None:
     """Then EPOLL_CTL_DEL removes it, and no instance is built."""
     fd = os.eventfd(1)
     keep = os.dup(fd)
@@ -383,7 +383,7 @@ def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
     os.close(keep)
 
 
-def test_modify_of_a_closed_fd_forgets_it(ep: Epoll, make_stale: Any) -> None:
+def test_modify_of_a_closed_fd_drops_the_registration(ep: Epoll, make_stale: Any) -> None:
     number = make_stale(ep, unregister=False)
     with pytest.raises(OSError, match="Bad file descriptor"):
         ep.modify(number, Event.IN)
@@ -392,7 +392,7 @@ def test_modify_of_a_closed_fd_forgets_it(ep: Epoll, make_stale: Any) -> None:
     assert is_repaired(ep)
 
 
-def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
+def test_a_closed_fd_is_reported_until_a_check_drops_it(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
     """Its events come out until the first check finds the number closed."""
     number = make_stale(ep, unregister=False)
     seen = 0
@@ -405,7 +405,7 @@ def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_stale: Any, eventf
     assert wake_ups(ep) == 1
 
 
-def test_the_poll_that_finds_it_closed_goes_on(ep: Epoll, make_stale: Any) -> None:
+def test_a_poll_that_finds_an_fd_closed_continues(ep: Epoll, make_stale: Any) -> None:
     make_stale(ep, unregister=False)
     for _ in range(MOST_WAITS):
         start = time.monotonic()
@@ -415,7 +415,7 @@ def test_the_poll_that_finds_it_closed_goes_on(ep: Epoll, make_stale: Any) -> No
     assert is_repaired(ep)
 
 
-def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_fd_is_checked_at_least_every_1024_events(ep: Epoll, eventfd: Eventfd) -> None:
     """It comes after 8, 16, 32, … events, and never later than after 1,024."""
     fd = os.eventfd(1)
     keep = os.dup(fd)
@@ -527,7 +527,7 @@ def test_a_batch_in_use_survives_a_rebuild(
         assert sorted(seen) == fds, "each once"
 
 
-def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
+def test_events_ready_during_a_rebuild_are_reported(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     """Edges and one-shots that are ready during the rebuild are reported after it."""
     fds = [eventfd(1) for _ in range(20)]
     for i, fd in enumerate(fds):
@@ -541,7 +541,7 @@ def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_stale:
 
 
 @every_hold
-def test_other_waiters_are_moved_over(
+def test_other_waiters_wait_on_the_new_instance(
     ep: Epoll, eventfd: Eventfd, make_stale: Any, pool: ThreadPoolExecutor, hold: str
 ) -> None:
     live = eventfd()
@@ -567,7 +567,7 @@ def test_several_stale_registrations_are_one_rebuild(ep: Epoll, make_stale: Any)
     assert ep.stats().rebuilds == 1
 
 
-def test_again_and_again(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
+def test_repeated_rebuilds_keep_live_registrations(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd(1)
     ep.register(live, Event.IN)
     number = ep.fileno()
@@ -776,7 +776,7 @@ def test_a_fired_nested_one_shot_stays_disarmed(ep: Epoll, eventfd: Eventfd, mak
         assert outer.poll(0) == [("inner", Event.IN)]
 
 
-def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
+def test_a_rebuild_is_invisible_to_asyncio(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     seen: list[Any] = []
@@ -797,7 +797,7 @@ def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> Non
     assert set(seen) == {(live, Event.IN)}
 
 
-def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
+def test_a_rebuild_is_invisible_to_a_selector(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     with selectors.DefaultSelector() as selector:
@@ -814,7 +814,7 @@ def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> 
 
 @pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
-def test_nested_in_one_that_threads_wait_on(
+def test_a_rebuild_is_invisible_to_waiters_of_an_outer_epoll(
     ep: Epoll, eventfd: Eventfd, make_stale: Any, pool: ThreadPoolExecutor, outer_type: Any, mask: int
 ) -> None:
     """The rebuild moves the inner epoll while the waiters of the outer one sleep."""
@@ -1006,7 +1006,7 @@ def test_a_rebuild_with_one_fd_left_keeps_the_outer(ep: Epoll, make_stale: Any, 
         assert fdinfo(outer) == before
 
 
-def test_the_limit_is_below_the_number(eventfd: Eventfd, make_stale: Any) -> None:
+def test_a_limit_below_the_fd_postpones_the_rebuild(eventfd: Eventfd, make_stale: Any) -> None:
     """Then the kernel refuses to put the new instance in the old one's place."""
     held = [os.dup(0) for _ in range(40)]
     with pyepoll.Epoll[Any]() as ep:
@@ -1031,7 +1031,7 @@ def test_the_limit_is_below_the_number(eventfd: Eventfd, make_stale: Any) -> Non
 
 
 @pytest.mark.parametrize("how", ["no fd for a rebuild", "registered by others"])
-def test_signals_where_nothing_but_stale_events_come(
+def test_signals_are_handled_between_stale_events(
     ep: Epoll, make_stale: Any, eventfd: Eventfd, how: str
 ) -> None:
     if how == "registered by others":
@@ -1056,6 +1056,6 @@ def test_signals_where_nothing_but_stale_events_come(
     assert time.monotonic() - start < 15
 
 
-def test_what_others_registered_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_stale_registration_of_others_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
     raw.epoll_ctl(instance_fd(ep), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
     assert wake_ups(ep) <= MOST_WAITS
