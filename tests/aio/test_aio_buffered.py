@@ -55,7 +55,7 @@ def released() -> memoryview:
 
 
 @pytest.mark.parametrize("what", BUFFERS)
-def test_what_it_takes(what: str) -> None:
+def test_each_kind_of_buffer_is_filled(what: str) -> None:
     class Gives(Buffered):
         total = 0
 
@@ -90,7 +90,7 @@ def test_what_it_takes(what: str) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no class in Python can be a buffer")
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_buffer_in_python(fails: bool) -> None:
+def test_a_buffer_made_in_python_is_filled(fails: bool) -> None:
     order: list[str] = []
 
     class Own:
@@ -153,7 +153,7 @@ def test_the_buffer_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("what", ["another protocol", "a plain protocol", "closed", "aborted", "paused"])
-def test_what_get_buffer_does_to_the_transport(what: str) -> None:
+def test_get_buffer_may_change_the_transport(what: str) -> None:
     """asyncio decides about data that is received then."""
     other, simple = Buffered(), Plain()
 

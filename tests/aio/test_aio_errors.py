@@ -136,7 +136,9 @@ def test_an_exception_in_a_callback_is_reported_as_by_asyncio(
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
 @pytest.mark.parametrize("name", ["asyncio", "pyepoll"])
-def test_what_ends_the_program(name: str, method: str, error: type[BaseException]) -> None:
+def test_exceptions_that_end_the_program_leave_the_loop(
+    name: str, method: str, error: type[BaseException]
+) -> None:
     """It comes out of the loop, and the exception handler is not asked."""
     complained: list[Any] = []
 
@@ -154,7 +156,7 @@ def test_what_ends_the_program(name: str, method: str, error: type[BaseException
 
 
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
-def test_traceback_and_context(method: str) -> None:
+def test_traceback_and_context_are_those_of_the_exception(method: str) -> None:
     """The traceback ends where it was raised, and the exception has the context that it was raised in."""
 
     def fail() -> None:
@@ -186,7 +188,7 @@ def test_traceback_and_context(method: str) -> None:
     assert lines == ["fail()", 'raise ZeroDivisionError("second")  # noqa: B904']
 
 
-def test_the_context_of_a_failed_write() -> None:
+def test_a_failed_write_has_the_exceptions_context() -> None:
     """A write that fails while an exception is handled."""
 
     async def scenario() -> list[Any]:
@@ -237,7 +239,7 @@ def test_a_reset_is_reported_as_by_asyncio(kind: str, debug: bool) -> None:
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
 @pytest.mark.parametrize("tcp", [False, True])
-def test_a_write_to_nobody(tcp: bool, size: int) -> None:
+def test_a_write_after_the_peer_has_gone_is_reported(tcp: bool, size: int) -> None:
     """EPIPE; on TCP when the reset has been reported already."""
 
     async def scenario() -> list[Any]:
@@ -258,7 +260,7 @@ def test_a_write_to_nobody(tcp: bool, size: int) -> None:
     assert same(scenario) == [[True, 1, 0], ["made", ("lost", "BrokenPipeError: [Errno 32] Broken pipe")]]
 
 
-def test_an_error_while_data_is_kept() -> None:
+def test_an_error_while_data_is_kept_is_reported() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             transport.write(bytes(1_000_000))
@@ -272,7 +274,7 @@ def test_an_error_while_data_is_kept() -> None:
     assert same(scenario) == [["made", "pause"], True]
 
 
-def test_a_signal_for_a_broken_pipe() -> None:
+def test_sigpipe_is_sent_as_by_asyncio() -> None:
     """A program that handles SIGPIPE gets it, as often as with asyncio's."""
 
     async def scenario() -> int:
@@ -311,7 +313,7 @@ def write_to_nobody(seen: Any, peer: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("end", [data_received_fails, get_reset, write_to_nobody])
-def test_no_cycle_is_left(end: Callable[[Any, socket.socket], None]) -> None:
+def test_a_lost_connection_leaves_no_cycle(end: Callable[[Any, socket.socket], None]) -> None:
     """Protocol and transport go when the connection has, without the collector."""
 
     class Fails(Plain):
@@ -348,7 +350,7 @@ def test_no_cycle_is_left(end: Callable[[Any, socket.socket], None]) -> None:
     same(scenario)
 
 
-def test_no_protocol_method() -> None:
+def test_a_missing_protocol_method_is_reported() -> None:
     class Deaf(asyncio.BaseProtocol):
         pass
 

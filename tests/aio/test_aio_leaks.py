@@ -108,7 +108,7 @@ LIVES: dict[str, tuple[type[Keeps], bool, Callable[..., Coroutine[Any, Any, None
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_connections_leave_nothing(life: str, effort: Effort) -> None:
+def test_connections_leak_nothing(life: str, effort: Effort) -> None:
     kind, tcp, live = LIVES[life]
 
     async def scenario() -> dict[str, int]:
@@ -144,7 +144,7 @@ def counts() -> dict[str, int]:
     return {name: count() for name, count in COUNTS.items()}
 
 
-def test_a_thousand_connections(effort: Effort) -> None:
+def test_a_thousand_connections_leak_nothing(effort: Effort) -> None:
     """At once, and then gone."""
 
     async def scenario() -> dict[str, int]:
@@ -192,7 +192,7 @@ class Echo(asyncio.Protocol):
         Echo.alive -= 1
 
 
-def test_a_leak_would_be_seen() -> None:
+def test_a_leak_is_detected() -> None:
     kept: list[object] = []
     found = leaks(lambda: kept.append(object()), 100)
     assert found.keys() >= {"blocks of memory"} or sys.getallocatedblocks() == 0

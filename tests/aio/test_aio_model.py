@@ -170,7 +170,7 @@ def compare(steps: list[tuple[Any, ...]], tcp: bool) -> dict[str, Any]:
     return ours
 
 
-def test_the_walk_sees_what_is_done() -> None:
+def test_the_walk_observes_each_step() -> None:
     seen = compare(
         [
             ("write", 0, 10, 0),
@@ -216,7 +216,7 @@ def test_random_walks_end_as_on_asyncio(effort: Effort) -> None:
 
 @pytest.mark.lasts(600)
 @pytest.mark.skipif(SANITIZED, reason="a slow run fills socket buffers differently")
-def test_a_peer_of_no_loop(effort: Effort) -> None:
+def test_random_walks_with_a_plain_socket_end_as_on_asyncio(effort: Effort) -> None:
     """One end is a TCP socket that sends, reads and resets as it likes."""
     acts = st.one_of(
         st.tuples(st.just("send"), st.sampled_from([1, 1000, 100_000])),

@@ -192,7 +192,7 @@ def test_signatures_of_private_functions_are_unchanged(name: str) -> None:
     assert [name for name, _ in parameters(function)] == names, changed(f"the arguments of {name}")
 
 
-def test_the_maker_of_transports() -> None:
+def test_the_factory_of_transports_has_the_expected_arguments() -> None:
     """Ours takes the same arguments; it passes context= on."""
     stock: Any = asyncio.SelectorEventLoop
     ours: Any = aio.EventLoop
@@ -203,7 +203,7 @@ def test_the_maker_of_transports() -> None:
     assert theirs == named, changed("the arguments of _make_socket_transport")
 
 
-def test_the_maker_of_tls() -> None:
+def test_the_factory_of_tls_has_the_expected_arguments() -> None:
     """Arguments that ours takes by name, stock's takes by the same; the transport takes the rest."""
     stock: Any = asyncio.selector_events.BaseSelectorEventLoop
     theirs = inspect.signature(stock._make_ssl_transport).parameters
@@ -221,11 +221,11 @@ def test_the_maker_of_tls() -> None:
     ], changed("the arguments of SSLProtocol")
 
 
-def test_the_size_of_a_read() -> None:
+def test_the_size_of_a_read_is_asyncios() -> None:
     assert STOCK.max_size == 256 * 1024, changed("how much it asks for: RECEIVE_MAX in csrc/aio/transport.c")
 
 
-def test_what_runs_next() -> None:
+def test_handles_of_events_are_queued_in_order() -> None:
     """_process_events() puts the handles of events in line in `_ready`, those for reading first.
 
     Ours puts one there that runs them.

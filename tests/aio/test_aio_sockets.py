@@ -84,7 +84,7 @@ def test_methods_of_a_socket_subclass_are_used(kind: type[Keeps], accepted: bool
     assert seen[1] == (b"DATA" if kind is Plain else b"data")
 
 
-def test_a_socket_that_changes_its_class() -> None:
+def test_a_socket_that_changes_its_class_uses_its_methods() -> None:
     """From one of socket's own to one with methods: from then on they are called."""
 
     class Later(socket.socket):
@@ -105,7 +105,7 @@ def test_a_socket_that_changes_its_class() -> None:
     assert same(scenario) == ["made", b"firstTHEN", ("lost", None)]
 
 
-def test_a_blocking_socket() -> None:
+def test_a_blocking_socket_does_not_block_reads() -> None:
     """asyncio takes an accepted socket as it is. One that blocks does not block our reads."""
 
     async def scenario() -> list[Any]:
@@ -158,7 +158,7 @@ def untouched(a: socket.socket, b: socket.socket) -> bool:
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
+def test_a_socket_closed_under_its_transport_touches_no_unrelated_fd(closing: str, kind: type[Keeps]) -> None:
     """The fd is an unrelated file: no byte is read from it or written to it."""
 
     async def scenario() -> list[Any]:
@@ -186,7 +186,7 @@ def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
+def test_a_socket_closed_before_its_callback_is_not_read(closing: str, kind: type[Keeps]) -> None:
     """Between the event and its callback."""
 
     async def scenario() -> list[Any]:
@@ -216,7 +216,7 @@ def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
 
 
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_in_get_buffer(closing: str) -> None:
+def test_a_socket_closed_in_get_buffer_is_not_read(closing: str) -> None:
     """Python code runs between the event and the receiving."""
     near: Any = None
     others: list[Any] = []
@@ -244,7 +244,7 @@ def test_closed_in_get_buffer(closing: str) -> None:
     assert same(scenario) == ["made", ("lost", "OSError: [Errno 9] Bad file descriptor")]
 
 
-def test_closed_while_a_file_of_it_is_open() -> None:
+def test_a_socket_closed_while_its_file_is_open_is_read() -> None:
     """The socket object is closed, but not its fd, as long as the file is open: data is read."""
 
     async def scenario() -> list[Any]:
@@ -263,7 +263,7 @@ def test_closed_while_a_file_of_it_is_open() -> None:
     assert same(scenario) == [b"answer", ["made", b"data", ("lost", None)]]
 
 
-def test_a_transport_that_nobody_closed() -> None:
+def test_an_unclosed_transport_warns() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         near, peer = socket.socketpair()
@@ -288,7 +288,7 @@ def test_a_transport_that_nobody_closed() -> None:
     assert end == b""
 
 
-def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_transport_made_without_init_does_not_crash(recwarn: pytest.WarningsRecorder) -> None:
     """No crash, and no noise when it goes."""
     transport: Any = aio.SocketTransport.__new__(aio.SocketTransport)
     calls: list[Callable[[], object]] = [
@@ -312,7 +312,7 @@ def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
     ["_buffer", "_conn_lost", "_empty_waiter", "_eof", "_protocol", "_read_ready_cb", "_sock", "_sock_fd"],
 )
 @pytest.mark.parametrize("value", [None, -1, "text", 1 << 100, "deleted"])
-def test_state_that_makes_no_sense(name: str, value: Any) -> None:
+def test_inconsistent_private_state_does_not_crash(name: str, value: Any) -> None:
     """Changing private state may raise any exception, but must not crash."""
 
     async def scenario() -> None:
@@ -336,7 +336,7 @@ def test_state_that_makes_no_sense(name: str, value: Any) -> None:
     aio.run(scenario())
 
 
-def test_a_number_in_use() -> None:
+def test_an_fd_in_use_is_refused() -> None:
     """Refused as by asyncio's loop: up to 3.11 it makes a second transport."""
 
     async def scenario() -> list[Any]:

@@ -187,5 +187,5 @@ def test_green_threads_run_pyepoll_in_either_import_order(client: str, program: 
 
 @pytest.mark.parametrize("order", IMPORT_LOOP)
 @pytest.mark.parametrize("client", CLIENTS)
-def test_loop_beside_green_threads(client: str, order: str) -> None:
+def test_the_loop_runs_beside_green_threads(client: str, order: str) -> None:
     check(client, IMPORT_LOOP[order], TICKS, ASYNCIO)

@@ -134,7 +134,7 @@ def test_a_kafka_producer_uses_our_selector(broker: Broker) -> None:
     assert Counting.selects > 3
 
 
-def test_kafka_admin_as_on_the_page(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kafka_admin_client_runs_as_documented(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in blocks_of(ROOT / "docs/clients.md") if block.run_by == Path(__file__)]
     code = block.text.replace("127.0.0.1:9092", f"127.0.0.1:{broker.port}")
     assert code != block.text

@@ -99,6 +99,6 @@ def test_trio_runs_on_our_epoll(where: str) -> None:
     assert finish(f"{SWAP[where]}\n" + textwrap.dedent(PROGRAM)) == "done\n"
 
 
-def test_trio_under_anyio() -> None:
+def test_trio_runs_under_anyio() -> None:
     pytest.importorskip("anyio")
     assert finish(SWAP["its module"] + "\n" + textwrap.dedent(ANYIO)) == "done\n"

@@ -339,7 +339,7 @@ def leave_descriptors(pid: int, count: int) -> None:
 
 @pytest.mark.parametrize("name", [*SERVERS, "signals"])
 @pytest.mark.parametrize("port", ["70000", "-1", "seven"])
-def test_explains_a_port_that_cannot_be(name: str, port: str, tmp_path: Path) -> None:
+def test_explains_an_invalid_port(name: str, port: str, tmp_path: Path) -> None:
     (tmp_path / "greeting").write_text("hello\n")
     args = [str(tmp_path / "greeting")] if name == "signals" else []
     refuses(
@@ -454,7 +454,7 @@ def test_survives_connections_that_are_aborted_before_accept(name: str) -> None:
 
 
 @every_server
-def test_does_not_hide_what_is_wrong_with_its_listener(name: str) -> None:
+def test_reports_an_error_of_its_listener(name: str) -> None:
     prelude = """if True:
         import errno, socket
         def fails(self):
@@ -567,7 +567,7 @@ def test_takes_data_in_pieces(name: str) -> None:
 
 
 @answering
-def test_answers_what_came_before_a_half_close(name: str) -> None:
+def test_answers_lines_sent_before_a_half_close(name: str) -> None:
     with server(name) as child, clients(child, 1) as (client,):
         asks(name, client, b"one\ntwo\nthree")
         client.end()
@@ -629,7 +629,7 @@ def test_echo_quits_on_the_line_quit_and_on_no_other() -> None:
 # The chat.
 
 
-def test_chat_passes_each_line_to_all_others_and_to_nobody_else() -> None:
+def test_chat_passes_each_line_to_all_other_members_only() -> None:
     count = 50
     with server("chat_server") as child, clients(child, count) as members:
         meet(members)
@@ -702,7 +702,7 @@ def test_chat_does_not_read_from_a_client_that_is_behind() -> None:
         assert speaker.line().endswith(b": nobody hears me\n")
 
 
-def test_chat_drops_who_is_too_far_behind_and_nobody_else() -> None:
+def test_chat_drops_only_a_client_that_is_too_far_behind() -> None:
     line = b"x" * 60_000 + b"\n"
     with (
         server("chat_server", "--limit", "200000") as child,
@@ -723,7 +723,7 @@ def test_chat_drops_who_is_too_far_behind_and_nobody_else() -> None:
         assert speaker.line().endswith(b": still here\n")
 
 
-def test_chat_drops_who_sends_an_endless_line() -> None:
+def test_chat_drops_a_client_that_sends_an_endless_line() -> None:
     with server("chat_server") as child, clients(child, 3) as (endless, reader, speaker):
         meet([endless, reader, speaker])
         with contextlib.suppress(ConnectionError):
@@ -784,7 +784,7 @@ def test_stops_while_threads_are_at_work(name: str) -> None:
 
 
 @threaded
-def test_drops_who_sends_an_endless_line(name: str) -> None:
+def test_drops_a_client_that_sends_an_endless_line(name: str) -> None:
     with server(name) as child, clients(child, 1) as (client,):
         with contextlib.suppress(ConnectionError):
             client.send(b"x" * 1_000_000)
@@ -870,7 +870,7 @@ def test_wake_keeps_its_loop_free_while_all_threads_are_at_work() -> None:
             assert client.line() == b"616263\n"
 
 
-def test_wake_gives_up_what_waits_for_a_thread_when_it_stops() -> None:
+def test_wake_drops_waiting_lines_when_it_stops() -> None:
     prelude = """if True:
         import hashlib, time
         def sleeps(name, line, salt, rounds):
@@ -982,7 +982,7 @@ def test_watcher_drains_on_each_edge() -> None:
         assert child.output == b"HUP\n  end of input\n"
 
 
-def test_watcher_shows_what_an_edge_leaves_behind() -> None:
+def test_watcher_shows_the_bytes_that_an_edge_leaves() -> None:
     with example("watch_stdin", "--mode", "edge", "--no-drain") as child:
         child.write(b"the quick brown fox jumps")
         reads(child, "IN", "  b'the quick '", "  15 bytes left: no event until more arrive")

@@ -14,7 +14,7 @@ INDEX = "https://packages.example.org/legacy/"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the guard is a script of bash's")
 
 
-def test_an_index_refuses_it() -> None:
+def test_an_index_refuses_the_package() -> None:
     """Whatever else fails, an index that knows the classifier takes no such file."""
     assert "Private :: Do Not Upload" in (importlib.metadata.metadata("pyepoll").get_all("Classifier") or [])
 
@@ -30,7 +30,7 @@ def may_publish(index: str, ref: str = "refs/tags/v0.1.0", variable: str | None 
 
 
 @pytest.mark.parametrize("index", [INDEX, "https://packages.example.org", "https://mypypi.org/upload"])
-def test_may_be_published_where_the_maintainers_say(index: str) -> None:
+def test_publishing_to_the_maintainers_index_is_allowed(index: str) -> None:
     assert may_publish(index) == ""
 
 
@@ -58,7 +58,7 @@ def test_publishing_to_another_project_is_refused(index: str) -> None:
 
 
 @pytest.mark.parametrize("ref", ["", "refs/heads/main", "refs/heads/v1", "refs/pull/1/merge"])
-def test_what_is_no_release_may_not_be_published(ref: str) -> None:
+def test_publishing_without_a_release_is_refused(ref: str) -> None:
     assert "not the tag of a release" in may_publish(INDEX, ref)
 
 

@@ -565,7 +565,7 @@ def with_references(documented: Any) -> str:
     return text
 
 
-def test_nothing_public_is_missing_here() -> None:
+def test_every_public_name_has_a_strategy() -> None:
     """A new public name needs a strategy here."""
     assert set(TARGETS) == set(public_names())
 

@@ -167,7 +167,7 @@ UNSUPPORTED = (errno.ENOTTY, errno.EOPNOTSUPP)
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("syscall", sorted(SYSCALLS.keys() - {"epoll_create"}))
-def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) -> None:
+def test_only_calls_that_need_the_denied_one_fail(syscall: str, error: int) -> None:
     for name, (call, needs) in CALLS.items():
         _epoll.use_pwait2(True)
         with contextlib.closing(World()) as world:
@@ -262,7 +262,7 @@ def test_close_wakes_waiters(world: World, syscall: str, error: int) -> None:
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
-def test_close_says_when_it_cannot_wake_waiters(world: World, error: int) -> None:
+def test_close_raises_if_it_cannot_wake_waiters(world: World, error: int) -> None:
     """Nothing but epoll_ctl reaches a thread that sleeps in epoll_wait."""
     with asleep(world) as results:
         spare = os.dup(world.ep._instance_fd())
@@ -286,7 +286,7 @@ if "musl" in (sysconfig.get_config_var("SOABI") or ""):
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("syscall", ["epoll_create1", "epoll_ctl", "dup3", "newfstatat"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_a_forks_copy_without_an_instance_of_its_own_says_so(world: World, syscall: str, error: int) -> None:
+def test_a_forked_copy_without_an_instance_raises(world: World, syscall: str, error: int) -> None:
     """It neither uses the parent's instance, nor calls it another file, nor loses registrations."""
     reader, writer = os.pipe()
 
@@ -320,7 +320,7 @@ def test_a_forks_copy_without_an_instance_of_its_own_says_so(world: World, sysca
     assert fdinfo_lines(world.outer) == world.watched
 
 
-def test_the_limit_that_cannot_be_read_is_not_0(world: World) -> None:
+def test_an_unreadable_limit_is_not_shown_as_0(world: World) -> None:
     def register() -> None:
         deny("openat", errno.EPERM)
         world.ep.register(world.other, Event.IN)
@@ -332,7 +332,7 @@ def test_the_limit_that_cannot_be_read_is_not_0(world: World) -> None:
     assert " 0 " not in str(result)
 
 
-def test_what_is_forbidden_is_not_laid_to_the_budget(world: World) -> None:
+def test_a_forbidden_busy_poll_call_is_not_blamed_on_the_budget(world: World) -> None:
     calls: list[Callable[[], object]] = [
         world.ep.get_busy_poll,
         lambda: world.ep.set_busy_poll(1, 8, False),
@@ -344,7 +344,7 @@ def test_what_is_forbidden_is_not_laid_to_the_budget(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
-def test_without_an_eventfd_from_the_start(error: str) -> None:
+def test_the_import_without_an_eventfd_raises(error: str) -> None:
     """Then close could not wake a waiter: the import fails and says why."""
     printed = run(
         f"""
@@ -443,7 +443,7 @@ def test_stale_registrations_do_not_spin_without_proc(without_proc: Callable[[st
     assert "EXCLUSIVE cannot be combined with ONESHOT" in printed
 
 
-def test_forked_copy_without_proc(without_proc: Callable[[str], str]) -> None:
+def test_a_forked_copy_without_proc_works_or_raises(without_proc: Callable[[str], str]) -> None:
     """kcmp tells that the fds are the inherited ones; which one-shots have fired, only /proc does."""
     printed = without_proc(
         """
@@ -501,7 +501,7 @@ def test_waits_fall_back_without_pwait2(world: World, how: str, error: int) -> N
     attempt()
 
 
-def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
+def test_a_zero_timeout_does_not_try_pwait2(world: World) -> None:
     """Nor does an endless one: so a program of these is the same everywhere."""
     for timeout in (0, -5, None, float("inf")):
         got = denied(lambda: world.ep.poll(timeout), errno.EPERM, "epoll_pwait2")  # noqa: B023
@@ -513,7 +513,7 @@ def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
     "error", [errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get
 )
 @pytest.mark.parametrize("masked", [False, True], ids=["", "sigmask"])
-def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: bool) -> None:
+def test_any_errno_for_pwait2_falls_back(world: World, error: int, masked: bool) -> None:
     """The older call has no such error, so it is not the epoll's."""
     world.ep.unregister(world.live)
 
@@ -529,7 +529,7 @@ def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: boo
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EINVAL], ids=errno.errorcode.get)
-def test_an_error_that_the_older_call_has_too_is_an_error(world: World, error: int) -> None:
+def test_an_errno_of_both_calls_is_raised(world: World, error: int) -> None:
     result = denied(lambda: world.ep.poll(1), error, "epoll_pwait2", *(EPOLL_WAIT & SYSCALLS.keys()))
     assert isinstance(result, OSError)
     assert result.errno == error
@@ -550,16 +550,16 @@ KILLED = """
     """
 
 
-def test_a_filter_that_kills_does_kill() -> None:
+def test_a_filter_that_kills_ends_the_process() -> None:
     with pytest.raises(AssertionError):
         run(KILLED.format(before=""))
 
 
-def test_a_filter_that_kills_and_the_function() -> None:
+def test_use_pwait2_avoids_a_filter_that_kills() -> None:
     assert run(KILLED.format(before="assert pyepoll.use_pwait2(False) is True")) == "False\n"
 
 
-def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyepoll_no_pwait2_avoids_a_filter_that_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
     assert run(KILLED.format(before="")) == "False\n"
     diagnosis = "from pyepoll import doctor\n    print(doctor.check())"
@@ -567,6 +567,6 @@ def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("value", ["", "0"])
-def test_the_variable_that_says_no(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_pyepoll_no_pwait2_that_is_false_changes_nothing(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", value)
     assert run("import pyepoll; print(pyepoll.raw.uses_pwait2())") == "True\n"

@@ -77,12 +77,12 @@ def bench() -> Iterator[Bench]:
     bench.close()
 
 
-def test_every_public_name_has_its_calls() -> None:
+def test_every_public_name_is_called() -> None:
     assert missing_and_unknown() == set()
 
 
 @pytest.mark.parametrize("what", LEAKS)
-def test_a_leak_is_seen(bench: Bench, what: str) -> None:
+def test_a_leak_is_detected(bench: Bench, what: str) -> None:
     call, seers = LEAKS[what]
     before = open_fds()
     try:
@@ -103,7 +103,7 @@ def test_counts_stay_flat(bench: Bench, effort: Effort, name: str) -> None:
     assert leaks(lambda: call(bench), times) == {}
 
 
-def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
+def test_a_childs_copy_leaks_nothing(bench: Bench, effort: Effort) -> None:
     """Each child uses its copy, and has a child of its own: leaks of each are in the last one."""
 
     def live_on(generations: int) -> None:
@@ -174,7 +174,7 @@ def has_psleak() -> None:
 
 
 @pytest.mark.usefixtures("has_psleak")
-def test_psleak_sees_a_leak() -> None:
+def test_psleak_detects_a_leak() -> None:
     said = psleak("an? |memory", 100)
     assert said.keys() == {what for what, (_, seers) in LEAKS.items() if "psleak" in seers}
 

@@ -230,7 +230,7 @@ def test_epoll_create1_errors_are_reported(error: int) -> None:
     pyepoll.Epoll[Any]().close()
 
 
-def test_what_needs_no_fd_works_without_one(ep: Epoll, eventfd: Eventfd) -> None:
+def test_calls_that_need_no_fd_work_without_one(ep: Epoll, eventfd: Eventfd) -> None:
     live, other = eventfd(1), eventfd(1)
     ep.fileno()  # the first call needs one
     with no_fd_left():
@@ -288,7 +288,7 @@ def test_maxevents_costs_no_memory(cls: type, maxevents: int) -> None:
 
 
 @pytest.mark.parametrize("maxevents", [-1, 2**31, 2**63])
-def test_memory_follows_what_is_registered(maxevents: int) -> None:
+def test_memory_follows_the_number_of_registrations(maxevents: int) -> None:
     """With 64 times as much ready, about 64 times as much."""
     printed = run(
         f"""
@@ -315,7 +315,7 @@ def test_memory_follows_what_is_registered(maxevents: int) -> None:
 
 
 @little_memory
-def test_a_buffer_that_memory_has_no_room_for() -> None:
+def test_a_buffer_too_large_for_memory_raises() -> None:
     """Its capacity is the argument of its caller."""
     printed = run(
         """
@@ -406,7 +406,7 @@ class Integer(Number):
         return self.index
 
 
-def test_a_number_of_another_kind(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_object_with_index_is_an_int(ep: Epoll, eventfd: Eventfd) -> None:
     """An object with __index__ is an int, whatever its __float__ returns, as for stock."""
     ep.register(eventfd(1), Event.IN)
     assert len(ep.poll(Integer(0, 100.0))) == 1

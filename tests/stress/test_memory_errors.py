@@ -64,7 +64,7 @@ def fd() -> Any:
     os.close(fd)
 
 
-def test_the_attack_attacks() -> None:
+def test_failing_allocations_are_detected() -> None:
     """A call that does allocate is seen to fail."""
     assert failing_in_turn(lambda: lambda: [object()], lambda done: None) > 0
 
@@ -111,7 +111,7 @@ def test_a_failed_register_registers_nothing(fd: int) -> None:
     assert failing_in_turn(prepare, check) > 0
 
 
-def test_register_with_the_number_as_data(fd: int) -> None:
+def test_a_failed_register_with_default_data_registers_nothing(fd: int) -> None:
     eps: list[Epoll] = []
 
     class File:
@@ -157,7 +157,7 @@ def test_a_failed_modify_changes_nothing(ep: Epoll, fd: int, reported: bool) -> 
 
 
 @pytest.mark.parametrize("method", ["unregister", "rearm", "modify"])
-def test_what_is_refused(ep: Epoll, closed_fd: int, method: str) -> None:
+def test_a_refused_call_without_memory_raises(ep: Epoll, closed_fd: int, method: str) -> None:
     """The making of the error itself has no memory."""
 
     def call() -> None:
@@ -234,7 +234,7 @@ def test_a_failed_wait_loses_no_event(fd: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["wait", "endless"])
-def test_steps_of_an_iterator(fd: int, way: str) -> None:
+def test_failed_steps_of_an_iterator_lose_no_event(fd: int, way: str) -> None:
     data = Data()
     references = sys.getrefcount(data)
     eps: list[Epoll] = []
@@ -315,7 +315,7 @@ def test_a_rebuild_without_memory_is_postponed() -> None:
     os.close(live)
 
 
-def test_a_failing_fromfd_leaves_the_number_open() -> None:
+def test_a_failing_fromfd_leaves_the_fd_open() -> None:
     stock = select.epoll()
     number = stock.fileno()
     ep: Epoll | None = None
@@ -400,7 +400,7 @@ def test_every_refusal_survives_failed_allocations(bench: Bench, name: str) -> N
 
 
 @pytest.mark.parametrize("create", [raw.epoll_create, raw.epoll_create1])
-def test_a_new_fd_with_a_number_that_is_to_be_made(room: int, create: Callable[[int], int]) -> None:
+def test_a_failed_constructor_with_a_large_fd_closes_it(room: int, create: Callable[[int], int]) -> None:
     """An int above those that CPython keeps: up to 256, from 3.15 on up to 1024."""
     below = [os.dup(0) for _ in range(1025)]
     made = [-1]
@@ -424,7 +424,9 @@ def test_a_new_fd_with_a_number_that_is_to_be_made(room: int, create: Callable[[
 
 
 @pytest.mark.parametrize("first", ["fileno", "poll", "wait", "iter", "register", "unregister"])
-def test_the_first_use_of_a_childs_copy(ep: Epoll, fd: int, eventfd: Callable[..., int], first: str) -> None:
+def test_a_failed_first_use_keeps_the_childs_copy(
+    ep: Epoll, fd: int, eventfd: Callable[..., int], first: str
+) -> None:
     """The copy stays one that has not been used yet, or works."""
     other, data = eventfd(1), Data()
     ep.register(fd, Event.IN, data)

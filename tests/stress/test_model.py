@@ -805,7 +805,7 @@ class Walk(RuleBasedStateMachine):
 @pytest.mark.lasts(3600)
 # In parts, each with the timeout of a test: a debug build under load needs it.
 @pytest.mark.parametrize("part", range(4))
-def test_walks(part: int, effort: Effort, show: Callable[[str], None]) -> None:
+def test_random_walks_agree_with_the_model(part: int, effort: Effort, show: Callable[[str], None]) -> None:
     Walk.done.clear()
     walks = settings(
         # A sanitizer checks each step, and takes five times as long for it.

@@ -291,7 +291,7 @@ class Watch:
 
 
 @pytest.mark.lasts(SECONDS + 60)
-def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> None:
+def test_a_server_at_full_load_loses_no_event(effort: Effort, show: Callable[[str], None]) -> None:
     seconds = effort(1, SECONDS)
     with pyepoll.Epoll[Any]() as ep:
         soak = Soak(ep)

@@ -15,13 +15,13 @@ from support.processes import SANITIZED, run
 import pyepoll
 
 
-def test_the_interpreter_reports_what_fails() -> None:
+def test_failures_in_an_interpreter_are_reported() -> None:
     with pytest.raises(Exception, match="on purpose"):
         run_in_interpreter("raise RuntimeError('on purpose')")
 
 
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "left open"])
-def test_one_after_another(close: bool, effort: Effort) -> None:
+def test_interpreters_run_one_after_another(close: bool, effort: Effort) -> None:
     run_in_interpreter(SCENARIO.format(close=close))
     before = open_fds().keys()
     for _ in range(effort(5, 50)):
@@ -29,7 +29,7 @@ def test_one_after_another(close: bool, effort: Effort) -> None:
     assert open_fds().keys() == before
 
 
-def test_no_memory_is_left(
+def test_interpreters_leak_no_memory(
     effort: Effort, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not more than by an interpreter that only imports the package: from 3.12 on, each leaves some."""
@@ -81,7 +81,7 @@ def test_interpreters_wait_in_parallel(effort: Effort) -> None:
     assert open_fds().keys() == before
 
 
-def test_nothing_is_shared() -> None:
+def test_interpreters_share_no_state() -> None:
     """Another interpreter's epoll is a foreign one: its events come with their fds."""
     fd = os.eventfd(1)
     with pyepoll.Epoll[Any]() as ep:

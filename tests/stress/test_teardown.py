@@ -190,7 +190,7 @@ def server(hold: str) -> str:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("live", LIVE)
-def test_a_cycle_of_a_server_and_what_it_holds(live: str, end: str) -> None:
+def test_a_cycle_of_a_server_and_its_objects_is_freed_safely(live: str, end: str) -> None:
     program = server(LIVE[live]) + textwrap.dedent(ENDS[end])
     if end == "interpreter":
         if "aio" in program and sys.version_info[:2] == (3, 12):
@@ -248,7 +248,7 @@ DEATHS = {
 @pytest.mark.parametrize("end", ["exit", "collection", "module first"])
 @pytest.mark.parametrize("how", ["close", "drop"])
 @pytest.mark.parametrize("order", DEATHS)
-def test_either_of_two_nested_epolls_dies_first(order: str, how: str, end: str) -> None:
+def test_either_of_two_nested_epolls_can_be_freed_first(order: str, how: str, end: str) -> None:
     """The other works on, and a duplicate of the dead one is never ready. The rest stays open to the end."""
     program = (
         NESTED
@@ -323,7 +323,7 @@ def attach():
 
 
 @pytest.mark.parametrize("end", ["exit", "collection"])
-def test_a_weak_reference_whose_callback_uses_everything(end: str) -> None:
+def test_a_callback_of_a_weak_reference_can_use_every_object(end: str) -> None:
     """It is called while the collector clears the module, the types and the objects, in any order."""
     program = server(LIVE["EpollSelector"]) + CALLBACK
     program += """

@@ -35,7 +35,7 @@ THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFI
 
 @pytest.mark.lasts(60)
 @pytest.mark.parametrize("threads", [2, 8])
-def test_loops_on_one_epoll(
+def test_loops_on_one_epoll_share_the_events(
     ep: Epoll, make_pipe: Callable[[], Pipe], fast_switching: None, threads: int, effort: Effort
 ) -> None:
     """One-shot registrations: each event goes to one of the threads, and none is lost."""
@@ -67,7 +67,9 @@ def test_loops_on_one_epoll(
     assert set(handled.values()) == {rounds}
 
 
-def test_register_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_register_while_another_waits_is_reported(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     for mask in (Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT):
         fd = eventfd(1)
         wait = pool.submit(ep.poll, 30)
@@ -77,7 +79,9 @@ def test_register_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadP
         ep.unregister(fd)
 
 
-def test_modify_and_unregister_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
+def test_modify_and_unregister_while_another_waits_take_effect(
+    ep: Epoll, eventfd: Eventfd, pool: Any
+) -> None:
     fd, other = eventfd(1), eventfd(1)
     ep.register(fd, 0, "quiet")
     ep.register(other, 0, "gone")
@@ -88,7 +92,9 @@ def test_modify_and_unregister_while_another_waits(ep: Epoll, eventfd: Eventfd, 
     assert wait.result(10) == [("loud", Event.IN)]
 
 
-def test_many_registered_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_many_fds_that_get_ready_while_others_wait_are_reported(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     """More than the wait had room for when it began: the rest comes with the next."""
     fds = [eventfd(1) for _ in range(200)]
     with pyepoll.Epoll[Any]() as inner:
@@ -133,7 +139,9 @@ def test_an_edge_that_fires_while_it_is_registered_is_not_stale(ep: Epoll, pool:
     assert ep.stats().stale_events == 0
 
 
-def test_one_iterator_in_two_threads_that_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_an_iterator_refuses_a_second_waiting_thread(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     fd = eventfd()
     ep.register(fd, Event.IN)
     events = iter(ep)
@@ -147,7 +155,7 @@ def test_one_iterator_in_two_threads_that_wait(ep: Epoll, eventfd: Eventfd, pool
     assert next(events) == (fd, Event.IN), "it is as good as new"
 
 
-def test_one_iterator_in_two_threads_of_which_one_makes_an_event(
+def test_an_iterator_that_waits_refuses_a_thread_in_a_step(
     ep: Epoll, eventfd: Eventfd, make_events: Any, pool: ThreadPoolExecutor
 ) -> None:
     """There is one array: while the other waits, the kernel may write to it."""
@@ -199,7 +207,7 @@ def test_a_registration_is_not_starved_by_others(
 
 
 @pytest.mark.parametrize("endless", [True, False], ids=["endless", "wait"])
-def test_one_iterator_in_eight_threads(ep: Epoll, eventfd: Eventfd, endless: bool) -> None:
+def test_one_iterator_in_eight_threads_yields_every_event(ep: Epoll, eventfd: Eventfd, endless: bool) -> None:
     fds = [eventfd(1) for _ in range(50)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -422,7 +430,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
 
 
 @pytest.mark.lasts(90)
-def test_everything_at_once(
+def test_every_call_at_once_raises_only_documented_errors(
     make_pipe: Callable[[], Pipe], fast_switching: None, effort: Effort, show: Callable[[str], None]
 ) -> None:
     """Documented errors only, no crash, no sleeping thread, nothing left; the object and the kernel agree."""
