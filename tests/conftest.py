@@ -165,7 +165,7 @@ def room() -> Iterator[int]:
 
 @pytest.fixture
 def closed_fd() -> int:
-    """A number that no file has, and that the next ones opened do not get."""
+    """An fd that is closed, and that the next files opened do not get."""
     fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 700)
     os.close(fd)
     return fd

@@ -306,13 +306,13 @@ def get_reset(seen: Any, peer: socket.socket) -> None:
     reset(peer)
 
 
-def write_to_nobody(seen: Any, peer: socket.socket) -> None:
+def write_after_the_end(seen: Any, peer: socket.socket) -> None:
     seen.transport.pause_reading()
     peer.close()
     seen.transport.write(b"data")
 
 
-@pytest.mark.parametrize("end", [data_received_fails, get_reset, write_to_nobody])
+@pytest.mark.parametrize("end", [data_received_fails, get_reset, write_after_the_end])
 def test_a_lost_connection_leaves_no_cycle(end: Callable[[Any, socket.socket], None]) -> None:
     """Protocol and transport go when the connection has, without the collector."""
 

@@ -71,7 +71,7 @@ async def get_reset(seen: Keeps, transport: Any, peer: socket.socket) -> None:
     await soon(seen.lost)
 
 
-async def write_to_nobody(seen: Keeps, transport: Any, peer: socket.socket) -> None:
+async def write_after_end(seen: Keeps, transport: Any, peer: socket.socket) -> None:
     transport.pause_reading()
     peer.close()
     transport.write(b"data")
@@ -102,7 +102,7 @@ LIVES: dict[str, tuple[type[Keeps], bool, Callable[..., Coroutine[Any, Any, None
     "no buffer to write to": (NoBuffer, False, send_data),
     "an empty buffer": (Empty, False, send_data),
     "a reset": (Plain, True, get_reset),
-    "a write to nobody": (Plain, False, write_to_nobody),
+    "a write after the peer has gone": (Plain, False, write_after_end),
     "writes that are refused": (Plain, False, refused),
 }
 
@@ -203,7 +203,7 @@ def test_a_leak_is_detected() -> None:
     reason="its own lists crash when they have no memory",
 )
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-@pytest.mark.parametrize("call", ["write", "write what does not fit", "read", "the end", "a reset"])
+@pytest.mark.parametrize("call", ["write", "write too much", "read", "the end", "a reset"])
 def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: type[Keeps]) -> None:
     """Every allocation fails in turn: MemoryError is raised or reported, and data is complete or absent."""
     pytest.importorskip("_testcapi", reason="a CPython without its test modules")
@@ -221,7 +221,7 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
                 done = without_memory(start, lambda: transport.write(b"data"))
                 transport.write_eof() if not transport.is_closing() else None
                 assert await receive(peer, 100) in ((b"data",) if done and not reported else (b"data", b""))
-            elif call == "write what does not fit":
+            elif call == "write too much":
                 done = without_memory(start, lambda: transport.write(MUCH))
                 transport.abort()
                 assert MUCH.startswith(await receive(peer, 1_000_000))

@@ -22,7 +22,7 @@ MUCH = bytes(1_000_000)
 
 
 def changed(what: str) -> str:
-    return f"asyncio has changed {what}: see docs/asyncio.md for what csrc/aio and pyepoll/aio.py make of it"
+    return f"asyncio has changed {what}: see docs/asyncio.md for its use in csrc/aio and pyepoll/aio.py"
 
 
 def watched(check: Any, **options: Any) -> None:
@@ -248,10 +248,10 @@ def test_handles_of_events_are_queued_in_order() -> None:
             assert not any(handle._cancelled for handle in put)
             for handle in put:
                 handle._run()
-            assert ran == ["reader", "writer"], changed("what _ready is for")
+            assert ran == ["reader", "writer"], changed("the use of _ready")
             key.data[0].cancel()
             loop._process_events([(key, 1)])
-            assert loop._selector.get_key(a).events == 2, changed("what becomes of a cancelled handle")
+            assert loop._selector.get_key(a).events == 2, changed("its treatment of a cancelled handle")
             loop.remove_writer(a)
 
     for name in "asyncio", "pyepoll":
@@ -275,7 +275,7 @@ def test_a_handle_runs_its_callback_in_its_context() -> None:
 
 
 def test_the_sockets_closed_flag_is_a_slot() -> None:
-    """`_closed` has a slot, and is set by whatever takes the number from a socket."""
+    """`_closed` has a slot, and is set by whatever takes the fd from a socket."""
     member: Any = socket.socket._closed  # type: ignore[attr-defined]
     assert inspect.ismemberdescriptor(member), changed("socket.socket._closed")
     ends: list[Any] = list(socket.socketpair())

@@ -135,7 +135,7 @@ CLOSINGS: dict[str, Callable[[socket.socket], object]] = {
 def unrelated(number: int) -> Any:
     """Another connection with one end that has this fd, and has data to read."""
     pair = socket.socketpair()
-    # First out of the way: one of them may have got the number.
+    # First out of the way: one of them may have got the fd.
     high = [fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 700) for end in pair]
     for end in pair:
         end.close()
@@ -176,7 +176,7 @@ def test_a_socket_closed_under_its_transport_touches_no_unrelated_fd(closing: st
             transport._read_ready()
             await turns()
             assert untouched(a, b)
-            # asyncio's closing takes the number for its own.
+            # asyncio's closing takes the fd for its own.
             return [states, seen.seen, [error_text(context.get("exception")) for context in complained]]
 
     states, seen, _ = same(scenario)

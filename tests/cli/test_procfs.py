@@ -225,7 +225,7 @@ def test_each_kind_of_file_is_described(name: str, ep: Epoll, fds: Callable[[int
     [watched] = instance(ep).watched
     assert procfs.holders(instance(ep), watched) == [(ME, kept)]
     assert procfs.files(ME, [fd]) == {}
-    # The same file under the number once more is no other.
+    # The same file under the fd once more is no other.
     os.dup2(kept, fd)
     assert stale(ep) == []
 
@@ -324,7 +324,7 @@ def test_files_returns_only_the_given_fds(pipe: Pipe, closed_fd: int) -> None:
 
 
 def make_stale(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
-    """Register a file and close its number, while a duplicate with a far number keeps it."""
+    """Register a file and close its fd, while a duplicate with a far higher fd keeps it open."""
     fd = fds(make())
     ep.register(fd, Event.IN)
     os.dup2(fd, fds(700))
@@ -368,7 +368,7 @@ def test_a_holder_in_another_process_is_found(ep: Epoll, fds: Callable[[int], in
 
 @needs_kcmp
 def test_the_process_of_the_epoll_is_the_first_holder(fds: Callable[[int], int]) -> None:
-    """Though the number of another, this one's, is lower."""
+    """Although the pid of another, this one's, is lower."""
     fd = fds(os.eventfd(0))
     program = """
         import os, select, sys
@@ -473,7 +473,7 @@ def test_stale_is_found_without_inodes_before_linux_4_13(
 def test_an_fd_closed_while_the_list_is_read_is_not_stale(
     ep: Epoll, eventfd: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list is read, then an fd closed: by the time that its number is looked up it is gone."""
+    """The list is read, then an fd closed: by the time that it is looked up it is gone."""
     fd = os.eventfd(0)
     ep.register(fd)
     ep.register(eventfd())
@@ -492,7 +492,7 @@ def test_an_fd_closed_while_the_list_is_read_is_not_stale(
 
 
 def test_a_busy_process_has_nothing_stale(effort: Effort) -> None:
-    """It opens, registers and closes all the time, and each number comes back at once."""
+    """It opens, registers and closes all the time, and each fd is reused at once."""
     program = """
         import os, select
         ep = select.epoll()

@@ -271,7 +271,7 @@ STEPS: dict[str, Callable[[Any, Pipe, int], object]] = {
 
 
 def shared(ep: Any, pipe: Pipe) -> object:
-    """Two objects of one number see the same registrations; the first to close it closes it for both."""
+    """Two objects of one fd see the same registrations; the first to close it closes it for both."""
     other = type(ep).fromfd(ep.fileno())
     ep.register(pipe.read, IN)
     seen = [type(other) is type(ep), other is ep, other.fileno() == ep.fileno(), other.poll(0), ep.poll(0)]

@@ -446,7 +446,7 @@ def test_modify_without_change_keeps_the_key(sel: EpollSelector, eventfd: Eventf
 # Numbers that come back, and files that outlive them.
 
 
-@unlike_stock("spins: what it is woken for, it cannot find")
+@unlike_stock("spins: it cannot find the key of the event")
 def test_a_duplicate_outlives_a_socket(make: Any) -> None:
     a, b = socket.socketpair()
     keep = os.dup(a.fileno())
@@ -466,7 +466,7 @@ def test_a_duplicate_outlives_a_socket(make: Any) -> None:
             b.close()
 
 
-@unlike_stock("takes the number for the file that had it", KeyError)
+@unlike_stock("takes the fd for the file that had it", KeyError)
 def test_a_reused_fd_has_its_own_key(make: Any, eventfd: Eventfd) -> None:
     number, other = os.dup(eventfd(0)), eventfd(1)
     with make() as sel:
@@ -498,7 +498,7 @@ def test_a_closed_file_object_is_not_found_by_its_old_fd(sel: EpollSelector, eve
 
 
 def test_a_lost_registration_keeps_its_key(sel: EpollSelector, eventfd: Eventfd) -> None:
-    """The core notices after some events that the number is closed; the key goes with unregister."""
+    """The core notices after some events that the fd is closed; the key goes with unregister."""
     keep = eventfd(1)
     number = os.dup(keep)
     key = sel.register(number, EVENT_READ)
@@ -531,7 +531,7 @@ def test_an_event_of_an_earlier_file_is_not_reported(sel: EpollSelector, eventfd
 @pytest.mark.parametrize("how", ["unregister", "modify", "close"])
 def test_a_childs_selector_is_its_own(make: Any, how: str, eventfd: Eventfd) -> None:
     if make is selectors.EpollSelector and how == "close":
-        pytest.skip("closing a copy of a number is harmless in stock as well")
+        pytest.skip("closing a copy of the fd is harmless in stock as well")
     fd = eventfd(1)
     with make() as sel:
         key = sel.register(fd, EVENT_READ, "data")
@@ -566,7 +566,7 @@ class Failing:
         raise ZeroDivisionError
 
 
-@unlike_stock("leaves what is in the kernel's list")
+@unlike_stock("leaves the registration in the kernel's list")
 def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
     fd = eventfd(0)
     stock = make is selectors.EpollSelector

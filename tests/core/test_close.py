@@ -1,4 +1,4 @@
-"""close() ends every wait, from anywhere, and no call ever acts on a file that took the number."""
+"""close() ends every wait, from anywhere, and no call ever acts on a file that reuses the fd."""
 
 import dataclasses
 import errno
@@ -488,13 +488,13 @@ def strays_of(
 
 # Not strict: where another process takes the core, the race may not be lost once.
 STOCK_STRAYS = pytest.mark.xfail(
-    strict=False, raises=AssertionError, reason="stock acts on whatever has the number"
+    strict=False, raises=AssertionError, reason="stock acts on any file that has the fd"
 )
 STOCK = (
     # Seldom enough that only many rounds see it.
     [pytest.param(select.epoll, how, marks=[STOCK_STRAYS, pytest.mark.long]) for how in ("ctl", "poll")]
     if sysconfig.get_config_var("Py_GIL_DISABLED")
-    # The GIL changes hands between the reading of the number and the call, in most rounds.
+    # The GIL changes hands between the reading of the fd and the call, in most rounds.
     else [pytest.param(select.epoll, "ctl", marks=STOCK_STRAYS)]
 )
 

@@ -53,7 +53,7 @@ def opened() -> Iterator[Callable[[str, int], int]]:
 
 
 def fails(step: Callable[[], object], error: int, *words: str) -> None:
-    """Check the exception's class and number, and that its text has these words."""
+    """Check the exception's class and errno, and that its text has these words."""
     with pytest.raises(OSError) as caught:
         step()
     assert caught.value.errno == error
@@ -154,7 +154,9 @@ WORDS: dict[str, tuple[Callable[[Any, int], object], tuple[str, ...]]] = {
     "make",
     [
         pyepoll.Epoll[Any],
-        pytest.param(select.epoll, marks=pytest.mark.xfail(strict=True, reason="no word of what was tried")),
+        pytest.param(
+            select.epoll, marks=pytest.mark.xfail(strict=True, reason="does not name the operation")
+        ),
     ],
     ids=["pyepoll", "stock"],
 )

@@ -110,7 +110,7 @@ def test_edge_reports_a_change_once(ep: pyepoll.Epoll[int], pipe: Pipe, ready: R
     assert ready(ep) == {pipe.read: Event.IN}
     assert ready(ep) == {}
     os.read(pipe.read, 1)
-    assert ready(ep) == {}, "what is left unread is no change"
+    assert ready(ep) == {}, "unread data is no change"
     os.write(pipe.write, b"c")
     assert ready(ep) == {pipe.read: Event.IN}, "more data is"
     assert ready(ep) == {}
@@ -284,7 +284,7 @@ def test_rdhup_reports_that_the_peer_stopped_writing(
     b.shutdown(socket.SHUT_WR)
     until(lambda: ready(ep) == {a.fileno(): Event.RDHUP})
     ep.modify(a, Event.IN)
-    assert ready(ep) == {a.fileno(): Event.IN}, "RDHUP is reported to who asks for it"
+    assert ready(ep) == {a.fileno(): Event.IN}, "RDHUP is reported only on request"
 
 
 def test_pri_reports_out_of_band_data(ep: pyepoll.Epoll[int], tcp_pair: Sockets, ready: Ready) -> None:

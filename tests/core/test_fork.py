@@ -54,7 +54,7 @@ def test_a_child_costs_the_parent_no_event(
     make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any
 ) -> None:
     if make is select.epoll and how == "close":
-        pytest.skip("closing a copy of a number is harmless in stock as well")
+        pytest.skip("closing a copy of the fd is harmless in stock as well")
     pipes = [make_pipe() for _ in range(3)]
     extra = make_pipe()
 
@@ -451,7 +451,7 @@ def test_an_fd_reused_in_the_child_raises_ebadf(
 def test_a_daemons_new_epoll_is_not_closed_by_the_old_object(
     eventfd: Eventfd, make: Any, registered: bool
 ) -> None:
-    """closerange(), then `ep = Epoll()`: the new one has the old one's number, and is empty yet."""
+    """closerange(), then `ep = Epoll()`: the new one has the old one's fd, and is empty yet."""
     fd, held = eventfd(1), [pyepoll.Epoll[Any]()]
     number = held[0].fileno()
     if registered:

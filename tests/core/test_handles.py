@@ -14,7 +14,7 @@ from pyepoll import Event, raw
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[[int], int]
 
-# After one handle has closed the epoll, its number may be another file's.
+# After one handle has closed the epoll, its fd may be another file.
 
 
 @pytest.fixture

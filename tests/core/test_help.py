@@ -89,4 +89,4 @@ def test_docstrings_leave_the_slots_in_c() -> None:
     for name in OPERATORS:
         assert isinstance(vars(pyepoll.Epoll)[name], types.WrapperDescriptorType)
     assert slot_iter(pyepoll.Epoll) == slot_iter(Mine) == slot_iter(_epoll.Epoll)
-    assert slot_iter(Other) != slot_iter(_epoll.Epoll), "or what is read is not tp_iter"
+    assert slot_iter(Other) != slot_iter(_epoll.Epoll), "or the field is not tp_iter"

@@ -431,7 +431,7 @@ SELECTOR_USES = {
                     lambda: sel.register(Number(fd), 1))
     """,
     "a key that is equal to many": """
-        # Its hash is that of a number, so each look-up of that compares the two.
+        # Its hash is that of an fd, so each look-up of the fd compares the two.
         for fd in fds:
             key = sel.unregister(fd)
             sel._fd_to_key[Number(fd)] = key

@@ -81,7 +81,7 @@ def test_mapping_is_a_mapping(ep: Epoll, pipe: Pipe) -> None:
     ep.register(pipe.read, Event.IN)
     expected = {pipe.read: (Event.IN, pipe.read), pipe.write: (Event.OUT | Event.ET, data)}
     assert dict(view) == view == expected
-    assert list(view) == sorted(expected), "in the order of the numbers"
+    assert list(view) == sorted(expected), "in the order of the fds"
     assert len(view) == 2
     assert view[pipe.write][1] is data
     assert type(view[pipe.read][0]) is Event

@@ -36,7 +36,7 @@ no_stale_event = pytest.mark.parametrize(
             select.epoll,
             lambda ep: iter(ep.poll(0)),
             id="stock",
-            marks=pytest.mark.xfail(raises=AssertionError, reason="hands out what was true when it returned"),
+            marks=pytest.mark.xfail(raises=AssertionError, reason="its list is a snapshot"),
         ),
     ],
 )

@@ -234,7 +234,7 @@ def reused_for_an_older_file(ep: Epoll, first: int, mask: Event, second: int) ->
 def test_registrations_of_an_fd_reused_for_an_older_stale_file_are_removed(
     ep: Epoll, eventfd: Callable[..., int]
 ) -> None:
-    """The kernel has two entries of one number, and knows the file that is there now by the older one."""
+    """The kernel has two entries of one fd, and finds the present file by the older one."""
     first, second = eventfd(), eventfd()
     try:
         pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)
@@ -328,7 +328,7 @@ def test_changes_beside_stale_registrations_lose_no_event(
 def test_a_reused_fd_is_kept_apart_from_its_stale_registration(
     ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
-    """Two entries in the kernel's list with one number."""
+    """Two entries of one fd in the kernel's list."""
     pipe = make_pipe()
     number = make_stale(ep)
     os.dup2(pipe.read, number)
@@ -393,7 +393,7 @@ def test_modify_of_a_closed_fd_drops_the_registration(ep: Epoll, make_stale: Any
 
 
 def test_a_closed_fd_is_reported_until_a_check_drops_it(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
-    """Its events come out until the first check finds the number closed."""
+    """Its events are handed out until the first check finds the fd closed."""
     number = make_stale(ep, unregister=False)
     seen = 0
     for _ in range(3 * MOST_WAITS):

@@ -206,7 +206,7 @@ def test_a_closed_waker_touches_no_fd(unrelated: str, pipe: Pipe) -> None:
 def test_close_during_wake_touches_no_unrelated_fd(
     pool: ThreadPoolExecutor, fast_switching: None, effort: Effort, show: Show
 ) -> None:
-    """Eight threads wake while it is closed, and an eventfd takes the number at once: not one count in it."""
+    """Eight threads wake while it is closed, and an eventfd reuses the fd at once: its count stays 0."""
     rounds = effort(20, 2_000)
     for _ in range(rounds):
         waker = Waker()

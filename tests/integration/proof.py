@@ -27,5 +27,5 @@ def polled(epoll: Any) -> dict[str, str]:
     """The class of an epoll, provided that it has been waited on."""
     found = name(epoll, pyepoll.Epoll)
     if found == "pyepoll" and not epoll.stats().waits:
-        found = "nobody waited"
+        found = "no wait yet"
     return {"epoll": found}

@@ -36,7 +36,7 @@ def test_block_is_of_a_kind_that_is_run(block: Block) -> None:
             for command, _ in commands(other)
         ]
         name = re.compile(rf"(^|\s){block.program.removesuffix('.py')}(\.py|:app)(\s|$)")
-        assert any(name.search(command) for command in calls), "nobody runs this program"
+        assert any(name.search(command) for command in calls), "no console block runs this program"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import pyepoll
 from pyepoll import Event, raw
 
 CLOSED = 701
-"""No file has this number while these tests run."""
+"""No file has this fd while these tests run."""
 
 
 class Odd(BaseException):
@@ -260,7 +260,7 @@ def borrowed(world: World) -> Callable[..., None]:
     def call(*args: Any) -> None:
         handle = pyepoll.Epoll[Any].fromfd(*args)
         if handle.fileno() == world.raw:
-            # The number would go with it; the same file keeps it.
+            # The fd would be closed with it; a duplicate takes its place.
             keep = os.dup(world.raw)
             del handle
             os.dup2(keep, world.raw, inheritable=False)

@@ -47,7 +47,7 @@ class World:
         self.ep = pyepoll.Epoll[Any]()
         self.live, self.other = (os.eventfd(1, os.EFD_NONBLOCK) for _ in range(2))
         self.file = os.open(__file__, os.O_RDONLY)
-        # A number far from the others.
+        # An fd far from the others.
         self.far = os.dup2(self.other, 700)
         self.fds = [self.live, self.other, self.file, self.far]
         self.ep.register(self.live, Event.IN, "live")
@@ -177,7 +177,7 @@ def test_only_calls_that_need_the_denied_one_fail(syscall: str, error: int) -> N
                 allowed = UNSUPPORTED if name == "get_busy_poll" else ()
                 assert result.errno in ((error, *allowed) if syscall in needs else allowed), name
                 assert type(result) is type(OSError(result.errno, ""))
-                assert re.search(r"\w.*: \w", str(result)), "it says what was tried"
+                assert re.search(r"\w.*: \w", str(result)), "it names the operation"
             else:
                 assert not isinstance(result, BaseException), (name, result)
             del result

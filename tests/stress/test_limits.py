@@ -1,4 +1,4 @@
-"""At a limit, the kernel's or a number's, it says which; nothing is lost, and with room again it goes on."""
+"""At a limit, the error names it; nothing is lost, and once there is room, the calls work again."""
 
 import errno
 import math
@@ -77,7 +77,7 @@ def test_max_user_watches_raises_enospc() -> None:
     with open("/proc/sys/fs/epoll/max_user_watches") as file:
         limit = int(file.read())
     if os.geteuid() != 0:
-        pytest.skip("only the superuser can become a user of whom nobody else's watches are")
+        pytest.skip("only the superuser can become a user without watches")
     if limit > MOST_WATCHES:
         pytest.skip(f"a user may watch {limit} files here")
     program = """
@@ -257,7 +257,7 @@ little_memory = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs more tha
 
 
 @little_memory
-@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it allocates what maxevents says")])
+@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it allocates maxevents entries")])
 @pytest.mark.parametrize("maxevents", [10**8, 2**31 - 1, 2**31, 2**63, 2**100])
 def test_maxevents_costs_no_memory(cls: type, maxevents: int) -> None:
     """In a process that can have 64 MiB more than it has."""
@@ -345,7 +345,7 @@ def accepts(ep: Any, fd: int, mask: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it ignores the bits that nobody knows")])
+@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it ignores unknown bits")])
 def test_every_bit_is_known_or_refused(cls: Any, eventfd: Eventfd) -> None:
     known = {bit for bit in range(70) if any(event.value == 1 << bit for event in Event)}
     fd = eventfd()
@@ -390,7 +390,7 @@ def test_a_timeout_at_a_limit_of_the_kernels_is_long(
 
 
 class Number:
-    """As the scalars of numpy: a number without being one of Python's."""
+    """As the scalars of numpy: a number that is none of Python's types."""
 
     def __init__(self, index: object, real: object) -> None:
         self.index, self.real = index, real

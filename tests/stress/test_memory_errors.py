@@ -325,7 +325,7 @@ def test_a_failing_fromfd_leaves_the_fd_open() -> None:
         ep = pyepoll.Epoll[Any].fromfd(number)
 
     def check(done: bool) -> None:
-        # The new fd is kept open: its number would be reused.
+        # The new fd is kept open: it would be reused.
         assert (ep is not None) is done
         os.fstat(number)
 

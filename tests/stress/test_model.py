@@ -39,7 +39,7 @@ import pyepoll
 from pyepoll import Event
 
 FILES = 4
-"""eventfds that are walked over, each with a number of its own far above all others."""
+"""eventfds for the walks, each with an fd of its own far above all others."""
 FIRST = 500
 DUPLICATE = FIRST + FILES
 """The fd that is at times a duplicate of a nested epoll."""
@@ -111,7 +111,7 @@ class Entry:
         # A change of an entry that is ready is an edge. An eventfd has one whenever it becomes ready. A
         # nested epoll does not: where its entry is on the ready list already, only its own wake-up is one.
         self.edge = not isinstance(file, Nested) or file.surely != 0
-        # Not so once it may have been fetched and could not be given back, because its number was closed.
+        # Not so once it may have been fetched and could not be given back, because its fd was closed.
         self.sure = True
 
     def may_report(self) -> int:
@@ -133,7 +133,7 @@ class Level:
         self.has_stale = False
 
     def listed(self, fd: int) -> bool:
-        """Whether the kernel knows the file that is under this number now, by this number."""
+        """Whether the kernel has an entry for this fd and its present file."""
         return fd in self.entries and self.walk.open.get(fd) is self.entries[fd].file
 
     def must(self) -> set[int]:
@@ -284,7 +284,7 @@ class Walk(RuleBasedStateMachine):
                 itself = isinstance(file := self.open[fd], Nested) and file.level is level
                 assert itself or self.paths(rank) > PATHS
             else:
-                # The kernel decides: it may know this very file by this number from an earlier registration.
+                # The kernel decides: it may have an entry for this fd and file from an earlier registration.
                 assert error.errno == errno.EEXIST
                 assert level.listed(fd) or level.has_stale
         else:
@@ -634,7 +634,7 @@ class Walk(RuleBasedStateMachine):
         self.settle()
 
     def renew(self, drop: bool) -> None:
-        """Close the object, or let it go, and make another, most likely with the same number."""
+        """Close the object, or release it, and make another, most likely with the same fd."""
         self.replace(BOTTOM, drop, True, "here")
 
     @precondition(lambda self: self.steps % 4 == 3)

@@ -138,7 +138,7 @@ def median_poll(ep: Epoll, expected: list[Any]) -> float:
 class Watcher:
     """A child that puts watches of its own into an epoll that it shares.
 
-    The kernel counts by file and number, so the duplicates of one file are as many watches.
+    The kernel counts by file and fd, so the duplicates of one file are as many watches.
     """
 
     def __init__(self, epfd: int, count: int) -> None:

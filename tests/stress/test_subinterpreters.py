@@ -37,7 +37,7 @@ def test_interpreters_leak_no_memory(
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("it keeps the heaps of interpreters that have gone")
     if SANITIZED:
-        pytest.skip("a sanitizer keeps what is freed")
+        pytest.skip("a sanitizer keeps freed memory")
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     words = run(
         f"""

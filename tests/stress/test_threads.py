@@ -30,7 +30,7 @@ Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
 THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-"""It takes it for a race when a number that the epoll still has, or is about to have, is opened or closed."""
+"""It reports a race when an fd that the epoll still has, or is about to have, is opened or closed."""
 
 
 @pytest.mark.lasts(60)
@@ -357,7 +357,7 @@ class Storm:
         try:
             ep.register(fd, Event.IN, Data(-1, Event.IN))
         finally:
-            # Not closed yet, or the number would be another thread's before it is unregistered.
+            # Not closed yet, or another thread would get the fd before it is unregistered.
             os.dup2(self.fds[0], fd)
             with contextlib.suppress(OSError, ValueError):
                 ep.unregister(fd)
@@ -367,7 +367,7 @@ class Storm:
             os.close(kept)
 
     def share_a_number(self, dice: random.Random) -> None:
-        with self.handles:  # the number is to be that of this very epoll
+        with self.handles:  # the fd has to be that of this very epoll
             other = pyepoll.Epoll[Any].fromfd(self.ep.fileno())
         self.take(other.poll(0))
         fd = dice.choice(self.fds)

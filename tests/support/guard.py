@@ -124,6 +124,6 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 def end_session(process: subprocess.Popen[Any]) -> None:
     """Kill a program that has a session of its own, and its children, unless it has ended."""
-    # Not after it was reaped, when its number may be another process's.
+    # Not after it was reaped, when its pid may be another process's.
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -84,7 +84,7 @@ def blocks_of(page: Path) -> list[Block]:
         fence = re.fullmatch(r"(\s*)(`{3,}|~{3,}|:{3,})(.*)", lines[i])
         if not fence:
             continue
-        assert not fence[1], f"{page}:{i + 1}: nobody runs a block within another element"
+        assert not fence[1], f"{page}:{i + 1}: a block within another element is not run"
         end = lines.index(fence[2], i + 1)
         before = next((line for line in reversed(lines[:i]) if line), "")
         note = re.fullmatch(r"<!-- (.*) -->", before)

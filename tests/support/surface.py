@@ -76,7 +76,7 @@ class Bench:
     """The objects for the calls."""
 
     def __init__(self) -> None:
-        # The numbers are far from all others: above those of CPython's small ints, on pages of their own.
+        # The fds are far from all others: above those of CPython's small ints, on pages of their own.
         self.fd, self.idle, self.other, self.keep = (
             self.move(os.eventfd(count, os.EFD_NONBLOCK), 600 + i) for i, count in enumerate((1, 0, 1, 1))
         )
@@ -185,7 +185,7 @@ def register(bench: Bench, *arguments: object) -> None:
 
 
 def replace_number(bench: Bench) -> None:
-    """The number comes back as another file, then is closed for good."""
+    """The fd is reused, then closed for good."""
     for keep in bench.keep, bench.idle:
         os.dup2(keep, bench.spare)
         bench.ep.register(bench.spare, Event.IN, Data())
@@ -256,7 +256,7 @@ def register_key(bench: Bench, *arguments: Any) -> None:
 
 
 def replace_key(bench: Bench) -> None:
-    """The number comes back as another file, and its file object is closed for good."""
+    """The fd is reused, and its file object is closed for good."""
     os.dup2(bench.keep, bench.spare)
     bench.sel.register(bench.spare, EVENT_READ, Data())
     os.close(bench.spare)
@@ -343,7 +343,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.close": close,
     "Epoll.fileno": lambda b: b.ep.fileno(),
     "Epoll.register": lambda b: register(b, Event.IN, Data()),
-    "Epoll.register (the number as data)": register,
+    "Epoll.register (the fd as data)": register,
     "Epoll.register (a number that comes back)": replace_number,
     "Epoll.modify": modify,
     "Epoll.modify (unknown)": modify_unknown,
