@@ -78,9 +78,9 @@ check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *,
 static int
 check_instance(const Identity *identity)
 {
-    enum { ENOUGH = 8 };
+    enum { CHECKED_FDS = 8 };
     int fd = interest_next(identity->list, 0);
-    for (int looks = 0; fd >= 0 && looks < ENOUGH; looks++, fd = interest_next(identity->list, fd + 1)) {
+    for (int looks = 0; fd >= 0 && looks < CHECKED_FDS; looks++, fd = interest_next(identity->list, fd + 1)) {
         if (watches(identity->epfd, fd) == 0) {
             return 0;
         }

@@ -47,7 +47,7 @@ typedef PyObject *(*EventsFactory)(ModuleState *module, uint32_t events, PyObjec
 typedef enum {
     OPEN,
     FORKED_COPY,  /* in a child after fork(): has no kernel instance of its own yet */
-    UNRELATED_FD, /* a forked copy whose fd refers to another file by now */
+    UNRELATED_FD, /* a forked copy; its fd now refers to another file */
     CLOSED,
 } LifecycleState;
 
