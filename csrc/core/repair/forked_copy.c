@@ -14,8 +14,8 @@ refuse_copy(const Instance *self, int error)
 {
     int fd = instance_public_fd(self);
     if (error == FD_IS_UNRELATED) {
-        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now",
-                 fd);
+        os_error(EBADF,
+                 "fd %d, the epoll that this process inherited through fork, now refers to another file", fd);
     }
     else {
         os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s", fd,
