@@ -101,8 +101,8 @@ is_itself(const Instance *self, int fd)
     return fd == self->fds.front;
 }
 
-/* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The fd of the instance, which the
- * front hides, was that of a file that is closed by now: so it is not registered. */
+/* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The front hides the fd of the
+ * instance: a file registered under that fd has been closed since, so it is not registered. */
 static int
 own_fd_error(const Instance *self, int fd)
 {
