@@ -92,14 +92,14 @@ PYTHON_PAGES = {
     "SelectorKey": "selectors.html#selectors.SelectorKey",
     "tuple": "stdtypes.html#tuple",
 }
-"""Where Python's documentation has what ours refers to; a list, since to build must not need the network."""
+"""The addresses in Python's documentation of our references; a list: a build must not need the network."""
 PLACEHOLDERS = {"T", "FileDescriptorLike"}
-"""What stands for a type in signatures, as the reference says."""
+"""The text for a type in signatures, as in the reference."""
 
 logger = logging.getLogger(__name__)
 
 
-# The types of what is in C: they are in the stub, and nowhere else.
+# The types of objects in C: they are in the stub, and nowhere else.
 
 
 def stub_functions() -> dict[str, ast.FunctionDef]:
@@ -115,7 +115,7 @@ def stub_functions() -> dict[str, ast.FunctionDef]:
 
 STUB = stub_functions()
 SHORT = {"_T": "T", "_FileDescriptorLike": "FileDescriptorLike"}
-"""How the stub's private names are shown; what stands for several types is told in the reference."""
+"""How the stub's private names are shown; the reference explains names for several types."""
 LONG = {"_Timeout": "float | SupportsIndex | None", "_Sigmask": "Iterable[int] | None"}
 
 
@@ -124,7 +124,7 @@ def shown_type(annotation: ast.expr) -> str:
 
 
 MADE_BY_THE_PACKAGE = {"Registrations", "aio.SocketTransport"}
-"""What these are made of is nobody's concern."""
+"""Members of these that are implementation details."""
 
 
 DEFAULTS = {"eventmask: int = 7": "eventmask: int = IN | PRI | OUT", "data: T = ...": "data: T = fd"}
@@ -132,7 +132,7 @@ DEFAULTS = {"eventmask: int = 7": "eventmask: int = IN | PRI | OUT", "data: T = 
 
 
 def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tuple[str, str]:
-    """The arguments, with the defaults of the function and the stub's types, and what it returns."""
+    """The arguments, with the defaults of the function and the stub's types, and the result."""
     types = {node.arg: node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)}
     shown = runtime.replace(
         parameters=[
@@ -160,7 +160,7 @@ def add_types(
     return typed_signature(function, inspect.signature(thing))
 
 
-# What help() shows of C is plain text: here it becomes reStructuredText.
+# The help() text of C objects is plain text: here it becomes reStructuredText.
 
 ERRNO = r"\bE(?:POLL|PIO)?[A-Z_\d]{2,}\b"
 LINKED = re.compile(
@@ -181,7 +181,7 @@ ROLES = {"argument": "*{}*", "manpage": ":manpage:`{}`", "error": ":exc:`{}`", "
 
 
 def marked(text: str, names: set[str]) -> str:
-    """Plain text with its arguments, errors, constants and manual pages set as what they are."""
+    """Plain text with its arguments, errors, constants and manual pages marked up."""
     argument = rf"\b(?:{'|'.join(sorted(names))})\b(?!\()" if names else "(?!)"
     pieces, end = [], 0
     for match in re.finditer(rf"(?P<argument>{argument})|{MARKED.pattern}", text, re.VERBOSE):
@@ -195,7 +195,7 @@ def escaped(text: str) -> str:
 
 
 def linked(text: str) -> str:
-    """reStructuredText with its errors and manual pages set as what they are."""
+    """reStructuredText with its errors and manual pages marked up."""
     pieces = re.split(r"(``.*?``|:\w+:`.*?`)", text, flags=re.DOTALL)
     for i in range(0, len(pieces), 2):
         pieces[i] = LINKED.sub(lambda match: ROLES[match.lastgroup].format(match[0]), pieces[i])
@@ -318,16 +318,16 @@ def to_python_docs(
 # Every public name is in the reference.
 
 UNTOLD = {"and", "class_getitem", "eq", "next", "rand", "reduce_ex", "repr", "str"}
-"""The special methods that do what one expects, and what no one calls by hand."""
+"""The special methods that behave as expected, and those that are not called by hand."""
 
 
 def check_names(app: Sphinx, env: BuildEnvironment) -> None:
-    told = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
+    documented = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
     wanted = {name for name in surface() if not name.startswith(("Ready.", "Registrations."))}
     wanted = {f"raw.{name}" if name.startswith("EventBuffer") else name for name in wanted}
     for prefix, module in ("", pyepoll), ("raw.", pyepoll.raw), ("aio.", pyepoll.aio):
         wanted |= {prefix + name for name in module.__all__}
-    for name in sorted(wanted - told):
+    for name in sorted(wanted - documented):
         if name.rpartition(".")[2].strip("_") not in UNTOLD:
             logger.warning("%s is not in the reference", name, type="pyepoll")
 
@@ -338,7 +338,7 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", to_python_docs)
     app.connect("doctree-read", flags_in_hex)
     app.connect("doctree-read", unlink_folders)
-    # Before Sphinx takes note of what is to be downloaded.
+    # Before Sphinx notes the files to download.
     app.connect("doctree-read", link_examples, priority=100)
     app.connect("doctree-read", link_manual_pages)
     app.connect("env-check-consistency", check_names)
