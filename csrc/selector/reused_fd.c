@@ -1,4 +1,4 @@
-/* modify and unregister, where an fd may have been closed, and refer to another file by now. */
+/* modify and unregister, where an fd may have been closed and reused. */
 #include "selector/selector.h"
 
 #include "base/flags.h"

@@ -71,7 +71,7 @@ void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject
 /* Take a key out of the dict: a new reference; NULL where there is none, or with an exception. */
 PyObject *backend_pop_key(Selector *self, PyObject *fd_object);
 
-/* In reused_fd.c: modify and unregister, where an fd may have been closed, and refer to another file by now.
+/* In reused_fd.c: modify and unregister, where an fd may have been closed and reused.
  *
  * A change of the key `old` to `key`, which is to be registered with `mask`. */
 typedef struct {

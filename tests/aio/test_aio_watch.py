@@ -96,7 +96,7 @@ def count_polls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_end_of_the_stream_while_reading_is_paused(execute: Execute) -> None:
-    """Data that nobody reads is no reason to wake up, and does not hide the end."""
+    """Unread data does not wake the watch, and does not hide the end."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -244,7 +244,7 @@ def test_busy_file_leaves_turns_to_others(execute: Execute) -> None:
     execute(main())
 
 
-# Files that report a change once, to the first who asks: the loop asks before the watch can.
+# Files that report a change to the first poll alone: the loop polls before the watch can.
 
 
 def unshare_mounts() -> None:
@@ -285,11 +285,11 @@ def test_a_changed_mount(execute: Execute, edge: Event, tmp_path: Path) -> None:
                     change_mounts(os.fspath(tmp_path))
                     assert await anext(events) & Event.PRI
                     assert await is_quiet(events)
-                # A change that nobody waits for is reported to the next who does.
+                # A change while no task waits is reported by the next wait.
                 change_mounts(os.fspath(tmp_path))
                 await turns()
                 assert await anext(events) & Event.PRI
-                # So is one that comes while a wait is given up.
+                # So is a change in the turn in which a wait is cancelled.
                 waiting = asyncio.ensure_future(anext(events))
                 await turns()
                 change_mounts(os.fspath(tmp_path))

@@ -106,7 +106,7 @@ def test_modify_registers_the_new_file_with_the_same_flags(
     sel.modify(fd, EVENT_READ, "new")
     assert sel._selector.registrations[fd][0] == Event.IN | flags
     assert [key.data for key, _ in sel.select(0)] == ["new"]
-    assert is_whole(sel) or flags == Event.ONESHOT  # disarmed by now
+    assert is_whole(sel) or flags == Event.ONESHOT  # disarmed
 
 
 def test_modify_finds_the_new_file_of_a_lost_registration(sel: EpollSelector) -> None:

@@ -90,7 +90,7 @@ def test_a_subclass_with_a_state_of_its_own_is_refused_too(protocol: int) -> Non
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_map_of_a_closed_selector_can_be_pickled(protocol: int) -> None:
-    """A mapping of the standard library's, empty by now."""
+    """A mapping without entries."""
     with pyepoll.EpollSelector() as selector:
         mapping = selector.get_map()
     assert dict(pickle.loads(pickle.dumps(mapping, protocol))) == {}

@@ -11,6 +11,7 @@ CLIENTS = {
         import gevent, gevent.monkey
         from gevent.socket import wait_read
         patch, spawn, sleep = gevent.monkey.patch_all, gevent.spawn, gevent.sleep
+        Timeout = gevent.Timeout
         def in_thread(call, *args):
             return gevent.get_hub().threadpool.apply(call, args)
     """,
@@ -20,6 +21,7 @@ CLIENTS = {
         patch, spawn, sleep = eventlet.monkey_patch, eventlet.spawn, eventlet.sleep
         def wait_read(fd):
             eventlet.hubs.trampoline(fd, read=True)
+        Timeout = eventlet.Timeout
         in_thread = eventlet.tpool.execute
     """,
 }
@@ -125,6 +127,65 @@ COOPERATES = """
     print("done")
 """
 
+RECIPE = """
+    # The function of docs/clients.md.
+    from support.kernel import stale_registration
+
+    def poll(ep, timeout=None):
+        with Timeout(timeout, False):
+            while not (events := ep.poll(0)):
+                wait_read(ep.fileno())
+            return events
+        return []
+
+    def write_later():
+        sleep(0.05)
+        os.write(write, b"x")
+
+    # It returns when an event comes, or at the timeout and not before.
+    spawn(write_later)
+    passed, got = during(poll, epoll)
+    assert passed > 1 and got == [("ready", pyepoll.Event.IN)]
+    os.read(read, 1)
+    start = time.monotonic()
+    passed, got = during(poll, epoll, 0.05)
+    assert passed > 1 and got == [] and time.monotonic() - start >= 0.05
+    assert poll(epoll, 0) == []
+    # An edge that was reported in vain, by a stale registration, does not end it.
+    with stale_registration(epoll):
+        spawn(write_later)
+        passed, got = during(poll, epoll, 10)
+        assert passed > 1 and got == [("ready", pyepoll.Event.IN)]
+    os.read(read, 1)
+    # Each of several green threads waits for an epoll of its own, and gets its own edges.
+    epolls = [pyepoll.Epoll() for _ in range(10)]
+    fds = [os.eventfd(0) for _ in epolls]
+    seen = []
+
+    def take(ep, fd):
+        for _ in range(20):
+            seen.extend(data for data, _ in poll(ep, 10))
+
+    def give():
+        for _ in range(20):
+            while len(seen) % 10:
+                sleep(0)
+            for fd in fds:
+                os.eventfd_write(fd, 1)
+            sleep(0)
+
+    for ep, fd in zip(epolls, fds):
+        ep.register(fd, pyepoll.Event.IN | pyepoll.Event.ET, data=fd)
+        spawn(take, ep, fd)
+    spawn(give)
+    deadline = time.monotonic() + 20
+    while len(seen) < 200:
+        assert time.monotonic() < deadline, len(seen)
+        sleep(0.001)
+    assert sorted(seen) == sorted(fds * 20)
+    print("done")
+"""
+
 SERVES = """
     # A server with one Epoll in one green thread, asked by many others.
     import socket
@@ -179,7 +240,9 @@ def check(client: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("program", [BLOCKS, COOPERATES, SERVES], ids=["blocks", "cooperates", "serves"])
+@pytest.mark.parametrize(
+    "program", [BLOCKS, COOPERATES, RECIPE, SERVES], ids=["blocks", "cooperates", "recipe", "serves"]
+)
 @pytest.mark.parametrize("client", CLIENTS)
 def test_green_threads_run_pyepoll_in_either_import_order(client: str, program: str, order: str) -> None:
     check(client, ORDERS[order], TICKS, program)
