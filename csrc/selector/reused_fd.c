@@ -67,36 +67,12 @@ register_reused(Selector *self, const Change *change)
     return status;
 }
 
-static int
-modify_or_register(Selector *self, const Change *change)
-{
-    int status = backend_modify(change->backend, change->fd, change->mask, change->key);
-    return status < 0 && change->backend->instance != NULL && PyErr_ExceptionMatches(PyExc_FileNotFoundError)
-               ? register_reused(self, change)
-               : status;
-}
-
-/* Set the dict to the present registration after a change that returned `status`. `otherwise` is the key to
- * keep where nothing is registered, or NULL. 0, or -1 with an exception, and then the change is undone. */
-static int
-finish(Selector *self, const Change *change, int status, PyObject *otherwise)
-{
-    PyObject *fd_object = PyTuple_GET_ITEM(change->key, KEY_FD);
-    PyObject *left = status == 0 ? change->key : change->old;
-    if (status == 0) {
-        status = backend_sync_keys(self, change->backend, fd_object, change->fd, otherwise);
-    }
-    if (status < 0) {
-        backend_undo(self, change->backend, fd_object, change->fd, left);
-    }
-    return status;
-}
-
 int
-change_mask(Selector *self, const Change *change)
+change_retry(Selector *self, const Change *change)
 {
-    int status = modify_or_register(self, change);
-    return finish(self, change, status, change->backend->direct ? NULL : change->key);
+    return change->backend->instance != NULL && PyErr_ExceptionMatches(PyExc_FileNotFoundError)
+               ? register_reused(self, change)
+               : -1;
 }
 
 /* Whether a call has raised OSError because the fd is closed. */
@@ -126,35 +102,33 @@ register_or_replace(const Change *change)
 }
 
 int
-change_data(Selector *self, const Change *change)
+change_data(Selector *self, const Change *change, PyObject **otherwise)
 {
-    PyObject *otherwise = change->backend->direct ? NULL : change->key;
-    int status = 0;
     if (change->backend->instance == NULL) {
         /* No Epoll: as in selectors, whose calls do not have the data. */
+        return 0;
     }
-    else if ((change->mask & EPOLLEXCLUSIVE) != 0) {
-        otherwise = change->key;
-        status = register_or_replace(change);
+    if ((change->mask & EPOLLEXCLUSIVE) != 0) {
+        *otherwise = change->key;
+        return register_or_replace(change);
     }
-    else {
-        status = modify_or_register(self, change);
-        if (status < 0 && failed_for_closed_fd(change->fd)) {
-            PyErr_Clear();
-            otherwise = change->key;
-            status = 0;
-        }
+    int status = backend_modify(change->backend, change->fd, change->mask, change->key);
+    if (status < 0) {
+        status = change_retry(self, change);
     }
-    return finish(self, change, status, otherwise);
+    if (status < 0 && failed_for_closed_fd(change->fd)) {
+        PyErr_Clear();
+        *otherwise = change->key;
+        status = 0;
+    }
+    return status;
 }
 
 PyObject *
-own_fd(Selector *self, PyObject *fileobj, int *fd)
+object_fd(Selector *self, PyObject *fileobj, int *fd)
 {
     PyObject *fd_object = fileobj_fd_or_registered(self->module, self->keys, fileobj, fd);
-    bool may_be_another = fd_object != NULL && !PyLong_Check(fileobj) &&
-                          atomic_load_explicit(&self->has_objects, memory_order_relaxed);
-    if (!may_be_another) {
+    if (fd_object == NULL || !atomic_load_explicit(&self->has_objects, memory_order_relaxed)) {
         return fd_object;
     }
     PyObject *key, *other = NULL;

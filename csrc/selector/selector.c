@@ -228,19 +228,39 @@ change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, 
                      more == (mask & ~plain_bits);
     /* modify reports an edge again and arms a disarmed one-shot. */
     bool arms = (mask & (EPOLLET | EPOLLONESHOT)) != 0;
-    Change change = {&backend, old, key, fd, mask};
-    int status = 0;
-    if (!same_mask || arms) {
-        status = change_mask(self, &change);
+    if (same_mask && !arms && PyTuple_GET_ITEM(old, KEY_DATA) == PyTuple_GET_ITEM(key, KEY_DATA)) {
+        backend_release(&backend);
+        return Py_NewRef(old);
     }
-    else if (PyTuple_GET_ITEM(old, KEY_DATA) == PyTuple_GET_ITEM(key, KEY_DATA)) {
-        key = old;
+    const Change change = {&backend, old, key, fd, mask};
+    PyObject *otherwise = backend.direct ? NULL : key;
+    int status;
+    if (same_mask && !arms) {
+        status = change_data(self, &change, &otherwise);
     }
     else {
-        status = change_data(self, &change);
+        status = backend_modify(&backend, fd, mask, key);
+        if (status < 0) {
+            status = change_retry(self, &change);
+        }
+    }
+    PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
+    PyObject *left = status == 0 ? key : old;
+    if (status == 0) {
+        status = backend_sync_keys(self, &backend, fd_object, fd, otherwise);
+    }
+    if (status < 0) {
+        backend_undo(self, &backend, fd_object, fd, left);
     }
     backend_release(&backend);
     return status == 0 ? Py_NewRef(key) : NULL;
+}
+
+/* The fd under which a file object is registered; NULL with an exception. */
+static inline PyObject *
+registered_fd_of(Selector *self, PyObject *fileobj, int *fd)
+{
+    return PyLong_Check(fileobj) ? fileobj_fd(fileobj, fd) : object_fd(self, fileobj, fd);
 }
 
 static PyObject *
@@ -259,7 +279,7 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
         return NULL;
     }
     int fd;
-    PyObject *fd_object = own_fd(self, given[0], &fd);
+    PyObject *fd_object = registered_fd_of(self, given[0], &fd);
     PyObject *old = fd_object != NULL ? find_key(self, fd_object, given[0]) : NULL;
     PyObject *data = given[2] != NULL ? given[2] : Py_None;
     PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ),
@@ -302,7 +322,7 @@ selector_unregister(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyO
         return NULL;
     }
     int fd;
-    PyObject *fd_object = own_fd(self, given[0], &fd);
+    PyObject *fd_object = registered_fd_of(self, given[0], &fd);
     PyObject *key = fd_object != NULL ? remove_key(self, fd_object, fd, given[0]) : NULL;
     Py_XDECREF(fd_object);
     return key;

@@ -82,17 +82,18 @@ typedef struct {
     uint32_t mask;
 } Change;
 
-/* Change the mask and the data, in the kernel and in the dict. Where the fd refers to another file than the
- * registered one, and to that of the key's file object, this file is registered. 0, or -1 with an exception,
- * and then neither key is registered. */
-int change_mask(Selector *self, const Change *change);
+/* After a backend_modify() that failed: where the fd refers to another file than the registered one, and to that
+ * of the key's file object, register this file. 0, or -1 with an exception, and then neither key is
+ * registered. */
+int change_retry(Selector *self, const Change *change);
 
-/* The same where only the data change: one system call, which finds out whether the fd refers to another
- * file. As in selectors, the key of a closed fd is changed, although nothing is registered. */
-int change_data(Selector *self, const Change *change);
+/* Change the data alone: one system call, which finds out whether the fd refers to another file. As in
+ * selectors, the key of a closed fd is changed, although nothing is registered: `*otherwise` is set to the key
+ * to keep in the dict. 0, or -1 with an exception. */
+int change_data(Selector *self, const Change *change, PyObject **otherwise);
 
-/* The fd under which a file object is registered, as fileobj_fd_or_registered(). An object that was
+/* The fd under which an object with fileno() is registered, as fileobj_fd_or_registered(). An object that was
  * registered when fileno() returned another fd does not stand for the key of the fd that it returns now. */
-PyObject *own_fd(Selector *self, PyObject *fileobj, int *fd);
+PyObject *object_fd(Selector *self, PyObject *fileobj, int *fd);
 
 #endif

@@ -167,8 +167,8 @@ RECIPE = """
             seen.extend(data for data, _ in poll(ep, 10))
 
     def give():
-        for _ in range(20):
-            while len(seen) % 10:
+        for turn in range(20):
+            while len(seen) < 10 * turn:  # earlier, two writes would be one edge
                 sleep(0)
             for fd in fds:
                 os.eventfd_write(fd, 1)
