@@ -371,6 +371,9 @@ TARGETS: dict[str, Target] = {
     "Registrations.__iter__": Target(lambda w: lambda: list(w.ep.registrations)),
     "Registrations.__len__": Target(lambda w: w.ep.registrations.__len__),
     "Registrations.__repr__": Target(lambda w: w.ep.registrations.__repr__),
+    "Registrations.__reduce_ex__": Target(
+        lambda w: w.ep.registrations.__reduce_ex__, {"protocol": anything}, 1
+    ),
     "Event": Target(lambda w: Event, {"value": st.one_of(anything, masks)}, 1, (ValueError,), by_name=False),
     "Event.readable": predicate("readable"),
     "Event.writable": predicate("writable"),
@@ -403,6 +406,7 @@ TARGETS: dict[str, Target] = {
     ),
     "EpollSelector.get_map": Target(lambda w: lambda: dict(w.sel.get_map())),
     "EpollSelector.close": Target(lambda w: w.sel.close),
+    "EpollSelector.__reduce_ex__": Target(lambda w: w.sel.__reduce_ex__, {"protocol": anything}, 1),
     "EpollSelector.fileno": Target(lambda w: w.sel.fileno),
     "Waker": Target(lambda w: lambda *args, **kwargs: pyepoll.Waker(*args, **kwargs).close()),
     "Waker.wake": Target(lambda w: w.waker.wake),

@@ -496,6 +496,8 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "Epoll.__enter__ (closed)": lambda b: (ValueError, b.shut.__enter__),
     "Epoll.__iter__ (closed)": lambda b: (ValueError, iter, b.shut),
     "Epoll.__reduce_ex__": lambda b: (TypeError, b.ep.__reduce_ex__, 4),
+    "Registrations.__reduce_ex__": lambda b: (TypeError, b.ep.registrations.__reduce_ex__, 4),
+    "EpollSelector.__reduce_ex__": lambda b: (TypeError, b.sel.__reduce_ex__, 4),
     "Ready.__next__ (ended)": lambda b: (StopIteration, b.shut_batch.__next__),
     "Registrations.__getitem__ (missing)": lambda b: (KeyError, b.ep.registrations.__getitem__, b.other),
     "EpollSelector.close (a number)": lambda b: (TypeError, b.sel.close, 1),
