@@ -95,18 +95,33 @@ fdinfo_is_epoll(int fd)
     return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0 ? 0 : EINVAL;
 }
 
-bool
-fdinfo_may_be_eventfd(int fd, uint64_t count)
+typedef enum { NO, YES, UNKNOWN } Answer;
+
+static Answer
+is_eventfd(int fd, uint64_t count)
 {
     char line[256];
     bool found = false;
     FILE *file = fdinfo_open(fd);
     if (file == NULL) {
-        return fcntl(fd, F_GETFD) >= 0;
+        return UNKNOWN;
     }
     while (!found && fgets(line, sizeof(line), file) != NULL) {
         found = strncmp(line, "eventfd-count:", 14) == 0 && strtoull(line + 14, NULL, 16) == count;
     }
     fclose(file);
-    return found;
+    return found ? YES : NO;
+}
+
+bool
+fdinfo_may_be_eventfd(int fd, uint64_t count)
+{
+    Answer answer = is_eventfd(fd, count);
+    return answer == UNKNOWN ? fcntl(fd, F_GETFD) >= 0 : answer == YES;
+}
+
+bool
+fdinfo_is_eventfd(int fd, uint64_t count)
+{
+    return is_eventfd(fd, count) == YES;
 }

@@ -26,4 +26,7 @@ int fdinfo_is_epoll(int fd);
  * takes an fd and /proc. */
 bool fdinfo_may_be_eventfd(int fd, uint64_t count);
 
+/* Whether it surely is one. */
+bool fdinfo_is_eventfd(int fd, uint64_t count);
+
 #endif

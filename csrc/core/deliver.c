@@ -56,15 +56,16 @@ foreign_pair(Instance *self, uint64_t epoll_data, uint32_t events)
 
 /* The result of looking up the registration of an event. */
 typedef struct {
-    PyObject *data; /* owned; NULL if there is none */
-    bool check;     /* it is time to see whether the fd is open */
-    bool ended;     /* nothing is to be handed out */
+    PyObject *data;  /* owned; NULL if there is none */
+    uint32_t events; /* to hand out */
+    bool check;      /* it is time to see whether the fd is open */
+    bool ended;      /* nothing is to be handed out */
 } Look;
 
 static Look
-look_up(Instance *self, uint64_t epoll_data, const Seen *seen)
+look_up(Instance *self, uint64_t epoll_data, uint32_t events, const Seen *seen)
 {
-    Look look = {0};
+    Look look = {.events = events};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
     look.ended = self->standing == CLOSED ||
@@ -76,7 +77,10 @@ look_up(Instance *self, uint64_t epoll_data, const Seen *seen)
             present->countdown = (uint16_t)(1 << present->interval);
             present->interval += present->interval < INTEREST_LAST_CHECK;
         }
-        if (present->disarmed) {
+        if (present->always_ready) {
+            look.events = stand_in_events(present->mask, events);
+        }
+        if (present->disarmed || present->always_ready) {
             present->countdown = 1; /* keeps the short cut away from it */
         }
     }
@@ -90,10 +94,10 @@ deliver(Instance *self, const Seen *seen, uint64_t epoll_data, uint32_t events)
     PyObject *pair = NULL;
     for (bool again = true; again;) {
         again = false;
-        Look look = look_up(self, epoll_data, seen);
+        Look look = look_up(self, epoll_data, events, seen);
         if (look.data != NULL) {
             if (!look.check || stale_check_open(self, epoll_data)) {
-                pair = new_pair(self, epoll_data, events, look.data, &again);
+                pair = new_pair(self, epoll_data, look.events, look.data, &again);
             }
             Py_DECREF(look.data);
         }

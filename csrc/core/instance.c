@@ -129,6 +129,7 @@ instance_finish(Instance *self)
     int error = 0;
     int epfd = self->epfd, front_fd = self->front_fd;
     self->finished = true;
+    stand_in_close_all(&self->stand_ins, epfd);
     Py_BEGIN_ALLOW_THREADS
     if (self->wakes_added && epfd >= 0) {
         /* A duplicate of the fd may keep the kernel instance. */
@@ -298,6 +299,9 @@ leave_unowned_fds(Instance *self, Standing before)
         Py_BEGIN_ALLOW_THREADS
         status = identity_check(&identity);
         Py_END_ALLOW_THREADS
+    }
+    if (before == FORKED_COPY || status != 0) {
+        stand_in_close_all(&self->stand_ins, -1); /* the list of the kernel instance is the parent's */
     }
     if (status != 0) {
         self->epfd = self->front_fd = -1;

@@ -29,6 +29,7 @@
 #include "base/module_state.h"
 #include "base/mutex.h"
 #include "core/interest.h"
+#include "core/stand_in.h"
 
 #include <stdatomic.h>
 #include <sys/epoll.h>
@@ -58,6 +59,7 @@ typedef struct {
     atomic_int epfd;
     atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */
     Standing standing;
+    bool always_ready; /* files that cannot be polled are accepted: core/always_ready.h */
     bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
     bool fd_changing;  /* `epfd` is about to be another file: no thread may begin to wait */
     bool finished;     /* the fds and the registrations have been given up */
@@ -84,6 +86,7 @@ typedef struct {
     int hint;                 /* how many events a wait should have room for, if more than are registered */
     _Atomic(EventsFactory) make_events; /* set by the layer above; NULL: event_member() */
     Array *spare;
+    StandIns stand_ins;
     Mutex ctl;
 #ifdef Py_GIL_DISABLED
     Mutex state;
