@@ -72,6 +72,9 @@ class EpollSelector(_epoll.Selector, BaseSelector):
     closed while a duplicate keeps it open does not wake the selector indefinitely, and an fd that has been
     reused can be registered: the kernel decides whether it is new, not the earlier registration.
 
+    always_ready: whether to accept files that the kernel refuses with EPERM, Operation not permitted, as
+        regular files and /dev/null, and report them as ready for each event asked for; see :class:`Epoll`.
+
     Raises OSError: EMFILE or ENFILE when no fd is left. See epoll(7).
     """
 
@@ -80,8 +83,10 @@ class EpollSelector(_epoll.Selector, BaseSelector):
 
     _selector_cls: Callable[[], Any] = Epoll
 
-    def __init__(self) -> None:
-        self._selector = self._selector_cls()
+    def __init__(self, *, always_ready: bool = False) -> None:
+        # A replacement of the class need not know the option.
+        options = {"always_ready": True} if always_ready else {}
+        self._selector = self._selector_cls(**options)
         self._map: _Keys | None = _Keys(self._fd_to_key)
 
     def fileno(self) -> int:
