@@ -134,6 +134,24 @@ always_ready_settle(Instance *self, int op, int fd, uint32_t mask, uint32_t gene
     return same ? 0 : refused ? ENOENT : error;
 }
 
+bool
+always_ready_owns_slowly(Instance *self, int fd)
+{
+    int index = stand_in_index_of_eventfd(&self->stand_ins, fd);
+    bool owns = index >= 0;
+    if (owns) {
+        const StandIn item = self->stand_ins.items[index];
+        Py_BEGIN_ALLOW_THREADS
+        owns = stand_in_has_eventfd(&item);
+        Py_END_ALLOW_THREADS
+        /* Otherwise another file has this fd, and may be registered: no change of ours may reach it. */
+        STATE_LOCK(self);
+        self->stand_ins.items[index].eventfd = owns ? fd : -1;
+        STATE_UNLOCK(self);
+    }
+    return owns;
+}
+
 int
 always_ready_target(const Instance *self, int fd, uint32_t *mask)
 {

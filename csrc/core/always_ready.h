@@ -28,11 +28,13 @@ int always_ready_target(const Instance *self, int fd, uint32_t *mask);
 /* False if the event is of a stand-in whose fd no longer refers to the registered file. */
 bool always_ready_is_current(Instance *self, uint64_t epoll_data);
 
-/* Whether `fd` is the eventfd of a stand-in. With the ctl lock. */
+/* Whether `fd` is the eventfd of a stand-in. With the ctl lock and the GIL. */
+bool always_ready_owns_slowly(Instance *self, int fd);
+
 static inline bool
-always_ready_owns(const Instance *self, int fd)
+always_ready_owns(Instance *self, int fd)
 {
-    return self->stand_ins.count > 0 && stand_in_has_eventfd(&self->stand_ins, fd);
+    return self->stand_ins.count > 0 && always_ready_owns_slowly(self, fd);
 }
 
 #endif

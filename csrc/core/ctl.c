@@ -114,7 +114,7 @@ is_itself(const Instance *self, int fd)
 /* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The fd of the instance, which the
  * front hides, was that of a file that is closed by now: so it is not registered. */
 static int
-own_fd_error(const Instance *self, int fd)
+own_fd_error(Instance *self, int fd)
 {
     bool hidden = (self->front_fd >= 0 && fd == self->epfd) || always_ready_owns(self, fd);
     return is_itself(self, fd) ? EINVAL : hidden ? ENOENT : 0;

@@ -49,24 +49,22 @@ stand_in_take(StandIns *table, int index)
     return item;
 }
 
+int
+stand_in_index_of_eventfd(const StandIns *table, int fd)
+{
+    int index = table->count - 1;
+    while (index >= 0 && table->items[index].eventfd != fd) {
+        index--;
+    }
+    return index;
+}
+
 /* "epol" and the fd that it stands in for. */
 static uint64_t
 count_for(int fd)
 {
     enum { STANDS_IN = 0x65706f6c };
     return (uint64_t)STANDS_IN << 32 | (uint32_t)fd;
-}
-
-bool
-stand_in_has_eventfd(const StandIns *table, int fd)
-{
-    for (int i = 0; i < table->count; i++) {
-        /* A program that closes all its fds may have another file under this one. */
-        if (table->items[i].eventfd == fd && stand_in_is_inherited(&table->items[i])) {
-            return true;
-        }
-    }
-    return false;
 }
 
 int
@@ -88,7 +86,7 @@ stand_in_close(const StandIn *item, int epfd)
 {
     /* The kernel removes an entry only where the fd still refers to the file of it. */
     bool removed = epfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_DEL, item->eventfd, &(struct epoll_event){0}) == 0;
-    if (removed || stand_in_is_inherited(item)) {
+    if (removed || stand_in_has_eventfd(item)) {
         close(item->eventfd);
     }
 }
@@ -117,7 +115,7 @@ stand_in_is_current(const StandIn *item)
 }
 
 bool
-stand_in_is_inherited(const StandIn *item)
+stand_in_has_eventfd(const StandIn *item)
 {
     return fdinfo_is_eventfd(item->eventfd, count_for(item->fd));
 }

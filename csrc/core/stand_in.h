@@ -16,7 +16,7 @@
 
 typedef struct {
     int fd;      /* the registered one */
-    int eventfd; /* in the kernel's list in its place */
+    int eventfd; /* in the kernel's list in its place; -1: others have closed it */
     FileId file; /* to which `fd` referred */
 } StandIn;
 
@@ -38,8 +38,8 @@ int stand_in_index(const StandIns *table, int fd);
 /* Take one out of the table. */
 StandIn stand_in_take(StandIns *table, int index);
 
-/* Whether `fd` is the eventfd of one. */
-bool stand_in_has_eventfd(const StandIns *table, int fd);
+/* The index of the one whose eventfd has this fd, or -1. */
+int stand_in_index_of_eventfd(const StandIns *table, int fd);
 
 /* A new eventfd that stands in for `fd`: its count says so to whoever reads its fdinfo. -1 and errno. */
 int stand_in_eventfd(int fd);
@@ -54,8 +54,9 @@ void stand_in_close_all(StandIns *table, int epfd);
 /* Whether the fd still refers to the registered file, as far as that can be known. Needs no GIL. */
 bool stand_in_is_current(const StandIn *item);
 
-/* Whether the eventfd is what it was, in a child after fork(). */
-bool stand_in_is_inherited(const StandIn *item);
+/* Whether the fd of the eventfd still refers to it, and not to the file of a program that closes all its fds. Reads
+ * fdinfo; false where that is impossible. Needs no GIL. */
+bool stand_in_has_eventfd(const StandIn *item);
 
 /* The mask to ask of an eventfd, which reports IN and OUT, but not RDNORM and WRNORM as poll(2) does. */
 uint32_t stand_in_mask(uint32_t mask);
