@@ -142,7 +142,7 @@ always_ready_owns_slowly(Instance *self, int fd)
     if (owns) {
         const StandIn item = self->stand_ins.items[index];
         Py_BEGIN_ALLOW_THREADS
-        owns = stand_in_has_eventfd(&item);
+        owns = stand_in_has_eventfd(&item, true);
         Py_END_ALLOW_THREADS
         /* Otherwise another file has this fd, and may be registered: no change of ours may reach it. */
         STATE_LOCK(self);

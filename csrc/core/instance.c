@@ -5,6 +5,7 @@
 #include "core/identity.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <structmember.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -182,7 +183,7 @@ always_ready_eventfd(void)
 bool
 is_always_ready_eventfd(int fd)
 {
-    return fdinfo_may_be_eventfd(fd, READY_COUNT);
+    return fdinfo_is_eventfd(fd, READY_COUNT, fcntl(fd, F_GETFD) >= 0);
 }
 
 /* The epoll data 0 belong to no registration: generations start far above. 0 or an errno. */

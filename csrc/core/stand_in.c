@@ -86,7 +86,7 @@ stand_in_close(const StandIn *item, int epfd)
 {
     /* The kernel removes an entry only where the fd still refers to the file of it. */
     bool removed = epfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_DEL, item->eventfd, &(struct epoll_event){0}) == 0;
-    if (removed || stand_in_has_eventfd(item)) {
+    if (removed || stand_in_has_eventfd(item, false)) {
         close(item->eventfd);
     }
 }
@@ -115,9 +115,9 @@ stand_in_is_current(const StandIn *item)
 }
 
 bool
-stand_in_has_eventfd(const StandIn *item)
+stand_in_has_eventfd(const StandIn *item, bool unknown)
 {
-    return fdinfo_is_eventfd(item->eventfd, count_for(item->fd));
+    return fdinfo_is_eventfd(item->eventfd, count_for(item->fd), unknown);
 }
 
 uint32_t

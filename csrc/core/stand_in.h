@@ -54,9 +54,9 @@ void stand_in_close_all(StandIns *table, int epfd);
 /* Whether the fd still refers to the registered file, as far as that can be known. Needs no GIL. */
 bool stand_in_is_current(const StandIn *item);
 
-/* Whether the fd of the eventfd still refers to it, and not to the file of a program that closes all its fds. Reads
- * fdinfo; false where that is impossible. Needs no GIL. */
-bool stand_in_has_eventfd(const StandIn *item);
+/* Whether the fd of the eventfd still refers to it, and not to the file of a program that closes all its fds;
+ * `unknown` where fdinfo cannot be read. Needs no GIL. */
+bool stand_in_has_eventfd(const StandIn *item, bool unknown);
 
 /* The mask to ask of an eventfd, which reports IN and OUT, but not RDNORM and WRNORM as poll(2) does. */
 uint32_t stand_in_mask(uint32_t mask);

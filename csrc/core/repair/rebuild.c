@@ -195,7 +195,7 @@ means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
 static bool
 stands_in_still(const StandIn *stand_in, bool forked)
 {
-    return stand_in_is_current(stand_in) && (!forked || stand_in_has_eventfd(stand_in));
+    return stand_in_is_current(stand_in) && (!forked || stand_in_has_eventfd(stand_in, true));
 }
 
 /* Add the live registrations to the new instance. 0, or an errno that is not about one registration. */
