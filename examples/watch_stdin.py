@@ -7,11 +7,13 @@ edge     The event is reported once for each arrival: read until EAGAIN, or the 
          ``--no-drain`` makes that mistake, and shows the result.
 oneshot  The event is reported once, then no event until ``rearm``: read once, then arm again.
 
-It ends with its input, on SIGINT and on SIGTERM.
+It ends with its input, on SIGINT and on SIGTERM. The input may also be a regular file or /dev/null, which are
+always ready: ``python watch_stdin.py <FILE``.
 """
 
 import argparse
 import array
+import contextlib
 import fcntl
 import io
 import os
@@ -46,9 +48,10 @@ def drain(stdin: io.FileIO) -> bytes | None:
 
 
 def unread(stdin: io.FileIO) -> int:
-    """Return the number of unread bytes in the pipe."""
+    """Return the number of unread bytes in the pipe, the terminal or the regular file; 0 for other files."""
     count = array.array("i", [0])
-    fcntl.ioctl(stdin, termios.FIONREAD, count)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(stdin, termios.FIONREAD, count)
     return count[0]
 
 
@@ -66,7 +69,7 @@ def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
 
 def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
     """Print each event and the data read for it, until the input ends or a signal arrives."""
-    with pyepoll.Epoll[io.FileIO | int]() as ep:
+    with pyepoll.Epoll[io.FileIO | int](always_ready=True) as ep:
         ep.register(signals, Event.IN, data=signals)
         ep.register(stdin, MODES[mode], data=stdin)
         for source, events in ep:
@@ -103,8 +106,6 @@ def main() -> None:
         os.set_blocking(0, False)
         try:
             watch(stdin, signals, args.mode, args.no_drain)
-        except PermissionError as error:  # a regular file or /dev/null
-            sys.exit(f"watch_stdin: {error}")
         finally:
             os.set_blocking(0, blocking)
 
