@@ -23,7 +23,7 @@ from support.processes import in_child
 from support.threads import until
 
 import pyepoll
-from pyepoll import Event, procfs
+from pyepoll import Event
 
 Epoll = pyepoll.Epoll[Any]
 Open = Callable[..., int]
@@ -729,16 +729,3 @@ def test_a_copy_is_identified_by_what_the_parent_has_registered_since(ep: Epoll,
     assert ep.poll(0) == [("file", Event.IN)]
     for fd in (registered, write, go, done):
         os.close(fd)
-
-
-# Tools.
-
-
-def test_procfs_names_the_stand_in(ep: Epoll, file: int) -> None:
-    ep.register(file, Event.IN)
-    pid = os.getpid()
-    (info,) = [each for each in procfs.epolls(pid) if each.watched]
-    (watch,) = info.watched
-    assert not watch.stale
-    assert watch.data & 0xFFFFFFFF == file
-    assert procfs.files(pid)[watch.fd].text == (f"eventfd, in place of fd {file}, which is always ready")
