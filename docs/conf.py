@@ -311,12 +311,14 @@ def meanings_of_defaults(app: Sphinx, document: nodes.document) -> None:
 # Links that are right on a forge, where the pages are read as they are, and here.
 
 
-def unlink_folders(app: Sphinx, document: nodes.document) -> None:
-    """A folder of the checkout has no page here."""
+def unlink_files_without_page(app: Sphinx, document: nodes.document) -> None:
+    """A folder of the checkout has no page here, nor has a page of another folder."""
     for node in list(document.findall(pending_xref)):
         if node["reftype"] == "myst":
-            here = Path(app.env.doc2path(node["refdoc"])).parent
-            if (here / node["reftarget"]).resolve().is_dir():
+            target = (Path(app.env.doc2path(node["refdoc"])).parent / node["reftarget"]).resolve()
+            if target.is_dir() or (
+                target.with_suffix(".md").is_file() and ROOT / "docs" not in target.parents
+            ):
                 node.replace_self(node.children)
 
 
@@ -384,7 +386,7 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", to_python_docs)
     app.connect("doctree-read", values_of_bits)
     app.connect("doctree-read", meanings_of_defaults)
-    app.connect("doctree-read", unlink_folders)
+    app.connect("doctree-read", unlink_files_without_page)
     # Before Sphinx takes note of what is to be downloaded.
     app.connect("doctree-read", link_examples, priority=100)
     app.connect("doctree-read", link_manual_pages)
