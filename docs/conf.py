@@ -316,9 +316,8 @@ def unlink_files_without_page(app: Sphinx, document: nodes.document) -> None:
     for node in list(document.findall(pending_xref)):
         if node["reftype"] == "myst":
             target = (Path(app.env.doc2path(node["refdoc"])).parent / node["reftarget"]).resolve()
-            if target.is_dir() or (
-                target.with_suffix(".md").is_file() and ROOT / "docs" not in target.parents
-            ):
+            outside = target.with_suffix(".md").is_file() and ROOT / "docs" not in target.parents
+            if target.is_dir() or outside:
                 node.replace_self(node.children)
 
 
