@@ -263,7 +263,7 @@ def integration(session: nox.Session) -> None:
     session.run("pytest", "-rsfE", *where, *session.posargs)
 
 
-@nox.session(python=["3.11", "3.13", "3.14"])
+@nox.session(python=RELEASES)
 def upstream(session: nox.Session) -> None:
     """The suites of other packages, with stock and with pyepoll (`-- -k "tornado or trio"`: these only)."""
     install(session, "test", "clients", "upstream")
@@ -294,8 +294,7 @@ def load(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md (`-- --quick wait`: fewer rounds of one part)."""
-    session.install("setuptools>=77", *groups("benchmarks"))
-    session.install("--no-build-isolation", "--no-deps", "-e", ".")
+    install(session, "benchmarks")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
@@ -325,7 +324,3 @@ def aarch64(session: nox.Session) -> None:
     go_to_copy(session)
     session.install(*groups("wheel"))
     session.run("tools/aarch64", str(EXTRA), external=True)
-
-
-if __name__ == "__main__":
-    nox.main()
