@@ -5,8 +5,11 @@
 uint32_t
 change_next_generation(Instance *self)
 {
-    self->generation++;
-    return self->generation != 0 ? self->generation : ++self->generation;
+    uint32_t next = self->generation + 1;
+    next += next == 0;
+    /* No read-modify-write: only the holder of the ctl lock writes it. */
+    atomic_store_explicit(&self->generation, next, memory_order_relaxed);
+    return next;
 }
 
 void
