@@ -88,9 +88,9 @@ def sanitized(session: nox.Session, options: str, *arguments: str) -> Path:
     """Run pytest on a copy with AddressSanitizer and UndefinedBehaviorSanitizer, which write report*."""
     copy = go_to_copy(session)
     install(session, "test", cflags=f"-g -O1 {ASAN} -fno-omit-frame-pointer", ldflags=ASAN)
-    find = ["gcc", "-print-file-name=libasan.so", "-print-file-name=libubsan.so"]
-    libraries = subprocess.check_output(find, text=True).split()
-    env = {"LD_PRELOAD": " ".join(libraries), "PYTHONMALLOC": "malloc"}
+    find = "gcc -print-file-name=libasan.so && gcc -print-file-name=libubsan.so"
+    libraries = subprocess.check_output(find, shell=True, text=True)
+    env = {"LD_PRELOAD": libraries.replace("\n", " "), "PYTHONMALLOC": "malloc"}
     env |= {"ASAN_OPTIONS": f"log_path=report:{options}", "UBSAN_OPTIONS": "print_stacktrace=1"}
     # It does not capture fd 2, or the report of a crash would be lost.
     session.run("pytest", "--capture=sys", *arguments, env=env)
