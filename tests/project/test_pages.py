@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 from support.conformance import CANNOT_HOLD
-from support.pages import PAGES, PORT, ROOT, Block, Session, blocks_of, commands, run_alone, serve_echo
+from support.pages import (
+    PAGES,
+    PORT,
+    ROOT,
+    Block,
+    Session,
+    anchor_of,
+    blocks_of,
+    commands,
+    run_alone,
+    serve_echo,
+)
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 DIRECTIVES = {"{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
@@ -79,11 +90,6 @@ def test_sh_block_runs(block: Block, tmp_path: Path) -> None:
         if line not in run_by_ci():
             status, printed = session.finish(line)
             assert status == 0, printed
-
-
-def anchor_of(heading: str) -> str:
-    """The anchor that forges and MyST give a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def anchors(page: Path) -> set[str]:
