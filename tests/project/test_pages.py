@@ -112,6 +112,19 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     assert set(re.findall(r"\btest_\w+\.py", text)) <= tests
 
 
+def test_each_search_phrase_leads_to_one_heading() -> None:
+    """docs/conf.py puts it into the index, which the search compares with the query in lower case."""
+    found: list[str] = []
+    for page in PAGES:
+        text = page.read_text()
+        comments = re.findall(r"(?m)^<!-- search: (.*) -->\n\n##+ ", text)
+        assert len(comments) == text.count("<!-- search:"), f"{page}: not before a heading"
+        found += [phrase for comment in comments for phrase in comment.split(", ")]
+    assert len(found) > 30
+    assert len(found) == len(set(found))
+    assert all(phrase == phrase.lower().strip() for phrase in found)
+
+
 def test_each_surprise_of_the_kernel_has_a_program_and_a_source() -> None:
     text = (ROOT / "docs/kernel.md").read_text()
     *surprises, rest = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
