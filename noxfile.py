@@ -32,7 +32,10 @@ FREE_THREADED = ["3.13t", "3.14t", "3.15t"]
 LONG = ["3.13", "3.14", "3.15", *FREE_THREADED]
 WARNINGS = "-Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Werror"
 ASAN = "-fsanitize=address,undefined"
-NOT_OF_C = "benchmarks conformance doctor examples guard layers pages ps publishing readme setup wheel"
+NOT_OF_C = (
+    "benchmarks conformance doctor examples file_types guard layers pages ps publishing readme recipes "
+    "setup wheel"
+)
 QUICK = "errors events flags maxevents package raw registrations select_dropin selector waker"
 
 nox.needs_version = ">=2025.2.9"
@@ -249,15 +252,16 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python=RELEASES)
 def integration(session: nox.Session) -> None:
-    """Other packages on pyepoll: tests/integration and docs/clients.md."""
+    """Other packages on pyepoll: tests/integration, docs/clients.md and the program for ZMQ."""
     install(session, "test", "clients")
     session.run(
         "pytest",
         "-rsfE",
         "tests/integration",
         "tests/project/test_pages.py",
+        "tests/project/test_file_types.py",
         "-k",
-        "integration or clients",
+        "integration or clients or zmq",
         *session.posargs,
     )
 
