@@ -1,4 +1,4 @@
-"""The files of ``csrc`` are in layers, and each includes only what is below: ``tools/check_layers.py``."""
+"""The files of ``csrc`` are in layers, and each includes only lower ones: ``tools/check_layers.py``."""
 
 import re
 import runpy

@@ -124,7 +124,7 @@ def test_script_does_not_know_sudo() -> None:
 
 
 def an_environment_of(python: str, directory: Path) -> None:
-    """What python -m venv leaves that tells whose environment it is."""
+    """The file of python -m venv that names the interpreter of an environment."""
     (directory / "bin").mkdir(parents=True)
     (directory / "pyvenv.cfg").touch()
     (directory / "bin" / "python").write_text(python)
@@ -187,7 +187,7 @@ def test_unsuitable_python_on_the_path_is_passed_over(machine: Machine) -> None:
     ("python", "why"),
     [("no-such-python", "no-such-python is not found"), ("broken", "is not a Python that runs")],
 )
-def test_no_python_at_all(machine: Machine, python: str, why: str) -> None:
+def test_a_missing_python_is_reported(machine: Machine, python: str, why: str) -> None:
     machine.put("broken", "#!/bin/sh\nexit 1\n")
     assert refusal(machine.make_venv(0, PYTHON=python)).endswith(why)
 
@@ -243,8 +243,8 @@ INIT = Path(pyepoll.__file__)
 
 
 @pytest.mark.parametrize("version", [(3, 8, 18), (3, 10, 13)])
-def test_import_on_an_old_python_says_so(version: tuple[int, int, int]) -> None:
-    """Of a tree without extension, whose other modules an old Python cannot parse."""
+def test_import_on_an_old_python_names_the_version(version: tuple[int, int, int]) -> None:
+    """Of a tree without extension, with modules that an old Python cannot parse."""
     number = ".".join(map(str, version))
     done = run_python(f"""
 import sys
@@ -258,7 +258,7 @@ exec(code, {{"__name__": "pyepoll", "__path__": []}})
     assert last == f"ImportError: pyepoll needs CPython 3.11 or later; this is Python {number}"
 
 
-def test_old_pythons_can_parse_what_tells_them() -> None:
+def test_old_pythons_can_parse_the_version_checks() -> None:
     for path in INIT, SETUP:
         if path.exists():
             ast.parse(path.read_text(), feature_version=(3, 7))
@@ -267,7 +267,7 @@ def test_old_pythons_can_parse_what_tells_them() -> None:
     assert isinstance(first[1], ast.If), "the question about the version comes before any import of ours"
 
 
-def test_script_is_one_that_runs() -> None:
+def test_setup_script_is_executable() -> None:
     assert os.access(SCRIPT, os.X_OK)
     assert SCRIPT.read_text().startswith("#!/bin/sh\n")
 
