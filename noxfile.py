@@ -158,7 +158,7 @@ def docs(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the sdist and a wheel, and check their files, metadata and symbols."""
     session.install(*groups("package"))
-    session.run("check-sdist", "--no-isolation")
+    session.run("check-sdist", "--no-isolation", silent=True)
     go_to_copy(session)
     session.run("validate-pyproject", "pyproject.toml")
     session.run("python", "-m", "build", "--no-isolation", silent=True)
