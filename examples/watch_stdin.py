@@ -4,7 +4,8 @@
 
 level    The event is reported as long as there is data to read: one read per event is enough.
 edge     The event is reported once for each arrival: read until EAGAIN, or the rest is not reported.
-         ``--no-drain`` makes that mistake, and shows the result.
+         ``--no-drain`` makes that mistake, and shows the result. An input that never ends must not keep the
+         loop from its signals: after 100 pieces, ``rearm`` asks for another report.
 oneshot  The event is reported once, then no event until ``rearm``: read once, then arm again.
 
 It ends with its input, on SIGINT and on SIGTERM. The input may also be a regular file or /dev/null, which are
@@ -25,6 +26,7 @@ import pyepoll
 from pyepoll import Event
 
 PIECE = 10
+BURST = 100
 MODES = {"level": Event.IN, "edge": Event.IN | Event.ET, "oneshot": Event.IN | Event.ONESHOT}
 
 
@@ -41,10 +43,11 @@ def read_piece(stdin: io.FileIO) -> bytes | None:
 
 
 def drain(stdin: io.FileIO) -> bytes | None:
-    """Read until EAGAIN (None) or the end of the input (b"")."""
-    while piece := read_piece(stdin):
-        pass
-    return piece
+    """Read until EAGAIN (None), the end of the input (b"") or the last piece of a burst."""
+    for _ in range(BURST - 1):
+        if not (piece := read_piece(stdin)):
+            return piece
+    return read_piece(stdin)
 
 
 def unread(stdin: io.FileIO) -> int:
@@ -82,7 +85,7 @@ def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
                 piece = read_piece(stdin)
             if piece == b"":
                 return
-            if mode == "oneshot":
+            if mode == "oneshot" or (mode == "edge" and piece and not careless):
                 ep.rearm(stdin)
 
 

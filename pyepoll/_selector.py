@@ -1,6 +1,6 @@
 """The EpollSelector class: selectors.EpollSelector on pyepoll's core."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from selectors import BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -18,7 +18,11 @@ _epoll._use_keys(SelectorKey)
 
 
 class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
-    """A live, read-only view of a selector's keys by file object or fd; iterates over the fds."""
+    """A live, read-only view of a selector's keys by file object or fd; iterates over the fds.
+
+    Each iteration goes over a copy that is made when it begins: other threads, and the body of the loop, may
+    register and unregister meanwhile.
+    """
 
     __slots__ = ("_fd_to_key",)
 
@@ -38,7 +42,7 @@ class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
         return self._fd_to_key.get(_epoll._key_number(self._fd_to_key, fileobj), default)
 
     def __getitem__(self, fileobj: "FileDescriptorLike") -> SelectorKey:
-        """Return the SelectorKey of a file object, which may be closed by now, or of an fd.
+        """Return the SelectorKey of a file object, which may be closed, or of an fd.
 
         Raises KeyError when it is not registered, ValueError for an object that is no file object.
         """
@@ -49,11 +53,38 @@ class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the fds, in the order of their registration."""
-        return iter(self._fd_to_key)
+        return iter(self._fd_to_key.copy())
+
+    def items(self) -> "ItemsView[FileDescriptorLike, SelectorKey]":
+        """Return a live view of the pairs (fd, SelectorKey)."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[SelectorKey]:
+        """Return a live view of the SelectorKeys."""
+        return _Values(self)
 
     def __len__(self) -> int:
         """Return how many file objects are registered."""
         return len(self._fd_to_key)
+
+
+class _Items(ItemsView["FileDescriptorLike", SelectorKey]):
+    __slots__ = ()
+    _mapping: _Keys
+
+    def __iter__(self) -> "Iterator[tuple[FileDescriptorLike, SelectorKey]]":
+        return iter(self._mapping._fd_to_key.copy().items())
+
+
+class _Values(ValuesView[SelectorKey]):
+    __slots__ = ()
+    _mapping: _Keys
+
+    def __iter__(self) -> Iterator[SelectorKey]:
+        return iter(self._mapping._fd_to_key.copy().values())
+
+    def __contains__(self, value: object) -> bool:
+        return any(each is value or each == value for each in self)
 
 
 @_epoll._own_methods
@@ -95,7 +126,11 @@ class EpollSelector(_epoll.Selector, BaseSelector):
         return number
 
     def get_map(self) -> Mapping["FileDescriptorLike", SelectorKey]:
-        """Return a live mapping of file objects to their SelectorKeys; None once the selector is closed."""
+        """Return a live mapping of file objects to their SelectorKeys; None once the selector is closed.
+
+        A loop over it goes over the registrations that there are when it begins: the loop's body and other
+        threads may register and unregister meanwhile.
+        """
         return self._map  # type: ignore[return-value]
 
     def get_key(self, fileobj: "FileDescriptorLike") -> SelectorKey:

@@ -10,7 +10,7 @@ ctl_stand_in(const Instance *self, int op, const StandIn *item, uint32_t mask, u
         .events = stand_in_mask(mask),
         .data.u64 = epoll_data_of(item->fd, generation),
     };
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     int error;
     Py_BEGIN_ALLOW_THREADS
     error = epoll_ctl(epfd, op, item->eventfd, &event) < 0 ? errno : 0;
@@ -38,7 +38,7 @@ drop_at(Instance *self, int index)
     STATE_LOCK(self);
     StandIn item = stand_in_take(&self->stand_ins, index);
     STATE_UNLOCK(self);
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     Py_BEGIN_ALLOW_THREADS
     stand_in_close(&item, epfd);
     Py_END_ALLOW_THREADS
@@ -113,7 +113,7 @@ always_ready_settle(Instance *self, int op, int fd, uint32_t mask, uint32_t gene
 {
     int index = stand_in_index(&self->stand_ins, fd);
     const StandIn present = index >= 0 ? self->stand_ins.items[index] : (StandIn){.fd = -1};
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     bool refused = false, same = false;
     if (error == EPERM && self->always_ready) {
         Py_BEGIN_ALLOW_THREADS

@@ -36,8 +36,9 @@ PyDoc_STRVAR(fileno_doc,
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
 "Watch fd, an int or an object with fileno(), for the events of eventmask.\n\n"
-"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. data is\n"
-"any object, by default the fd as an int; each event returns it. An fd that was closed and now refers to\n"
+"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. With OUT, a\n"
+"socket that has room to send is reported at every wait: ask for IN alone until you have data to send. data\n"
+"is any object, by default the fd as an int; each event returns it. An fd that was closed and now refers to\n"
 "another file can be registered again.\n\n"
 "Raises ValueError for unknown bits, a negative fd or a closed object; OverflowError for an fd that does\n"
 "not fit 32 bits; TypeError for a wrong type;\n"

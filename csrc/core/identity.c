@@ -9,10 +9,9 @@ identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evide
 {
     enum { PARENT_AHEAD = 1 << 20 };
     const Registration *slot = interest_find(identity->list, entry->data);
-    uint32_t age = epoll_data_generation(entry->data) - identity->first;
-    uint32_t oldest = identity->generation - identity->first + PARENT_AHEAD;
-    bool possible = age >= 1 &&
-                    age <= oldest; /* an entry under another fd may be a stand-in of the parent's */
+    uint32_t age = epoll_data_generation(entry->data) - identity->base_generation;
+    uint32_t oldest = identity->last_generation - identity->base_generation + PARENT_AHEAD;
+    bool possible = age >= 1 && age <= oldest; /* under another fd: perhaps a stand-in of the parent's */
     evidence->any = true;
     evidence->ours |= slot != NULL && (slot->always_ready || epoll_data_fd(entry->data) == entry->fd);
     evidence->foreign |= entry->data != 0 && !possible;
@@ -50,7 +49,7 @@ see_front_entry(const KernelEntry *entry, void *arg)
 {
     IdentitySearch *search = arg;
     search->evidence.any = true;
-    search->evidence.ours |= entry->data == identity_front_data(search->identity->first);
+    search->evidence.ours |= entry->data == identity_front_data(search->identity->base_generation);
     search->evidence.foreign = !search->evidence.ours;
     return !search->evidence.ours;
 }
@@ -67,9 +66,9 @@ see_identity_entry(const KernelEntry *entry, void *arg)
 static int
 check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *, void *))
 {
-    int seen = fdinfo_is_epoll(fd);
-    if (seen != 0) {
-        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    int status = fdinfo_is_epoll(fd);
+    if (status != 0) {
+        return status == EINVAL || status == EBADF ? FD_IS_UNRELATED : status;
     }
     IdentitySearch search = {.identity = identity};
     int error = fdinfo_each(fd, false, see, &search);
@@ -79,9 +78,9 @@ check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *,
 static int
 check_instance(const Identity *identity)
 {
-    enum { ENOUGH = 8 };
+    enum { CHECKED_FDS = 8 };
     int fd = interest_next(identity->list, 0);
-    for (int looks = 0; fd >= 0 && looks < ENOUGH; looks++, fd = interest_next(identity->list, fd + 1)) {
+    for (int looks = 0; fd >= 0 && looks < CHECKED_FDS; looks++, fd = interest_next(identity->list, fd + 1)) {
         if (watches(identity->epfd, fd) == 0) {
             return 0;
         }
