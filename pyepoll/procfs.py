@@ -83,13 +83,16 @@ class Process:
     """A process that has epolls open."""
 
     pid: int
+    """Its PID in the PID namespace that /proc is of."""
     name: str
+    """The name of its program, as psutil finds it."""
     user: str
-    """Its user's name, or number."""
+    """The name of its user, or the user's number."""
     command: tuple[str, ...]
     """Its arguments, without the empty ones at the end that a process title leaves; empty if the process has
     ended meanwhile."""
     epolls: tuple[EpollInfo, ...]
+    """Its epolls, by fd."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,9 @@ class Snapshot:
     """The processes that have epolls open, and those that may not be inspected."""
 
     processes: tuple[Process, ...]
+    """The processes that have epolls open, by PID."""
     refused: tuple[int, ...]
+    """The PIDs of the processes that may not be inspected."""
 
 
 @contextlib.contextmanager
@@ -266,8 +271,14 @@ def _pipe(said: list[str]) -> str:
 
 
 def _eventfd(said: list[str]) -> str:
-    count = _field(said, "eventfd-count")
-    return f", count {int(count, 16)}" if count else ""
+    count = int(_field(said, "eventfd-count") or "-1", 16)
+    if count >> 32 == _STANDS_IN:
+        return f", in place of fd {count & 0xFFFFFFFF}, which is always ready"
+    return f", count {count}" if count >= 0 else ""
+
+
+_STANDS_IN = 0x65706F6C
+"""The upper half of the count of an eventfd with which ``Epoll(always_ready=True)`` watches an fd."""
 
 
 _CLOCKS = {0: "REALTIME", 1: "MONOTONIC", 7: "BOOTTIME", 8: "REALTIME_ALARM", 9: "BOOTTIME_ALARM"}

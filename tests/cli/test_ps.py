@@ -30,6 +30,7 @@ from pyepoll import Event
 
 ps: Any = pytest.importorskip("pyepoll._cli.ps", exc_type=ImportError)
 screen: Any = pytest.importorskip("pyepoll._cli.screen", exc_type=ImportError)
+psutil: Any = pytest.importorskip("psutil")
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "pyepoll"]
 
@@ -558,6 +559,12 @@ def test_rates_are_changes_per_second() -> None:
         assert third["registered"] == third["unregistered"] == third["modified"] == 0
 
 
+def cpu_time(pid: int) -> float:
+    """The seconds of a CPU that a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def test_a_spinning_loop_shows_in_the_rates() -> None:
     """The effect of a stale entry on a loop of select.epoll."""
     program = """
@@ -573,10 +580,21 @@ def test_a_spinning_loop_shows_in_the_rates() -> None:
     """
     with child(program) as process:
         pages = ps.one(process.pid)
+        outer = time.monotonic(), cpu_time(process.pid)
         next(pages)
-        time.sleep(1)
+        inner = time.monotonic(), cpu_time(process.pid)
+        # On a busy machine it may get a small share of a CPU.
+        while cpu_time(process.pid) - inner[1] < 0.3:
+            time.sleep(0.05)
+        least = (cpu_time(process.pid) - inner[1]) * 100
+        shortest = time.monotonic() - inner[0]
         page = next(pages)
-        assert page.document["rates"]["cpu_percent"] > 10
+        most = (cpu_time(process.pid) - outer[1]) * 100
+        longest = time.monotonic() - outer[0]
+        # Two of the kernel's clock ticks, in percent of a second.
+        rounding = 200 / os.sysconf("SC_CLK_TCK")
+        percent = page.document["rates"]["cpu_percent"]
+        assert (least - rounding) / longest <= percent <= (most + rounding) / shortest
         assert re.search(r"[\d.]+ % CPU", page.heading[2])
         assert "1 stale" in page.heading[0]
 

@@ -4,12 +4,14 @@ import importlib
 import importlib.metadata
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from support.processes import SANITIZED
 
 import pyepoll
 
@@ -95,3 +97,13 @@ def test_the_stubs_are_installed() -> None:
     }
     assert "_epoll" in extensions
     assert {f"{name}.pyi" for name in extensions} <= {path.name for path in INSTALLED.iterdir()}
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer's own symbols are exported as well")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@pytest.mark.parametrize("name", ["_epoll", "_aio"])
+def test_extensions_export_their_init_function_only(name: str) -> None:
+    """What else they exported could be taken for the same name of another library."""
+    extension = importlib.import_module(f"pyepoll.{name}").__file__
+    listed = subprocess.check_output(["nm", "-D", "--defined-only", str(extension)], text=True)
+    assert [line.split()[-1] for line in listed.splitlines()] == [f"PyInit_{name}"]
