@@ -1,10 +1,12 @@
 """With always_ready=True, files that the kernel refuses to poll are registered, and always ready."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import itertools
 import os
+import random
 import select
 import selectors
 import socket
@@ -20,6 +22,7 @@ from support.fds import Pipe, no_fd_left, open_fds
 from support.kernel import IMPLIED, fdinfo, rebuild
 from support.leaks import leaks
 from support.processes import in_child
+from support.seccomp import denied
 from support.threads import until
 
 import pyepoll
@@ -286,6 +289,33 @@ def test_errors_are_those_of_other_files(ep: Epoll, file: int) -> None:
     refused(lambda: ep.unregister(file), errno.ENOENT)
 
 
+def test_a_sandbox_is_not_taken_for_a_file_that_cannot_be_polled(
+    ep: Epoll, open_file: Open, pipe: Pipe
+) -> None:
+    file = open_file()
+    ep.register(pipe.read, Event.IN, "pipe")
+    ep.register(file, Event.IN, "file")
+    before = open_fds()
+
+    def try_all() -> None:
+        other = os.dup(file)
+        steps: list[Callable[[], object]] = [
+            lambda: ep.register(other, Event.IN),
+            lambda: ep.modify(pipe.read, Event.IN),
+            lambda: ep.modify(file, Event.OUT),
+            lambda: ep.rearm(file),
+        ]
+        for step in steps:
+            with pytest.raises(PermissionError, match="forbidden, by a seccomp filter"):
+                step()
+        os.close(other)
+
+    assert denied(try_all, errno.EPERM, "epoll_ctl") is None
+    assert ep.registrations == {pipe.read: (Event.IN, "pipe"), file: (Event.IN, "file")}
+    assert agrees(ep)
+    assert open_fds() == before
+
+
 def test_unregistering_in_the_loop_drops_the_event(ep: Epoll, open_file: Open) -> None:
     fds = [open_file() for _ in range(2)]
     for fd in fds:
@@ -350,6 +380,43 @@ def test_no_memory_changes_nothing(open_file: Open) -> None:
             ep.register(fds[4], Event.IN)
             assert len(ep.poll(0)) == 5
     assert start > 0
+
+
+def test_changes_by_threads_leave_both_lists_agreed(ep: Epoll, open_file: Open, fast_switching: None) -> None:
+    """Threads change the same registrations, of fds that are now a regular file and now an eventfd."""
+    fds = [open_file() for _ in range(3)]
+    other, ready = open_file(), os.eventfd(1)
+    before = len(open_fds())
+    masks = [Event.IN, Event.OUT | Event.ET, Event.IN | Event.ONESHOT]
+    deeds: list[Callable[[int, Event], object]] = [
+        lambda fd, mask: ep.register(fd, mask),
+        lambda fd, mask: ep.modify(fd, mask),
+        lambda fd, mask: ep.rearm(fd),
+        lambda fd, mask: ep.unregister(fd),
+        lambda fd, mask: ep.poll(0),
+        lambda fd, mask: next(ep.wait(0), None),
+        lambda fd, mask: os.dup2(ready if mask is Event.IN else other, fd),
+    ]
+
+    def change(seed: int) -> None:
+        choose = random.Random(seed)
+        for _ in range(400):
+            try:
+                choose.choice(deeds)(choose.choice(fds), choose.choice(masks))
+            except OSError as error:
+                assert error.errno in (errno.EEXIST, errno.ENOENT)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(change, range(4)))
+    for fd in fds:
+        with contextlib.suppress(FileNotFoundError):
+            ep.unregister(fd)
+    assert len(ep) == 0
+    assert len(open_fds()) == before
+    # Stale registrations of the eventfd end with it; others there must not be.
+    for fd in (*fds, ready):
+        os.close(fd)
+    assert fdinfo(ep) == {}
 
 
 # fds that are closed without unregister, and reused.
