@@ -75,12 +75,12 @@ fdinfo_each(int epfd, bool expected, bool (*see)(const KernelEntry *, void *), v
     return error;
 }
 
-int
-fdinfo_is_epoll(int fd)
+/* fdinfo_is_epoll() and fdinfo_is_eventfd(): whether the link of `fd` has this text. */
+static int
+links_to(int fd, const char *text)
 {
-    static const char epoll[] = "anon_inode:[eventpoll]";
     char path[PATH_SIZE];
-    char target[sizeof(epoll)];
+    char target[32];
     path_of(path, false, "fd", fd);
     ssize_t length = readlink(path, target, sizeof(target));
     if (length < 0 && errno == ENOENT) {
@@ -92,7 +92,19 @@ fdinfo_is_epoll(int fd)
         /* ENOENT for an open fd: /proc is missing. */
         return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
     }
-    return length == (ssize_t)strlen(epoll) && memcmp(target, epoll, strlen(epoll)) == 0 ? 0 : EINVAL;
+    return length == (ssize_t)strlen(text) && memcmp(target, text, strlen(text)) == 0 ? 0 : EINVAL;
+}
+
+int
+fdinfo_is_epoll(int fd)
+{
+    return links_to(fd, "anon_inode:[eventpoll]");
+}
+
+int
+fdinfo_is_eventfd(int fd)
+{
+    return links_to(fd, "anon_inode:[eventfd]");
 }
 
 bool

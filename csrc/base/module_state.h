@@ -27,6 +27,9 @@ typedef struct {
         PyTypeObject *ready;
         PyTypeObject *event_buffer;
         PyTypeObject *waker;
+        PyTypeObject *timer;
+        PyTypeObject *signals;
+        PyTypeObject *child;
         PyTypeObject *selector;
     } types; /* set by module_exec() */
     struct {
