@@ -38,7 +38,7 @@ static Live *live;
 typedef struct {
     SignalSet signals; /* none: a free place */
     int fd;            /* -1 in a child that did not inherit it */
-    int thread;        /* that made the watch: a thread may have an fd table of its own */
+    int thread;        /* that made the eventfd: a thread may have an fd table of its own */
     bool inherited;    /* set by before_fork() */
 } Watch;
 
@@ -112,6 +112,7 @@ renew(Watch *watch, bool alone)
         watch->fd = closed ? -1 : watch->fd;
         return error;
     }
+    watch->thread = sys_gettid();
     set_fd(watch->signals, watch->fd + 1);
     if ((atomic_load(&live->arrived) & watch->signals) != 0) {
         eventfd_write(watch->fd, 1);
