@@ -295,50 +295,6 @@ convert_selector_timeout(PyObject *object, int64_t *timeout)
     return is_real_only(object) ? convert_real(object, 0, timeout) : convert_seconds(object, 0, timeout);
 }
 
-/* The seconds of a float are whole ones and a fraction, both exact: a product with 1e9 is not. */
-static int64_t
-nanoseconds_of(double seconds)
-{
-    double whole = floor(seconds);
-    if (seconds < 0) {
-        return -1;
-    }
-    return whole >= (double)(INT64_MAX / second)
-               ? INT64_MAX
-               : (int64_t)whole * second + (int64_t)ceil((seconds - whole) * (double)second);
-}
-
-int
-convert_time(const char *name, PyObject *object, int64_t *time)
-{
-    if (PyFloat_Check(object) || is_real_only(object)) {
-        double seconds = PyFloat_AsDouble(object);
-        if (seconds == -1.0 && PyErr_Occurred()) {
-            return -1;
-        }
-        if (isnan(seconds)) {
-            PyErr_Format(PyExc_ValueError, "%s must be a number of seconds, not nan", name);
-            return -1;
-        }
-        *time = nanoseconds_of(seconds);
-        return 0;
-    }
-    long long seconds;
-    int overflow;
-    if (!PyIndex_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a number of seconds, not %.200s", name,
-                     Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    if (convert_index(object, name, &seconds, &overflow) < 0) {
-        return -1;
-    }
-    *time = overflow < 0 || (overflow == 0 && seconds < 0)  ? -1
-            : overflow > 0 || seconds >= INT64_MAX / second ? INT64_MAX
-                                                            : seconds * second;
-    return 0;
-}
-
 int
 convert_maxevents(PyObject *object, int *maxevents)
 {

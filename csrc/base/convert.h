@@ -61,10 +61,6 @@ int convert_timeout(PyObject *object, int64_t *timeout);
 /* The timeout of a selector: 0 for -1 too, and every object with __float__ is accepted. */
 int convert_selector_timeout(PyObject *object, int64_t *timeout);
 
-/* Seconds to nanoseconds, rounded up; INT64_MAX for more than 292 years, -1 for any negative value. Objects
- * with __float__ are accepted; None is not. `name` is the argument's. */
-int convert_time(const char *name, PyObject *object, int64_t *time);
-
 /* INT_MAX for -1 and for larger values. */
 int convert_maxevents(PyObject *object, int *maxevents);
 

@@ -2,6 +2,7 @@
 #include "core/timer.h"
 
 #include "base/convert.h"
+#include "base/convert_time.h"
 #include "base/errors.h"
 #include "core/fd_object.h"
 
@@ -43,7 +44,7 @@ convert_interval(PyObject *object, int64_t *interval)
     if (object == NULL) {
         return 0;
     }
-    if (convert_time("interval", object, interval) < 0) {
+    if (convert_time("interval", object, false, interval) < 0) {
         return -1;
     }
     if (*interval < 0 || *interval == INT64_MAX) {
@@ -60,7 +61,7 @@ static int
 convert_setting(const char *name, PyObject *first, PyObject *interval, Setting *setting)
 {
     int64_t value, period;
-    if (convert_time(name, first, &value) < 0 || convert_interval(interval, &period) < 0) {
+    if (convert_time(name, first, true, &value) < 0 || convert_interval(interval, &period) < 0) {
         return -1;
     }
     setting->times.it_value = timespec_of(value > 0 ? value : 1);
@@ -132,8 +133,8 @@ PyDoc_STRVAR(set_doc,
 "set($self, /, delay, interval=0)\n--\n\n"
 "Start the timer: it expires in `delay` seconds, then every `interval` seconds if that is above 0.\n\n"
 "Replaces the former setting; expirations that have not been read are forgotten. Both are seconds, int or\n"
-"float, rounded up to nanoseconds: a timer never expires early. A delay of 0 or below expires at once,\n"
-"one above 292 years never.\n\n"
+"float; delays are rounded up to nanoseconds: a timer never expires early. A delay of 0 or below expires\n"
+"at once, one above 292 years never.\n\n"
 "Raises ValueError if an argument is nan, the interval is negative or the timer is closed; TypeError if\n"
 "an argument is no number; OSError: EBADF if the fd has been closed elsewhere. See timerfd_settime(2).");
 
