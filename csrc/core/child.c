@@ -64,8 +64,10 @@ wait_for(const Child *self, siginfo_t *info)
     int fd = self->base.fd;
     int options = WEXITED | WNOHANG | __WALL | (self->reap ? 0 : WNOWAIT);
     int status = waitid((idtype_t)OF_PIDFD, (id_t)fd, info, options);
-    if (status < 0 && errno == EINVAL && sys_pidfd_send_signal(fd, 0) == 0) {
-        status = waitid(P_PID, (id_t)self->pid, info, options);
+    if (status < 0 && errno == EINVAL) {
+        bool reaped = sys_pidfd_send_signal(fd, 0) < 0 && errno == ESRCH;
+        status = reaped ? -1 : waitid(P_PID, (id_t)self->pid, info, options);
+        errno = reaped ? ECHILD : errno;
     }
     return status;
 }
