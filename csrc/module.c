@@ -108,6 +108,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->package.epoll);
     Py_VISIT(state->package.selector_key);
     Py_VISIT(state->package.event);
+    Py_VISIT(state->package.signals);
     Py_VISIT(state->package.members);
     Py_VISIT(state->instances);
     return 0;
@@ -129,6 +130,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->package.epoll);
     Py_CLEAR(state->package.selector_key);
     Py_CLEAR(state->package.event);
+    Py_CLEAR(state->package.signals);
     Py_CLEAR(state->package.members);
     Py_CLEAR(state->instances);
     return 0;

@@ -3,6 +3,7 @@
 
 #include "base/convert.h"
 #include "base/errors.h"
+#include "base/module_state.h"
 #include "base/signal_watch.h"
 #include "core/fd_object.h"
 
@@ -67,32 +68,29 @@ convert_signals(PyObject *numbers, SignalSet *signals)
 /* The member of signal.Signals, or an int where there is none, as for most real-time signals. A new
  * reference. */
 static PyObject *
-make_member(PyObject *kind, int number)
+make_member(PyObject *known, int number)
 {
-    PyObject *member = PyObject_CallFunction(kind, "i", number);
-    if (member == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        PyErr_Clear();
-        member = PyLong_FromLong(number);
+    PyObject *member = NULL;
+    PyObject *key = PyLong_FromLong(number);
+    if (key == NULL || known == NULL || PyDict_GetItemRef(known, key, &member) == 0) {
+        return key;
     }
+    Py_DECREF(key);
     return member;
 }
 
 /* A tuple of the signals. A new reference. */
 static PyObject *
-make_members(SignalSet signals)
+make_members(const ModuleState *module, SignalSet signals)
 {
     PyObject *list = PyList_New(0);
-    PyObject *module = list != NULL ? PyImport_ImportModule("signal") : NULL;
-    PyObject *kind = module != NULL ? PyObject_GetAttrString(module, "Signals") : NULL;
-    int status = kind != NULL ? 0 : -1;
+    int status = list != NULL ? 0 : -1;
     for (SignalSet left = signals; left != 0 && status == 0; left &= left - 1) {
-        PyObject *member = make_member(kind, __builtin_ctzll(left) + 1);
+        PyObject *member = make_member(module->package.signals, __builtin_ctzll(left) + 1);
         status = member != NULL ? PyList_Append(list, member) : -1;
         Py_XDECREF(member);
     }
     PyObject *members = status == 0 ? PyList_AsTuple(list) : NULL;
-    Py_XDECREF(kind);
-    Py_XDECREF(module);
     Py_XDECREF(list);
     return members;
 }
@@ -124,7 +122,9 @@ signals_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "Signals() takes no keyword arguments");
         return NULL;
     }
-    PyObject *members = convert_signals(args, &signals) == 0 ? make_members(signals) : NULL;
+    ModuleState *module = module_state_of(type);
+    PyObject *members = module != NULL && convert_signals(args, &signals) == 0 ? make_members(module, signals)
+                                                                               : NULL;
     if (members == NULL) {
         return NULL;
     }
@@ -344,7 +344,8 @@ PyDoc_STRVAR(signals_doc,
 "reports the child's signals only, under the same fd.\n\n"
 "Raises TypeError without a signal; ValueError for a number that is no signal, SIGKILL, SIGSTOP, and\n"
 "SIGSEGV, SIGBUS, SIGFPE and SIGILL, which report faults; OSError: EBUSY if another Signals object of the\n"
-"process has one of them; EMFILE or ENFILE if no fd is left. See sigaction(2), eventfd(2).");
+"process has one of them; EMFILE or ENFILE if no fd is left; OverflowError for a number above 32 bits.\n"
+"See sigaction(2), eventfd(2).");
 
 static PyType_Slot signals_slots[] = {
     {Py_tp_doc,      (void *)signals_doc},

@@ -312,8 +312,9 @@ PyDoc_STRVAR(timer_doc,
 "The clock is time.CLOCK_MONOTONIC (stands still while the machine is suspended), time.CLOCK_BOOTTIME\n"
 "(does not) or time.CLOCK_REALTIME (the time of day, which can be set). After a fork, parent and child\n"
 "share the timer, like every fd: an expiration goes to the process that reads it first.\n\n"
-"Raises OSError: EMFILE or ENFILE if no fd is left; EINVAL if there is no timer for the clock; EPERM if\n"
-"it needs a privilege; and what set() raises. See timerfd_create(2).");
+"Raises ValueError and TypeError as set(); OverflowError if the clock does not fit into 32 bits; OSError:\n"
+"EINVAL if there is no timer for the clock, EPERM if it needs a privilege, EMFILE or ENFILE if no fd is\n"
+"left. See timerfd_create(2).");
 
 static PyType_Slot timer_slots[] = {
     {Py_tp_doc,     (void *)timer_doc},

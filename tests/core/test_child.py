@@ -48,7 +48,9 @@ def zombie(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("program", "returncode"), [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", -15)])
+@pytest.mark.parametrize(
+    ("program", "returncode"), [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", -15)]
+)
 def test_an_exit_is_an_event_with_a_status(ep: Epoll, program: str, returncode: int) -> None:
     pid = start(program)
     with Child(pid) as child:

@@ -182,7 +182,9 @@ def test_a_call_in_c_that_it_interrupts_goes_on(pool: ThreadPoolExecutor, signal
 
     def work() -> tuple[int, int]:
         ident.append(threading.get_ident())
-        return int(libc.read(read_end, ctypes.create_string_buffer(1), ctypes.c_size_t(1))), ctypes.get_errno()
+        return int(
+            libc.read(read_end, ctypes.create_string_buffer(1), ctypes.c_size_t(1))
+        ), ctypes.get_errno()
 
     reading = pool.submit(work)
     until(lambda: bool(ident))
@@ -221,7 +223,9 @@ assert signals.read() == [signal.SIGTERM]
 {end}
 os.kill(os.getpid(), signal.SIGTERM)
 """
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    )
     assert done.returncode == (-TERM if action == signal.SIG_DFL else 0)
 
 
@@ -313,7 +317,9 @@ def test_no_keywords() -> None:
 
 
 def caught_and_blocked(status: str) -> tuple[int, int, int]:
-    values = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig") and ":\t" in line)
+    values = dict(
+        line.split(":\t") for line in status.splitlines() if line.startswith("Sig") and ":\t" in line
+    )
     return tuple(int(values[name], 16) for name in ("SigCgt", "SigBlk", "SigIgn"))  # type: ignore[return-value]
 
 

@@ -176,7 +176,10 @@ def test_an_interval_is_rounded_to_nanoseconds(interval: Any) -> None:
 def test_an_interval_means_what_it_says() -> None:
     for tenths in range(1, 1000):
         with Timer(1, tenths / 10) as timer:
-            assert (nanoseconds(timer, "it_interval"), timer.interval()) == (tenths * SECOND // 10, tenths / 10)
+            assert (nanoseconds(timer, "it_interval"), timer.interval()) == (
+                tenths * SECOND // 10,
+                tenths / 10,
+            )
 
 
 def test_set_replaces_what_was_set_and_what_has_expired(ep: Epoll) -> None:
