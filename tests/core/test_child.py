@@ -59,9 +59,9 @@ def test_an_exit_is_an_event_with_a_status(ep: Epoll, program: str, returncode: 
         [(data, events)] = ep.poll(10)
         assert data is child
         assert events & Event.IN
-        assert child.returncode is None  # not before read()
+        before = child.returncode
         assert child.read() is True
-        assert child.returncode == returncode
+        assert (before, child.returncode) == (None, returncode)
         assert child.read() is True
         with pytest.raises(ChildProcessError):  # it was reaped
             os.waitpid(pid, 0)
@@ -189,7 +189,7 @@ def test_many_children_at_once(ep: Epoll) -> None:
         child = Child(start(f"exit {code}"))
         children[child] = code
         ep.register(child, Event.IN, child)
-    seen = {}
+    seen: dict[Child, int | None] = {}
     while len(seen) < len(children):
         for child, _ in ep.poll(10):
             assert child.read()
@@ -356,4 +356,4 @@ def test_is_close_on_exec(sleeper: Child) -> None:
 
 def test_reap_is_a_keyword() -> None:
     with pytest.raises(TypeError):
-        Child(os.getpid(), False)  # type: ignore[misc]
+        Child(os.getpid(), False)  # type: ignore[call-arg]

@@ -62,7 +62,7 @@ def opened() -> Iterator[Any]:
 def closed() -> Iterator[Any]:
     ep, waker, selector = pyepoll.Epoll(), pyepoll.Waker(), pyepoll.EpollSelector()
     things = [ep, waker, selector, selector.get_map(), ep.registrations, iter(ep), ep.wait(0)]
-    ours = [pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid())]
+    ours: list[Any] = [pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid())]
     for each in ep, waker, selector, *ours:
         each.close()
     yield from (*things, *ours)
@@ -82,7 +82,8 @@ def closed_behind_its_back() -> Iterator[Any]:
     yield from (ep, ep.registrations)
     with pytest.raises(OSError):
         ep.close()
-    for each in pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid()):
+    ours: list[Any] = [pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid())]
+    for each in ours:
         os.close(each.fileno())
         yield each
         with pytest.raises(OSError):

@@ -334,7 +334,7 @@ def test_a_program_that_is_started_inherits_nothing(signals: Signals, way: str, 
     if way == "posix_spawn":
         os.waitpid(os.posix_spawnp("sh", command, os.environ), 0)
     else:
-        subprocess.run(command, preexec_fn=(lambda: None) if way == "preexec_fn" else None, check=True)  # noqa: PLW1509
+        subprocess.run(command, preexec_fn=(lambda: None) if way == "preexec_fn" else None, check=True)
     assert all(values & bits == 0 for values in caught_and_blocked(out.read_text()))
 
 

@@ -241,7 +241,8 @@ static int reports;
 
 int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
 {
-    int (*next)(int, int, const struct itimerspec *, struct itimerspec *) = dlsym(RTLD_NEXT, "timerfd_settime");
+    int (*next)(int, int, const struct itimerspec *, struct itimerspec *) =
+        dlsym(RTLD_NEXT, "timerfd_settime");
     int status = next(fd, flags, new, old);
     if ((flags & 2) != 0 && file != fd) {
         file = fd;
@@ -262,8 +263,8 @@ ssize_t read(int fd, void *buffer, size_t size)
     return next(fd, buffer, size);
 }
 """
-"""The kernel after the clock was set: it says so at the next setting, although it has set the timer, and at the
-next read."""
+"""The kernel after the clock was set: it says so at the next setting, although it has set the timer, and at
+the next read."""
 
 
 def test_a_clock_that_was_set_is_reported_once(preload: Callable[[str], None]) -> None:
@@ -326,7 +327,7 @@ def test_a_clock_without_timers(clock: int) -> None:
 
 def test_the_clock_is_a_keyword() -> None:
     with pytest.raises(TypeError):
-        Timer(1, 2, time.CLOCK_MONOTONIC)  # type: ignore[misc]
+        Timer(1, 2, time.CLOCK_MONOTONIC)  # type: ignore[call-arg]
 
 
 def test_no_fd_left() -> None:

@@ -427,7 +427,8 @@ TARGETS: dict[str, Target] = {
         FD_ERRORS, "EINVAL EPERM", doc=pyepoll.Timer,
     ),
     "Timer.set": Target(
-        lambda w: w.timer.set, {"delay": timeouts, "interval": timeouts}, 1, (ValueError,), doc=pyepoll.Timer.set,
+        lambda w: w.timer.set, {"delay": timeouts, "interval": timeouts}, 1,
+        (ValueError,), doc=pyepoll.Timer.set,
     ),
     "Timer.set_at": Target(
         lambda w: w.timer.set_at, {"when": timeouts, "interval": timeouts, "cancel_on_set": anything}, 1,
@@ -467,8 +468,8 @@ TARGETS: dict[str, Target] = {
     ),
     "Child.read": Target(lambda w: w.child.read),
     "Child.send_signal": Target(
-        lambda w: w.child.send_signal, {"signum": mixed(st.integers(65, 2**40), st.just(0))}, 1, FD_ERRORS, "EINVAL",
-        False, pyepoll.Child.send_signal,
+        lambda w: w.child.send_signal, {"signum": mixed(st.integers(65, 2**40), st.just(0))}, 1,
+        FD_ERRORS, "EINVAL", False, pyepoll.Child.send_signal,
     ),
     "Child.pid": Target(lambda w: lambda: w.child.pid),
     "Child.returncode": Target(lambda w: lambda: w.child.returncode),
