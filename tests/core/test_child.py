@@ -250,6 +250,7 @@ ONLY_PIDS = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 
 int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
@@ -259,10 +260,16 @@ int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
         errno = EINVAL;
         return -1;
     }
+    if (getenv("REUSED") != NULL) {
+        info->si_pid = (pid_t)id;
+        info->si_code = CLD_EXITED;
+        info->si_status = 9;
+        return 0;
+    }
     return next(type, id, info, options);
 }
 """
-"""Linux 5.3: pidfds, but no waitid(P_PIDFD), which came with 5.4."""
+"""Linux 5.3: pidfds, but no waitid(P_PIDFD), which came with 5.4. REUSED: another child has got the pid."""
 
 
 def test_on_linux_5_3(preload: Callable[[str], None]) -> None:
@@ -275,6 +282,7 @@ def test_on_linux_5_3(preload: Callable[[str], None]) -> None:
         child = Child(pid)
         if reaped:
             os.waitpid(pid, 0)
+            os.environ["REUSED"] = "1"
         with Epoll() as ep:
             ep.register(child, Event.IN)
             ep.poll(10)

@@ -159,7 +159,7 @@ def test_what_the_constructor_sets(arguments: tuple[Any, ...], first: int, inter
 
 
 @hypothesis.given(st.floats(0, 2**33) | st.integers(0, 2**33) | st.fractions(0, 2**20))
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=300, deadline=None, database=None)
 @hypothesis.example(1.1)
 @hypothesis.example(1e-300)
 def test_an_interval_is_rounded_to_nanoseconds(interval: Any) -> None:
