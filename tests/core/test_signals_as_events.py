@@ -4,7 +4,6 @@ import ctypes
 import errno
 import gc
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -151,17 +150,45 @@ def _done(work: Any) -> bool:
     return bool(work.done())
 
 
-def test_a_signal_in_the_middle_of_a_read(ep: Epoll, effort: Effort) -> None:
+SIGNAL_IN_READ = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+
+int eventfd_read(int fd, eventfd_t *value)
+{
+    int (*next)(int, eventfd_t *) = dlsym(RTLD_NEXT, "eventfd_read");
+    if (getenv("BEFORE") != NULL) {
+        raise(SIGUSR1);
+    }
+    int status = next(fd, value);
+    if (getenv("AFTER") != NULL) {
+        raise(SIGUSR1);
+    }
+    return status;
+}
+"""
+
+
+@pytest.mark.parametrize("moment", ["BEFORE", "AFTER"])
+def test_a_signal_in_the_middle_of_a_read(preload: Callable[[str], None], moment: str) -> None:
     """It is read at once, or the object is readable after it."""
-    with Signals(signal.SIGALRM) as signals:
-        ep.register(signals, Event.IN, "signals")
-        for _ in range(effort(5_000, 200_000)):
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 40e-6))
-            read = signals.read()
-            if not read:
-                assert ep.poll(10) == [("signals", Event.IN)]
-                read = signals.read()
-            assert read == [signal.SIGALRM]
+    preload(SIGNAL_IN_READ)
+    program = f"""
+    import os, select, signal
+    from pyepoll import Signals
+    with Signals(signal.SIGUSR1) as signals:
+        os.environ["{moment}"] = "1"
+        seen = signals.read()
+        del os.environ["{moment}"]
+        if not seen:
+            assert select.select([signals], [], [], 0)[0] == [signals]
+            seen = signals.read()
+        assert seen == [signal.SIGUSR1]
+    """
+    assert run(program) == ""
 
 
 def test_the_thread_that_a_signal_goes_to_does_not_matter(
