@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print one table, and write what was asked for.
+"""``python -m benchmarks``: measure, print one table, and write the files asked for.
 
 A bar that is not met is shown, and no more: this is a measurement, not a test.
 """

@@ -1,8 +1,8 @@
-"""What asyncio servers get out of a core on pyepoll, uvloop and the stock event loop, and in C.
+"""The rate of asyncio servers on pyepoll, uvloop and the stock event loop, and of a server in C, per core.
 
-A loop that is not installed is left out, and so is what needs it. The round trips are those of a server
-that is never idle: their median tells little that the rate does not, for all connections are in flight
-and each waits for the others. The 99th percentile tells what a connection may wait beyond that.
+A loop that is not installed is left out, and so are the figures that need it. The round trips are those of a
+server that is never idle: their median adds little to the rate, for all connections are in flight and each
+waits for the others. The 99th percentile shows how much longer a connection may wait.
 """
 
 import asyncio
@@ -45,9 +45,9 @@ class Scenario(NamedTuple):
     """Which server of aio_servers.py it is."""
     connections: int
     bars: Mapping[str, Bar]
-    """What pyepoll's rate is to be, as a multiple of another's."""
+    """The bar for pyepoll's rate, as a multiple of another's."""
     tail: Bar | None = None
-    """What the 99th percentile of its round trips is to be, as a multiple of uvloop's."""
+    """The bar for the 99th percentile of its round trips, as a multiple of uvloop's."""
     depth: int = 1
     floor: bool = False
     """Whether the same is there in C."""
@@ -101,7 +101,7 @@ def tls_program() -> Path:
 
 
 def missing_for(scenario: Scenario, pem: str) -> str:
-    """Return what keeps a scenario from being measured here, or ""."""
+    """Return the reason why a scenario cannot be measured here, or ""."""
     if scenario.kind == "tls":
         if find_spec("_ssl") is None:
             return "this Python has no ssl"

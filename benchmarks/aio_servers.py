@@ -1,6 +1,6 @@
 """The asyncio servers: ``python -m benchmarks.aio_servers KIND FACTORY CERTIFICATE SECONDS``.
 
-FACTORY names what makes the event loop, as uvicorn spells it: ``pyepoll.aio:new_event_loop``.
+FACTORY names the function that makes the event loop, as uvicorn spells it: ``pyepoll.aio:new_event_loop``.
 CERTIFICATE is a file that has the key too; only TLS needs it. Each server prints its port and serves
 until it is killed, for so many seconds at the most. Each is written as the documentation of asyncio
 would write it, and is the same for every loop.
@@ -30,7 +30,7 @@ class Echo(asyncio.Protocol):
 
 
 class EchoMessages(Echo):
-    """Answer message by message, as a protocol that reads what it gets would."""
+    """Answer message by message, as a typical protocol does."""
 
     def data_received(self, data: bytes) -> None:
         for start in range(0, len(data), len(MESSAGE)):

@@ -40,7 +40,7 @@ def change(poller: Poller, fd: int, count: int, start: threading.Barrier) -> Non
 
 
 def cpu_ns(pollers: Sequence[Poller], fds: Sequence[int]) -> int:
-    """Return what ``CHANGES`` changes cost, divided among a thread for each fd."""
+    """Return the time of ``CHANGES`` changes, divided among a thread for each fd."""
     start = threading.Barrier(len(fds) + 1)
     threads = [
         threading.Thread(target=change, args=(poller, fd, CHANGES // len(fds), start))

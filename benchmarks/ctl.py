@@ -1,6 +1,6 @@
-"""What changing the interest list costs, as a multiple of ``select.epoll``'s time for the same.
+"""The cost of changing the interest list, as a multiple of ``select.epoll``'s time for the same.
 
-The eventfds are idle and the masks ask for nothing that they have, so that the kernel's share, which
+The eventfds are idle and the masks ask for no event that they have, so that the kernel's share, which
 both pay, is as small as it gets.
 """
 

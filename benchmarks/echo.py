@@ -1,4 +1,4 @@
-"""What is left of it in a server: an echo server with ``for conn, events in ep``, against C."""
+"""The speed-up of a whole server: an echo server with ``for conn, events in ep``, against C."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What ``if events & IN`` costs on what a wait yields, as a multiple of the same test on ints.
+"""The cost of ``if events & IN`` on the events that a wait yields, as a multiple of the same test on ints.
 
 The time of an empty loop over the same value is taken off, so that it does not flatter the ratio.
 """
@@ -49,7 +49,7 @@ def spelled_integer(value: int, count: int) -> None:
 
 
 def reported() -> tuple[Event, int]:
-    """Return what a wait of each kind yields for the same readable fd."""
+    """Return the events that a wait of each kind yields for the same readable fd."""
     with eventfds(1, ready=True) as fds, pyepoll.Epoll[int]() as ep, select.epoll() as stock:
         ep.register(fds[0], Event.IN)
         stock.register(fds[0], select.EPOLLIN)

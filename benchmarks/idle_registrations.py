@@ -1,4 +1,4 @@
-"""What registrations cost a wait that they have nothing to tell."""
+"""The cost of idle registrations to a wait."""
 
 from functools import partial
 from itertools import repeat

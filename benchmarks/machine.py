@@ -1,4 +1,4 @@
-"""The machine under the figures: what it is, and what a measurement asks of it."""
+"""The machine under the figures: its description, and the requirements of a measurement."""
 
 import os
 import platform
@@ -14,11 +14,11 @@ __all__ = ["Unfit", "allow_fds", "describe", "eventfds", "pinned", "server_and_l
 
 
 class Unfit(Exception):
-    """This machine cannot run a measurement; the text says what it lacks."""
+    """This machine cannot run a measurement; the text names the missing requirement."""
 
 
 def describe() -> dict[str, str]:
-    """Return what a reader needs to judge the figures by."""
+    """Return the facts that a reader needs to judge the figures."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
     build = "free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else "GIL"

@@ -1,8 +1,8 @@
 """Time blocks of work against each other.
 
-A machine has moods that last longer than a block: so the contenders take turns, in many short
-rounds, and what is compared is their times of the same round. The median over the rounds is then
-free of what befell a single one. The garbage collector stays on, as programs have it.
+The state of a machine changes more slowly than a block runs: so the contenders take turns, in many short
+rounds, and their times of the same round are compared. The median over the rounds is then free of a
+disturbance of a single one. The garbage collector stays on, as programs have it.
 """
 
 import random
@@ -57,9 +57,9 @@ def count_for(work: Callable[[int], object]) -> int:
 
 
 def in_turns(names: Iterable[str], rounds: int) -> Iterator[str]:
-    """Name everyone once in every round.
+    """Name every contender once in every round.
 
-    The order is drawn anew for each: nobody always inherits the same neighbour's cache.
+    The order is drawn again for each, so that none always inherits the same neighbour's cache.
     """
     order = list(names)
     draw = random.Random(0)

@@ -1,13 +1,13 @@
-"""What a registration costs in the memory of the process.
+"""The cost of a registration in the memory of the process.
 
 A fresh interpreter opens its eventfds, warms up, and asks the kernel how many bytes of real memory it
 has (``Rss`` and ``Swap`` of ``/proc/self/smaps_rollup``, which walks the page tables and so is exact
 to the page). Then it registers each fd with default data, has each reported once, and asks again. So
-everything counts: the interest list and its slack, the pairs, the ints, what malloc keeps. Huge pages
+everything counts: the interest list and its slack, the pairs, the ints, the slack of malloc. Huge pages
 are off, since one touched byte would count as 2 MiB. The kernel's own share is not in it.
 
-What is "reported once" is a choice: a few at a time, as a server sees its connections, or all of them
-in one batch, which also needs the longest array for the kernel to fill. The bar is for the dearer one.
+"Reported once" can be done in two ways: a few at a time, as a server sees its connections, or all of them
+in one batch, which also needs the longest array for the kernel to fill. The bar is for the larger one.
 """
 
 import ctypes

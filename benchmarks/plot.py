@@ -34,7 +34,7 @@ class Chart:
 CHARTS = {
     "ready-events": Chart(
         part="wait",
-        title="Time of one wait and its events, as a multiple of C (less is better)",
+        title="Time of one wait and its events\nas a multiple of C (less is better)",
         xlabel="ready fds",
         bars={
             "endless iteration / C": ("for … in ep", BLUE),
@@ -47,7 +47,7 @@ CHARTS = {
     ),
     "echo-server": Chart(
         part="echo",
-        title="Echo server on one core: round trips per second (more is better)",
+        title="Echo server on one core\nround trips per second (more is better)",
         xlabel="connections",
         bars={
             "echo server, C": ("C", GREY),
@@ -58,7 +58,7 @@ CHARTS = {
     ),
     "asyncio": Chart(
         part="aio",
-        title="asyncio.Protocol echo server on one core: round trips, C = 1 (more is better)",
+        title="asyncio.Protocol echo server on one core\nround trips, C = 1 (more is better)",
         xlabel="connections",
         bars={
             "Protocol echo, pyepoll / C": ("pyepoll.aio", BLUE),
@@ -120,13 +120,25 @@ def draw(directory: Path, machine: dict[str, str], figures: Sequence[Figure]) ->
                 axes.axhline(1, color=INK, linewidth=1, linestyle="--")
             axes.yaxis.set_major_formatter("{x:,g}")
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set_title(chart.title, fontsize=11, pad=30)
+            # On a phone a chart scrolls sideways: the texts are at the left, where one sees them first.
+            axes.set_title(chart.title, fontsize=11, pad=28, loc="left")
             axes.set_xlabel(
-                f"{chart.xlabel}\n{machine['python']}; {machine['kernel']}; {machine['machine']}", fontsize=9
+                f"{chart.xlabel}\n{machine['python']}; {machine['kernel']}; {machine['machine']}",
+                fontsize=9,
+                loc="left",
+                multialignment="left",
             )
             axes.legend(
-                fontsize=9, frameon=False, ncols=len(chart.bars), loc="lower center", bbox_to_anchor=(0.5, 1)
+                fontsize=9,
+                frameon=False,
+                ncols=len(chart.bars),
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                borderaxespad=0,
+                borderpad=0.5,
+                handlelength=1,
+                columnspacing=1,
             )
             axes.margins(y=0.1)
-            metadata = {"Date": None, "Title": chart.title}
+            metadata = {"Date": None, "Title": chart.title.replace("\n", ", ")}
             canvas.savefig(directory / f"{name}.svg", format="svg", transparent=True, metadata=metadata)

@@ -16,7 +16,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure must reach."""
+    """The bar of a figure."""
 
     relation: Literal["<=", ">=", ">"]
     limit: float
@@ -71,6 +71,6 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def write_json(path: Path, machine: dict[str, str], rounds: int, figures: Sequence[Figure]) -> None:
-    """Write the figures and what they were measured on."""
+    """Write the figures and the machine that they were measured on."""
     rows = [{**asdict(figure), "value": figure.value._asdict(), "met": figure.met} for figure in figures]
     path.write_text(json.dumps({"machine": machine, "rounds": rounds, "figures": rows}, indent=2) + "\n")

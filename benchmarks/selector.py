@@ -1,6 +1,6 @@
-"""What ``pyepoll.EpollSelector`` costs, as how many times as fast as ``selectors.EpollSelector`` it is.
+"""The speed of ``pyepoll.EpollSelector`` as a multiple of that of ``selectors.EpollSelector``.
 
-Each loop is written as a user would write it. *The least* is what no selector can go below: for a wait the
+Each loop is written as a user would write it. *The least* is the bound for every selector: for a wait the
 system call and a loop over a list made beforehand, for a change the system calls alone, made by an epoll
 that keeps no keys.
 """

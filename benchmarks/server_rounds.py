@@ -1,7 +1,7 @@
 """Servers under load, each in a process of its own, turn by turn.
 
 All servers are up at once, each with its own load and all its connections, and sleep in their waits
-but for the one whose turn it is. That one has a core to itself, its load has the other. Whether it did
+except for the one under load. That one has a core to itself, its load has the other. Whether it did
 is measured too: a server that had not its core nearly all of the time waited for its load, or for
 another program, and its rate says little about it.
 """
@@ -23,14 +23,14 @@ from .report import Bar
 __all__ = ["SATURATED", "Command", "Turn", "message_load", "seconds_for", "turns"]
 
 SATURATED = Bar(">=", 0.9)
-"""What share of the time a server must have had its core."""
+"""The share of the time that a server must have had its core."""
 
 Process = subprocess.Popen[str]
 Command = list[str | Path]
 
 
 class Turn(NamedTuple):
-    """What one burst of load showed."""
+    """The result of one burst of load."""
 
     rate: float
     """Answers per second."""

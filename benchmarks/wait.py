@@ -1,4 +1,4 @@
-"""What a ready event costs, as a multiple of a C loop around ``epoll_wait`` on the same eventfds.
+"""The cost of a ready event, as a multiple of a C loop around ``epoll_wait`` on the same eventfds.
 
 Each contender has its own epoll, with the same files in it, and each loop is written as a user would
 write it. ``repeat`` and ``islice`` count in C: counting in Python would cost as much as the event.
@@ -69,7 +69,7 @@ def poll(ep: pyepoll.Epoll[int], waits: int) -> None:
 def least(epfd: int, ready: list[tuple[int, pyepoll.Event]], waits: int) -> None:
     """Make the call on a kernel epoll, and go over a list made beforehand.
 
-    No poller in Python does less for a list of events, so what this gains on a peer is the most that
+    No poller in Python does less for a list of events, so its lead on a peer is the most that
     any poller can.
     """
     buffer = raw.EventBuffer(len(ready))
@@ -80,7 +80,7 @@ def least(epfd: int, ready: list[tuple[int, pyepoll.Event]], waits: int) -> None
 
 
 def bare_epoll(stack: ExitStack, fds: Sequence[int]) -> int:
-    """Return a kernel epoll with ``fds``, for *the least*: ``fileno()`` is not what an Epoll waits on."""
+    """Return a kernel epoll with ``fds``, for *the least*: an Epoll does not wait on its ``fileno()``."""
     epfd = raw.epoll_create1(select.EPOLL_CLOEXEC)
     stack.callback(os.close, epfd)
     for fd in fds:

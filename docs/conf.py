@@ -5,12 +5,21 @@ import builtins
 import inspect
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import desc_annotation, desc_signature, download_reference, manpage, pending_xref
+from sphinx.addnodes import (
+    desc_annotation,
+    desc_parameter,
+    desc_signature,
+    download_reference,
+    manpage,
+    pending_xref,
+)
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -92,14 +101,14 @@ PYTHON_PAGES = {
     "SelectorKey": "selectors.html#selectors.SelectorKey",
     "tuple": "stdtypes.html#tuple",
 }
-"""Where Python's documentation has what ours refers to; a list, since to build must not need the network."""
+"""The addresses in Python's documentation of our references; a list: a build must not need the network."""
 PLACEHOLDERS = {"T", "FileDescriptorLike"}
-"""What stands for a type in signatures, as the reference says."""
+"""The text for a type in signatures, as in the reference."""
 
 logger = logging.getLogger(__name__)
 
 
-# The types of what is in C: they are in the stub, and nowhere else.
+# The types of objects in C: they are in the stub, and nowhere else.
 
 
 def stub_functions() -> dict[str, ast.FunctionDef]:
@@ -115,7 +124,7 @@ def stub_functions() -> dict[str, ast.FunctionDef]:
 
 STUB = stub_functions()
 SHORT = {"_T": "T", "_FileDescriptorLike": "FileDescriptorLike"}
-"""How the stub's private names are shown; what stands for several types is told in the reference."""
+"""How the stub's private names are shown; the reference explains names for several types."""
 LONG = {"_Timeout": "float | SupportsIndex | None", "_Sigmask": "Iterable[int] | None"}
 
 
@@ -124,15 +133,11 @@ def shown_type(annotation: ast.expr) -> str:
 
 
 MADE_BY_THE_PACKAGE = {"Registrations", "aio.SocketTransport"}
-"""What these are made of is nobody's concern."""
-
-
-DEFAULTS = {"eventmask: int = 7": "eventmask: int = IN | PRI | OUT", "data: T = ...": "data: T = fd"}
-"""Defaults of register that a reader cannot know the meaning of."""
+"""Members of these that are implementation details."""
 
 
 def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tuple[str, str]:
-    """The arguments, with the defaults of the function and the stub's types, and what it returns."""
+    """The arguments, with the defaults of the function and the stub's types, and the result."""
     types = {node.arg: node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)}
     shown = runtime.replace(
         parameters=[
@@ -142,9 +147,6 @@ def typed_signature(function: ast.FunctionDef, runtime: inspect.Signature) -> tu
         ]
     )
     arguments = stringify_signature(shown, show_return_annotation=False).replace("Ellipsis", "...")
-    if function.name == "register":
-        for default, meaning in DEFAULTS.items():
-            arguments = arguments.replace(default, meaning)
     return arguments, "" if function.name == "__new__" else shown_type(function.returns)
 
 
@@ -160,7 +162,7 @@ def add_types(
     return typed_signature(function, inspect.signature(thing))
 
 
-# What help() shows of C is plain text: here it becomes reStructuredText.
+# The help() text of C objects is plain text: here it becomes reStructuredText.
 
 ERRNO = r"\bE(?:POLL|PIO)?[A-Z_\d]{2,}\b"
 LINKED = re.compile(
@@ -173,6 +175,7 @@ MARKED = re.compile(
         | \b(?:pyepoll|select|selectors|os)\.\w+(?:\.\w+)*
         | \bEVENT_[A-Z]+
         | \b(?:Event\.)?(?:IN|OUT|PRI|ERR|HUP|RDHUP|ET|ONESHOT|EXCLUSIVE|WAKEUP)\b(?:\s\|\s(?:IN|OUT|PRI)\b)*
+        | \b__\w+__
         | \bNone\b
     )""",
     re.VERBOSE,
@@ -181,7 +184,7 @@ ROLES = {"argument": "*{}*", "manpage": ":manpage:`{}`", "error": ":exc:`{}`", "
 
 
 def marked(text: str, names: set[str]) -> str:
-    """Plain text with its arguments, errors, constants and manual pages set as what they are."""
+    """Plain text with its arguments, errors, constants and manual pages marked up."""
     argument = rf"\b(?:{'|'.join(sorted(names))})\b(?!\()" if names else "(?!)"
     pieces, end = [], 0
     for match in re.finditer(rf"(?P<argument>{argument})|{MARKED.pattern}", text, re.VERBOSE):
@@ -195,7 +198,7 @@ def escaped(text: str) -> str:
 
 
 def linked(text: str) -> str:
-    """reStructuredText with its errors and manual pages set as what they are."""
+    """reStructuredText with its errors and manual pages marked up."""
     pieces = re.split(r"(``.*?``|:\w+:`.*?`)", text, flags=re.DOTALL)
     for i in range(0, len(pieces), 2):
         pieces[i] = LINKED.sub(lambda match: ROLES[match.lastgroup].format(match[0]), pieces[i])
@@ -203,45 +206,68 @@ def linked(text: str) -> str:
 
 
 def from_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    text = "\n".join(lines)
-    if not is_plain(thing):
-        lines[:] = linked(text).splitlines()
+    if re.match(r"Alias for field number \d", "".join(lines)):  # a named tuple's own words for a field
+        lines.clear()
         return
-    has_arguments = callable(thing) and not inspect.isgetsetdescriptor(thing)
-    names = set(inspect.signature(thing).parameters) - {"self"} if has_arguments else set()
-    lines[:] = "\n\n".join(
-        f".. code-block:: python\n\n{part}"
-        if part.startswith("    ")
-        else "\n".join(raises_list(part, names))
-        if part.startswith("Raises ")
-        else marked(part, names)
-        for part in text.strip().split("\n\n")
-    ).splitlines()
+    mark = linked
+    if is_plain(thing):
+        has_arguments = callable(thing) and not inspect.isgetsetdescriptor(thing)
+        names = set(inspect.signature(thing).parameters) - {"self"} if has_arguments else set()
+        mark = partial(marked, names=names)
+    lines[:] = "\n\n".join(from_part(part, mark) for part in parts("\n".join(lines).strip())).splitlines()
 
 
-NEXT_ERROR = re.compile(r"; (?:and )?(?=\w+Error\b)|, and (?=\w+Error\b)")
+def parts(text: str) -> list[str]:
+    """The paragraphs of a docstring. A block of code, which is indented, is one, with its empty lines."""
+    found: list[str] = []
+    for part in text.split("\n\n"):
+        if found and found[-1].startswith("    ") and part.startswith("    "):
+            found[-1] += f"\n\n{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def from_part(part: str, mark: Callable[[str], str]) -> str:
+    if part.startswith("    "):
+        explained = [re.fullmatch(r" {4}(\S.*?) {3,}(\S.*)", line) for line in part.splitlines()]
+        if all(explained):
+            return "\n".join(f"- ``{match[1].rstrip(':')}``: {mark(match[2])}" for match in explained)
+        return f".. code-block:: python\n\n{part}"
+    if re.search(r"(?:^|\. )Raises ", part):
+        return "\n".join(raises_list(part, mark))
+    return mark(re.sub(r"::$", ":", part))
+
+
+NEXT_ERROR = re.compile(
+    r"; (?:and )?(?=\w+Error\b)|, and (?=\w+Error\b)|, (?=\w+Error (?:for|if|when)\b)(?![^()]*\))"
+)
 NEXT_ERRNO = re.compile(r", (?:and )?(?=E[A-Z]{3,}\b)")
 
 
-def raises_list(part: str, names: set[str]) -> list[str]:
-    """The errors of a paragraph that begins with "Raises" as a list, with the errnos of OSError below it."""
+def raises_list(part: str, mark: Callable[[str], str]) -> list[str]:
+    """A paragraph with its errors as a list, and the errnos of OSError below it.
+
+    A sentence with a single error after other text, or with a reference to another function, stays as it is.
+    """
+    before: list[str] = []
     lines: list[str] = []
-    other = []
+    after: list[str] = []
     for sentence in re.split(r"(?<=\.) ", " ".join(part.split())):
-        if not re.match(r"Raises (?!what\b)", sentence):
-            other.append(sentence)
+        errors = NEXT_ERROR.split(sentence.removeprefix("Raises ").rstrip("."))
+        if not re.match(r"Raises (?!what\b|as\b)", sentence) or (before and len(errors) == 1):
+            (after if lines else before).append(sentence)
             continue
-        errors = NEXT_ERROR.split(sentence[len("Raises ") :].rstrip("."))
         for error in errors:
             name, colon, causes = error.partition(": ")
             if not colon or not re.fullmatch(r"\w+Error", name):
-                lines += [f"- {marked(error, names)}", ""]
+                lines += [f"- {mark(error)}", ""]
                 continue
-            lines += [f"- {marked(name, names)}", ""]
-            lines += [f"  - {marked(cause, names)}" for cause in NEXT_ERRNO.split(causes)]
+            lines += [f"- {mark(name)}", ""]
+            lines += [f"  - {mark(cause)}" for cause in NEXT_ERRNO.split(causes)]
             lines.append("")
     head = ["Raises:", ""] if lines else []
-    return [*head, *lines, marked(" ".join(other), names)]
+    return [mark(" ".join(before)), "", *head, *lines, mark(" ".join(after))]
 
 
 def is_plain(thing: Any) -> bool:
@@ -252,26 +278,47 @@ def is_plain(thing: Any) -> bool:
     return inspect.isgetsetdescriptor(thing) or (inspect.isroutine(thing) and not inspect.isfunction(thing))
 
 
-def flags_in_hex(app: Sphinx, document: nodes.document) -> None:
-    """The value of a bit, as linux/eventpoll.h has it."""
+def values_of_bits(app: Sphinx, document: nodes.document) -> None:
+    """The value of a bit or a constant, as linux/eventpoll.h has it: in hex."""
     for signature in document.findall(desc_signature):
         name = signature.get("fullname", "")
-        member = pyepoll.Event.__members__.get(name.removeprefix("Event."))
-        if member is not None and name.startswith("Event."):
+        bit = pyepoll.Event.__members__.get(name.removeprefix("Event."))
+        if bit is not None and name.startswith("Event."):
             for value in signature.findall(desc_annotation):
                 if value.astext().strip().startswith("="):
-                    value.children = [nodes.Text(f" = {int(member):#x}")]
+                    value.children = [nodes.Text(f" = {int(bit):#x}")]
+        elif name.startswith(("EPOLL", "EPIOC")):
+            signature += desc_annotation("", f" = {getattr(pyepoll.raw, name):#x}")
+
+
+DEFAULTS = {
+    ("register", "eventmask"): "IN|PRI|OUT",
+    ("register", "data"): "<the fd>",
+    ("modify", "data"): "<unchanged>",
+}
+"""Defaults of Epoll's methods in the words of a reader, who cannot know the meaning of 7 and `...`."""
+
+
+def meanings_of_defaults(app: Sphinx, document: nodes.document) -> None:
+    for signature in document.findall(desc_signature):
+        method = signature.get("fullname", "").removeprefix("Epoll.")
+        for parameter in signature.findall(desc_parameter):
+            meaning = DEFAULTS.get((method, parameter.astext().partition(":")[0]))
+            for value in parameter.findall(nodes.inline) if meaning else ():
+                if "default_value" in value["classes"]:
+                    value.children = [nodes.Text(meaning)]
 
 
 # Links that are right on a forge, where the pages are read as they are, and here.
 
 
-def unlink_folders(app: Sphinx, document: nodes.document) -> None:
-    """A folder of the checkout has no page here."""
+def unlink_files_without_page(app: Sphinx, document: nodes.document) -> None:
+    """A folder of the checkout has no page here, nor has a page of another folder."""
     for node in list(document.findall(pending_xref)):
         if node["reftype"] == "myst":
-            here = Path(app.env.doc2path(node["refdoc"])).parent
-            if (here / node["reftarget"]).resolve().is_dir():
+            target = (Path(app.env.doc2path(node["refdoc"])).parent / node["reftarget"]).resolve()
+            outside = target.with_suffix(".md").is_file() and ROOT / "docs" not in target.parents
+            if target.is_dir() or outside:
                 node.replace_self(node.children)
 
 
@@ -319,16 +366,16 @@ def to_python_docs(
 # Every public name is in the reference.
 
 UNTOLD = {"and", "class_getitem", "eq", "next", "rand", "reduce_ex", "repr", "str"}
-"""The special methods that do what one expects, and what no one calls by hand."""
+"""The special methods that behave as expected, and those that are not called by hand."""
 
 
 def check_names(app: Sphinx, env: BuildEnvironment) -> None:
-    told = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
+    documented = {name.removeprefix("pyepoll.") for name in env.domains["py"].objects}
     wanted = {name for name in surface() if not name.startswith(("Ready.", "Registrations."))}
     wanted = {f"raw.{name}" if name.startswith("EventBuffer") else name for name in wanted}
     for prefix, module in ("", pyepoll), ("raw.", pyepoll.raw), ("aio.", pyepoll.aio):
         wanted |= {prefix + name for name in module.__all__}
-    for name in sorted(wanted - told):
+    for name in sorted(wanted - documented):
         if name.rpartition(".")[2].strip("_") not in UNTOLD:
             logger.warning("%s is not in the reference", name, type="pyepoll")
 
@@ -337,9 +384,10 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", add_types)
     app.connect("autodoc-process-docstring", from_docstring)
     app.connect("missing-reference", to_python_docs)
-    app.connect("doctree-read", flags_in_hex)
-    app.connect("doctree-read", unlink_folders)
-    # Before Sphinx takes note of what is to be downloaded.
+    app.connect("doctree-read", values_of_bits)
+    app.connect("doctree-read", meanings_of_defaults)
+    app.connect("doctree-read", unlink_files_without_page)
+    # Before Sphinx notes the files to download.
     app.connect("doctree-read", link_examples, priority=100)
     app.connect("doctree-read", link_manual_pages)
     app.connect("env-check-consistency", check_names)

@@ -45,7 +45,7 @@ CLIENT = """
 import socket, sys
 conns = [socket.create_connection(("127.0.0.1", 8000)) for _ in range(3)]
 conns[1].send(b"leave")
-conns[1].send(b"data that nobody reads")
+conns[1].send(b"data that is not read.")
 print(flush=True)
 sys.stdin.read()
 """

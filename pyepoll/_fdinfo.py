@@ -62,9 +62,11 @@ class EpollInfo:
     """An epoll that a process has open."""
 
     pid: int
+    """The process that has it open."""
     fd: int
+    """Its fd in that process."""
     watched: tuple[Watch, ...]
-    """In the kernel's order."""
+    """The entries of its interest list, in the kernel's order."""
     same_as: int | None
     """The lowest fd of the process that this one is a duplicate of; None where there is none, or kcmp(2) is
     refused."""
@@ -79,7 +81,9 @@ class FdHolder(NamedTuple):
     """An fd by which a process keeps a file open."""
 
     pid: int
+    """The process."""
     fd: int
+    """Its fd for the file."""
 
 
 class Usage(NamedTuple):

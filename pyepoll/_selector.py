@@ -38,7 +38,7 @@ class _Keys(Mapping["FileDescriptorLike", SelectorKey]):
         return self._fd_to_key.get(_epoll._key_number(self._fd_to_key, fileobj), default)
 
     def __getitem__(self, fileobj: "FileDescriptorLike") -> SelectorKey:
-        """Return the SelectorKey of a file object, which may be closed by now, or of an fd.
+        """Return the SelectorKey of a file object, which may be closed, or of an fd.
 
         Raises KeyError when it is not registered, ValueError for an object that is no file object.
         """

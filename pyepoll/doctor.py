@@ -36,9 +36,11 @@ class Finding(NamedTuple):
     """The result of one check."""
 
     name: str
+    """The subject of the check, ``kernel`` for example."""
     status: Literal["ok", "note", "fails"]
     """``note``: something optional is missing or a limit is low; ``fails``: pyepoll cannot work."""
     text: str
+    """The result, in words."""
     advice: str
     """How to fix it; empty if the status is ``ok``."""
     value: Any
@@ -50,6 +52,7 @@ class Report:
     """The findings of all checks, in a fixed order."""
 
     findings: tuple[Finding, ...]
+    """One for each check."""
 
     def ok(self) -> bool:
         """Return whether pyepoll can work here: no finding has the status ``fails``."""

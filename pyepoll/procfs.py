@@ -83,13 +83,16 @@ class Process:
     """A process that has epolls open."""
 
     pid: int
+    """Its PID in the PID namespace that /proc is of."""
     name: str
+    """The name of its program, as psutil finds it."""
     user: str
-    """Its user's name, or number."""
+    """The name of its user, or the user's number."""
     command: tuple[str, ...]
     """Its arguments, without the empty ones at the end that a process title leaves; empty if the process has
     ended meanwhile."""
     epolls: tuple[EpollInfo, ...]
+    """Its epolls, by fd."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,9 @@ class Snapshot:
     """The processes that have epolls open, and those that may not be inspected."""
 
     processes: tuple[Process, ...]
+    """The processes that have epolls open, by PID."""
     refused: tuple[int, ...]
+    """The PIDs of the processes that may not be inspected."""
 
 
 @contextlib.contextmanager

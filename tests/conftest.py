@@ -1,4 +1,4 @@
-"""Fixtures, which undo what they did, and hooks. Plain helpers are in ``support``."""
+"""Fixtures, which undo their changes, and hooks. Plain helpers are in ``support``."""
 
 import faulthandler
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import fresh_extension  # noqa: F401  first: the package may need what an old extension lacks
+from support import fresh_extension  # noqa: F401  first: an old extension may lack names of the package
 from support.effort import Effort
 from support.fds import Pipe, open_fds
 from support.guard import Guard, accept_ignored_signals
@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
     faulthandler.enable()
     config.stash[_guard] = Guard(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2))
     accept_ignored_signals()
-    # What a process makes once only is made here, so that no test is charged with it.
+    # Objects that a process makes only once are made here, so that no test is charged with them.
     with pyepoll.Epoll[int]() as ep:
         ep.poll(0)
 
@@ -100,7 +100,7 @@ _figures = pytest.StashKey[list[str]]()
 
 @pytest.fixture(autouse=True, scope="module")
 def little_to_collect() -> None:
-    """Let collections of garbage, of which there are thousands, pass over what pytest itself holds."""
+    """Let collections of garbage, of which there are thousands, skip pytest's own objects."""
     gc.collect()
     gc.freeze()
 
@@ -110,12 +110,12 @@ def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     lasts = request.node.get_closest_marker("lasts")
     seconds: float = HANG
     if request.config.getoption("--long"):
-        # Nobody waits for the long forms, and other programs may be at work beside them.
+        # The long forms run unattended, possibly beside other programs.
         seconds = 5 * HANG + (lasts.args[0] if lasts else 0)
     request.config.stash[_guard].start(request.node, seconds)
     if SANITIZED:
         # The guard's thread, and that of the test before, free memory without the GIL as they start and end.
-        # A child made in that moment finds the allocator of a sanitizer older than LLVM 18 locked for ever
+        # A child made in that moment finds the allocator of a sanitizer older than LLVM 18 locked for good
         # (llvm-project#75290).
         until(others_sleep)
     yield
@@ -140,7 +140,7 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 
 @pytest.fixture
 def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Print what was seen, after all tests; never a condition of the test."""
+    """Print the observations, after all tests; never a condition of the test."""
     return lambda text: request.config.stash[_figures].append(f"{request.node.name}: {text}")
 
 
@@ -158,14 +158,14 @@ def room() -> Iterator[int]:
     """Allow as many fds as may be; how many of them a test may open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    # Some are open already, and some are for what looks on.
+    # Some are open already, and some are for the observer.
     yield limits[1] - 1000
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture
 def closed_fd() -> int:
-    """A number that no file has, and that the next ones opened do not get."""
+    """An fd that is closed, and that the next files opened do not get."""
     fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 700)
     os.close(fd)
     return fd

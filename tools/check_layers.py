@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Check the layout of ``csrc``: layers, circles of includes, and the size of files and functions.
 
-python tools/check_layers.py            print what is wrong; exit status 1 if anything is
-python tools/check_layers.py --graph    print which file includes which
+python tools/check_layers.py            print the violations; exit status 1 if there are any
+python tools/check_layers.py --graph    print the includes of each file
 """
 
 import re
@@ -47,7 +47,7 @@ def include_graph(csrc: Path = CSRC) -> dict[str, set[str]]:
 
 
 def find_circle(graph: Graph) -> list[str]:
-    """Return units of which each includes the next, and the last the first; empty if there are none."""
+    """Return a circle of units, each including the next one; empty if there are none."""
     done: set[str] = set()
 
     def search(unit: str, path: list[str]) -> list[str]:
@@ -82,7 +82,7 @@ def layer_problems(graph: Graph) -> Iterator[str]:
 
 
 def size_problems(name: str, text: str) -> Iterator[str]:
-    """Yield what is too long in a file: itself, or a function, from its name to the brace that ends it."""
+    """Yield the file and its functions, from the name to the closing brace, that are too long."""
     lines = text.splitlines()
     if len(lines) > FILE_LINES:
         yield f"{name}: {len(lines)} lines, more than {FILE_LINES}"

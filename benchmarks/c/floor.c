@@ -1,4 +1,4 @@
-/* The floor: what a wait and the walk over its events cost in C. Loaded with ctypes. */
+/* The floor: the cost in C of a wait and the walk over its events. Loaded with ctypes. */
 
 #include <stdint.h>
 #include <sys/epoll.h>

@@ -10,7 +10,7 @@
  * the median and the 99th percentile of the nanoseconds from a request to its answer. It ends with
  * standard input, or after SECONDS.
  *
- * It must never be what the server waits for: so it owns a core, and spins instead of sleeping. Nor may
+ * The server must never wait for it: so it owns a core, and spins instead of sleeping. Nor may
  * the server do its work: a poll that does not wait leaves nothing behind for a send to wake, where an
  * epoll would. */
 
@@ -99,7 +99,7 @@ record(int64_t nanoseconds)
     histogram[row][nanoseconds >> row]++;
 }
 
-/* Returns what the given share of the recorded round trips did not exceed. */
+/* Returns the time that the given share of the recorded round trips did not exceed. */
 static int64_t
 percentile(int percent)
 {

@@ -1,4 +1,4 @@
-/* How load.c sends and receives with -DTLS. It asks nobody who the server is. */
+/* How load.c sends and receives with -DTLS. It does not verify the server. */
 
 #include <fcntl.h>
 #include <openssl/ssl.h>

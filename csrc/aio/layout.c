@@ -5,7 +5,7 @@
 
 #include <structmember.h>
 
-enum { MOST = 8 };
+enum { MAX_NAMES = 8 };
 
 /* The offset of a slot that `type` itself defines; -1 with an exception. */
 static Py_ssize_t
@@ -24,12 +24,12 @@ offset_of(PyObject *type, const char *name)
     return offset;
 }
 
-/* The offsets of slots that `type` itself defines, for at most MOST names. 0; -1 with an exception, and none
+/* The offsets of slots that `type` itself defines, for at most MAX_NAMES names. 0; -1 with an exception, and none
  * is written. */
 static int
 offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
 {
-    Py_ssize_t found[MOST];
+    Py_ssize_t found[MAX_NAMES];
     for (int i = 0; i < count; i++) {
         found[i] = offset_of(type, names[i]);
         if (found[i] < 0) {

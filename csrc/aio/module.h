@@ -29,7 +29,7 @@ enum {
  * recognize it. */
 enum { READ_READY, READ_TO_BUFFER, READ_TO_PROTOCOL, WRITE, INHERITED };
 
-/* Attributes of a handle that are read, likewise. */
+/* Attributes of a handle that the C paths read, as slots too. */
 enum { HANDLE_ARGS, HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
 
 typedef struct {

@@ -13,16 +13,16 @@ typedef struct {
     int maxevents;
     bool masked;
     sigset_t set; /* blocked for the time of the wait, if `masked` */
-} WaitFor;
+} WaitRequest;
 
 /* The events that one wait has fetched, with those still to be handed out. */
 typedef struct {
-    Array *array; /* owned, or NULL */
+    EventArray *array; /* owned, or NULL */
     int next;
     int count;
     int fetched; /* as the kernel reported, including stale ones */
     bool full;   /* it may have more */
-    Seen seen;
+    WaitSnapshot snapshot;
     unsigned refills; /* how often an endless iterator has fetched another */
 } Batch;
 
@@ -35,14 +35,14 @@ wait_deadline(int64_t timeout)
 }
 
 static inline bool
-wait_has_expired(const WaitFor *wait)
+wait_has_expired(const WaitRequest *wait)
 {
     return wait->timeout > 0 && monotonic_now() >= wait->deadline;
 }
 
 /* The rest of the timeout, above 0 if it was. In a variable, because Py_MAX evaluates its arguments twice. */
 static inline int64_t
-wait_time_left(const WaitFor *wait)
+wait_time_left(const WaitRequest *wait)
 {
     if (wait->timeout <= 0) {
         return wait->timeout;

@@ -5,8 +5,11 @@
 uint32_t
 change_next_generation(Instance *self)
 {
-    self->generation++;
-    return self->generation != 0 ? self->generation : ++self->generation;
+    uint32_t next = self->generations.last + 1;
+    next += next == 0;
+    /* No read-modify-write: only the holder of the ctl lock writes it. */
+    atomic_store_explicit(&self->generations.last, next, memory_order_relaxed);
+    return next;
 }
 
 void
@@ -43,7 +46,7 @@ int
 change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     int error;
     Py_BEGIN_ALLOW_THREADS
     error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;

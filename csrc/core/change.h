@@ -32,8 +32,8 @@ Registration change_undo(Instance *self, int fd, Registration before);
 static inline uint64_t
 change_begin(Instance *self)
 {
-    self->begun = self->clock + 1;
-    return self->begun;
+    self->clock.begun = self->clock.completed + 1;
+    return self->clock.begun;
 }
 
 /* Put `now` into the slot of `fd`, which must exist. Ownership of the earlier registration passes
@@ -74,14 +74,14 @@ int change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t 
 static inline void
 change_complete(Instance *self)
 {
-    atomic_store_explicit(&self->clock, self->clock + 1, memory_order_release);
+    atomic_store_explicit(&self->clock.completed, self->clock.completed + 1, memory_order_release);
 }
 
 /* Whether a change of this slot is under way. With the state lock. */
 static inline bool
 change_is_under_way(const Instance *self, const Registration *slot)
 {
-    return slot->changed > self->clock;
+    return slot->changed > self->clock.completed;
 }
 
 #endif

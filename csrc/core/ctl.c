@@ -17,13 +17,13 @@ static int
 change_kernel_and_unlock(Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
 {
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     int error;
     Py_BEGIN_ALLOW_THREADS
     error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
     if (error == 0) {
         change_complete(self);
-        mutex_unlock(&self->ctl);
+        mutex_unlock(&self->locks.ctl);
     }
     Py_END_ALLOW_THREADS
     return error;
@@ -53,10 +53,10 @@ is_gone(const Instance *self, int error, int fd)
     case ENOENT:
         return true;
     case EPERM:
-        return sys_epoll_ctl_denied(self->epfd) != EPERM;
+        return sys_epoll_ctl_denied(self->fds.epfd) != EPERM;
     case EBADF:
         /* Either the epoll is not open, or the fd: closed, or reused by an fd with O_PATH. */
-        return fcntl(self->epfd, F_GETFD) >= 0 || fcntl(fd, F_GETFD) < 0;
+        return fcntl(self->fds.epfd, F_GETFD) >= 0 || fcntl(fd, F_GETFD) < 0;
     default:
         return false;
     }
@@ -68,7 +68,7 @@ begin(Instance *self)
 {
     int status = repair_enter(self);
     if (status == 0) {
-        mutex_lock(&self->ctl);
+        mutex_lock(&self->locks.ctl);
     }
     return status;
 }
@@ -76,7 +76,7 @@ begin(Instance *self)
 static void
 end(Instance *self)
 {
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
 }
 
@@ -98,15 +98,15 @@ result_of(int error, int op, const char *action, int epfd, int fd, int64_t mask)
 static bool
 is_itself(const Instance *self, int fd)
 {
-    return fd == self->front_fd;
+    return fd == self->fds.front;
 }
 
-/* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The fd of the instance, which the
- * front hides, was that of a file that is closed by now: so it is not registered. */
+/* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The front hides the fd of the
+ * instance: a file registered under that fd has been closed since, so it is not registered. */
 static int
 own_fd_error(const Instance *self, int fd)
 {
-    bool hidden = self->front_fd >= 0 && fd == self->epfd;
+    bool hidden = self->fds.front >= 0 && fd == self->fds.epfd;
     return is_itself(self, fd) ? EINVAL : hidden ? ENOENT : 0;
 }
 
@@ -170,7 +170,7 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     int public_fd = instance_public_fd(self);
     int error = register_locked(self, fd, kept, data, &old);
     if (error != 0) {
-        mutex_unlock(&self->ctl);
+        mutex_unlock(&self->locks.ctl);
     }
     instance_leave(self);
     registration_release(&old);
@@ -193,11 +193,11 @@ typedef struct {
     uint32_t mask;
     bool disarmed;
     uint64_t changed;
-} Before;
+} SavedFields;
 
 /* With the state lock. */
 static void
-put_back(Registration *present, const Before *before, bool with_data, Registration *old)
+put_back(Registration *present, const SavedFields *before, bool with_data, Registration *old)
 {
     present->mask = before->mask;
     present->disarmed = before->disarmed;
@@ -222,7 +222,7 @@ change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, Py
 {
     STATE_LOCK(self);
     uint32_t generation = present->generation;
-    const Before before = {present->mask, present->disarmed, present->changed};
+    const SavedFields before = {present->mask, present->disarmed, present->changed};
     present->mask = mask;
     present->disarmed = false;
     present->changed = change_begin(self);
@@ -310,7 +310,7 @@ modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
         if (interest_get(&self->list, fd) != NULL && is_gone(self, error, fd)) {
             lost = change_forget(self, fd);
         }
-        mutex_unlock(&self->ctl);
+        mutex_unlock(&self->locks.ctl);
     }
     instance_leave(self);
     registration_release(&old);
@@ -374,7 +374,7 @@ unregister(Instance *self, int fd, const PyObject *only)
             change_shadow(self, fd);
         }
         change_complete(self);
-        mutex_unlock(&self->ctl);
+        mutex_unlock(&self->locks.ctl);
     }
     instance_leave(self);
     registration_release(&old);

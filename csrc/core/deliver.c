@@ -59,20 +59,20 @@ typedef struct {
     PyObject *data; /* owned; NULL if there is none */
     bool check;     /* it is time to see whether the fd is open */
     bool ended;     /* nothing is to be handed out */
-} Look;
+} Lookup;
 
-static Look
-look_up(Instance *self, uint64_t epoll_data, const Seen *seen)
+static Lookup
+look_up(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
 {
-    Look look = {0};
+    Lookup lookup = {0};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
-    look.ended = self->standing == CLOSED ||
-                 (present != NULL && interest_is_disarmed(present, seen->started));
-    if (present != NULL && !look.ended) {
-        look.data = Py_NewRef(present->data);
-        look.check = present->countdown == 0 || --present->countdown == 0;
-        if (look.check) {
+    lookup.ended = self->lifecycle.state == CLOSED ||
+                   (present != NULL && interest_is_disarmed(present, snapshot->started));
+    if (present != NULL && !lookup.ended) {
+        lookup.data = Py_NewRef(present->data);
+        lookup.check = present->countdown == 0 || --present->countdown == 0;
+        if (lookup.check) {
             present->countdown = (uint16_t)(1 << present->interval);
             present->interval += present->interval < INTEREST_LAST_CHECK;
         }
@@ -81,27 +81,27 @@ look_up(Instance *self, uint64_t epoll_data, const Seen *seen)
         }
     }
     STATE_UNLOCK(self);
-    return look;
+    return lookup;
 }
 
 PyObject *
-deliver(Instance *self, const Seen *seen, uint64_t epoll_data, uint32_t events)
+deliver(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data, uint32_t events)
 {
     PyObject *pair = NULL;
     for (bool again = true; again;) {
         again = false;
-        Look look = look_up(self, epoll_data, seen);
-        if (look.data != NULL) {
-            if (!look.check || stale_check_open(self, epoll_data)) {
-                pair = new_pair(self, epoll_data, events, look.data, &again);
+        Lookup lookup = look_up(self, epoll_data, snapshot);
+        if (lookup.data != NULL) {
+            if (!lookup.check || stale_check_open(self, epoll_data)) {
+                pair = new_pair(self, epoll_data, events, lookup.data, &again);
             }
-            Py_DECREF(look.data);
+            Py_DECREF(lookup.data);
         }
-        else if (!look.ended && self->foreign && !instance_made(self, epoll_data)) {
+        else if (!lookup.ended && self->foreign && !instance_made(self, epoll_data)) {
             pair = foreign_pair(self, epoll_data, events);
         }
-        else if (!look.ended) {
-            again = stale_classify(self, seen, epoll_data);
+        else if (!lookup.ended) {
+            again = stale_classify(self, snapshot, epoll_data);
         }
     }
     return pair;

@@ -4,8 +4,8 @@
 
 #include "core/instance.h"
 
-/* The pair for an event that was fetched at `seen`. A new reference; NULL without an exception where nothing
- * is handed out, because the event is stale or the instance closed. */
-PyObject *deliver(Instance *self, const Seen *seen, uint64_t epoll_data, uint32_t events);
+/* The pair for an event of the wait that took `snapshot`. A new reference; NULL without an exception where
+ * nothing is handed out, because the event is stale or the instance closed. */
+PyObject *deliver(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data, uint32_t events);
 
 #endif

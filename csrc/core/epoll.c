@@ -83,7 +83,7 @@ epoll_fromfd(PyTypeObject *type, PyObject *object)
     Epoll *self = instance != NULL ? (Epoll *)type->tp_alloc(type, 0) : NULL;
     if (self == NULL) {
         if (instance != NULL && made) {
-            instance->epfd = -1; /* the caller's again */
+            instance->fds.epfd = -1; /* the caller's again */
         }
         Py_XDECREF(instance);
         return NULL;

@@ -18,7 +18,7 @@ epoll_fileno(Epoll *self, PyObject *Py_UNUSED(ignored))
     if (status != 0) {
         return status == IS_CLOSED ? epoll_raise_closed(self) : NULL;
     }
-    if (instance->front_fd < 0 && !instance->foreign) {
+    if (instance->fds.front < 0 && !instance->foreign) {
         error = front_open(instance);
     }
     int fd = instance_public_fd(instance);
@@ -52,7 +52,7 @@ epoll_instance_fd(Epoll *self, PyObject *Py_UNUSED(ignored))
     if (status != 0) {
         return epoll_result(self, status);
     }
-    int epfd = self->instance->epfd;
+    int epfd = self->instance->fds.epfd;
     instance_leave(self->instance);
     return PyLong_FromLong(epfd);
 }

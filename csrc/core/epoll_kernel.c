@@ -24,7 +24,7 @@ begin_call(const Epoll *self)
 {
     int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
     if (status == 0) {
-        mutex_lock(&self->instance->ctl);
+        mutex_lock(&self->instance->locks.ctl);
     }
     else if (status == IS_CLOSED) {
         epoll_raise_closed(self);
@@ -35,7 +35,7 @@ begin_call(const Epoll *self)
 static void
 end_call(const Epoll *self)
 {
-    mutex_unlock(&self->instance->ctl);
+    mutex_unlock(&self->instance->locks.ctl);
     instance_leave(self->instance);
 }
 
@@ -46,7 +46,7 @@ epoll_get_params(Epoll *self, PyObject *Py_UNUSED(ignored))
     if (begin_call(self) < 0) {
         return NULL;
     }
-    int epfd = self->instance->epfd;
+    int epfd = self->instance->fds.epfd;
     int error = params_read(epfd, &params);
     end_call(self);
     return error == 0 ? params_build(&params) : params_error(error, "EPIOCGPARAMS", epfd, &params);
@@ -67,7 +67,7 @@ epoll_set_params(Epoll *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
     if (begin_call(self) < 0) {
         return NULL;
     }
-    int epfd = self->instance->epfd;
+    int epfd = self->instance->fds.epfd;
     int error = params_write(epfd, &params);
     end_call(self);
     return error == 0 ? Py_NewRef(Py_None) : params_error(error, "EPIOCSPARAMS", epfd, &params);

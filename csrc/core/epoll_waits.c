@@ -7,11 +7,11 @@
 
 /* Convert the arguments of poll or wait, and wait; `result` makes the value to return. */
 static PyObject *
-poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instance *, const WaitFor *),
+poll_or_wait(Epoll *self, const Signature *signature, PyObject *(*result)(Instance *, const WaitRequest *),
              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *given[ARGUMENTS] = {NULL};
-    WaitFor wait;
+    WaitRequest wait;
     wait.timeout = NO_TIMEOUT;
     wait.deadline = 0;
     wait.maxevents = INT_MAX;

@@ -7,17 +7,17 @@
 #include <unistd.h>
 
 int
-front_watch(int front_fd, uint32_t first, int epfd)
+front_watch(int front_fd, uint32_t base_generation, int epfd)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = identity_front_data(first)};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = identity_front_data(base_generation)};
     return epoll_ctl(front_fd, EPOLL_CTL_ADD, epfd, &event) < 0 ? errno : 0;
 }
 
 int
-front_new(uint32_t first, int epfd)
+front_new(uint32_t base_generation, int epfd)
 {
     int front_fd = epoll_create1(EPOLL_CLOEXEC);
-    int error = front_fd >= 0 ? front_watch(front_fd, first, epfd) : 0;
+    int error = front_fd >= 0 ? front_watch(front_fd, base_generation, epfd) : 0;
     if (error != 0) {
         close(front_fd);
         errno = error;
@@ -47,12 +47,12 @@ static int
 swap_fds(const Instance *self, int *epfd)
 {
     enum { FIRST_FD = 3 }; /* not one of the standard streams */
-    *epfd = fcntl(self->epfd, F_DUPFD_CLOEXEC, FIRST_FD);
+    *epfd = fcntl(self->fds.epfd, F_DUPFD_CLOEXEC, FIRST_FD);
     if (*epfd < 0) {
         return errno;
     }
-    int front_fd = front_new(self->first, *epfd);
-    int error = front_fd >= 0 ? front_take_fd(front_fd, self->epfd) : errno;
+    int front_fd = front_new(self->generations.base, *epfd);
+    int error = front_fd >= 0 ? front_take_fd(front_fd, self->fds.epfd) : errno;
     if (error != 0) {
         close(*epfd);
     }
@@ -63,20 +63,20 @@ int
 front_open(Instance *self)
 {
     int error = 0;
-    mutex_lock(&self->ctl);
-    if (self->front_fd < 0 && instance_begin_fd_change(self)) {
+    mutex_lock(&self->locks.ctl);
+    if (self->fds.front < 0 && instance_begin_fd_change(self)) {
         int epfd;
         Py_BEGIN_ALLOW_THREADS
         fork_hold();
         error = swap_fds(self, &epfd);
         if (error == 0) {
-            self->front_fd = self->epfd;
-            self->epfd = epfd;
+            self->fds.front = self->fds.epfd;
+            self->fds.epfd = epfd;
         }
         fork_release();
         Py_END_ALLOW_THREADS
         instance_end_fd_change(self);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     return error;
 }

@@ -17,10 +17,10 @@
 int front_open(Instance *self);
 
 /* A new front for the kernel instance `epfd`. An fd, or -1 and errno. Plain C, without the GIL. */
-int front_new(uint32_t first, int epfd);
+int front_new(uint32_t base_generation, int epfd);
 
-/* Let the front watch another kernel instance as well (0 or an errno), or no longer watch one. Likewise. */
-int front_watch(int front_fd, uint32_t first, int epfd);
+/* Let the front watch another kernel instance as well (0 or an errno), or no longer watch one. Plain C, too. */
+int front_watch(int front_fd, uint32_t base_generation, int epfd);
 void front_unwatch(int front_fd, int epfd);
 
 /* Put `source` under the fd `target`, which keeps its close-on-exec flag; closes `source`. 0 or an errno. */

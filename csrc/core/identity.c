@@ -9,8 +9,8 @@ identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evide
 {
     enum { PARENT_AHEAD = 1 << 20 };
     const Registration *slot = interest_find(identity->list, entry->data);
-    uint32_t age = epoll_data_generation(entry->data) - identity->first;
-    uint32_t oldest = identity->generation - identity->first + PARENT_AHEAD;
+    uint32_t age = epoll_data_generation(entry->data) - identity->base_generation;
+    uint32_t oldest = identity->last_generation - identity->base_generation + PARENT_AHEAD;
     bool possible = epoll_data_fd(entry->data) == entry->fd && age >= 1 && age <= oldest;
     evidence->any = true;
     evidence->ours |= slot != NULL && epoll_data_fd(entry->data) == entry->fd;
@@ -49,7 +49,7 @@ see_front_entry(const KernelEntry *entry, void *arg)
 {
     IdentitySearch *search = arg;
     search->evidence.any = true;
-    search->evidence.ours |= entry->data == identity_front_data(search->identity->first);
+    search->evidence.ours |= entry->data == identity_front_data(search->identity->base_generation);
     search->evidence.foreign = !search->evidence.ours;
     return !search->evidence.ours;
 }
@@ -66,9 +66,9 @@ see_identity_entry(const KernelEntry *entry, void *arg)
 static int
 check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *, void *))
 {
-    int seen = fdinfo_is_epoll(fd);
-    if (seen != 0) {
-        return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    int status = fdinfo_is_epoll(fd);
+    if (status != 0) {
+        return status == EINVAL || status == EBADF ? FD_IS_UNRELATED : status;
     }
     IdentitySearch search = {.identity = identity};
     int error = fdinfo_each(fd, false, see, &search);
@@ -78,9 +78,9 @@ check_entries(const Identity *identity, int fd, bool (*see)(const KernelEntry *,
 static int
 check_instance(const Identity *identity)
 {
-    enum { ENOUGH = 8 };
+    enum { CHECKED_FDS = 8 };
     int fd = interest_next(identity->list, 0);
-    for (int looks = 0; fd >= 0 && looks < ENOUGH; looks++, fd = interest_next(identity->list, fd + 1)) {
+    for (int looks = 0; fd >= 0 && looks < CHECKED_FDS; looks++, fd = interest_next(identity->list, fd + 1)) {
         if (watches(identity->epfd, fd) == 0) {
             return 0;
         }

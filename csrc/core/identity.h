@@ -9,8 +9,8 @@ typedef struct {
     int epfd;
     int front_fd; /* -1: none */
     const InterestList *list;
-    uint32_t first;      /* generations given out are above this one… */
-    uint32_t generation; /* …and up to this one; since the fork, the parent goes on counting */
+    uint32_t base_generation; /* generations given out are above this one… */
+    uint32_t last_generation; /* …and up to this one; since the fork, the parent goes on counting */
 } Identity;
 
 /* Results besides 0 (it is ours) and an errno (unknown for now). */
@@ -21,9 +21,9 @@ enum {
 
 /* The epoll data of the front's entry for its instance: a generation that no registration gets. */
 static inline uint64_t
-identity_front_data(uint32_t first)
+identity_front_data(uint32_t base_generation)
 {
-    return epoll_data_of(0, first);
+    return epoll_data_of(0, base_generation);
 }
 
 /* The evidence in the epoll data of the kernel's entries, collected by identity_see(). */

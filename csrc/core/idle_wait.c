@@ -35,7 +35,7 @@ close_watcher(IdleWait *idle)
  * events all the time, or no fd was left for it. A live event is late by no more than that. False if a signal
  * has interrupted the sleep: its handler has to run first. */
 static bool
-rest_a_while(const IdleWait *idle, int64_t left, const sigset_t *set)
+pause_between_rounds(const IdleWait *idle, int64_t left, const sigset_t *set)
 {
     enum { MILLISECOND = 1000000, DOUBLINGS = 4, FREE_ROUNDS = 4 };
     int over = idle->watcher_fd >= 0 ? idle->rounds - FREE_ROUNDS : idle->rounds;
@@ -51,23 +51,23 @@ rest_a_while(const IdleWait *idle, int64_t left, const sigset_t *set)
 /* Wait until something happens in the instance besides stale registrations that go on reporting; close(), a
  * rebuild and signals end the wait too. May return early. */
 static void
-wait_for_change(Instance *self, const WaitFor *wait, IdleWait *idle)
+wait_for_change(Instance *self, const WaitRequest *wait, IdleWait *idle)
 {
     enum { QUIET = 50000000 }; /* nanoseconds without a new event, after which `rounds` starts again */
-    Seen seen;
+    WaitSnapshot snapshot;
     struct epoll_event event;
     const sigset_t *set = wait->masked ? &wait->set : NULL;
-    if (instance_enter_wait(self, &seen) != 0) {
+    if (instance_enter_wait(self, &snapshot) != 0) {
         return;
     }
     int64_t start = monotonic_now();
     Py_BEGIN_ALLOW_THREADS
-    if (idle->watcher_fd < 0 || idle->rebuilt_at != seen.rebuilt) {
+    if (idle->watcher_fd < 0 || idle->rebuilt_at != snapshot.rebuilt_at) {
         close_watcher(idle);
-        idle->watcher_fd = fork_private_fd(new_edge_watcher, seen.epfd);
-        idle->rebuilt_at = seen.rebuilt;
+        idle->watcher_fd = fork_private_fd(new_edge_watcher, snapshot.epfd);
+        idle->rebuilt_at = snapshot.rebuilt_at;
     }
-    if (rest_a_while(idle, wait_time_left(wait), set) && idle->watcher_fd >= 0) {
+    if (pause_between_rounds(idle, wait_time_left(wait), set) && idle->watcher_fd >= 0) {
         timed_wait(idle->watcher_fd, &event, 1, wait_time_left(wait), set);
     }
     Py_END_ALLOW_THREADS
@@ -88,7 +88,7 @@ idle_wait_end(IdleWait *idle)
 }
 
 bool
-idle_wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, IdleWait *idle)
+idle_wait_goes_on(Instance *self, const WaitRequest *wait, const Batch *batch, IdleWait *idle)
 {
     enum { MOST_POLLS = 16, FEW_POLLS = 4 };
     if (wait_has_expired(wait)) {

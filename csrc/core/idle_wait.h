@@ -20,7 +20,7 @@ typedef struct {
 /* A batch had events, but nothing was handed out: whether to wait again. False where the time is up. Where
  * stale registrations report that cannot be removed now, this call itself waits until something else
  * happens. */
-bool idle_wait_goes_on(Instance *self, const WaitFor *wait, const Batch *batch, IdleWait *idle);
+bool idle_wait_goes_on(Instance *self, const WaitRequest *wait, const Batch *batch, IdleWait *idle);
 void idle_wait_end(IdleWait *idle);
 
 #endif

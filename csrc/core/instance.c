@@ -14,23 +14,23 @@ void
 instance_reset(Instance *self)
 {
     STATE_LOCK(self);
-    if (self->epoch != fork_epoch()) {
-        self->users = self->waiters = 0;
-        self->fd_changing = self->drain.active = self->stale.found = false;
+    if (self->lifecycle.epoch != fork_epoch()) {
+        self->users.entered = self->users.waiting = 0;
+        self->fds.changing = self->drain.active = self->stale.found = false;
         self->stale.retry_at = 0;
-        if (self->standing == OPEN) {
-            self->standing = FORKED_COPY;
+        if (self->lifecycle.state == OPEN) {
+            self->lifecycle.state = FORKED_COPY;
         }
-        self->epoch = fork_epoch();
+        self->lifecycle.epoch = fork_epoch();
     }
     STATE_UNLOCK(self);
 }
 
 /* Register `self` under its public fd, for fromfd. */
 static int
-instance_remember(Instance *self)
+instance_add_to_module(Instance *self)
 {
-    PyObject *key = PyLong_FromLong(self->epfd);
+    PyObject *key = PyLong_FromLong(self->fds.epfd);
     PyObject *reference = PyWeakref_NewRef((PyObject *)self, NULL);
     PyObject *instances = self->module->instances; /* NULL once the module has been cleared */
     int status = key == NULL || reference == NULL ? -1
@@ -53,18 +53,19 @@ instance_new(ModuleState *module, int epfd, bool foreign)
         return NULL;
     }
     self->module = module_hold(module);
-    self->epfd = epfd;
-    self->front_fd = -1;
+    self->fds.epfd = epfd;
+    self->fds.front = -1;
     self->foreign = foreign;
-    self->epoch = fork_epoch();
-    if (getrandom(&self->first, sizeof(self->first), GRND_NONBLOCK) != sizeof(self->first)) {
-        self->first = (uint32_t)(uintptr_t)self;
+    self->lifecycle.epoch = fork_epoch();
+    if (getrandom(&self->generations.base, sizeof(self->generations.base), GRND_NONBLOCK) !=
+        sizeof(self->generations.base)) {
+        self->generations.base = (uint32_t)(uintptr_t)self;
     }
     /* Far from the generation 0 of data that are just an fd, and from the end. */
-    self->first = (self->first & 0x3fffffff) | 0x40000000;
-    self->generation = self->first;
-    if (instance_remember(self) < 0) {
-        self->epfd = foreign ? -1 : epfd; /* not ours to close */
+    self->generations.base = (self->generations.base & 0x3fffffff) | 0x40000000;
+    self->generations.last = self->generations.base;
+    if (instance_add_to_module(self) < 0) {
+        self->fds.epfd = foreign ? -1 : epfd; /* not ours to close */
         Py_DECREF(self);
         return NULL;
     }
@@ -80,8 +81,8 @@ instance_find(ModuleState *module, int fd)
     if (key != NULL && module->instances != NULL &&
         PyDict_GetItemRef(module->instances, key, &reference) > 0 &&
         PyWeakref_GetRef(reference, &found) > 0) {
-        Standing standing = ((Instance *)found)->standing;
-        if (standing == CLOSED || standing == UNRELATED_FD) {
+        LifecycleState state = ((Instance *)found)->lifecycle.state;
+        if (state == CLOSED || state == UNRELATED_FD) {
             Py_CLEAR(found);
         }
     }
@@ -95,10 +96,10 @@ instance_enter_slowly(Instance *self)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    self->users += standing == OPEN;
+    LifecycleState state = self->lifecycle.state;
+    self->users.entered += state == OPEN;
     STATE_UNLOCK(self);
-    return standing == OPEN ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+    return state == OPEN ? 0 : state == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
 }
 
 bool
@@ -108,17 +109,17 @@ instance_repair_is_due(const Instance *self)
 }
 
 int
-instance_enter_wait_slowly(Instance *self, Seen *seen)
+instance_enter_wait_slowly(Instance *self, WaitSnapshot *snapshot)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    bool enters = standing == OPEN && !self->fd_changing && !instance_repair_is_due(self);
+    LifecycleState state = self->lifecycle.state;
+    bool enters = state == OPEN && !self->fds.changing && !instance_repair_is_due(self);
     if (enters) {
-        instance_begin_wait(self, seen);
+        instance_begin_wait(self, snapshot);
     }
     STATE_UNLOCK(self);
-    return enters ? 0 : standing == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
+    return enters ? 0 : state == CLOSED ? IS_CLOSED : NEEDS_REPAIR;
 }
 
 /* The last user of a closed instance has left: close the fds and free the registrations. The kernel may have
@@ -127,10 +128,10 @@ static int
 instance_finish(Instance *self)
 {
     int error = 0;
-    int epfd = self->epfd, front_fd = self->front_fd;
-    self->finished = true;
+    int epfd = self->fds.epfd, front_fd = self->fds.front;
+    self->lifecycle.finished = true;
     Py_BEGIN_ALLOW_THREADS
-    if (self->wakes_added && epfd >= 0) {
+    if (self->lifecycle.wakes_added && epfd >= 0) {
         /* A duplicate of the fd may keep the kernel instance. */
         instance_unwake(self, epfd);
     }
@@ -153,13 +154,13 @@ void
 instance_leave_slowly(Instance *self, bool waiter)
 {
     STATE_LOCK(self);
-    self->waiters -= waiter;
-    bool drained = self->drain.active && self->waiters == 0;
+    self->users.waiting -= waiter;
+    bool drained = self->drain.active && self->users.waiting == 0;
     self->drain.active = self->drain.active && !drained;
     if (drained) {
         self->drain.done = 1; /* a rebuild is a user, so `self` is not finished under it */
     }
-    bool last = --self->users == 0 && self->standing == CLOSED;
+    bool last = --self->users.entered == 0 && self->lifecycle.state == CLOSED;
     STATE_UNLOCK(self);
     if (drained) {
         futex_wake_all(&self->drain.done);
@@ -234,7 +235,7 @@ instance_wake(Instance *self, int epfd)
 {
     int error;
     STATE_LOCK(self);
-    bool closed = self->standing == CLOSED;
+    bool closed = self->lifecycle.state == CLOSED;
     STATE_UNLOCK(self);
     Py_BEGIN_ALLOW_THREADS
     error = add_always_ready_or_make_room(self, epfd, closed);
@@ -252,8 +253,8 @@ bool
 instance_begin_fd_change(Instance *self)
 {
     STATE_LOCK(self);
-    bool open = self->standing == OPEN;
-    self->fd_changing = open;
+    bool open = self->lifecycle.state == OPEN;
+    self->fds.changing = open;
     STATE_UNLOCK(self);
     return open;
 }
@@ -262,10 +263,10 @@ void
 instance_end_fd_change(Instance *self)
 {
     STATE_LOCK(self);
-    self->fd_changing = false;
-    int epfd = self->epfd;
-    bool wakes = self->standing == CLOSED && self->waiters > 0;
-    self->wakes_added |= wakes;
+    self->fds.changing = false;
+    int epfd = self->fds.epfd;
+    bool wakes = self->lifecycle.state == CLOSED && self->users.waiting > 0;
+    self->lifecycle.wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (wakes) {
         instance_wake(self, epfd);
@@ -275,13 +276,13 @@ instance_end_fd_change(Instance *self)
 /* Do not close the public fd if another Epoll of this interpreter has it: then it was closed behind our back
  * and reused. */
 static void
-leave_taken_fd(Instance *self)
+keep_taken_fd_open(Instance *self)
 {
     PyObject *error = PyErr_GetRaisedException();
     Instance *holder = instance_find(self->module, instance_public_fd(self));
     PyErr_Clear();
     if (holder != NULL && holder != self) {
-        *(self->front_fd >= 0 ? &self->front_fd : &self->epfd) = -1;
+        *(self->fds.front >= 0 ? &self->fds.front : &self->fds.epfd) = -1;
     }
     Py_XDECREF(holder);
     PyErr_SetRaisedException(error);
@@ -290,20 +291,21 @@ leave_taken_fd(Instance *self)
 /* Do not close fds that are not this instance's. In a child that never used its copy the fds are closed only
  * if they can be identified as the inherited ones: one fd left open is the lesser evil. */
 static void
-leave_unowned_fds(Instance *self, Standing before)
+keep_unowned_fds_open(Instance *self, LifecycleState before)
 {
     int status = before == UNRELATED_FD ? FD_IS_UNRELATED : 0;
     if (before == FORKED_COPY) {
-        const Identity identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation};
+        const Identity identity = {self->fds.epfd, self->fds.front, &self->list, self->generations.base,
+                                   self->generations.last};
         Py_BEGIN_ALLOW_THREADS
         status = identity_check(&identity);
         Py_END_ALLOW_THREADS
     }
     if (status != 0) {
-        self->epfd = self->front_fd = -1;
+        self->fds.epfd = self->fds.front = -1;
     }
     else {
-        leave_taken_fd(self);
+        keep_taken_fd_open(self);
     }
 }
 
@@ -312,20 +314,20 @@ instance_close(Instance *self)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    Standing before = self->standing;
-    bool wakes = self->waiters > 0 && !self->fd_changing;
-    int epfd = self->epfd;
-    self->standing = CLOSED;
-    self->users += before != CLOSED; /* until the end of this call */
-    self->wakes_added |= wakes;
+    LifecycleState before = self->lifecycle.state;
+    bool wakes = self->users.waiting > 0 && !self->fds.changing;
+    int epfd = self->fds.epfd;
+    self->lifecycle.state = CLOSED;
+    self->users.entered += before != CLOSED; /* until the end of this call */
+    self->lifecycle.wakes_added |= wakes;
     STATE_UNLOCK(self);
     if (before == CLOSED) {
         return 0;
     }
-    leave_unowned_fds(self, before);
+    keep_unowned_fds_open(self, before);
     int error = wakes ? instance_wake(self, epfd) : 0;
     STATE_LOCK(self);
-    bool last = --self->users == 0;
+    bool last = --self->users.entered == 0;
     STATE_UNLOCK(self);
     return last ? instance_finish(self) : error;
 }
@@ -357,12 +359,12 @@ instance_dealloc(Instance *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     instance_close(self);
-    if (!self->finished) {
+    if (!self->lifecycle.finished) {
         /* Closed before a fork in a parent that had waiters at that moment. */
-        leave_unowned_fds(self, FORKED_COPY);
+        keep_unowned_fds_open(self, FORKED_COPY);
         instance_finish(self);
     }
-    PyMem_Free(self->spare);
+    PyMem_Free(self->batches.spare);
     type->tp_free(self);
     Py_DECREF(type);
     module_drop(module);

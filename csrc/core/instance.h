@@ -39,7 +39,7 @@ extern PyType_Spec instance_spec;
 typedef struct {
     int capacity;
     struct epoll_event events[];
-} Array;
+} EventArray;
 
 /* Makes the second item of the pair that a ready event yields. A new reference; NULL with an exception. */
 typedef PyObject *(*EventsFactory)(ModuleState *module, uint32_t events, PyObject *data);
@@ -47,50 +47,93 @@ typedef PyObject *(*EventsFactory)(ModuleState *module, uint32_t events, PyObjec
 typedef enum {
     OPEN,
     FORKED_COPY,  /* in a child after fork(): has no kernel instance of its own yet */
-    UNRELATED_FD, /* a forked copy whose fd refers to another file by now */
+    UNRELATED_FD, /* a forked copy; its fd now refers to another file */
     CLOSED,
-} Standing;
+} LifecycleState;
 
+/* The comments name the functions that set a field, and after "cleared by" those that clear it. Every field
+ * starts as 0 unless instance_new() is named. The fields that each wait and each event need come first, so
+ * that they share cache lines. */
 typedef struct {
     PyObject_HEAD
-    ModuleState *module; /* with a reference to the module object: module_state.h */
-    PyObject *weakrefs;
-    atomic_int epfd;
-    atomic_int front_fd; /* -1 until fileno() is first called; set before `epfd` changes */
-    Standing standing;
-    bool foreign;      /* others register here: their events are delivered, and it is never rebuilt */
-    bool fd_changing;  /* `epfd` is about to be another file: no thread may begin to wait */
-    bool finished;     /* the fds and the registrations have been given up */
-    bool wakes_added;  /* close() has put the always-ready eventfd into the kernel's list */
-    atomic_uint epoch; /* fork_epoch() of the process that this copy belongs to */
-    int users;         /* threads between enter and leave */
-    int waiters;       /* of these, the threads that wait */
-    InterestList list;
-    atomic_uint generation; /* the last one given out */
-    uint32_t first; /* the one before the first; random, so that other epolls' data do not look like ours */
-    _Atomic uint64_t clock; /* changes completed; set by the holder of the ctl lock, also without the GIL */
-    uint64_t begun;         /* changes begun: one more than `clock` while one is under way */
+    ModuleState *module; /* with a reference to the module object: module_state.h (instance_new) */
+    PyObject *weakrefs;  /* for CPython */
     struct {
-        bool active;      /* a rebuild waits until `waiters` is 0 (drain, instance_leave_slowly) */
-        atomic_uint done; /* 1 when it is */
+        /* The kernel instance. instance_new, front_open, make_front_for_copy, switch_front; cleared by
+         * epoll_fromfd, keep_unowned_fds_open, keep_taken_fd_open. */
+        atomic_int epfd;
+        /* -1 until fileno() is first called; set before `epfd` changes. instance_new, front_open; cleared as
+         * `epfd`. */
+        atomic_int front;
+        /* `epfd` is about to be another file: no thread may begin to wait. instance_begin_fd_change; cleared
+         * by instance_end_fd_change, instance_reset. */
+        bool changing;
+    } fds;
+    struct {
+        LifecycleState state; /* instance_close, instance_reset, adopt_locked */
+        bool finished;        /* the fds and the registrations have been given up: instance_finish */
+        /* close() has put the always-ready eventfd into the kernel's list. instance_close,
+         * instance_end_fd_change. */
+        bool wakes_added;
+        /* fork_epoch() of the process that this copy belongs to: instance_new, instance_reset. */
+        atomic_uint epoch;
+    } lifecycle;
+    struct {
+        /* Threads between enter and leave. instance_enter, instance_begin_wait, instance_close, adopt;
+         * cleared by instance_leave, instance_leave_wait, instance_reset. */
+        int entered;
+        int waiting; /* of these, the threads that wait */
+    } users;
+    InterestList list; /* change.h, rebuild.c; cleared by instance_finish */
+    struct {
+        atomic_uint last; /* the last one given out: instance_new, change_next_generation */
+        /* The one before the first; random, unlike the epoll data of others: instance_new. */
+        uint32_t base;
+    } generations;
+    struct {
+        /* Changes completed; set by the holder of the ctl lock, also without the GIL: change_complete. */
+        _Atomic uint64_t completed;
+        /* Changes begun: one more than `completed` while one is under way: change_begin. */
+        uint64_t begun;
+    } clock;
+    struct {
+        /* A rebuild waits until `users.waiting` is 0. drain; cleared by drain, instance_leave_slowly,
+         * instance_reset. */
+        bool active;
+        atomic_uint done; /* 1 when it is: instance_leave_slowly; cleared by drain */
     } drain;
     struct {
-        bool found;          /* a stale registration reports (stale_classify, stale_check_open; repair) */
-        uint64_t epoll_data; /* its data */
-        uint64_t rebuilt_at; /* the clock at the last rebuild: events fetched before prove nothing */
-        int64_t retry_at;    /* no repair before this time, in nanoseconds of CLOCK_MONOTONIC */
+        /* A stale registration reports. count_class; cleared by repair_stale, instance_reset. */
+        bool found;
+        uint64_t epoll_data; /* its data: count_class */
+        /* The clock at the last rebuild; events fetched before prove nothing: apply_transfers. */
+        uint64_t rebuilt_at;
+        /* No repair before this time, in nanoseconds of CLOCK_MONOTONIC. repair_stale; cleared by
+         * instance_reset. */
+        int64_t retry_at;
     } stale;
-    unsigned limited_batches; /* batches of which a wait chose events (limit_to_maxevents) */
-    int hint;                 /* how many events a wait should have room for, if more than are registered */
-    _Atomic(EventsFactory) make_events; /* set by the layer above; NULL: event_member() */
-    Array *spare;
-    Mutex ctl;
-#ifdef Py_GIL_DISABLED
-    Mutex state;
-#endif
     struct {
-        unsigned long long waits, events, stale_events, rebuilds, failed_rebuilds, lost;
-    } stats; /* reported by Epoll.stats() */
+        EventArray *spare; /* the array of an earlier wait: batch_drop; cleared by ensure_capacity */
+        int hint;          /* events that a wait should have room for, if more than are registered: fetch */
+        unsigned limited;  /* batches of which a wait chose events: limit_to_maxevents */
+    } batches;
+    _Atomic(EventsFactory) make_events; /* NULL: event_member(). The layer above sets it */
+    struct {
+        Mutex ctl;
+#ifdef Py_GIL_DISABLED
+        Mutex state;
+#endif
+    } locks;
+    /* Others register here: their events are delivered, and it is never rebuilt. instance_new. */
+    bool foreign;
+    struct {
+        unsigned long long waits;           /* instance_begin_wait */
+        unsigned long long events;          /* fetch */
+        unsigned long long stale_events;    /* count_class */
+        unsigned long long rebuilds;        /* repair_stale */
+        unsigned long long failed_rebuilds; /* repair_stale */
+        unsigned long long lost;            /* forget_closed, report_again, apply_transfers */
+    } stats;                                /* reported by Epoll.stats() */
 } Instance;
 
 /* In a child, reset the counts and flags that are about threads of the parent. */
@@ -99,14 +142,14 @@ void instance_reset(Instance *self);
 static inline void
 instance_notice_fork(Instance *self)
 {
-    if (self->epoch != fork_epoch()) {
+    if (self->lifecycle.epoch != fork_epoch()) {
         instance_reset(self);
     }
 }
 
 #ifdef Py_GIL_DISABLED
-#define STATE_LOCK(self) mutex_lock(&(self)->state)
-#define STATE_UNLOCK(self) mutex_unlock(&(self)->state)
+#define STATE_LOCK(self) mutex_lock(&(self)->locks.state)
+#define STATE_UNLOCK(self) mutex_unlock(&(self)->locks.state)
 #else
 #define STATE_LOCK(self) ((void)(self))
 #define STATE_UNLOCK(self) ((void)(self))
@@ -129,8 +172,8 @@ Instance *instance_find(ModuleState *module, int fd);
 static inline int
 instance_public_fd(const Instance *self)
 {
-    int epfd = self->epfd; /* read first: the front may be about to take it over */
-    int front_fd = self->front_fd;
+    int epfd = self->fds.epfd; /* read first: the front may be about to take it over */
+    int front_fd = self->fds.front;
     return front_fd >= 0 ? front_fd : epfd;
 }
 
@@ -139,24 +182,26 @@ instance_public_fd(const Instance *self)
 static inline bool
 instance_made(const Instance *self, uint64_t epoll_data)
 {
-    uint32_t age = epoll_data_generation(epoll_data) - self->first;
-    return age >= 1 && age <= self->generation - self->first;
+    uint32_t age = epoll_data_generation(epoll_data) - self->generations.base;
+    return age >= 1 && age <= self->generations.last - self->generations.base;
 }
 
 /* Become a user: 0, IS_CLOSED or NEEDS_REPAIR. */
 static inline int instance_enter(Instance *self);
 static inline void instance_leave(Instance *self);
 
-/* The same for a wait. The state of the instance around it: */
+/* The state of the instance around a wait: taken by instance_begin_wait(), completed by fetch(). */
 typedef struct {
     int epfd;
-    int watched;       /* entries that the kernel had when it began, as far as is known */
-    bool stale;        /* a stale registration was reporting then */
-    uint64_t rebuilt;  /* stale.rebuilt_at then */
-    uint64_t started;  /* changes completed when it began */
-    uint64_t returned; /* changes begun when it had returned */
-} Seen;
-static inline int instance_enter_wait(Instance *self, Seen *seen);
+    int watched;         /* entries that the kernel had when it began, as far as is known */
+    bool stale;          /* a stale registration was reporting then */
+    uint64_t rebuilt_at; /* stale.rebuilt_at then */
+    uint64_t started;    /* changes completed when it began */
+    uint64_t returned;   /* changes begun when it had returned */
+} WaitSnapshot;
+
+/* As instance_enter(), for a wait. */
+static inline int instance_enter_wait(Instance *self, WaitSnapshot *snapshot);
 static inline void instance_leave_wait(Instance *self);
 
 /* Close. 0; or the errno of close(2), if this call closed the fd, or of waking the waiters, which then sleep
@@ -184,15 +229,15 @@ bool instance_repair_is_due(const Instance *self);
 
 /* The slow paths of the inline functions. */
 int instance_enter_slowly(Instance *self);
-int instance_enter_wait_slowly(Instance *self, Seen *seen);
+int instance_enter_wait_slowly(Instance *self, WaitSnapshot *snapshot);
 void instance_leave_slowly(Instance *self, bool waiter);
 
 static inline int
 instance_enter(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && self->epoch == fork_epoch();
-    self->users += plain;
+    bool plain = self->lifecycle.state == OPEN && self->lifecycle.epoch == fork_epoch();
+    self->users.entered += plain;
     STATE_UNLOCK(self);
     return plain ? 0 : instance_enter_slowly(self);
 }
@@ -201,8 +246,8 @@ static inline void
 instance_leave(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN;
-    self->users -= plain;
+    bool plain = self->lifecycle.state == OPEN;
+    self->users.entered -= plain;
     STATE_UNLOCK(self);
     if (!plain) {
         instance_leave_slowly(self, false);
@@ -211,41 +256,41 @@ instance_leave(Instance *self)
 
 /* With the state lock. */
 static inline void
-instance_begin_wait(Instance *self, Seen *seen)
+instance_begin_wait(Instance *self, WaitSnapshot *snapshot)
 {
-    self->users++;
-    self->waiters++;
+    self->users.entered++;
+    self->users.waiting++;
     self->stats.waits++;
-    *seen = (Seen){
-        .epfd = self->epfd,
-        .watched = self->list.count > self->hint ? self->list.count : self->hint,
+    *snapshot = (WaitSnapshot){
+        .epfd = self->fds.epfd,
+        .watched = self->list.count > self->batches.hint ? self->list.count : self->batches.hint,
         .stale = self->stale.found,
-        .rebuilt = self->stale.rebuilt_at,
-        .started = self->clock,
+        .rebuilt_at = self->stale.rebuilt_at,
+        .started = self->clock.completed,
     };
 }
 
 static inline int
-instance_enter_wait(Instance *self, Seen *seen)
+instance_enter_wait(Instance *self, WaitSnapshot *snapshot)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && self->epoch == fork_epoch() && !self->fd_changing &&
-                 !self->stale.found;
+    bool plain = self->lifecycle.state == OPEN && self->lifecycle.epoch == fork_epoch() &&
+                 !self->fds.changing && !self->stale.found;
     if (plain) {
-        instance_begin_wait(self, seen);
+        instance_begin_wait(self, snapshot);
     }
     STATE_UNLOCK(self);
-    return plain ? 0 : instance_enter_wait_slowly(self, seen);
+    return plain ? 0 : instance_enter_wait_slowly(self, snapshot);
 }
 
 static inline void
 instance_leave_wait(Instance *self)
 {
     STATE_LOCK(self);
-    bool plain = self->standing == OPEN && !self->drain.active;
+    bool plain = self->lifecycle.state == OPEN && !self->drain.active;
     if (plain) {
-        self->users--;
-        self->waiters--;
+        self->users.entered--;
+        self->users.waiting--;
     }
     STATE_UNLOCK(self);
     if (!plain) {

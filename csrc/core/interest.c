@@ -37,13 +37,6 @@ registration_new(uint32_t generation, uint32_t mask, PyObject *data)
     };
 }
 
-void
-registration_release(Registration *registration)
-{
-    Py_CLEAR(registration->pair);
-    Py_CLEAR(registration->data);
-}
-
 int
 interest_next(const InterestList *list, int from)
 {

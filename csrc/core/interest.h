@@ -119,7 +119,12 @@ interest_put(InterestList *list, int fd, Registration now)
 }
 
 /* Drop the references of a registration that is in no list. Python code may run. */
-void registration_release(Registration *registration);
+static inline void
+registration_release(Registration *registration)
+{
+    Py_CLEAR(registration->pair);
+    Py_CLEAR(registration->data);
+}
 
 /* The lowest registered fd >= `from`, or -1. */
 int interest_next(const InterestList *list, int from);

@@ -17,7 +17,7 @@ shared_pair(Instance *self, uint64_t epoll_data, uint32_t events)
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
     if (present != NULL && present->reported == events && present->countdown > 1 &&
-        self->standing != CLOSED) {
+        self->lifecycle.state != CLOSED) {
         present->countdown--;
         pair = Py_NewRef(present->pair);
     }
@@ -31,41 +31,41 @@ typedef struct {
     uint32_t events;
     int index;
     unsigned refills;
-    Seen seen; /* the batch's */
-} Taken;
+    WaitSnapshot snapshot; /* the batch's */
+} TakenEvent;
 
 /* Put back an event that was not handed out because of the exception that is set: it is the next again. Where
  * the iterator has gone on meanwhile, in Python code that ran or in another thread, the event is given back
  * to the kernel instead. */
 static void
-batch_take_back(Instance *self, Batch *batch, const Taken *taken)
+batch_take_back(Instance *self, Batch *batch, const TakenEvent *taken)
 {
     if (batch->refills == taken->refills && batch->next == taken->index + 1) {
         batch->next = taken->index;
         return;
     }
     PyObject *error = PyErr_GetRaisedException();
-    report_again(self, taken->epoll_data, &taken->seen);
+    report_again(self, taken->epoll_data, &taken->snapshot);
     PyErr_SetRaisedException(error);
 }
 
-static inline Taken
+static inline TakenEvent
 batch_take(const Batch *batch, int index)
 {
     const struct epoll_event *event = &batch->array->events[index];
-    return (Taken){event->data.u64, event->events, index, batch->refills, batch->seen};
+    return (TakenEvent){event->data.u64, event->events, index, batch->refills, batch->snapshot};
 }
 
 /* The slow path of batch_next. Python code may run, and use up the batch and fill it again: only values read
  * before may be used after it. `list`, which is incomplete or NULL, is hidden from the garbage collector
  * before that. 1 and a new reference; 0 where nothing is handed out; -1 with an exception. */
 static int
-batch_deliver(Instance *self, Batch *batch, Taken taken, PyObject *list, PyObject **pair)
+batch_deliver(Instance *self, Batch *batch, TakenEvent taken, PyObject *list, PyObject **pair)
 {
     if (list != NULL) {
         PyObject_GC_UnTrack(list);
     }
-    *pair = deliver(self, &taken.seen, taken.epoll_data, taken.events);
+    *pair = deliver(self, &taken.snapshot, taken.epoll_data, taken.events);
     if (*pair == NULL && PyErr_Occurred()) {
         batch_take_back(self, batch, &taken);
         return -1;
@@ -79,7 +79,7 @@ batch_hand_out(Instance *self, Batch *batch, int index, PyObject *list, PyObject
 {
     if (FREE_THREADED) {
         /* The short cut may wait for a lock, and let another thread use the batch. */
-        const Taken taken = batch_take(batch, index);
+        const TakenEvent taken = batch_take(batch, index);
         *pair = shared_pair(self, taken.epoll_data, taken.events);
         return *pair != NULL ? 1 : batch_deliver(self, batch, taken, list, pair);
     }
@@ -106,13 +106,13 @@ static void
 batch_drop(Instance *self, Batch *batch)
 {
     for (; batch->next < batch->count; batch->next++) {
-        report_again(self, batch->array->events[batch->next].data.u64, &batch->seen);
+        report_again(self, batch->array->events[batch->next].data.u64, &batch->snapshot);
     }
-    Array *array = batch->array;
+    EventArray *array = batch->array;
     batch->array = NULL;
     STATE_LOCK(self);
-    if (self->spare == NULL) {
-        self->spare = array;
+    if (self->batches.spare == NULL) {
+        self->batches.spare = array;
         array = NULL;
     }
     STATE_UNLOCK(self);
@@ -145,7 +145,7 @@ batch_list(Instance *self, Batch *batch)
 }
 
 PyObject *
-ready_list(Instance *self, const WaitFor *wait)
+ready_list(Instance *self, const WaitRequest *wait)
 {
     Batch batch = {0};
     IdleWait idle = IDLE_WAIT_START;
@@ -193,7 +193,7 @@ ready_endless(Instance *instance)
 }
 
 PyObject *
-ready_batch(Instance *instance, const WaitFor *wait)
+ready_batch(Instance *instance, const WaitRequest *wait)
 {
     Ready *self = ready_new(instance, false);
     if (self != NULL && wait_batch(instance, wait, &self->batch) != 0) {
@@ -220,7 +220,7 @@ refuse_waiting(void)
 static int
 ready_refill(Ready *self)
 {
-    const WaitFor wait = {.timeout = NO_TIMEOUT, .maxevents = INT_MAX};
+    const WaitRequest wait = {.timeout = NO_TIMEOUT, .maxevents = INT_MAX};
     /* Another thread may have begun to wait while this one made an event's pair. */
     if (is_waiting(self)) {
         return refuse_waiting();

@@ -10,9 +10,9 @@ extern PyType_Spec ready_spec;
 PyObject *ready_endless(Instance *self);
 
 /* Wait; then an iterator over the batch. NULL with an exception; NULL without one if `self` is closed. */
-PyObject *ready_batch(Instance *self, const WaitFor *wait);
+PyObject *ready_batch(Instance *self, const WaitRequest *wait);
 
 /* The same as a list. */
-PyObject *ready_list(Instance *self, const WaitFor *wait);
+PyObject *ready_list(Instance *self, const WaitRequest *wait);
 
 #endif

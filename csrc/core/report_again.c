@@ -15,14 +15,14 @@ rearm_in_kernel(const Instance *self, int fd, uint32_t mask, uint32_t generation
            change_kernel(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
 }
 
-/* The registration that is to report an event again which was fetched at `seen`, or NULL. Not for a one-shot
- * that a rebuild found fired, if its event was fetched before. With the state lock. */
+/* The registration that is to report an event of the wait that took `snapshot` again, or NULL. Not for a
+ * one-shot that a rebuild found fired, if its event was fetched before. With the state lock. */
 static Registration *
-find_to_rearm(const Instance *self, uint64_t epoll_data, const Seen *seen)
+find_to_rearm(const Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
 {
     Registration *present = interest_find(&self->list, epoll_data);
-    if (present == NULL || present->changed > seen->returned ||
-        interest_is_disarmed(present, seen->started) || (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
+    if (present == NULL || present->changed > snapshot->returned ||
+        interest_is_disarmed(present, snapshot->started) || (present->mask & (EPOLLET | EPOLLONESHOT)) == 0) {
         return NULL;
     }
     present->disarmed = false;
@@ -31,10 +31,10 @@ find_to_rearm(const Instance *self, uint64_t epoll_data, const Seen *seen)
 
 /* The mask to apply for such an event; 0 if there is none. */
 static uint32_t
-mask_to_rearm(Instance *self, uint64_t epoll_data, const Seen *seen)
+mask_to_rearm(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
 {
     STATE_LOCK(self);
-    const Registration *present = find_to_rearm(self, epoll_data, seen);
+    const Registration *present = find_to_rearm(self, epoll_data, snapshot);
     uint32_t mask = present != NULL ? present->mask : 0;
     STATE_UNLOCK(self);
     return mask;
@@ -43,12 +43,12 @@ mask_to_rearm(Instance *self, uint64_t epoll_data, const Seen *seen)
 /* A forked copy has no kernel instance yet: its registrations are armed when it gets one, so an unused copy
  * costs no system call. False if `self` is not such a copy. */
 static bool
-postpone_in_copy(Instance *self, uint64_t epoll_data, const Seen *seen)
+postpone_in_copy(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
 {
     instance_notice_fork(self);
     STATE_LOCK(self);
-    bool copy = self->standing == FORKED_COPY;
-    Registration *present = copy ? find_to_rearm(self, epoll_data, seen) : NULL;
+    bool copy = self->lifecycle.state == FORKED_COPY;
+    Registration *present = copy ? find_to_rearm(self, epoll_data, snapshot) : NULL;
     if (present != NULL) {
         present->rearm_pending = true;
     }
@@ -57,22 +57,22 @@ postpone_in_copy(Instance *self, uint64_t epoll_data, const Seen *seen)
 }
 
 void
-report_again(Instance *self, uint64_t epoll_data, const Seen *seen)
+report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
 {
-    if (postpone_in_copy(self, epoll_data, seen) || instance_enter(self) != 0) {
+    if (postpone_in_copy(self, epoll_data, snapshot) || instance_enter(self) != 0) {
         return;
     }
     Registration lost = {0};
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     int fd = epoll_data_fd(epoll_data);
-    uint32_t mask = mask_to_rearm(self, epoll_data, seen);
+    uint32_t mask = mask_to_rearm(self, epoll_data, snapshot);
     if (mask != 0 && !rearm_in_kernel(self, fd, mask, epoll_data_generation(epoll_data))) {
         lost = change_forget(self, fd);
         STATE_LOCK(self);
         self->stats.lost++;
         STATE_UNLOCK(self);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     registration_release(&lost);
 }

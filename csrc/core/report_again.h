@@ -4,8 +4,8 @@
 
 #include "core/instance.h"
 
-/* An event that was fetched at `seen` will not be handed out: make the kernel report an edge or a one-shot
- * again, unless its registration has been changed since. Best effort. */
-void report_again(Instance *self, uint64_t epoll_data, const Seen *seen);
+/* An event of the wait that took `snapshot` will not be handed out: make the kernel report an edge or a
+ * one-shot again, unless its registration has been changed since. Best effort. */
+void report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot);
 
 #endif

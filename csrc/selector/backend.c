@@ -223,7 +223,7 @@ call_poll(PyObject *backend, PyObject *object, int64_t timeout)
 static PyObject *
 wait_on(Instance *instance, int64_t timeout)
 {
-    WaitFor wait;
+    WaitRequest wait;
     wait.timeout = timeout;
     wait.deadline = timeout > 0 ? wait_deadline(timeout) : 0;
     wait.maxevents = INT_MAX;

@@ -1,4 +1,4 @@
-/* A Selector: the methods of selectors.EpollSelector, on an Epoll whose data are the SelectorKeys.
+/* A Selector: the methods of selectors.EpollSelector, on an Epoll with SelectorKeys as data.
  *
  * Each key is in two places: in the Epoll's registration, from where a wait hands it out, and in
  * `_fd_to_key`, which keeps it until it is unregistered, even if the file has been closed. After each change,
@@ -19,7 +19,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *backend;   /* `_selector`: an Epoll, or a replacement for one; NULL until it is set */
     Instance *instance;  /* the Epoll's, or NULL */
-    bool direct;         /* the backend is the package's own Epoll, whose methods need not be called */
+    bool direct;         /* the backend is the package's own Epoll: its methods need not be called */
     PyObject *keys;      /* `_fd_to_key`: a dict, fd -> SelectorKey */
     ModuleState *module; /* with a reference to the module object: module_state.h */
     Guard guard;         /* of the first three: no Python code runs under it */
@@ -62,8 +62,8 @@ int backend_sync_keys(Selector *self, const Backend *backend, PyObject *fd_objec
  * keep the exception. */
 void backend_undo(Selector *self, const Backend *backend, PyObject *fd_object, int fd, PyObject *key);
 
-/* After a failed change that left `seen` (NULL: nothing) in the dict, and whose beginning another call may
- * have seen: synchronize the dict, and keep the exception. */
+/* After a failed change that left `seen` (NULL: nothing) in the dict, where another call may have seen the
+ * beginning of the change: synchronize the dict, and keep the exception. */
 void backend_sync_after_failure(Selector *self, const Backend *backend, PyObject *fd_object, int fd,
                                 const PyObject *seen);
 

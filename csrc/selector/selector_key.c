@@ -13,11 +13,10 @@ selector_key_new(const ModuleState *module, PyObject *fileobj, PyObject *fd, PyO
         PyErr_SetString(PyExc_RuntimeError, "import pyepoll, which says what a key is");
         return NULL;
     }
-    /* As SelectorKey._make: a tuple of the type, without its __new__ in Python. */
+    /* As SelectorKey._make: tuple.__new__(SelectorKey, items), without its __new__ in Python. */
+    PyObject *type = (PyObject *)module->package.selector_key;
     PyObject *items = PyTuple_Pack(KEY_SIZE, fileobj, fd, events, data);
-    PyObject *args = items != NULL ? PyTuple_Pack(1, items) : NULL;
-    PyObject *key = args != NULL ? PyTuple_Type.tp_new(module->package.selector_key, args, NULL) : NULL;
-    Py_XDECREF(args);
+    PyObject *key = items != NULL ? PyTuple_Type.tp_vectorcall(type, &items, 1, NULL) : NULL;
     Py_XDECREF(items);
     return key;
 }

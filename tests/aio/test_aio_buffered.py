@@ -1,4 +1,4 @@
-"""What a BufferedProtocol gives and is told: as asyncio's transport takes and tells it."""
+"""The calls of a BufferedProtocol and its buffers: as with asyncio's transport."""
 
 import array
 import asyncio
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loops import Buffered, Plain, complaints, connection, on, plain, same, soon, told, turns
+from support.loops import Buffered, Plain, complaints, connection, error_text, on, plain, same, soon, turns
 
 BUFFERS: dict[str, Callable[[], Any]] = {
     "a bytearray": lambda: bytearray(8),
@@ -55,7 +55,7 @@ def released() -> memoryview:
 
 
 @pytest.mark.parametrize("what", BUFFERS)
-def test_what_it_takes(what: str) -> None:
+def test_each_kind_of_buffer_is_filled(what: str) -> None:
     class Gives(Buffered):
         total = 0
 
@@ -77,7 +77,7 @@ def test_what_it_takes(what: str) -> None:
             for context in complained:
                 assert context["transport"] is transport
                 assert context["protocol"] is seen
-            contexts = [(context["message"], told(context["exception"])) for context in complained]
+            contexts = [(context["message"], error_text(context["exception"])) for context in complained]
             return [contexts, seen.seen]
 
     contexts, seen = same(scenario)
@@ -90,7 +90,7 @@ def test_what_it_takes(what: str) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no class in Python can be a buffer")
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_buffer_in_python(fails: bool) -> None:
+def test_a_buffer_made_in_python_is_filled(fails: bool) -> None:
     order: list[str] = []
 
     class Own:
@@ -128,14 +128,14 @@ def test_a_buffer_in_python(fails: bool) -> None:
         async with connection(seen := Gives()) as (_, peer):
             peer.send(b"data")
             await soon(lambda: seen.has(4) or seen.lost())
-            return [order[:3], seen.seen, [told(context["exception"]) for context in complained]]
+            return [order[:3], seen.seen, [error_text(context["exception"]) for context in complained]]
 
     order_seen, _, _ = same(scenario)
     assert order_seen == (["taken"] if fails else ["taken", "released", "updated"])
 
 
 def test_the_buffer_is_not_kept() -> None:
-    """The protocol may do with it what it wants as soon as it is told."""
+    """The protocol may reuse the buffer as soon as buffer_updated() is called."""
 
     class Resizes(Buffered):
         def buffer_updated(self, nbytes: int) -> None:
@@ -153,8 +153,8 @@ def test_the_buffer_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("what", ["another protocol", "a plain protocol", "closed", "aborted", "paused"])
-def test_what_get_buffer_does_to_the_transport(what: str) -> None:
-    """It is asyncio's to say what becomes of what is received then."""
+def test_get_buffer_may_change_the_transport(what: str) -> None:
+    """asyncio decides about data that is received then."""
     other, simple = Buffered(), Plain()
 
     class Acts(Buffered):
@@ -183,7 +183,7 @@ def test_what_get_buffer_does_to_the_transport(what: str) -> None:
             if transport.get_protocol() is not None and not transport.is_closing():
                 peer.send(b"more")
             await turns(10)
-            said = [(context["message"], told(context["exception"])) for context in complained]
+            said = [(context["message"], error_text(context["exception"])) for context in complained]
             return [said, seen.seen, other.seen, simple.seen]
 
     same(scenario)
@@ -215,7 +215,9 @@ def test_exceptions_of_a_buffered_protocol_are_handled_as_asyncios(
                 try:
                     await soon(seen.lost)
                 finally:
-                    complained.extend((plain(c["message"]), told(c["exception"]), sorted(c)) for c in kept)
+                    complained.extend(
+                        (plain(c["message"]), error_text(c["exception"]), sorted(c)) for c in kept
+                    )
                 return [seen.seen]
 
         return scenario, complained

@@ -1,4 +1,4 @@
-"""What goes wrong on a connection, and who is told what: as with asyncio's transport."""
+"""Errors of a connection, and the callbacks that report them: as with asyncio's transport."""
 
 import asyncio
 import gc
@@ -17,6 +17,7 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -26,7 +27,6 @@ from support.loops import (
     small_buffers,
     soon,
     tcp_pair,
-    told,
     turns,
 )
 
@@ -51,7 +51,7 @@ ENDS = [KeyboardInterrupt, SystemExit]
 
 
 def failing(method: str, fail: Callable[[], object]) -> Plain:
-    """A protocol of which one method fails."""
+    """A protocol with one method that fails."""
 
     class Fails(Plain):
         def __getattribute__(self, name: str) -> Any:
@@ -76,7 +76,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 async def go_through(seen: Keeps, transport: Any, peer: socket.socket) -> None:
-    """What brings every method of the protocol to be called, as long as the connection lives."""
+    """The steps that make every method of the protocol be called, as long as the connection is open."""
     peer.send(b"data")
     await turns(10)
     transport.set_write_buffer_limits(high=10)
@@ -115,7 +115,9 @@ def test_an_exception_in_a_callback_is_reported_as_by_asyncio(
                     complained.append({"raised": raised})
                 said = [
                     {
-                        name: told(value) if isinstance(value, BaseException) else plain(type(value).__name__)
+                        name: error_text(value)
+                        if isinstance(value, BaseException)
+                        else plain(type(value).__name__)
                         for name, value in context.items()
                         if name not in ("message", "source_traceback")
                     }
@@ -134,7 +136,9 @@ def test_an_exception_in_a_callback_is_reported_as_by_asyncio(
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
 @pytest.mark.parametrize("name", ["asyncio", "pyepoll"])
-def test_what_ends_the_program(name: str, method: str, error: type[BaseException]) -> None:
+def test_exceptions_that_end_the_program_leave_the_loop(
+    name: str, method: str, error: type[BaseException]
+) -> None:
     """It comes out of the loop, and the exception handler is not asked."""
     complained: list[Any] = []
 
@@ -152,7 +156,7 @@ def test_what_ends_the_program(name: str, method: str, error: type[BaseException
 
 
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
-def test_traceback_and_context(method: str) -> None:
+def test_traceback_and_context_are_those_of_the_exception(method: str) -> None:
     """The traceback ends where it was raised, and the exception has the context that it was raised in."""
 
     def fail() -> None:
@@ -174,8 +178,8 @@ def test_traceback_and_context(method: str) -> None:
         assert context["protocol"] is seen
         return [
             lines[-2:],
-            told(error),
-            told(error.__context__),
+            error_text(error),
+            error_text(error.__context__),
             error.__cause__,
             error.__context__.__context__,
         ]
@@ -184,7 +188,7 @@ def test_traceback_and_context(method: str) -> None:
     assert lines == ["fail()", 'raise ZeroDivisionError("second")  # noqa: B904']
 
 
-def test_the_context_of_a_failed_write() -> None:
+def test_a_failed_write_has_the_exceptions_context() -> None:
     """A write that fails while an exception is handled."""
 
     async def scenario() -> list[Any]:
@@ -197,10 +201,10 @@ def test_the_context_of_a_failed_write() -> None:
                     raise KeyError("handled")
                 except KeyError:
                     transport.write(b"data")
-                    during = told(sys.exc_info()[1])
-                after = told(sys.exc_info()[1])
+                    during = error_text(sys.exc_info()[1])
+                after = error_text(sys.exc_info()[1])
                 await soon(lambda: bool(errors))
-                return [during, after, told(errors[0]), told(errors[0].__context__), log[1:]]
+                return [during, after, error_text(errors[0]), error_text(errors[0].__context__), log[1:]]
 
     during, after, error, context, log = same(scenario, debug=True)
     assert (during, after) == ("KeyError: 'handled'", None)
@@ -235,8 +239,8 @@ def test_a_reset_is_reported_as_by_asyncio(kind: str, debug: bool) -> None:
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
 @pytest.mark.parametrize("tcp", [False, True])
-def test_a_write_to_nobody(tcp: bool, size: int) -> None:
-    """EPIPE; on TCP when the reset has been told already."""
+def test_a_write_after_the_peer_has_gone_is_reported(tcp: bool, size: int) -> None:
+    """EPIPE; on TCP when the reset has been reported already."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), tcp=tcp) as (transport, peer):
@@ -256,7 +260,7 @@ def test_a_write_to_nobody(tcp: bool, size: int) -> None:
     assert same(scenario) == [[True, 1, 0], ["made", ("lost", "BrokenPipeError: [Errno 32] Broken pipe")]]
 
 
-def test_an_error_while_data_is_kept() -> None:
+def test_an_error_while_data_is_kept_is_reported() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             transport.write(bytes(1_000_000))
@@ -270,8 +274,8 @@ def test_an_error_while_data_is_kept() -> None:
     assert same(scenario) == [["made", "pause"], True]
 
 
-def test_a_signal_for_a_broken_pipe() -> None:
-    """Who wants SIGPIPE gets it, as often as with asyncio's."""
+def test_sigpipe_is_sent_as_by_asyncio() -> None:
+    """A program that handles SIGPIPE gets it, as often as with asyncio's."""
 
     async def scenario() -> int:
         count = 0
@@ -302,14 +306,14 @@ def get_reset(seen: Any, peer: socket.socket) -> None:
     reset(peer)
 
 
-def write_to_nobody(seen: Any, peer: socket.socket) -> None:
+def write_after_the_end(seen: Any, peer: socket.socket) -> None:
     seen.transport.pause_reading()
     peer.close()
     seen.transport.write(b"data")
 
 
-@pytest.mark.parametrize("end", [data_received_fails, get_reset, write_to_nobody])
-def test_no_cycle_is_left(end: Callable[[Any, socket.socket], None]) -> None:
+@pytest.mark.parametrize("end", [data_received_fails, get_reset, write_after_the_end])
+def test_a_lost_connection_leaves_no_cycle(end: Callable[[Any, socket.socket], None]) -> None:
     """Protocol and transport go when the connection has, without the collector."""
 
     class Fails(Plain):
@@ -346,7 +350,7 @@ def test_no_cycle_is_left(end: Callable[[Any, socket.socket], None]) -> None:
     same(scenario)
 
 
-def test_no_protocol_method() -> None:
+def test_a_missing_protocol_method_is_reported() -> None:
     class Deaf(asyncio.BaseProtocol):
         pass
 
@@ -356,7 +360,7 @@ def test_no_protocol_method() -> None:
             peer.send(b"data")
             await soon(lambda: transport.get_protocol() is None)
             assert complained[0]["protocol"] is deaf
-            return [(context["message"], told(context["exception"])) for context in complained]
+            return [(context["message"], error_text(context["exception"])) for context in complained]
 
     assert same(scenario) == [
         (

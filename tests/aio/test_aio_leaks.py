@@ -71,7 +71,7 @@ async def get_reset(seen: Keeps, transport: Any, peer: socket.socket) -> None:
     await soon(seen.lost)
 
 
-async def write_to_nobody(seen: Keeps, transport: Any, peer: socket.socket) -> None:
+async def write_after_end(seen: Keeps, transport: Any, peer: socket.socket) -> None:
     transport.pause_reading()
     peer.close()
     transport.write(b"data")
@@ -102,13 +102,13 @@ LIVES: dict[str, tuple[type[Keeps], bool, Callable[..., Coroutine[Any, Any, None
     "no buffer to write to": (NoBuffer, False, send_data),
     "an empty buffer": (Empty, False, send_data),
     "a reset": (Plain, True, get_reset),
-    "a write to nobody": (Plain, False, write_to_nobody),
+    "a write after the peer has gone": (Plain, False, write_after_end),
     "writes that are refused": (Plain, False, refused),
 }
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_connections_leave_nothing(life: str, effort: Effort) -> None:
+def test_connections_leak_nothing(life: str, effort: Effort) -> None:
     kind, tcp, live = LIVES[life]
 
     async def scenario() -> dict[str, int]:
@@ -144,7 +144,7 @@ def counts() -> dict[str, int]:
     return {name: count() for name, count in COUNTS.items()}
 
 
-def test_a_thousand_connections(effort: Effort) -> None:
+def test_a_thousand_connections_leak_nothing(effort: Effort) -> None:
     """At once, and then gone."""
 
     async def scenario() -> dict[str, int]:
@@ -192,7 +192,7 @@ class Echo(asyncio.Protocol):
         Echo.alive -= 1
 
 
-def test_a_leak_would_be_seen() -> None:
+def test_a_leak_is_detected() -> None:
     kept: list[object] = []
     found = leaks(lambda: kept.append(object()), 100)
     assert found.keys() >= {"blocks of memory"} or sys.getallocatedblocks() == 0
@@ -203,9 +203,9 @@ def test_a_leak_would_be_seen() -> None:
     reason="its own lists crash when they have no memory",
 )
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-@pytest.mark.parametrize("call", ["write", "write what does not fit", "read", "the end", "a reset"])
+@pytest.mark.parametrize("call", ["write", "write too much", "read", "the end", "a reset"])
 def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: type[Keeps]) -> None:
-    """Every allocation fails in turn: MemoryError is raised or told, and data is whole or not there."""
+    """Every allocation fails in turn: MemoryError is raised or reported, and data is complete or absent."""
     pytest.importorskip("_testcapi", reason="a CPython without its test modules")
     from support.no_memory import MOST_ALLOCATIONS, without_memory
 
@@ -214,14 +214,14 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
     async def once(start: int) -> bool:
         nonlocal failed
         loop = asyncio.get_running_loop()
-        told: list[Any] = []
-        loop.set_exception_handler(lambda loop, context: told.append(context.get("exception")))
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda loop, context: reported.append(context.get("exception")))
         async with connection(seen := kind(), tcp=call == "a reset") as (transport, peer):
             if call == "write":
                 done = without_memory(start, lambda: transport.write(b"data"))
                 transport.write_eof() if not transport.is_closing() else None
-                assert await receive(peer, 100) in ((b"data",) if done and not told else (b"data", b""))
-            elif call == "write what does not fit":
+                assert await receive(peer, 100) in ((b"data",) if done and not reported else (b"data", b""))
+            elif call == "write too much":
                 done = without_memory(start, lambda: transport.write(MUCH))
                 transport.abort()
                 assert MUCH.startswith(await receive(peer, 1_000_000))
@@ -243,7 +243,7 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
                 transport._call_connection_lost(None)
             lost = isinstance(seen.seen[-1], tuple) and "MemoryError" in str(seen.seen[-1])
             failed += not done or lost
-            return done and not lost and all(not isinstance(error, MemoryError) for error in told)
+            return done and not lost and all(not isinstance(error, MemoryError) for error in reported)
 
     async def scenario() -> None:
         gc.disable()

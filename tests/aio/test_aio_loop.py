@@ -25,6 +25,7 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -32,7 +33,6 @@ from support.loops import (
     receive_all,
     same,
     soon,
-    told,
     turns,
 )
 from support.processes import run
@@ -97,7 +97,7 @@ def test_run_takes_its_debug_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert not aio.run(main(), debug=False)
 
 
-def test_what_run_refuses() -> None:
+def test_run_refuses_invalid_arguments() -> None:
     for wrong in (lambda: 1, 7, None, "main"):
         with pytest.raises((ValueError, TypeError), match="coroutine"):
             aio.run(wrong)  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_run_raises_what_main_raises() -> None:
             aio.run(main(error))
 
 
-def test_run_ends_what_main_has_left() -> None:
+def test_run_cancels_tasks_left_by_main() -> None:
     seen: list[str] = []
 
     async def lingers() -> None:
@@ -157,7 +157,7 @@ def test_run_ends_what_main_has_left() -> None:
 
 
 @pytest.mark.parametrize("name", ["asyncio", "pyepoll"])
-def test_no_fd_for_a_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_without_a_free_fd_raises_emfile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE, and no fd stays open. asyncio's loop that was made in part complains when it goes."""
     monkeypatch.setattr(sys, "unraisablehook", lambda args: None)
     before = open_fds()
@@ -175,7 +175,7 @@ def test_no_fd_for_a_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed == 3
 
 
-def test_several_loops_one_after_another(effort: Effort) -> None:
+def test_several_loops_run_one_after_another(effort: Effort) -> None:
     before = open_fds()
 
     async def main() -> int:
@@ -189,7 +189,7 @@ def test_several_loops_one_after_another(effort: Effort) -> None:
     assert open_fds() == before
 
 
-def test_two_loops_in_turn() -> None:
+def test_two_loops_run_in_turn() -> None:
     """In one thread, each with connections that outlive a run."""
 
     async def connect() -> tuple[Any, Plain, socket.socket]:
@@ -221,7 +221,7 @@ def test_two_loops_in_turn() -> None:
         loop.close()
 
 
-def test_readers_and_writers() -> None:
+def test_readers_and_writers_run_until_removed() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         a, b = socket.socketpair()
@@ -248,7 +248,7 @@ def test_readers_and_writers() -> None:
     assert same(scenario) == [("read", b"1"), "write", True, ("replaced", b"2"), True, False, False]
 
 
-def test_a_callback_that_cancels_another() -> None:
+def test_a_callback_can_cancel_another_ready_one() -> None:
     """Both are ready; the first to run removes the other, which then does not run."""
 
     async def scenario() -> list[Any]:
@@ -273,7 +273,7 @@ def test_a_callback_that_cancels_another() -> None:
     assert same(scenario) == [1]
 
 
-def test_sock_methods_do_what_asyncios_do() -> None:
+def test_sock_methods_behave_as_on_asyncio() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
@@ -310,7 +310,7 @@ def test_sock_methods_do_what_asyncios_do() -> None:
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_sendfile_keeps_the_order_of_writes(fallback: bool) -> None:
-    """Of a transport; what is written meanwhile is refused, and before and after it arrives in turn."""
+    """Of a transport; a write meanwhile is refused, and data from before and after arrives in order."""
 
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -422,7 +422,7 @@ def test_signal_handlers_run_until_removed() -> None:
     assert same(scenario) == ["USR1"] * 3 + [True, False]
 
 
-def test_a_signal_while_it_waits() -> None:
+def test_a_signal_ends_the_loops_wait() -> None:
     async def scenario() -> list[str]:
         got = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGALRM, got.set)
@@ -485,7 +485,7 @@ def test_a_policy_can_set_the_loop() -> None:
     assert said.split() == ["pyepoll.aio"]
 
 
-def test_debug_mode_tells_of_slow_callbacks() -> None:
+def test_debug_mode_reports_slow_callbacks() -> None:
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
         loop.slow_callback_duration = 0.01
@@ -508,7 +508,7 @@ def test_debug_mode_tells_of_slow_callbacks() -> None:
         assert " took 0." in line
 
 
-def test_debug_mode_sees_the_wrong_thread(pool: ThreadPoolExecutor) -> None:
+def test_debug_mode_refuses_calls_from_another_thread(pool: ThreadPoolExecutor) -> None:
     async def scenario() -> list[str | None]:
         loop = asyncio.get_running_loop()
 
@@ -516,7 +516,7 @@ def test_debug_mode_sees_the_wrong_thread(pool: ThreadPoolExecutor) -> None:
             try:
                 loop.call_soon(print)
             except RuntimeError as error:
-                return told(error)
+                return error_text(error)
             return None
 
         return [await loop.run_in_executor(pool, call)]
@@ -526,7 +526,7 @@ def test_debug_mode_sees_the_wrong_thread(pool: ThreadPoolExecutor) -> None:
     assert "Non-thread-safe operation" in said
 
 
-def test_calls_from_threads(effort: Effort) -> None:
+def test_call_soon_threadsafe_keeps_order_and_loses_none(effort: Effort) -> None:
     """While connections are busy: none is lost, each comes in its thread's order."""
     count, threads = effort(300, 20_000), 4
 
@@ -567,7 +567,7 @@ def test_getaddrinfo_and_getnameinfo_answer_as_on_asyncio() -> None:
     assert same(scenario)[1] == ("127.0.0.1", "80")
 
 
-def test_exceptions_of_callbacks() -> None:
+def test_exceptions_of_callbacks_are_reported() -> None:
     async def scenario() -> list[Any]:
         complained = complaints()
         loop = asyncio.get_running_loop()
@@ -582,7 +582,7 @@ def test_exceptions_of_callbacks() -> None:
             loop.call_soon(lambda: 1 / 0)
             await soon(lambda: len(complained) == 2)
         return sorted(
-            (plain(context["message"])[:21], told(context["exception"]), sorted(context))
+            (plain(context["message"])[:21], error_text(context["exception"]), sorted(context))
             for context in complained
         )
 
@@ -605,14 +605,14 @@ def test_calls_after_close_raise_as_on_asyncio() -> None:
                 call()
                 said.append(None)
             except Exception as error:
-                said.append(told(error))
+                said.append(error_text(error))
         return said
 
     assert words(aio.new_event_loop()) == words(asyncio.SelectorEventLoop())
 
 
 def test_reload_keeps_live_transports_working() -> None:
-    """The module executed again, while transports of before live on."""
+    """The module executed again, while earlier transports are open."""
     said = run(
         """
         import asyncio, importlib, socket

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.effort import Effort
-from support.loops import Buffered, Keeps, Plain, complaints, on, reset, tcp_pair, told, turns
+from support.loops import Buffered, Keeps, Plain, complaints, error_text, on, reset, tcp_pair, turns
 from support.processes import SANITIZED
 
-# On some interpreters hypothesis does not find who refers to its generator, and warns.
+# On some interpreters hypothesis does not find the references to its generator, and warns.
 pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")
 
 ENDS = st.integers(0, 1)
 KINDS = [bytes, bytearray, memoryview]
 
-# What is done to one end, and what the peer, which may be a socket of no loop, does.
+# The steps at one end, and those of the peer, which may be a socket of no loop.
 STEPS = st.one_of(
     st.tuples(
         st.just("write"), ENDS, st.sampled_from([0, 1, 10, 5000, 70_000, 600_000]), st.sampled_from(range(3))
@@ -39,11 +39,11 @@ STEPS = st.one_of(
 
 
 class Walker:
-    """Does the steps, and keeps what each end has seen that does not hang on how the kernel cuts a stream."""
+    """Does the steps, and records the observations of each end that do not depend on how a stream is cut."""
 
     def __init__(self, tcp: bool) -> None:
         self.tcp = tcp
-        self.told: list[Any] = []
+        self.refused: list[Any] = []
         self.seen: list[list[Any]] = [[], []]
         self.received = [b"", b""]
         self.next: list[str | None] = [None, None]
@@ -90,7 +90,7 @@ class Walker:
         try:
             call()
         except Exception as error:
-            self.told.append((name, told(error)))
+            self.refused.append((name, error_text(error)))
 
     def data(self, size: int) -> bytes:
         """No two stretches alike."""
@@ -141,7 +141,7 @@ class Walker:
                 await self.settle()
             else:
                 self.step(name, *args)
-                # Each step has its effect: how far a loop has come meanwhile is nobody's business.
+                # Each step has its effect: how far a loop has come meanwhile does not matter.
                 await self.settle()
         states = [
             (end.is_closing(), end.is_reading(), end.get_write_buffer_size() > 0)
@@ -156,9 +156,9 @@ class Walker:
         return {
             "received": self.received,
             "seen": self.seen,
-            "refused": self.told,
+            "refused": self.refused,
             "states": states,
-            "complaints": [(context["message"], told(context["exception"])) for context in complained],
+            "complaints": [(context["message"], error_text(context["exception"])) for context in complained],
         }
 
 
@@ -170,7 +170,7 @@ def compare(steps: list[tuple[Any, ...]], tcp: bool) -> dict[str, Any]:
     return ours
 
 
-def test_the_walk_sees_what_is_done() -> None:
+def test_the_walk_observes_each_step() -> None:
     seen = compare(
         [
             ("write", 0, 10, 0),
@@ -216,7 +216,7 @@ def test_random_walks_end_as_on_asyncio(effort: Effort) -> None:
 
 @pytest.mark.lasts(600)
 @pytest.mark.skipif(SANITIZED, reason="a slow run fills socket buffers differently")
-def test_a_peer_of_no_loop(effort: Effort) -> None:
+def test_random_walks_with_a_plain_socket_end_as_on_asyncio(effort: Effort) -> None:
     """One end is a TCP socket that sends, reads and resets as it likes."""
     acts = st.one_of(
         st.tuples(st.just("send"), st.sampled_from([1, 1000, 100_000])),
@@ -257,14 +257,14 @@ def test_a_peer_of_no_loop(effort: Effort) -> None:
             except BlockingIOError:
                 pass
             except Exception as error:
-                refused.append((name, told(error)))
+                refused.append((name, error_text(error)))
             await turns(30)
         state = transport.is_closing(), transport.is_reading()
         peer.close()
         if transport.get_protocol() is not None:
             transport.abort()
         await turns(30)
-        return [state, got, refused, seen.seen, [told(context["exception"]) for context in complained]]
+        return [state, got, refused, seen.seen, [error_text(context["exception"]) for context in complained]]
 
     @settings(
         max_examples=effort(40, 1500),

@@ -1,6 +1,6 @@
-"""What is ready runs in asyncio's order, as often as on asyncio's loop, and in its context.
+"""Ready callbacks run in asyncio's order, as often as on asyncio's loop, and in its context.
 
-Ours runs what one select() has reported as one handle of the loop's, in C; see csrc/aio/handles.c.
+Ours runs the events of one select() as one handle of the loop, in C; see csrc/aio/handles.c.
 """
 
 import asyncio
@@ -66,19 +66,19 @@ def in_turn(pairs: Pairs, act: Callable[[asyncio.AbstractEventLoop, list[Any], i
     return same(scenario)
 
 
-def test_readers_and_what_they_call_soon(pairs: Pairs) -> None:
+def test_readers_run_before_callbacks_that_they_call_soon(pairs: Pairs) -> None:
     seen = in_turn(pairs, lambda loop, seen, number: loop.call_soon(seen.append, f"soon {number}"))
     assert seen == [*range(PAIRS), *(f"soon {number}" for number in range(PAIRS))]
 
 
-def test_due_timers_run_after_it(pairs: Pairs) -> None:
+def test_due_timers_run_after_the_group(pairs: Pairs) -> None:
     def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
         loop.call_later(-1, seen.append, f"late {number}")
 
     assert in_turn(pairs, act)[PAIRS:] == [f"late {number}" for number in range(PAIRS)]
 
 
-def test_reading_before_writing(pairs: Pairs) -> None:
+def test_reading_runs_before_writing(pairs: Pairs) -> None:
     def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
         def write() -> None:
             seen.append(f"write {number}")
@@ -92,7 +92,7 @@ def test_reading_before_writing(pairs: Pairs) -> None:
 
 
 @pytest.mark.parametrize("gone", [1, PAIRS - 1])
-def test_what_an_earlier_one_removes_does_not_run(pairs: Pairs, gone: int) -> None:
+def test_a_reader_removed_by_an_earlier_one_does_not_run(pairs: Pairs, gone: int) -> None:
     def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
         if number == 0:
             loop.remove_reader(pairs[gone][0])
@@ -100,7 +100,7 @@ def test_what_an_earlier_one_removes_does_not_run(pairs: Pairs, gone: int) -> No
     assert in_turn(pairs, act) == [number for number in range(PAIRS) if number != gone]
 
 
-def test_what_an_earlier_one_replaces_runs_a_turn_later(pairs: Pairs) -> None:
+def test_a_reader_replaced_by_an_earlier_one_runs_a_turn_later(pairs: Pairs) -> None:
     def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
         def other() -> None:
             seen.append("other")
@@ -112,7 +112,7 @@ def test_what_an_earlier_one_replaces_runs_a_turn_later(pairs: Pairs) -> None:
     assert in_turn(pairs, act) == [0, 1, 3, 4, 5, "other"]
 
 
-def test_the_rest_of_a_turn_in_which_the_loop_is_stopped(pairs: Pairs) -> None:
+def test_stop_lets_the_turn_finish(pairs: Pairs) -> None:
     for make in FACTORIES.values():
         loop = make()
         seen: list[int] = []
@@ -132,8 +132,10 @@ def test_the_rest_of_a_turn_in_which_the_loop_is_stopped(pairs: Pairs) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("last", [0, 3, PAIRS - 1])
-def test_what_an_end_of_the_program_leaves(pairs: Pairs, error: type[BaseException], last: int) -> None:
-    """What has not run is next, before what it has called soon, once the loop goes on."""
+def test_callbacks_left_by_an_end_of_the_program_run_next(
+    pairs: Pairs, error: type[BaseException], last: int
+) -> None:
+    """The rest is next, before the callbacks that it has called soon, once the loop goes on."""
     for make in FACTORIES.values():
         loop = make()
         seen: list[Any] = []
@@ -158,7 +160,7 @@ def test_what_an_end_of_the_program_leaves(pairs: Pairs, error: type[BaseExcepti
         loop.close()
 
 
-def test_transports_and_readers_mixed() -> None:
+def test_transports_and_readers_keep_their_order() -> None:
     """A transport's reading, which is called in C, and others, which are not, take their turns."""
 
     async def scenario() -> list[Any]:
@@ -199,8 +201,8 @@ def test_transports_and_readers_mixed() -> None:
     assert same(scenario) == [(number, b"data") for number in range(PAIRS)]
 
 
-def test_the_context_of_a_transport() -> None:
-    """It is the one in which the transport was made, and what data_received() sets in it stays."""
+def test_a_transport_reads_in_its_context() -> None:
+    """It is the context in which the transport was made, and variables that data_received() sets stay set."""
 
     async def scenario() -> list[str]:
         seen: list[str] = []
@@ -227,7 +229,7 @@ def reader_of(transport: Any) -> Any:
     return loop._selector.get_key(transport.get_extra_info("socket").fileno()).data[0]
 
 
-def test_a_context_that_cannot_be_entered() -> None:
+def test_a_context_that_cannot_be_entered_is_reported() -> None:
     """As the loop runs in it. The exception handler cannot enter it either, so asyncio logs that."""
     entered = contextvars.copy_context()
 
@@ -244,11 +246,11 @@ def test_a_context_that_cannot_be_entered() -> None:
     assert "cannot enter context" in entered.run(same, scenario)
 
 
-def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio's own methods raise none; one that does is told as any callback's."""
+def test_an_exception_of_a_transports_reading_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's own methods raise none; an exception of one is reported as that of any callback."""
 
     async def scenario() -> Any:
-        told = complaints()
+        reported = complaints()
         async with connection(Plain()) as (transport, peer):
             handle = reader_of(transport)
 
@@ -257,17 +259,17 @@ def test_an_exception_out_of_a_transports_reading(monkeypatch: pytest.MonkeyPatc
 
             transport._read_ready_cb = fails
             peer.send(b"data")
-            await soon(lambda: bool(told))
+            await soon(lambda: bool(reported))
             transport.pause_reading()
-            assert told[0]["handle"] is handle
-            assert "_read_ready" in told[0]["message"]
-        return type(told[0]["exception"])
+            assert reported[0]["handle"] is handle
+            assert "_read_ready" in reported[0]["message"]
+        return type(reported[0]["exception"])
 
     assert same(scenario) is ZeroDivisionError
 
 
 def test_a_patched_handle_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a program does that measures what callbacks take."""
+    """As a program does that measures the time of callbacks."""
     proper: Any = vars(asyncio.Handle)["_run"]
     called: list[object] = []
 
@@ -286,7 +288,7 @@ def test_a_patched_handle_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(scenario)
 
 
-def test_debug_mode_may_be_turned_on_in_the_midst(pairs: Pairs) -> None:
+def test_debug_mode_can_be_turned_on_within_a_turn(pairs: Pairs) -> None:
     def act(loop: asyncio.AbstractEventLoop, seen: list[Any], number: int) -> None:
         loop.slow_callback_duration = 0 if number else 1000
         loop.set_debug(number % 2 == 0)
@@ -294,8 +296,8 @@ def test_debug_mode_may_be_turned_on_in_the_midst(pairs: Pairs) -> None:
     assert in_turn(pairs, act) == list(range(PAIRS))
 
 
-def test_a_loop_within_the_loop(pairs: Pairs) -> None:
-    """As nest_asyncio does it: what is left of the turn waits for the inner one's end, and is not lost."""
+def test_a_nested_run_keeps_the_rest_of_the_turn(pairs: Pairs) -> None:
+    """As nest_asyncio does it: the rest of the turn waits for the inner one's end, and is not lost."""
 
     def act(loop: Any, seen: list[Any], number: int) -> None:
         if number == 1:
@@ -348,7 +350,7 @@ def on_a_key(check: Callable[[Any, Any], None]) -> None:
     on("pyepoll", scenario)
 
 
-def test_it_is_a_handle_to_the_loop() -> None:
+def test_a_group_has_the_attributes_of_a_handle() -> None:
     def check(loop: Any, key: Any) -> None:
         batch = batch_of(loop, key, 3)
         assert type(batch).__name__ == "Batch"
@@ -374,7 +376,7 @@ def test_it_is_a_handle_to_the_loop() -> None:
         ((0, 0, 0, (None, None)), 1 << 80),
     ],
 )
-def test_what_is_not_as_asyncio_makes_it(event: Any) -> None:
+def test_events_of_another_form_are_left_to_asyncio(event: Any) -> None:
     def check(loop: Any, key: Any) -> None:
         assert _aio._batch(loop, [(key, 3)]) is not None
         assert _aio._batch(loop, [(key, 3), event]) is None
@@ -382,7 +384,7 @@ def test_what_is_not_as_asyncio_makes_it(event: Any) -> None:
     on_a_key(check)
 
 
-def test_what_is_no_list() -> None:
+def test_events_that_are_no_list_are_left_to_asyncio() -> None:
     def check(loop: Any, key: Any) -> None:
         assert _aio._batch(loop, ((key, 3),)) is None  # type: ignore[arg-type]
         wrong: list[tuple[Any, ...]] = [(), (loop,), (loop, [], [])]
@@ -393,7 +395,7 @@ def test_what_is_no_list() -> None:
     on_a_key(check)
 
 
-def test_a_cancelled_handle_is_asyncios_to_remove() -> None:
+def test_a_cancelled_handle_is_left_to_asyncio() -> None:
     def check(loop: Any, key: Any) -> None:
         key.data[0].cancel()
         assert _aio._batch(loop, [(key, 3)]) is None
@@ -402,7 +404,7 @@ def test_a_cancelled_handle_is_asyncios_to_remove() -> None:
     on_a_key(check)
 
 
-def test_handles_of_another_kind_are_asyncios_to_run() -> None:
+def test_handles_of_another_class_are_left_to_asyncio() -> None:
     class Other(asyncio.Handle):
         pass
 
@@ -413,20 +415,20 @@ def test_handles_of_another_kind_are_asyncios_to_run() -> None:
     on_a_key(check)
 
 
-def test_what_has_no_slots_is_not_learned() -> None:
+def test_a_class_without_slots_is_refused() -> None:
     with pytest.raises((AttributeError, TypeError)):
         _aio._learn_handles(object)  # type: ignore[arg-type]
     with pytest.raises((AttributeError, TypeError)):
         _aio._learn_handles(asyncio.TimerHandle)  # Its slots are those of its base.
 
     def check(loop: Any, key: Any) -> None:
-        """What was known before is known still."""
+        """A class learned before is still known."""
         assert batch_of(loop, key, 3)._run() is None
 
     on_a_key(check)
 
 
-def test_a_batch_that_never_runs_is_garbage() -> None:
+def test_a_group_that_never_runs_is_collected() -> None:
     """With a cycle through its handles."""
     gone: list[weakref.ref[object]] = []
 
@@ -505,14 +507,14 @@ def test_a_handle_patched_earlier_in_the_turn_is_called(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("created_in_debug", [False, True])
 def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> None:
-    """It may log what is being handled, and where the handle was made."""
+    """It may log the exception that is being handled, and where the handle was made."""
 
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
-        told: list[Any] = []
+        reported: list[Any] = []
 
         def handler(_: Any, context: dict[str, Any]) -> None:
-            told.append((sorted(context), sys.exc_info()[1] is context["exception"]))
+            reported.append((sorted(context), sys.exc_info()[1] is context["exception"]))
 
         def fails() -> None:
             raise ZeroDivisionError
@@ -525,9 +527,9 @@ def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> 
             loop.set_debug(False)
             transport._read_ready_cb = fails
             peer.send(b"data")
-            await soon(lambda: bool(told))
+            await soon(lambda: bool(reported))
             transport.pause_reading()
-        return told[:1]
+        return reported[:1]
 
     assert same(scenario)[0][1]
 
@@ -540,7 +542,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(("attribute", "value"), [("_context", Runs()), ("_args", (1,))])
-def test_a_handle_that_is_not_quite_a_transports(attribute: str, value: object) -> None:
+def test_a_handle_that_resembles_a_transports_is_run_by_asyncio(attribute: str, value: object) -> None:
     async def scenario() -> list[Any]:
         seen: list[Any] = complaints()
 
@@ -561,7 +563,7 @@ def test_a_handle_that_is_not_quite_a_transports(attribute: str, value: object) 
     assert same(scenario) == [b"data" if attribute == "_context" else TypeError]
 
 
-def test_what_is_logged_when_debug_mode_comes_in_the_midst() -> None:
+def test_debug_mode_turned_on_within_a_turn_logs_as_on_asyncio() -> None:
     for make in FACTORIES.values():
         loop = make()
         a, b = socket.socketpair()
@@ -582,7 +584,7 @@ def test_what_is_logged_when_debug_mode_comes_in_the_midst() -> None:
         assert messages[0].startswith("said"), messages
 
 
-def test_what_is_ready_may_be_cancelled(pairs: Pairs) -> None:
+def test_ready_handles_can_be_cancelled(pairs: Pairs) -> None:
     """As a program does that empties a loop."""
     for make in FACTORIES.values():
         loop: Any = make()

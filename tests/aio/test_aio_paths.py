@@ -1,4 +1,4 @@
-"""What is in C and what is asyncio's: shown by whose methods are called."""
+"""The cases handled in C and those left to asyncio: shown by the methods that are called."""
 
 import asyncio
 import asyncio.selector_events
@@ -57,12 +57,12 @@ def exchange(name: str, kind: type[Keeps], calls: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-def test_the_plain_case_is_in_c(kind: type[Keeps], calls: list[str]) -> None:
+def test_common_reads_and_writes_are_in_c(kind: type[Keeps], calls: list[str]) -> None:
     assert exchange("pyepoll", kind, calls) == []
 
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-def test_asyncios_own_is_seen(kind: type[Keeps], calls: list[str]) -> None:
+def test_a_call_of_asyncios_own_is_detected(kind: type[Keeps], calls: list[str]) -> None:
     """Were it not in C, it would be seen."""
     seen = exchange("asyncio", kind, calls)
     assert seen.count("send") >= 60
@@ -80,14 +80,14 @@ def on_ours(calls: list[str], act: Any, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("data", [bytearray(b"data"), memoryview(b"data"), type("B", (bytes,), {})(b"data")])
-def test_other_kinds_of_data_are_asyncios(calls: list[str], data: Any) -> None:
+def test_other_kinds_of_data_are_left_to_asyncio(calls: list[str], data: Any) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         transport.write(data)
 
     assert on_ours(calls, act) == ["send"]
 
 
-def test_what_does_not_fit_is_asyncios(calls: list[str]) -> None:
+def test_data_that_does_not_fit_is_left_to_asyncio(calls: list[str]) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         transport.write(bytes(1_000_000))
         transport.write(b"more")
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_asyncios(calls: list[str]) -> None:
     ]
 
 
-def test_the_end_is_asyncios(calls: list[str]) -> None:
+def test_the_end_of_the_stream_is_left_to_asyncio(calls: list[str]) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         peer.shutdown(socket.SHUT_WR)
         await soon(seen.lost)
@@ -110,7 +110,7 @@ def test_the_end_is_asyncios(calls: list[str]) -> None:
     assert on_ours(calls, act) == ["_read_ready__on_eof"]
 
 
-def test_an_error_is_asyncios(calls: list[str]) -> None:
+def test_an_error_is_left_to_asyncio(calls: list[str]) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         transport.pause_reading()
         peer.close()
@@ -120,7 +120,7 @@ def test_an_error_is_asyncios(calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("state", ["write_eof", "sendfile", "close"])
-def test_a_state_that_refuses_is_asyncios(
+def test_a_write_in_a_refusing_state_is_left_to_asyncio(
     calls: list[str], state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
@@ -139,7 +139,7 @@ def test_a_state_that_refuses_is_asyncios(
     assert on_ours(calls, act) == []
 
 
-def test_a_subclass_of_socket_is_asyncios(calls: list[str]) -> None:
+def test_a_subclass_of_socket_is_left_to_asyncio(calls: list[str]) -> None:
     class Own(socket.socket):
         pass
 
@@ -155,7 +155,7 @@ def test_a_subclass_of_socket_is_asyncios(calls: list[str]) -> None:
 
 
 def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody has put in the place of asyncio's reading is called, not passed over."""
+    """A method that a program has put in the place of asyncio's reading is called, not passed over."""
     called: list[str] = []
     method = STOCK._read_ready__data_received
 
@@ -175,7 +175,7 @@ def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["write", "_read_ready", "_read_ready__data_received"])
-def test_what_was_patched_before_the_import_is_called(name: str) -> None:
+def test_a_method_patched_before_the_import_is_called(name: str) -> None:
     printed = run(
         f"""
         import asyncio, socket
@@ -242,7 +242,7 @@ def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
     assert issubclass(aio.SocketTransport, STOCK)
 
 
-def test_another_class_in_the_place_of_sockets_is_asyncios() -> None:
+def test_a_replaced_socket_class_is_left_to_asyncio() -> None:
     """As eventlet puts there when it patches a program."""
     printed = run("""
         import asyncio, socket

@@ -1,6 +1,6 @@
-"""What pyepoll.aio relies on of asyncio's private parts: that each is there, and means what it is taken for.
+"""The private parts of asyncio that pyepoll.aio relies on: each exists, and has the expected meaning.
 
-A failure here with a new CPython says what has changed; docs/asyncio.md says what each is for.
+A failure here with a new CPython names the change; docs/asyncio.md explains the use of each.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ MUCH = bytes(1_000_000)
 
 
 def changed(what: str) -> str:
-    return f"asyncio has changed {what}: see docs/asyncio.md for what csrc/aio and pyepoll/aio.py make of it"
+    return f"asyncio has changed {what}: see docs/asyncio.md for its use in csrc/aio and pyepoll/aio.py"
 
 
 def watched(check: Any, **options: Any) -> None:
@@ -117,11 +117,13 @@ async def is_called_at_the_end(transport: Any, seen: Plain, peer: socket.socket)
 
 
 async def ends_the_connection(transport: Any, seen: Plain, peer: socket.socket) -> None:
-    told: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
     error = ZeroDivisionError()
     transport._fatal_error(error, "a message")
-    assert told == [{"message": "a message", "exception": error, "transport": transport, "protocol": seen}]
+    assert reported == [
+        {"message": "a message", "exception": error, "transport": transport, "protocol": seen}
+    ]
     assert transport._conn_lost > 0
     await soon(seen.lost)
 
@@ -167,7 +169,7 @@ def parameters(function: Any) -> list[tuple[str, Any]]:
 
 
 CONTEXT = ["context"] if sys.version_info >= (3, 15) else []
-"""What CPython 3.15 has added: the context of a connection, which ours hands on to stock's transport."""
+"""CPython 3.15 has added the context of a connection, which ours passes on to stock's transport."""
 
 SIGNATURES = {
     "_SelectorSocketTransport": (STOCK, ["loop", "sock", "protocol", "waiter", "extra", "server", *CONTEXT]),
@@ -190,8 +192,8 @@ def test_signatures_of_private_functions_are_unchanged(name: str) -> None:
     assert [name for name, _ in parameters(function)] == names, changed(f"the arguments of {name}")
 
 
-def test_the_maker_of_transports() -> None:
-    """Ours takes the same; context= among what it hands on."""
+def test_the_factory_of_transports_has_the_expected_arguments() -> None:
+    """Ours takes the same arguments; it passes context= on."""
     stock: Any = asyncio.SelectorEventLoop
     ours: Any = aio.EventLoop
     theirs, last = parameters(stock._make_socket_transport), parameters(ours._make_socket_transport)[-1]
@@ -201,8 +203,8 @@ def test_the_maker_of_transports() -> None:
     assert theirs == named, changed("the arguments of _make_socket_transport")
 
 
-def test_the_maker_of_tls() -> None:
-    """What ours takes by name, stock's takes by the same; the transport takes the rest."""
+def test_the_factory_of_tls_has_the_expected_arguments() -> None:
+    """Arguments that ours takes by name, stock's takes by the same; the transport takes the rest."""
     stock: Any = asyncio.selector_events.BaseSelectorEventLoop
     theirs = inspect.signature(stock._make_ssl_transport).parameters
     ours = inspect.signature(aio.EventLoop._make_ssl_transport).parameters
@@ -219,11 +221,11 @@ def test_the_maker_of_tls() -> None:
     ], changed("the arguments of SSLProtocol")
 
 
-def test_the_size_of_a_read() -> None:
+def test_the_size_of_a_read_is_asyncios() -> None:
     assert STOCK.max_size == 256 * 1024, changed("how much it asks for: RECEIVE_MAX in csrc/aio/transport.c")
 
 
-def test_what_runs_next() -> None:
+def test_handles_of_events_are_queued_in_order() -> None:
     """_process_events() puts the handles of events in line in `_ready`, those for reading first.
 
     Ours puts one there that runs them.
@@ -246,10 +248,10 @@ def test_what_runs_next() -> None:
             assert not any(handle._cancelled for handle in put)
             for handle in put:
                 handle._run()
-            assert ran == ["reader", "writer"], changed("what _ready is for")
+            assert ran == ["reader", "writer"], changed("the use of _ready")
             key.data[0].cancel()
             loop._process_events([(key, 1)])
-            assert loop._selector.get_key(a).events == 2, changed("what becomes of a cancelled handle")
+            assert loop._selector.get_key(a).events == 2, changed("its treatment of a cancelled handle")
             loop.remove_writer(a)
 
     for name in "asyncio", "pyepoll":
@@ -273,7 +275,7 @@ def test_a_handle_runs_its_callback_in_its_context() -> None:
 
 
 def test_the_sockets_closed_flag_is_a_slot() -> None:
-    """`_closed` has a slot, and is set by whatever takes the number from a socket."""
+    """`_closed` has a slot, and is set by whatever takes the fd from a socket."""
     member: Any = socket.socket._closed  # type: ignore[attr-defined]
     assert inspect.ismemberdescriptor(member), changed("socket.socket._closed")
     ends: list[Any] = list(socket.socketpair())

@@ -1,4 +1,4 @@
-"""What a protocol is told of what a transport reads: as asyncio's tells it."""
+"""The calls of a protocol for data that a transport reads: as asyncio's."""
 
 import asyncio
 import contextvars
@@ -7,7 +7,18 @@ import sys
 from typing import Any
 
 import pytest
-from support.loops import Buffered, Keeps, Plain, connection, receive, same, small_buffers, soon, told, turns
+from support.loops import (
+    Buffered,
+    Keeps,
+    Plain,
+    connection,
+    error_text,
+    receive,
+    same,
+    small_buffers,
+    soon,
+    turns,
+)
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -39,7 +50,7 @@ def test_data_arrives_as_separate_unchanging_bytes(size: int, tcp: bool) -> None
     same(scenario)
 
 
-def test_one_read_for_each_event() -> None:
+def test_each_event_reads_once() -> None:
     """At most 256 KiB, then others have their turn."""
 
     async def scenario() -> list[int]:
@@ -66,7 +77,7 @@ def test_one_read_for_each_event() -> None:
     assert same(scenario) in ([262144, 0, 37857, 0], [262144, 0, 37856, 0, 1, 0])
 
 
-def test_nothing_to_read() -> None:
+def test_an_empty_read_is_ignored() -> None:
     """Another reader was faster."""
 
     async def scenario() -> list[Any]:
@@ -86,7 +97,7 @@ def test_nothing_to_read() -> None:
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("keep_open", [None, False, True])
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-def test_the_end_of_the_stream(kind: type[Keeps], keep_open: bool | None, tcp: bool) -> None:
+def test_the_end_of_the_stream_is_reported(kind: type[Keeps], keep_open: bool | None, tcp: bool) -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := kind(keep_open), tcp=tcp) as (transport, peer):
             peer.send(b"last")
@@ -108,7 +119,7 @@ def test_the_end_of_the_stream(kind: type[Keeps], keep_open: bool | None, tcp: b
 
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-def test_pause_in_a_callback(kind: type[Keeps]) -> None:
+def test_pause_in_a_callback_stops_reading(kind: type[Keeps]) -> None:
     """No more comes until reading is resumed, and none is lost."""
 
     class Pauses(kind):  # type: ignore[misc, valid-type]
@@ -138,7 +149,7 @@ def test_pause_in_a_callback(kind: type[Keeps]) -> None:
     assert seen == ["made", b"1", "paused", False, True, b"2", "paused", True, "eof", ("lost", None)]
 
 
-def test_pause_and_resume_in_a_callback() -> None:
+def test_pause_and_resume_in_a_callback_keep_reading() -> None:
     class Both(Plain):
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -156,7 +167,7 @@ def test_pause_and_resume_in_a_callback() -> None:
     assert same(scenario) == ["made", bytes(range(20)), ("lost", None)]
 
 
-def test_paused_when_made() -> None:
+def test_a_transport_can_be_paused_when_made() -> None:
     class Pauses(Plain):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -179,7 +190,7 @@ def test_paused_when_made() -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("kind", [Plain, Buffered])
-def test_close_in_a_callback(kind: type[Keeps], how: str) -> None:
+def test_close_in_a_callback_ends_reading(kind: type[Keeps], how: str) -> None:
     class Closes(kind):  # type: ignore[misc, valid-type]
         def keep(self, data: bytes) -> None:
             super().keep(data)
@@ -197,8 +208,8 @@ def test_close_in_a_callback(kind: type[Keeps], how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_what_is_ready_when_closed(how: str) -> None:
-    """The callback that is about to run is not run: data that came is not told after close()."""
+def test_data_ready_at_close_is_not_passed_on(how: str) -> None:
+    """The callback that is about to run is not run: data is not passed on after close()."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain()) as (transport, peer):
@@ -219,7 +230,7 @@ def test_what_is_ready_when_closed(how: str) -> None:
     assert same(scenario) == ["made", ("lost", None)]
 
 
-def test_a_read_after_abort() -> None:
+def test_abort_prevents_a_later_read() -> None:
     """A callback that runs all the same reads nothing."""
 
     async def scenario() -> list[Any]:
@@ -233,7 +244,7 @@ def test_a_read_after_abort() -> None:
     assert same(scenario) == ["made", ("lost", None)]
 
 
-def test_a_method_of_the_instance() -> None:
+def test_a_method_of_the_instance_is_called() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain()) as (_, peer):
             peer.send(b"1")
@@ -249,7 +260,7 @@ def test_a_method_of_the_instance() -> None:
     assert same(scenario) == ["made", b"1", ("mine", b"2"), b"3", ("lost", None)]
 
 
-def test_a_protocol_of_no_class_of_asyncios() -> None:
+def test_a_protocol_without_asyncios_base_class_works() -> None:
     class Duck:
         def __init__(self) -> None:
             self.seen: list[Any] = []
@@ -274,7 +285,7 @@ def test_a_protocol_of_no_class_of_asyncios() -> None:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in a callback", "between"])
 def test_set_protocol_redirects_later_data(inside: bool) -> None:
-    """From plain to plain, to buffered and back; what comes next goes to the new one."""
+    """From plain to plain, to buffered and back; later data goes to the new one."""
 
     async def scenario() -> list[Any]:
         order: list[Any] = []
@@ -307,8 +318,8 @@ def test_set_protocol_redirects_later_data(inside: bool) -> None:
     assert same(scenario) == [(number % 5, bytes([number])) for number in range(12)]
 
 
-def test_another_protocol_while_data_waits() -> None:
-    """As a server does that upgrades: what was not read yet goes to the new protocol."""
+def test_set_protocol_passes_waiting_data_to_the_new_one() -> None:
+    """As a server does that upgrades: data not read yet goes to the new protocol."""
 
     class Upgrades(Plain):
         def data_received(self, data: bytes) -> None:
@@ -407,7 +418,7 @@ def test_extra_info_describes_the_socket() -> None:
     assert same(scenario) == ["TransportSocket", ["peername", "socket", "sockname"], 7, -1]
 
 
-def test_a_protocol_that_reads_slowly() -> None:
+def test_a_slow_reader_loses_no_data() -> None:
     """One transport writes more than the other reads: each waits for the other, nothing is lost."""
     much = bytes(range(256)) * 8000
 
@@ -434,8 +445,8 @@ def test_a_protocol_that_reads_slowly() -> None:
 
 
 def test_the_comparison_distinguishes_errors() -> None:
-    """What the comparisons rest on tells two errors apart."""
-    assert told(None) != told(OSError()) != told(ValueError())
+    """The function that the comparisons use tells two errors apart."""
+    assert error_text(None) != error_text(OSError()) != error_text(ValueError())
 
     async def scenario() -> str:
         return type(asyncio.get_running_loop()).__name__

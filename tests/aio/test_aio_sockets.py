@@ -1,4 +1,4 @@
-"""A socket with methods of its own, one that is closed under its transport, a stranger with its number."""
+"""A socket with methods of its own, one that is closed under its transport, an unrelated one with its fd."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ from support.loops import (
     Plain,
     complaints,
     connection,
+    error_text,
     plain,
     receive,
     same,
     soon,
-    told,
     turns,
 )
 
@@ -30,7 +30,7 @@ from pyepoll import aio
 
 
 class Own(socket.socket):
-    """Its methods are what the transport must call."""
+    """The transport must call its methods."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,7 +84,7 @@ def test_methods_of_a_socket_subclass_are_used(kind: type[Keeps], accepted: bool
     assert seen[1] == (b"DATA" if kind is Plain else b"data")
 
 
-def test_a_socket_that_changes_its_class() -> None:
+def test_a_socket_that_changes_its_class_uses_its_methods() -> None:
     """From one of socket's own to one with methods: from then on they are called."""
 
     class Later(socket.socket):
@@ -105,7 +105,7 @@ def test_a_socket_that_changes_its_class() -> None:
     assert same(scenario) == ["made", b"firstTHEN", ("lost", None)]
 
 
-def test_a_blocking_socket() -> None:
+def test_a_blocking_socket_does_not_block_reads() -> None:
     """asyncio takes an accepted socket as it is. One that blocks does not block our reads."""
 
     async def scenario() -> list[Any]:
@@ -132,10 +132,10 @@ CLOSINGS: dict[str, Callable[[socket.socket], object]] = {
 
 
 @contextlib.contextmanager
-def stranger(number: int) -> Any:
-    """Another connection whose one end has this number, and has data to read."""
+def unrelated(number: int) -> Any:
+    """Another connection with one end that has this fd, and has data to read."""
     pair = socket.socketpair()
-    # First out of the way: one of them may have got the number.
+    # First out of the way: one of them may have got the fd.
     high = [fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 700) for end in pair]
     for end in pair:
         end.close()
@@ -149,7 +149,7 @@ def stranger(number: int) -> Any:
 
 
 def untouched(a: socket.socket, b: socket.socket) -> bool:
-    """Whether no byte was read from one end of the stranger, or written to it."""
+    """Whether no byte was read from one end of the unrelated connection, or written to it."""
     assert a.recv(100) == b"private"
     with pytest.raises(BlockingIOError):
         b.recv(1)
@@ -158,8 +158,8 @@ def untouched(a: socket.socket, b: socket.socket) -> bool:
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
-    """The number is a stranger's: no byte is read from it or written to it."""
+def test_a_socket_closed_under_its_transport_touches_no_unrelated_fd(closing: str, kind: type[Keeps]) -> None:
+    """The fd is an unrelated file: no byte is read from it or written to it."""
 
     async def scenario() -> list[Any]:
         complained = complaints()
@@ -169,15 +169,15 @@ def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
         transport: Any = (await loop.create_connection(lambda: seen, sock=near))[0]
         number = near.fileno()
         CLOSINGS[closing](near)
-        with peer, stranger(number) as (a, b):
+        with peer, unrelated(number) as (a, b):
             transport.write(b"for the peer")
             states = [transport.is_closing()]
             transport.write(b"again")
             transport._read_ready()
             await turns()
             assert untouched(a, b)
-            # asyncio's closing takes the number for its own.
-            return [states, seen.seen, [told(context.get("exception")) for context in complained]]
+            # asyncio's closing takes the fd for its own.
+            return [states, seen.seen, [error_text(context.get("exception")) for context in complained]]
 
     states, seen, _ = same(scenario)
     assert states == [True]
@@ -186,7 +186,7 @@ def test_closed_under_the_transport(closing: str, kind: type[Keeps]) -> None:
 
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
+def test_a_socket_closed_before_its_callback_is_not_read(closing: str, kind: type[Keeps]) -> None:
     """Between the event and its callback."""
 
     async def scenario() -> list[Any]:
@@ -203,7 +203,7 @@ def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
             def process(events: Any) -> None:
                 if not others and any(key.fd == number for key, _ in events):
                     CLOSINGS[closing](near)
-                    others.append(stack.enter_context(stranger(number)))
+                    others.append(stack.enter_context(unrelated(number)))
                 real(events)
 
             loop._process_events = process
@@ -216,7 +216,7 @@ def test_closed_when_about_to_read(closing: str, kind: type[Keeps]) -> None:
 
 
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_closed_in_get_buffer(closing: str) -> None:
+def test_a_socket_closed_in_get_buffer_is_not_read(closing: str) -> None:
     """Python code runs between the event and the receiving."""
     near: Any = None
     others: list[Any] = []
@@ -226,7 +226,7 @@ def test_closed_in_get_buffer(closing: str) -> None:
         def get_buffer(self, sizehint: int) -> Any:
             number = near.fileno()
             CLOSINGS[closing](near)
-            others.append(stack.enter_context(stranger(number)))
+            others.append(stack.enter_context(unrelated(number)))
             return self.buffer
 
     async def scenario() -> list[Any]:
@@ -244,8 +244,8 @@ def test_closed_in_get_buffer(closing: str) -> None:
     assert same(scenario) == ["made", ("lost", "OSError: [Errno 9] Bad file descriptor")]
 
 
-def test_closed_while_a_file_of_it_is_open() -> None:
-    """The socket says that it is closed, and is not, as long as the file is open: what comes is read."""
+def test_a_socket_closed_while_its_file_is_open_is_read() -> None:
+    """The socket object is closed, but not its fd, as long as the file is open: data is read."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain()) as (transport, peer):
@@ -263,7 +263,7 @@ def test_closed_while_a_file_of_it_is_open() -> None:
     assert same(scenario) == [b"answer", ["made", b"data", ("lost", None)]]
 
 
-def test_a_transport_that_nobody_closed() -> None:
+def test_an_unclosed_transport_warns() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         near, peer = socket.socketpair()
@@ -279,7 +279,7 @@ def test_a_transport_that_nobody_closed() -> None:
             warned = [plain(warning.message) for warning in caught]
             caught.clear()  # The warning's source is the transport.
             gc.collect()
-            # Whether its socket warns as well is a matter of which the collector takes first.
+            # Whether its socket warns as well depends on the order of the collector.
             return [gone() is None, [words for words in warned if "transport" in words], peer.recv(1)]
 
     gone, warned, end = same(scenario)
@@ -288,7 +288,7 @@ def test_a_transport_that_nobody_closed() -> None:
     assert end == b""
 
 
-def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_transport_made_without_init_does_not_crash(recwarn: pytest.WarningsRecorder) -> None:
     """No crash, and no noise when it goes."""
     transport: Any = aio.SocketTransport.__new__(aio.SocketTransport)
     calls: list[Callable[[], object]] = [
@@ -312,8 +312,8 @@ def test_made_without_init(recwarn: pytest.WarningsRecorder) -> None:
     ["_buffer", "_conn_lost", "_empty_waiter", "_eof", "_protocol", "_read_ready_cb", "_sock", "_sock_fd"],
 )
 @pytest.mark.parametrize("value", [None, -1, "text", 1 << 100, "deleted"])
-def test_state_that_makes_no_sense(name: str, value: Any) -> None:
-    """Whoever changes private state may get any exception, but no crash."""
+def test_inconsistent_private_state_does_not_crash(name: str, value: Any) -> None:
+    """Changing private state may raise any exception, but must not crash."""
 
     async def scenario() -> None:
         complaints()
@@ -336,7 +336,7 @@ def test_state_that_makes_no_sense(name: str, value: Any) -> None:
     aio.run(scenario())
 
 
-def test_a_number_in_use() -> None:
+def test_an_fd_in_use_is_refused() -> None:
     """Refused as by asyncio's loop: up to 3.11 it makes a second transport."""
 
     async def scenario() -> list[Any]:

@@ -66,7 +66,7 @@ async def chat(number: int, rounds: int, kind: type[Keeps]) -> int:
         return len(sent)
 
 
-def test_a_loop_in_each_thread(pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_each_thread_can_run_a_loop(pool: ThreadPoolExecutor, effort: Effort) -> None:
     threads, rounds = 6, effort(100, 3000)
     barrier = threading.Barrier(threads)
 
@@ -77,7 +77,7 @@ def test_a_loop_in_each_thread(pool: ThreadPoolExecutor, effort: Effort) -> None
     assert len(set(pool.map(work, range(threads)))) == 1
 
 
-def test_a_server_and_clients_in_threads(pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_a_server_and_clients_run_in_threads(pool: ThreadPoolExecutor, effort: Effort) -> None:
     rounds = effort(50, 2000)
     addresses: list[Any] = []
     ready, done = threading.Event(), threading.Event()
@@ -116,7 +116,7 @@ def test_a_server_and_clients_in_threads(pool: ThreadPoolExecutor, effort: Effor
 
 
 def test_reads_of_all_threads_share_no_buffer(pool: ThreadPoolExecutor, effort: Effort) -> None:
-    """Much at a time, into what may be one spare buffer: no thread sees another's bytes."""
+    """Large pieces, possibly into one spare buffer: no thread sees another's bytes."""
     threads, size = 4, effort(3_000_000, 100_000_000)
 
     async def flow(number: int) -> set[int]:
@@ -166,7 +166,7 @@ def test_subinterpreters_each_run_a_loop(close: bool, effort: Effort) -> None:
 @pytest.mark.skipif(
     sys.version_info < (3, 13), reason="asyncio itself crashes in interpreters with GILs of their own"
 )
-def test_interpreters_in_parallel(effort: Effort) -> None:
+def test_interpreters_run_loops_in_parallel(effort: Effort) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -213,8 +213,8 @@ def test_a_child_has_loops_of_its_own() -> None:
     peer.close()
 
 
-def test_a_child_of_a_running_loop() -> None:
-    """What a child does with its copies of the connections, but for the bytes, is not the parent's."""
+def test_a_child_of_a_running_loop_leaves_the_parent_unchanged() -> None:
+    """A child's use of its copies of the connections changes nothing in the parent but the bytes."""
 
     async def main() -> list[Any]:
         async with connection(seen := Plain()) as (_, peer):
@@ -235,7 +235,7 @@ def test_a_child_of_a_running_loop() -> None:
     assert on("pyepoll", main)[1] == b"datamore"
 
 
-def test_an_end_in_the_middle() -> None:
+def test_exit_while_a_loop_runs_is_clean() -> None:
     """The interpreter ends while a loop runs in a thread, and while transports of a stopped one are open."""
     said = run(
         """
@@ -275,7 +275,7 @@ def test_an_end_in_the_middle() -> None:
     assert said.split() == ["ends"]
 
 
-def test_no_gil_is_asked_for() -> None:
+def test_the_import_leaves_the_gil_off() -> None:
     """The import of the module leaves a free-threaded interpreter without its GIL."""
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("a build with a GIL")

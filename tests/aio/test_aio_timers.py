@@ -25,11 +25,11 @@ def test_a_sleep_is_not_early(delay: float, effort: Effort) -> None:
             lasted.append(time.monotonic() - start)
         return lasted
 
-    # asyncio takes what is due within the clock's resolution.
+    # asyncio runs timers that are due within the clock's resolution.
     assert min(on("pyepoll", scenario)) >= delay - time.get_clock_info("monotonic").resolution
 
 
-def test_a_short_sleep_takes_no_millisecond() -> None:
+def test_a_short_sleep_can_take_less_than_a_millisecond() -> None:
     """At least now and then: under load, a sleep may take any time."""
 
     async def scenario() -> float:
@@ -43,7 +43,7 @@ def test_a_short_sleep_takes_no_millisecond() -> None:
     assert on("pyepoll", scenario) < 0.001
 
 
-def test_a_thousand_timers() -> None:
+def test_a_thousand_timers_run_in_order() -> None:
     """In the order of their times, equal ones too, none early; those cancelled do not run."""
 
     async def scenario() -> list[Any]:
@@ -68,7 +68,7 @@ def test_a_thousand_timers() -> None:
     assert same(scenario) == [700]
 
 
-def test_no_turn_in_vain() -> None:
+def test_the_loop_makes_no_turn_without_an_event() -> None:
     """A wait is not cut short: the loop does not go round and round until a timer is due."""
 
     class Counts(pyepoll.EpollSelector):
@@ -90,7 +90,7 @@ def test_no_turn_in_vain() -> None:
     loop.close()
 
 
-def test_a_timeout_for_what_does_not_come() -> None:
+def test_a_timeout_cancels_its_task() -> None:
     async def scenario() -> list[str]:
         said = []
         try:
@@ -111,7 +111,7 @@ def test_a_timeout_for_what_does_not_come() -> None:
     "selector",
     [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector, pyepoll.EpollSelector],
 )
-def test_with_any_selector(selector: Callable[[], selectors.BaseSelector]) -> None:
+def test_timers_work_with_any_selector(selector: Callable[[], selectors.BaseSelector]) -> None:
     with asyncio.Runner(loop_factory=lambda: aio.EventLoop(selector())) as runner:
         start = time.monotonic()
         runner.run(asyncio.sleep(0.002))

@@ -1,4 +1,4 @@
-"""TLS on our loop: from the start, and after start_tls() on both ends; what is sent whole arrives whole."""
+"""TLS on our loop: from the start, and after start_tls() on both ends; data arrives complete."""
 
 import asyncio
 import contextvars
@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.loops import Plain, complaints, connection, on, same, soon, tcp_pair, told
+from support.loops import Plain, complaints, connection, error_text, on, same, soon, tcp_pair
 
 from pyepoll import aio
 
@@ -59,7 +59,7 @@ def test_streams_over_tls_deliver_everything() -> None:
 
 
 class Looks(asyncio.Protocol):
-    """Adds to a context variable at each call, after it has noted what it was."""
+    """Adds to a context variable at each call, after it has noted its value."""
 
     def __init__(self, variable: contextvars.ContextVar[str]) -> None:
         self.variable = variable
@@ -82,7 +82,7 @@ class Looks(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_the_context_of_a_connection(tls: bool) -> None:
+def test_a_connection_has_a_context_of_its_own(tls: bool) -> None:
     """From CPython 3.15 on every connection has one: a copy of the server's, or of its maker's."""
 
     async def scenario() -> list[Any]:
@@ -168,7 +168,7 @@ def test_start_tls_upgrades_a_plain_connection(tcp: bool) -> None:
     assert complained == []
 
 
-def test_start_tls_in_streams() -> None:
+def test_start_tls_works_on_streams() -> None:
     async def scenario() -> list[Any]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             assert await reader.readline() == b"STARTTLS\n"
@@ -193,7 +193,7 @@ def test_start_tls_in_streams() -> None:
     assert same(scenario) == [b"go\n", b"SECRET\n", b""]
 
 
-def test_a_handshake_that_fails() -> None:
+def test_a_failed_handshake_is_reported() -> None:
     async def scenario() -> list[Any]:
         loop = asyncio.get_running_loop()
         complaints()
@@ -211,7 +211,7 @@ def test_a_handshake_that_fails() -> None:
     assert same(scenario) == ["SSLError", True]
 
 
-def test_an_unknown_certificate() -> None:
+def test_an_unknown_certificate_is_refused() -> None:
     async def scenario() -> list[Any]:
         complaints()
 
@@ -233,7 +233,7 @@ def test_an_unknown_certificate() -> None:
 
 
 @pytest.mark.parametrize("server_side", [False, True])
-def test_what_carries_it_is_our_transport(server_side: bool) -> None:
+def test_tls_runs_on_our_transport(server_side: bool) -> None:
     async def scenario() -> type:
         loop = asyncio.get_running_loop()
         ends: list[Any] = list(tcp_pair())
@@ -251,7 +251,7 @@ def test_what_carries_it_is_our_transport(server_side: bool) -> None:
     assert on("pyepoll", scenario) is aio.SocketTransport
 
 
-def test_timeouts_of_a_handshake() -> None:
+def test_a_handshake_times_out() -> None:
     """The peer says nothing."""
 
     async def scenario() -> list[Any]:
@@ -269,10 +269,10 @@ def test_timeouts_of_a_handshake() -> None:
                 )
             assert loop.time() - start >= 0.1
             await asyncio.sleep(0.01)
-        return [told(raised.value)]
+        return [error_text(raised.value)]
 
     assert "ConnectionAbortedError" in same(scenario)[0]
 
 
 def test_the_comparison_recognises_ssl_errors() -> None:
-    assert on("pyepoll", lambda: asyncio.sleep(0, told(ssl.SSLError()))) == "SSLError: ()"
+    assert on("pyepoll", lambda: asyncio.sleep(0, error_text(ssl.SSLError()))) == "SSLError: ()"

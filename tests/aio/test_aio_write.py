@@ -1,4 +1,4 @@
-"""What a transport's write() takes, sends, keeps and refuses: as asyncio's does."""
+"""The data that a transport's write() takes, sends, keeps and refuses: as asyncio's."""
 
 import array
 import asyncio
@@ -12,6 +12,7 @@ import pytest
 from support.loops import (
     Plain,
     connection,
+    error_text,
     logged,
     on,
     plain,
@@ -20,7 +21,6 @@ from support.loops import (
     same,
     small_buffers,
     soon,
-    told,
     turns,
 )
 from support.threads import lets_go_of_the_gil
@@ -54,16 +54,16 @@ DATA: dict[str, Callable[[], Any]] = {
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returns or raises, in words."""
+    """The result or exception of a call, as text."""
     try:
         return call()
     except Exception as error:
-        return told(error)
+        return error_text(error)
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("what", DATA)
-def test_what_it_takes(what: str, tcp: bool) -> None:
+def test_write_takes_bytes_like_objects_only(what: str, tcp: bool) -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), tcp=tcp) as (transport, peer):
             said = outcome(lambda: transport.write(DATA[what]()))
@@ -80,10 +80,10 @@ def test_what_it_takes(what: str, tcp: bool) -> None:
     ("args", "names"),
     [((), {}), ((b"1", b"2"), {}), ((), {"data": b"1"}), ((b"1",), {"data": b"2"}), ((), {"other": b"1"})],
 )
-def test_write_accepts_and_refuses_what_asyncio_does(
+def test_write_accepts_and_refuses_the_same_arguments(
     args: tuple[bytes, ...], names: dict[str, bytes]
 ) -> None:
-    """By name as well; what is refused is refused by the same exception."""
+    """By name as well; a refused argument raises the same exception."""
 
     async def scenario() -> tuple[str, bytes]:
         async with connection(Plain()) as (transport, peer):
@@ -100,7 +100,7 @@ def test_write_accepts_and_refuses_what_asyncio_does(
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, Bytes])
-def test_more_than_the_socket_takes(kind: Callable[[bytes], Any], tcp: bool) -> None:
+def test_write_keeps_data_beyond_the_sockets_room(kind: Callable[[bytes], Any], tcp: bool) -> None:
     # With a small buffer TCP waits for acknowledgements, which takes a while.
     much = BIG * 4 if tcp else BIG
 
@@ -194,7 +194,7 @@ def test_drain_waits_for_room_and_raises_on_loss() -> None:
             (said,) = await asyncio.gather(waits, return_exceptions=True)
             writer.close()
             (closed,) = await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-            return [told(said), told(closed)]
+            return [error_text(said), error_text(closed)]
 
     drained, closed = same(scenario)
     assert str(drained).startswith("ConnectionResetError")
@@ -216,7 +216,7 @@ def test_writelines_sends_lines_in_order(lines: list[Any]) -> None:
     assert same(scenario) == b"".join(lines) + b"45"
 
 
-def test_writelines_that_are_too_much() -> None:
+def test_writelines_beyond_the_sockets_room_keeps_order() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             transport.writelines([BIG[:100_000]] * 20)
@@ -232,7 +232,7 @@ def test_writelines_that_are_too_much() -> None:
 
 @pytest.mark.parametrize("kept", [False, True], ids=["at once", "with data kept"])
 def test_write_eof_sends_pending_data_first(kept: bool) -> None:
-    """What was written before arrives, then the end; reading goes on."""
+    """Data written before arrives, then the end; reading goes on."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
@@ -264,7 +264,7 @@ def test_write_eof_sends_pending_data_first(kept: bool) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_write_after_the_end(how: str) -> None:
+def test_write_after_the_end_is_ignored(how: str) -> None:
     """Nothing happens, but asyncio warns from the fifth time on."""
 
     async def scenario() -> list[Any]:
@@ -287,8 +287,8 @@ def test_write_after_the_end(how: str) -> None:
     assert warnings == ["socket.send() raised exception."] * 6
 
 
-def test_close_with_data_kept() -> None:
-    """All of it arrives, and what is written after close() as well, as with asyncio's own."""
+def test_close_sends_the_data_kept() -> None:
+    """All of it arrives, and data written after close() as well, as with asyncio's own."""
 
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
@@ -309,7 +309,7 @@ def test_close_with_data_kept() -> None:
     assert seen[-1] == ("lost", None)
 
 
-def test_abort_with_data_kept() -> None:
+def test_abort_drops_the_data_kept() -> None:
     async def scenario() -> list[Any]:
         async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
             transport.write(BIG)
@@ -328,7 +328,7 @@ def test_abort_with_data_kept() -> None:
 @pytest.mark.parametrize(
     "where", ["connection_made", "data_received", "eof_received", "pause_writing", "resume_writing"]
 )
-def test_write_in_a_callback(where: str) -> None:
+def test_write_in_a_callback_keeps_order(where: str) -> None:
     class Writes(Plain):
         def __getattribute__(self, name: str) -> Any:
             method = super().__getattribute__(name)
@@ -362,8 +362,8 @@ def test_write_in_a_callback(where: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_a_reused_bytearray(kind: Callable[[bytearray], Any]) -> None:
-    """What was sent at once is not sent again with other content."""
+def test_a_reused_bytearray_is_sent_as_it_was(kind: Callable[[bytearray], Any]) -> None:
+    """Data sent at once is not sent again with other content."""
 
     async def scenario() -> bytes:
         async with connection(Plain()) as (transport, peer):
@@ -376,10 +376,10 @@ def test_a_reused_bytearray(kind: Callable[[bytearray], Any]) -> None:
     assert same(scenario) == b"firstother"
 
 
-def test_a_send_of_much_lets_other_threads_run() -> None:
+def test_a_large_send_releases_the_gil() -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        pytest.skip("there is no GIL to let go")
-    # With the GIL held: only write() can let go of it.
+        pytest.skip("there is no GIL to release")
+    # With the GIL held: only write() can release it.
     recv = ctypes.PyDLL(None).recv
     room = ctypes.create_string_buffer(1 << 20)
 

@@ -1,4 +1,4 @@
-"""doctor tells what is: what is missing, forbidden or short, and fails only where pyepoll cannot work."""
+"""doctor reports missing, forbidden and scarce things, and fails only where pyepoll cannot work."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ NAMES = [
 ]
 
 NEEDED = {"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2"}
-"""What pyepoll cannot work without."""
+"""The findings without which pyepoll cannot work."""
 
 DENIED = [errno.EPERM, errno.ENOSYS]
 
@@ -89,7 +89,7 @@ def test_every_finding_is_reported_and_nothing_is_left_open() -> None:
         json.dumps(finding.value)
 
 
-def test_what_is_so_whatever_the_machine() -> None:
+def test_findings_independent_of_the_machine_are_correct() -> None:
     report = doctor.check()
     assert found(report, "pyepoll").text.startswith(pyepoll.__version__)
     assert sys.executable in found(report, "Python").text
@@ -113,7 +113,7 @@ def test_the_command_prints_every_finding() -> None:
     assert max(map(len, lines)) > 80, "it is not wrapped where it is no terminal"
 
 
-def test_the_command_for_programs() -> None:
+def test_json_output_has_every_finding() -> None:
     done = python("doctor", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
@@ -130,16 +130,16 @@ def test_a_report_is_as_wide_as_the_terminal(width: int) -> None:
     assert len(lines) > len(report.format().splitlines()) or width == 100
 
 
-# What a sandbox forbids.
+# System calls that a sandbox forbids.
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("syscall", sorted(SYSCALLS.keys() - {"epoll_create"}))
-def test_it_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> None:
+def test_check_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> None:
     """And whatever is denied, there is a report."""
     if syscall == "epoll_wait" and not (GLIBC and os.uname().machine == "x86_64"):
         pytest.skip("no system call here, or none that the C library makes")
-    doctor.check()  # What is imported on the way is not to be denied.
+    doctor.check()  # Imports on the way are not to be denied.
     report = denied(doctor.check, error, syscall)
     assert isinstance(report, doctor.Report), report
     assert report.ok() == (syscall not in NEEDED)
@@ -153,7 +153,7 @@ def test_it_fails_only_where_pyepoll_cannot_work(syscall: str, error: int) -> No
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
-def test_epoll_pwait2_forbidden(error: int) -> None:
+def test_a_forbidden_epoll_pwait2_is_reported(error: int) -> None:
     finding = found(denied(doctor.check, error, "epoll_pwait2"), "epoll_pwait2")
     assert finding.status == "note"
     assert f"forbidden, by a seccomp filter as it seems ({errno.errorcode[error]})" in finding.text
@@ -162,7 +162,7 @@ def test_epoll_pwait2_forbidden(error: int) -> None:
     assert found(denied(doctor.check, error, "epoll_pwait2"), "kernel").value["seccomp_filter"]
 
 
-def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_epoll_pwait2_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for release, forbidden in (("5.10.0-28-amd64", False), ("4.18.0", False), ("5.11.0-rc1", True)):
         uname = os.uname()
         older = types.SimpleNamespace(sysname="Linux", release=release, machine=uname.machine)
@@ -173,7 +173,7 @@ def test_epoll_pwait2_before_it_was_there(monkeypatch: pytest.MonkeyPatch) -> No
         assert ("a newer kernel" in finding.advice) is not forbidden
 
 
-def test_looking_does_not_change_how_the_process_waits() -> None:
+def test_a_check_does_not_change_the_pwait2_setting() -> None:
     """The refusal of epoll_pwait2 is latched by waits, not by a look."""
     denied(doctor.check, errno.EPERM, "epoll_pwait2")
     assert raw.uses_pwait2()
@@ -188,7 +188,7 @@ def pwait2() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("pwait2")
-def test_epoll_pwait2_that_the_program_has_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoll_pwait2_switched_off_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not even tried: the program may have done that because a seccomp filter kills for the call."""
     monkeypatch.delenv("PYEPOLL_NO_PWAIT2", raising=False)
     pyepoll.use_pwait2(False)
@@ -202,7 +202,7 @@ def test_epoll_pwait2_that_the_program_has_switched_off(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("pwait2")
-def test_epoll_pwait2_that_the_program_has_switched_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoll_pwait2_switched_on_again_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the variable says: it is read at import."""
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
     pyepoll.use_pwait2(False)
@@ -211,7 +211,7 @@ def test_epoll_pwait2_that_the_program_has_switched_on_again(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("pwait2")
-def test_epoll_pwait2_that_was_refused_to_a_wait(ep: pyepoll.Epoll[Any]) -> None:
+def test_epoll_pwait2_refused_to_a_wait_is_reported(ep: pyepoll.Epoll[Any]) -> None:
     assert denied(lambda: (ep.poll(0.001), examined("epoll_pwait2")), errno.EPERM, "epoll_pwait2")[
         1
     ].value == {
@@ -275,7 +275,7 @@ def test_missing_proc_advises_to_mount_it() -> None:
     assert report.ok()
 
 
-# What is short.
+# Resources that are short.
 
 
 def test_wakeup_is_reported_as_the_kernel_keeps_it() -> None:
@@ -291,7 +291,7 @@ def test_wakeup_is_reported_as_the_kernel_keeps_it() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root has the capability to lose")
-def test_wakeup_without_the_capability() -> None:
+def test_wakeup_without_the_capability_is_reported() -> None:
     printed = run(
         """
         import os
@@ -313,7 +313,7 @@ def test_wakeup_kept_by_the_kernel_is_ok(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("part", "status"), [(0.79, "ok"), (0.81, "note"), (1, "note")])
-def test_watches_in_use(part: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watches_in_use_are_reported(part: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = examined("max_user_watches").value["limit"]
     monkeypatch.setattr(_fdinfo, "usage", lambda uid: _fdinfo.Usage(int(limit * part), 3, 2))
     finding = examined("max_user_watches")
@@ -323,12 +323,12 @@ def test_watches_in_use(part: float, status: str, monkeypatch: pytest.MonkeyPatc
     assert ("sysctl fs.epoll.max_user_watches=" in finding.advice) == (status == "note")
 
 
-def test_watches_in_use_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watches_in_use_by_one_process_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fdinfo, "usage", lambda uid: _fdinfo.Usage(1, 1, 0))
     assert "; 1 in use by 1 process of " in examined("max_user_watches").text
 
 
-def test_the_use_is_that_of_this_user() -> None:
+def test_watches_are_counted_for_this_user() -> None:
     with pyepoll.Epoll[Any]() as ep:
         fds = [os.eventfd(0) for _ in range(300)]
         for fd in fds:
@@ -353,7 +353,7 @@ def test_a_low_fd_limit_is_reported(soft: int, status: str) -> None:
     assert ("ulimit -n" in finding.advice) == (status == "note")
 
 
-def test_few_fds_and_no_way_to_raise_that() -> None:
+def test_a_low_hard_fd_limit_is_reported() -> None:
     printed = run(
         """
         import resource
@@ -367,7 +367,7 @@ def test_few_fds_and_no_way_to_raise_that() -> None:
     assert "ulimit -n" not in printed
 
 
-def test_fds_in_use() -> None:
+def test_fds_in_use_are_reported() -> None:
     printed = run(
         """
         import os, resource
@@ -381,7 +381,7 @@ def test_fds_in_use() -> None:
     assert "status='note'" in printed
 
 
-def test_no_fd_left() -> None:
+def test_a_check_without_a_free_fd_names_the_reason() -> None:
     """Then an epoll cannot be made, and the report says why."""
     printed = run(
         """
@@ -404,7 +404,7 @@ def test_no_fd_left() -> None:
     assert printed.strip().endswith("pyepoll cannot work here: see epoll.")
 
 
-# What is in the process.
+# Packages in the process.
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,9 @@ STAND_INS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("name", STAND_INS)
 @pytest.mark.parametrize("patched", [None, "select", "socket"])
-def test_who_has_patched_the_process(name: str, patched: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patching_packages_are_reported(
+    name: str, patched: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With stand-ins of the two: imported is not patched."""
     module, function = STAND_INS[name]
     stand_in: Any = types.ModuleType(module)
@@ -456,7 +458,7 @@ PATCHES = {
 
 
 @pytest.mark.parametrize("name", PATCHES)
-def test_the_real_ones(name: str) -> None:
+def test_patching_by_gevent_and_eventlet_is_reported(name: str) -> None:
     pytest.importorskip(name)
     prelude = f"import warnings; warnings.simplefilter('ignore'); {PATCHES[name]}"
     done = python("doctor", "--json", prelude=prelude)
@@ -465,7 +467,7 @@ def test_the_real_ones(name: str) -> None:
     assert findings["green threads"]["value"] == [name]
 
 
-def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     stock = examined("asyncio")
     assert "asyncio.unix_events._UnixSelectorEventLoop on selectors.EpollSelector" in stock.text
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
@@ -474,7 +476,7 @@ def test_the_default_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.EpollSelector"
 
 
-def test_a_default_loop_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_event_loop_policy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a policy raises."""
 
     def broken() -> asyncio.AbstractEventLoop:
@@ -506,7 +508,9 @@ def useless_transport(self: Any, sock: socket.socket, protocol: Any, waiter: Any
         (useless_transport, "NotImplementedError: "),
     ],
 )
-def test_a_loop_that_makes_no_connection(monkeypatch: pytest.MonkeyPatch, make: Any, says: str) -> None:
+def test_a_loop_without_connections_is_reported(
+    monkeypatch: pytest.MonkeyPatch, make: Any, says: str
+) -> None:
     """As with a CPython that passes arguments which this package does not know."""
     monkeypatch.setattr(aio.EventLoop, "_make_socket_transport", make)
     report = doctor.check()
@@ -518,7 +522,7 @@ def test_a_loop_that_makes_no_connection(monkeypatch: pytest.MonkeyPatch, make: 
     assert not report.ok()
 
 
-def test_a_connection_on_which_nothing_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not hang."""
     monkeypatch.setattr(aio.SocketTransport, "write", lambda self, data: None)
     finding = examined("asyncio")
@@ -526,7 +530,7 @@ def test_a_connection_on_which_nothing_arrives(monkeypatch: pytest.MonkeyPatch) 
     assert "b'' arrives" in finding.text
 
 
-def test_the_connection_within_a_running_loop() -> None:
+def test_the_connection_is_checked_within_a_running_loop() -> None:
     async def main() -> doctor.Finding:
         return examined("asyncio")
 
@@ -535,8 +539,8 @@ def test_the_connection_within_a_running_loop() -> None:
         assert (finding.status, finding.value["connects"]) == ("ok", True)
 
 
-def test_no_connection_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sandbox denies is a note: nothing is wrong with the package."""
+def test_a_denied_connection_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A denial by a sandbox is a note: nothing is wrong with the package."""
 
     def denied(*args: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -563,8 +567,8 @@ sys.meta_path.insert(0, Missing())
 
 
 @pytest.mark.parametrize("names", [["psutil"], ["rich"], ["psutil", "rich"]], ids=" ".join)
-def test_without_the_extra(names: list[str]) -> None:
-    """doctor needs nothing of it, and says what ps lacks; so does ps."""
+def test_a_missing_extra_is_a_note(names: list[str]) -> None:
+    """doctor does not need it, and names the parts that ps lacks; so does ps."""
     prelude = WITHOUT.format(names=names)
     done = python("doctor", prelude=prelude)
     assert (done.returncode, done.stderr) == (0, "")
@@ -580,7 +584,7 @@ def test_without_the_extra(names: list[str]) -> None:
             assert not re.search(r"install\s+(-\S+\s+)*pyepoll\b", text)
 
 
-def test_what_the_extra_is() -> None:
+def test_the_extra_names_the_same_packages_everywhere() -> None:
     """The names here, of the extra and of the group that the tests are run with are the same."""
     tomllib = pytest.importorskip("tomllib")
     path = os.path.join(os.path.dirname(__file__), "..", "..", "pyproject.toml")
@@ -633,7 +637,7 @@ def test_arguments_select_output_and_exit_status(
     assert bool(complained) == bool(err)
 
 
-def test_a_command_that_cannot_work(
+def test_an_unusable_command_line_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call: Callable[[], int] = lambda: main(["doctor"])  # noqa: E731

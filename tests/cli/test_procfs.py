@@ -1,4 +1,4 @@
-"""procfs tells what is: every epoll of a process, what each fd is, what is stale and where it lives on."""
+"""procfs finds every epoll of a process, names each fd's file, and shows stale ones and their holders."""
 
 import contextlib
 import ctypes
@@ -58,7 +58,7 @@ def fds() -> Iterator[Callable[[int], int]]:
 
 
 def instance(ep: Any) -> Any:
-    """What procfs says of an epoll of this process."""
+    """The EpollInfo of an epoll of this process."""
     [found] = [each for each in procfs.epolls(ME) if each.fd == instance_fd(ep)]
     return found
 
@@ -67,7 +67,7 @@ def stale(ep: Any) -> list[int]:
     return [watched.fd for watched in instance(ep).watched if watched.stale]
 
 
-def test_the_list_is_the_kernels(ep: Epoll, eventfd: Callable[..., int]) -> None:
+def test_the_list_equals_the_kernels(ep: Epoll, eventfd: Callable[..., int]) -> None:
     masks = [
         0,
         Event.IN,
@@ -117,7 +117,7 @@ def test_a_fired_one_shot_shows_no_events(ep: Epoll, eventfd: Callable[..., int]
     assert not any(watched.disarmed for watched in instance(ep).watched)
 
 
-# What an fd is.
+# The file of an fd.
 
 
 def timerfd(seconds: int, interval: int) -> int:
@@ -209,7 +209,7 @@ def held() -> Iterator[None]:
 @needs_kcmp
 @pytest.mark.usefixtures("held")
 @pytest.mark.parametrize("name", KINDS)
-def test_what_a_file_is(name: str, ep: Epoll, fds: Callable[[int], int]) -> None:
+def test_each_kind_of_file_is_described(name: str, ep: Epoll, fds: Callable[[int], int]) -> None:
     make, kind, text = KINDS[name]
     fd = fds(make())
     ep.register(fd, Event.IN)
@@ -218,19 +218,19 @@ def test_what_a_file_is(name: str, ep: Epoll, fds: Callable[[int], int]) -> None
     assert file.kind == kind
     assert re.fullmatch(text, file.text), file.text
     assert (file.socket is not None) == (kind == "socket")
-    # Closed while a duplicate lives on: whatever it is, that is seen, and where it is.
+    # Closed while a duplicate is open: for every kind of file, it is found, and its holder.
     kept = fds(os.dup(fd))
     os.close(fd)
     assert stale(ep) == [fd]
     [watched] = instance(ep).watched
     assert procfs.holders(instance(ep), watched) == [(ME, kept)]
     assert procfs.files(ME, [fd]) == {}
-    # The same file under the number once more is no other.
+    # The same file under the fd once more is no other.
     os.dup2(kept, fd)
     assert stale(ep) == []
 
 
-def test_a_pidfd_of_what_has_ended(fds: Callable[[int], int]) -> None:
+def test_a_pidfd_of_a_process_that_has_ended_is_described(fds: Callable[[int], int]) -> None:
     with child("print()") as process:
         fd = fds(os.pidfd_open(process.pid))
     assert procfs.files(ME, [fd])[fd].text == "pidfd of a process that has ended"
@@ -293,7 +293,7 @@ def test_unix_sockets_show_their_path(tmp_path: Path) -> None:
 
 
 @as_root
-def test_another_network_namespace() -> None:
+def test_sockets_of_another_network_namespace_are_described() -> None:
     """Its sockets are in other tables of the kernel's than ours: the protocol is known, and that it is so."""
     program = """
         import ctypes, os, socket, sys
@@ -314,17 +314,17 @@ def test_another_network_namespace() -> None:
         assert [file.text for file in sockets] == ["tcp (in another network namespace)"]
 
 
-def test_only_the_files_that_are_asked_for(pipe: Pipe, closed_fd: int) -> None:
+def test_files_returns_only_the_given_fds(pipe: Pipe, closed_fd: int) -> None:
     assert procfs.files(ME, [pipe.read, closed_fd]).keys() == {pipe.read}
     assert procfs.files(ME, []) == {}
     assert procfs.files(ME).keys() >= {pipe.read, pipe.write}
 
 
-# What is stale.
+# Stale registrations.
 
 
-def haunt(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
-    """Register a file and close its number, while a duplicate with a far number keeps it."""
+def make_stale(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
+    """Register a file and close its fd, while a duplicate with a far higher fd keeps it open."""
     fd = fds(make())
     ep.register(fd, Event.IN)
     os.dup2(fd, fds(700))
@@ -336,23 +336,23 @@ def haunt(ep: Epoll, make: Callable[[], int], fds: Callable[[int], int]) -> int:
 @pytest.mark.usefixtures("held")
 @pytest.mark.parametrize("new", ["eventfd", "pipe, to read", "tcp, not bound"])
 @pytest.mark.parametrize("old", ["eventfd", "pipe, to read", "tcp, not bound", "tty, slave"])
-def test_a_number_that_is_another_file_now(old: str, new: str, ep: Epoll, fds: Callable[[int], int]) -> None:
+def test_a_reused_fd_is_stale(old: str, new: str, ep: Epoll, fds: Callable[[int], int]) -> None:
     """Also a file of the same kind, and of the same inode, which all eventfds share."""
     other = fds(KINDS[new][0]())
-    fd = haunt(ep, KINDS[old][0], fds)
+    fd = make_stale(ep, KINDS[old][0], fds)
     os.dup2(other, fd)
     assert stale(ep) == [fd]
-    # Both a ghost and a live one under a number: one of the two is stale.
+    # Both a stale and a live one under an fd.
     pyepoll.raw.epoll_ctl(instance_fd(ep), pyepoll.raw.EPOLL_CTL_ADD, fd, Event.IN, 1)
     found = {watched.data: watched for watched in instance(ep).watched}
     assert len(found) == 2
     assert not found.pop(1).stale
-    [ghost] = found.values()
-    assert ghost.stale
-    assert procfs.holders(instance(ep), ghost) == [(ME, 700)]
+    [stale_watch] = found.values()
+    assert stale_watch.stale
+    assert procfs.holders(instance(ep), stale_watch) == [(ME, 700)]
 
 
-def test_what_lives_on_in_another_process(ep: Epoll, fds: Callable[[int], int]) -> None:
+def test_a_holder_in_another_process_is_found(ep: Epoll, fds: Callable[[int], int]) -> None:
     pair = socket.socketpair()
     ep.register(pair[0], Event.IN)
     fd = pair[0].fileno()
@@ -368,7 +368,7 @@ def test_what_lives_on_in_another_process(ep: Epoll, fds: Callable[[int], int]) 
 
 @needs_kcmp
 def test_the_process_of_the_epoll_is_the_first_holder(fds: Callable[[int], int]) -> None:
-    """Though the number of another, this one's, is lower."""
+    """Although the pid of another, this one's, is lower."""
     fd = fds(os.eventfd(0))
     program = """
         import os, select, sys
@@ -382,12 +382,12 @@ def test_the_process_of_the_epoll_is_the_first_holder(fds: Callable[[int], int])
     with child(program, str(fd), pass_fds=[fd]) as process:
         [found] = procfs.epolls(process.pid)
         if process.pid < ME:
-            pytest.skip("the numbers of processes have begun anew")
+            pytest.skip("the process ids have wrapped around")
         assert procfs.holders(found, found.watched[0]) == [(process.pid, 100), (ME, fd)]
 
 
-def test_what_lives_on_in_a_message(ep: Epoll, fds: Callable[[int], int]) -> None:
-    """Nobody has an fd of it: that no holder is found is all that can be said."""
+def test_a_file_held_by_a_message_has_no_holder(ep: Epoll, fds: Callable[[int], int]) -> None:
+    """No process has an fd of it: the report can only say that no holder was found."""
     a, b = socket.socketpair()
     with a, b:
         fd = fds(os.eventfd(0))
@@ -400,7 +400,7 @@ def test_what_lives_on_in_a_message(ep: Epoll, fds: Callable[[int], int]) -> Non
 
 
 @needs_kcmp
-def test_what_is_watched_is_held_by_itself(ep: Epoll, pipe: Pipe) -> None:
+def test_a_live_registration_is_held_by_its_own_fd(ep: Epoll, pipe: Pipe) -> None:
     ep.register(pipe.read)
     [watched] = instance(ep).watched
     assert procfs.holders(instance(ep), watched) == [(ME, pipe.read)], "the other end is another file"
@@ -412,11 +412,11 @@ def test_what_is_watched_is_held_by_itself(ep: Epoll, pipe: Pipe) -> None:
 def test_stale_is_decided_by_inode_without_kcmp(
     name: str, error: int, ep: Epoll, fds: Callable[[int], int]
 ) -> None:
-    """By the inode: what is closed is stale, and no live one is ever taken for it."""
+    """By the inode: a closed one is stale, and no live one is ever taken for it."""
     live = fds(KINDS[name][0]())
     ep.register(live, Event.IN)
     assert denied(lambda: stale(ep), error, "kcmp") == []
-    fd = haunt(ep, KINDS[name][0], fds)
+    fd = make_stale(ep, KINDS[name][0], fds)
     assert denied(lambda: stale(ep), error, "kcmp") == [fd]
     [watched] = [watched for watched in instance(ep).watched if watched.stale]
     held = [holder.fd for holder in denied(lambda: procfs.holders(instance(ep), watched), error, "kcmp")]
@@ -431,11 +431,11 @@ def test_stale_is_decided_by_inode_without_kcmp(
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("new", ["eventfd", "pipe, to read", "tcp, not bound", "tty, slave"])
 @pytest.mark.parametrize("old", ["eventfd", "pipe, to read", "tcp, not bound", "tty, slave"])
-def test_a_number_reused_without_kcmp(
+def test_a_reused_fd_is_stale_without_kcmp(
     old: str, new: str, error: int, ep: Epoll, fds: Callable[[int], int]
 ) -> None:
     other = fds(KINDS[new][0]())
-    fd = haunt(ep, KINDS[old][0], fds)
+    fd = make_stale(ep, KINDS[old][0], fds)
     os.dup2(other, fd)
     # All eventfds have one inode.
     expected = [] if old == new == "eventfd" else [fd]
@@ -444,7 +444,7 @@ def test_a_number_reused_without_kcmp(
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
-def test_duplicates_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int]) -> None:
+def test_duplicates_are_found_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int]) -> None:
     fds(os.dup(instance_fd(ep)))
     assert {each.same_as for each in denied(lambda: procfs.epolls(ME), error, "kcmp")} == {None}
 
@@ -452,7 +452,7 @@ def test_duplicates_without_kcmp(error: int, ep: Epoll, fds: Callable[[int], int
 def test_stale_is_found_without_inodes_before_linux_4_13(
     monkeypatch: pytest.MonkeyPatch, fds: Callable[[int], int]
 ) -> None:
-    """Linux before 4.13: no inode and no kcmp of what an epoll watches."""
+    """Linux before 4.13: no inode and no kcmp of watched files."""
     with Epoll() as ep:
         lines = _fdinfo.lines
 
@@ -462,7 +462,7 @@ def test_stale_is_found_without_inodes_before_linux_4_13(
         monkeypatch.setattr(_fdinfo, "lines", older)
         live = fds(os.eventfd(0))
         ep.register(live)
-        gone = haunt(ep, lambda: os.eventfd(0), fds)
+        gone = make_stale(ep, lambda: os.eventfd(0), fds)
 
         def look() -> list[tuple[int, bool, int | None]]:
             return [(each.fd, each.stale, each.inode) for each in instance(ep).watched]
@@ -470,10 +470,10 @@ def test_stale_is_found_without_inodes_before_linux_4_13(
         assert sorted(denied(look, errno.EINVAL, "kcmp")) == [(live, False, None), (gone, True, None)]
 
 
-def test_what_is_closed_while_it_is_read_is_not_stale(
+def test_an_fd_closed_while_the_list_is_read_is_not_stale(
     ep: Epoll, eventfd: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list is read, then an fd closed: by the time that its number is looked up it is gone."""
+    """The list is read, then an fd closed: by the time that it is looked up it is gone."""
     fd = os.eventfd(0)
     ep.register(fd)
     ep.register(eventfd())
@@ -492,7 +492,7 @@ def test_what_is_closed_while_it_is_read_is_not_stale(
 
 
 def test_a_busy_process_has_nothing_stale(effort: Effort) -> None:
-    """It opens, registers and closes all the time, and each number comes back at once."""
+    """It opens, registers and closes all the time, and each fd is reused at once."""
     program = """
         import os, select
         ep = select.epoll()
@@ -512,16 +512,16 @@ def test_a_busy_process_has_nothing_stale(effort: Effort) -> None:
 
 
 @needs_kcmp
-def test_a_nested_epoll_of_another_process() -> None:
+def test_a_nested_epoll_of_another_process_is_described() -> None:
     """Of a live process, from outside: all as from within."""
     with child(STALE) as process:
         [found] = procfs.epolls(process.pid)
-        [ghost] = [watched for watched in found.watched if watched.stale]
-        assert procfs.holders(found, ghost) == [(process.pid, ghost.fd + 2)]
-        assert procfs.files(process.pid, [ghost.fd]) == {}
+        [stale_watch] = [watched for watched in found.watched if watched.stale]
+        assert procfs.holders(found, stale_watch) == [(process.pid, stale_watch.fd + 2)]
+        assert procfs.files(process.pid, [stale_watch.fd]) == {}
 
 
-def test_an_asyncio_server() -> None:
+def test_an_asyncio_server_is_described() -> None:
     with child(SERVER) as process:
         [process_found] = [each for each in procfs.processes().processes if each.pid == process.pid]
         [found] = process_found.epolls
@@ -533,8 +533,8 @@ def test_an_asyncio_server() -> None:
         assert process_found.user == _fdinfo.user_name(os.getuid())
 
 
-def test_a_program_that_gave_itself_a_title() -> None:
-    """As redis and PostgreSQL do: what was its arguments is cut short, and empty ones are left at the end."""
+def test_a_process_title_is_shown() -> None:
+    """As redis and PostgreSQL do: its former arguments are cut short, and empty ones are left at the end."""
     program = """
         import os, sys
         if not sys.argv[1:]:
@@ -546,12 +546,12 @@ def test_a_program_that_gave_itself_a_title() -> None:
         assert procfs.process(process.pid).command[-3:] == ("serves", "", "now")
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize("pid", [2**22 + 1, 2**31 - 1, 2**31, 2**70])
 @pytest.mark.parametrize("call", ["epolls", "files", "process"])
-def test_no_such_process(call: str, pid: int) -> None:
+def test_a_missing_process_is_an_error(call: str, pid: int) -> None:
     with pytest.raises(ProcessLookupError, match=f"no process {pid}") as caught:
         getattr(procfs, call)(pid)
     assert caught.value.errno == errno.ESRCH
@@ -559,7 +559,7 @@ def test_no_such_process(call: str, pid: int) -> None:
 
 @contextlib.contextmanager
 def zombie() -> Iterator[int]:
-    """A child that has ended, and that nobody has waited for yet."""
+    """A child that has ended, and has not been waited for yet."""
     pid = fork()
     if pid == 0:
         os._exit(0)
@@ -571,8 +571,8 @@ def zombie() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("call", ["epolls", "files", "process"])
-def test_a_process_that_has_ended(call: str) -> None:
-    """Whoever asks; to all but root the kernel says EACCES."""
+def test_a_process_that_has_ended_raises_process_lookup_error(call: str) -> None:
+    """For every user; to all but root the kernel answers EACCES."""
     with zombie() as pid:
         with pytest.raises(ProcessLookupError, match=f"^.Errno 3. process {pid} has ended$"):
             getattr(procfs, call)(pid)
@@ -586,7 +586,7 @@ def test_a_process_that_has_ended_is_not_refused() -> None:
 
 
 @pytest.mark.parametrize("call", ["epolls", "files", "process"])
-def test_a_process_whose_main_thread_has_ended(call: str) -> None:
+def test_a_process_without_its_main_thread_is_read(call: str) -> None:
     """Its other threads go on, and have its files; /proc/PID shows none of them."""
     program = f"""
         import ctypes, sys, threading
@@ -600,11 +600,11 @@ def test_a_process_whose_main_thread_has_ended(call: str) -> None:
             getattr(procfs, call)(process.pid)
 
 
-def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
-    """At any moment: what comes is an answer or ProcessLookupError, and it says so."""
+def test_a_process_that_ends_while_it_is_read_raises_process_lookup_error(effort: Effort) -> None:
+    """At any moment: the result is an answer or ProcessLookupError, which names the process."""
     program = """
         import os, select, time
-        eps = [select.epoll() for _ in range(40)]  # With what they watch, fewer fds than 1,024.
+        eps = [select.epoll() for _ in range(40)]  # With their registrations, fewer fds than 1,024.
         for ep in eps:
             for _ in range(20):
                 ep.register(os.eventfd(0))
@@ -612,7 +612,7 @@ def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
         time.sleep(60)
     """
     calls = [procfs.epolls, procfs.files, procfs.process, lambda pid: procfs.processes()]
-    told = 0
+    named = 0
     for delay in range(effort(8, 60)):
         with child(program) as process:
             timer = threading.Timer(delay * 0.0005, process.kill)
@@ -623,9 +623,9 @@ def test_a_process_that_ends_while_it_is_read(effort: Effort) -> None:
                     if process.returncode is not None or not os.path.exists(f"/proc/{process.pid}/fd/0"):
                         raise ProcessLookupError(errno.ESRCH, f"process {process.pid} has ended")
             except ProcessLookupError as error:
-                told += bool(re.search(f"process {process.pid}", str(error)))
+                named += bool(re.search(f"process {process.pid}", str(error)))
             timer.join()
-    assert told == effort(8, 60)
+    assert named == effort(8, 60)
 
 
 UNPRIVILEGED = f"""
@@ -650,10 +650,10 @@ def child(does):
     os.close(read)
     return pid
 """
-"""A program's beginning, to which more is added: a user who has no privileges."""
+"""A program's beginning, to which more is added: a user without privileges."""
 
 
-def test_a_user_and_an_own_process_that_has_ended() -> None:
+def test_a_user_gets_process_lookup_error_for_an_ended_process() -> None:
     """EACCES is the kernel's answer to all but root."""
     printed = run(
         UNPRIVILEGED
@@ -674,8 +674,8 @@ def test_a_user_and_an_own_process_that_has_ended() -> None:
     assert printed.split() == ["True"] * 5
 
 
-def test_a_user_and_an_own_process_that_protects_itself() -> None:
-    """Its own user may not look into it: what is said of it is not that."""
+def test_a_user_gets_permission_error_for_a_protected_process() -> None:
+    """Its own user may not look into it: the error is not about its end."""
     printed = run(
         UNPRIVILEGED
         + textwrap.dedent("""
@@ -695,7 +695,7 @@ def test_a_user_and_an_own_process_that_protects_itself() -> None:
 
 
 @as_root
-def test_another_users_process() -> None:
+def test_another_users_process_raises_permission_error() -> None:
     """From a process of a user without privileges."""
     with child(STALE) as process:
         printed = run(
@@ -719,7 +719,7 @@ def test_another_users_process() -> None:
 
 
 @as_root
-def test_a_proc_that_hides_processes(tmp_path: Path) -> None:
+def test_a_hidden_process_is_not_reported_as_missing(tmp_path: Path) -> None:
     """Mounted with hidepid=2: a process that exists is not said to be none."""
     program = f"""
         import ctypes, os, sys
@@ -767,7 +767,7 @@ def test_an_unmounted_proc_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kcmp
 @as_root
 def test_usage_counts_a_shared_epoll_once() -> None:
-    """Of a user whose processes are ours: an epoll that two share counts once, an equal one twice."""
+    """Of a user whose processes are this test's: an epoll that two share counts once, an equal one twice."""
     uid = 54321
     program = f"""
         import os, select, sys
@@ -788,7 +788,7 @@ def test_usage_counts_a_shared_epoll_once() -> None:
 
 
 @as_root
-def test_usage_by_a_user_who_may_not_look() -> None:
+def test_usage_counts_refused_processes() -> None:
     with child(STALE):
         printed = run(
             f"""
@@ -804,7 +804,7 @@ def test_usage_by_a_user_who_may_not_look() -> None:
 # The package.
 
 
-def test_it_costs_nothing_to_who_does_not_use_it() -> None:
+def test_the_import_of_pyepoll_does_not_import_procfs() -> None:
     """`import pyepoll` imports none of it, and works where nothing of it is installed."""
     printed = run(
         """
@@ -824,7 +824,7 @@ def test_it_costs_nothing_to_who_does_not_use_it() -> None:
     assert len(printed.split()) == 5
 
 
-def test_import_without_psutil_says_what_is_missing() -> None:
+def test_import_without_psutil_names_the_extra() -> None:
     printed = run(
         """
         import sys, traceback
@@ -841,7 +841,7 @@ def test_import_without_psutil_says_what_is_missing() -> None:
     assert "pip install pyepoll" not in printed
 
 
-def test_a_source_tree_without_the_extension(tmp_path: Path) -> None:
+def test_a_source_tree_without_the_extension_is_reported(tmp_path: Path) -> None:
     package = Path(pyepoll.__file__).parent
     (tmp_path / "pyepoll").mkdir()
     for file in package.glob("*.py"):
@@ -865,7 +865,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "processes": lambda ep: procfs.processes(),
 }
 CLASSES = {"File", "FdHolder", "EpollInfo", "Process", "Socket", "Snapshot", "Watch"}
-"""What they return is made of; tested with them."""
+"""The classes of their results; tested with them."""
 
 
 def test_every_public_name_is_tested_here() -> None:
@@ -878,7 +878,9 @@ def test_every_public_name_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("name", USES)
-def test_nothing_is_left_behind(name: str, ep: Epoll, tcp_pair: tuple[socket.socket, socket.socket]) -> None:
+def test_calls_leak_no_fd_and_no_memory(
+    name: str, ep: Epoll, tcp_pair: tuple[socket.socket, socket.socket]
+) -> None:
     """No fd and no memory."""
     for sock in tcp_pair:
         ep.register(sock)

@@ -2,9 +2,9 @@
 
 They are test.test_epoll with ``select.epoll`` swapped, test.test_selectors with ``EpollSelector`` and
 ``DefaultSelector``, and test.test_asyncio with the default event loop. Ours and stock must have the same
-tests and skip the same ones, and none may fail on ours that stock passes. What fails on ours runs once more,
-alone, before it counts, as some of CPython's tests go by the clock; the figures name it. Stock runs only
-what ours skips or fails, to show that it does so too; with --long it runs everything.
+tests and skip the same ones, and none may fail on ours that stock passes. A test that fails on ours runs once
+more, alone, before it counts, as some of CPython's tests go by the clock; the figures name it. Stock runs
+only the tests that ours skips or fails, to show that it does so too; with --long it runs everything.
 
 Programs that CPython's tests start have stock's classes.
 """
@@ -112,7 +112,7 @@ def compared(
     runs.close()
 
 
-def told(figures: Mapping[str, int], stock: str) -> str:
+def summary(figures: Mapping[str, int], stock: str) -> str:
     """Each figure with stock's beside it, in one line."""
     return ", ".join(
         f"{name} {count} ({stock} {figures[f'stock {name}']})"
@@ -126,7 +126,7 @@ def told(figures: Mapping[str, int], stock: str) -> str:
 )
 def test_same_as_stock(name: str, compared: Callable[[str], Comparison], show: Callable[[str], None]) -> None:
     both = compared(name)
-    show(told(both.figures(), "stock"))
+    show(summary(both.figures(), "stock"))
     if both.recovered:
         show(f"failed at first and passed alone: {', '.join(both.recovered)}")
     if failed := both.ours["failed"].keys() & both.stock["failed"].keys():
@@ -150,7 +150,7 @@ def test_default_loop_is_ours(
         if pytestconfig.getoption("--long") or name not in LONG:
             tests.update(compared(name).figures())
             made.update(compared(name).ours["made"])
-    show(f"test.test_asyncio: {told(tests, 'stock')}; objects made: {told(made, 'of stock')}")
+    show(f"test.test_asyncio: {summary(tests, 'stock')}; objects made: {summary(made, 'of stock')}")
     assert made["EpollSelector"] > 0
     assert made["EventLoop"] > 0
     assert made["SocketTransport"] > 0
@@ -159,7 +159,7 @@ def test_default_loop_is_ours(
 
 def test_base_classes_are_ours(compared: Callable[[str], Comparison], show: Callable[[str], None]) -> None:
     made = compared("base classes").ours["made"]
-    show(f"objects made: {told(made, 'of stock')}")
+    show(f"objects made: {summary(made, 'of stock')}")
     assert made["EventLoop"] > 0
     assert made["SocketTransport"] > 0
     assert made["stock EventLoop"] == made["stock SocketTransport"] == 0

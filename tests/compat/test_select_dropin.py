@@ -1,4 +1,4 @@
-"""pyepoll.Epoll does what select.epoll does: each step is run on both, and the outcomes are compared."""
+"""pyepoll.Epoll behaves as select.epoll: each step is run on both, and the outcomes are compared."""
 
 import contextlib
 import decimal
@@ -21,7 +21,7 @@ IN, OUT, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 
 
 class File:
-    """What has a fileno()."""
+    """An object with fileno()."""
 
     def __init__(self, fd: Any) -> None:
         self.fd = fd
@@ -126,7 +126,7 @@ def cls(request: pytest.FixtureRequest) -> Any:
         lambda cls: cls(0, 1),
     ],
 )
-def test_constructor_accepts_and_refuses_what_stock_does(make: Callable[[Any], Any]) -> None:
+def test_constructor_accepts_and_refuses_the_same_arguments(make: Callable[[Any], Any]) -> None:
     def step(cls: Any) -> object:
         with make(cls) as ep:
             return type(ep) is cls, os.get_inheritable(ep.fileno()), ep.closed, fdinfo(ep)
@@ -271,7 +271,7 @@ STEPS: dict[str, Callable[[Any, Pipe, int], object]] = {
 
 
 def shared(ep: Any, pipe: Pipe) -> object:
-    """Two objects of one number see the same registrations; the first to close it closes it for both."""
+    """Two objects of one fd see the same registrations; the first to close it closes it for both."""
     other = type(ep).fromfd(ep.fileno())
     ep.register(pipe.read, IN)
     seen = [type(other) is type(ep), other is ep, other.fileno() == ep.fileno(), other.poll(0), ep.poll(0)]
@@ -289,7 +289,7 @@ def shared(ep: Any, pipe: Pipe) -> object:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_step_has_stocks_outcome(closed_fd: int, step: str) -> None:
+def test_each_step_has_the_outcome_of_stock(closed_fd: int, step: str) -> None:
     outcomes = []
     both: tuple[Any, Any] = (select.epoll, pyepoll.Epoll)
     for cls in both:
@@ -304,7 +304,7 @@ def test_each_step_has_stocks_outcome(closed_fd: int, step: str) -> None:
     assert ours == stock
 
 
-def test_with_lets_an_error_through(cls: Any) -> None:
+def test_with_does_not_suppress_exceptions(cls: Any) -> None:
     with pytest.raises(KeyError), cls() as ep:
         raise KeyError
     assert ep.closed
@@ -358,7 +358,7 @@ print(ep.closed, sorted(name for name in dir(select) if name in {names!r}))
 """
 
 
-def test_import_as_select() -> None:
+def test_import_as_select_works() -> None:
     names = [name for name in dir(select) if name.startswith(("EPOLL", "epoll"))]
     stock, ours = (
         run(PROGRAM.format(imports=imports, names=names))
@@ -369,12 +369,12 @@ def test_import_as_select() -> None:
     assert ours == stock
 
 
-def test_error_is_that_of_select() -> None:
+def test_error_is_select_error() -> None:
     assert pyepoll.error is select.error is OSError
     assert "error" in pyepoll.__all__
 
 
-def test_closed_socket_is_named_with_a_way_out() -> None:
+def test_error_for_a_closed_socket_names_a_way_out() -> None:
     """The type of the exception is stock's. The way out that the text names works."""
     a, b = socket.socketpair()
     with b, pyepoll.Epoll[object]() as ep, select.epoll() as stock:
@@ -407,7 +407,7 @@ def test_closed_socket_is_named_with_a_way_out() -> None:
 
 
 class Misleading:
-    """fileno() is asked again for the text of the error; what it raised or gave first is what counts."""
+    """fileno() is called again for the text of the error; its first result or exception counts."""
 
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""EpollSelector does what selectors.EpollSelector does; what it does better, stock is expected to fail."""
+"""EpollSelector behaves as selectors.EpollSelector; stock is expected to fail where it does better."""
 
 import asyncio
 import contextlib
@@ -62,17 +62,17 @@ def core_of(sel: EpollSelector) -> pyepoll.Epoll[Any]:
 
 
 def is_whole(sel: EpollSelector) -> bool:
-    """Whether the keys are what is registered, and that is what the kernel knows."""
+    """Whether the keys are the registrations, and these are the kernel's."""
     core = core_of(sel)
     keys = {fd: data for fd, (_, data) in core.registrations.items()}
     return keys == sel._fd_to_key and agree(core)
 
 
-# What stock does.
+# The behaviour of stock.
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returned, or what it raised; of a KeyError, what it said."""
+    """The result of a call, or its exception; of a KeyError, its text."""
     try:
         result = call()
     except Exception as error:
@@ -148,7 +148,7 @@ def test_a_random_walk_ends_as_with_stock(seed: int, effort: Effort) -> None:
 
 
 @like_stock
-def test_the_parts_that_others_look_at(make: Any, pipe: Pipe) -> None:
+def test_private_attributes_used_by_others_exist(make: Any, pipe: Pipe) -> None:
     with make() as sel:
         assert issubclass(make, selectors.BaseSelector)
         assert type(sel).__name__ == "EpollSelector"
@@ -205,7 +205,7 @@ def test_a_closed_file_object_is_found(make: Any) -> None:
 
 @like_stock
 def test_modify_accepts_an_empty_mask(make: Any, pipe: Pipe) -> None:
-    """modify takes it, and leaves what cannot be left out."""
+    """modify takes it, and leaves the bits that the kernel always adds."""
     with make() as sel:
         sel.register(pipe.read, EVENT_READ)
         os.write(pipe.write, b"x")
@@ -315,7 +315,7 @@ def test_flags_stay_until_others_are_given(sel: EpollSelector, eventfd: Eventfd)
 
 
 @pytest.mark.parametrize("flags", [Event.IN, Event.OUT | Event.ET, 2**25, -1, 2**40])
-def test_flags_that_are_none(sel: EpollSelector, eventfd: Eventfd, flags: int) -> None:
+def test_invalid_flags_are_refused(sel: EpollSelector, eventfd: Eventfd, flags: int) -> None:
     fd = eventfd(0)
     with pytest.raises(ValueError, match="bits|IN or OUT"):
         sel.register(fd, EVENT_READ, flags=flags)
@@ -350,7 +350,7 @@ def test_one_shot_reports_once_until_modified(sel: EpollSelector, eventfd: Event
 
 
 def test_exclusive_wakes_few_waiters(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
-    """One event, and not all who wait for it wake: on Linux it is one."""
+    """One event does not wake all waiters: on Linux it wakes one."""
     fd = eventfd(0)
     selectors = [EpollSelector() for _ in range(8)]
     for each in selectors:
@@ -378,8 +378,8 @@ def test_data_of_exclusive_can_change(sel: EpollSelector, eventfd: Eventfd) -> N
 @pytest.mark.parametrize(
     ("asked", "reported"), [(EVENT_READ, EVENT_READ), (EVENT_WRITE, EVENT_WRITE), (BOTH, EVENT_READ)]
 )
-def test_out_of_band_data(sel: EpollSelector, tcp_pair: Pair, asked: int, reported: int) -> None:
-    """PRI is for who reads; who only writes and asked for it is told with the word that it knows."""
+def test_out_of_band_data_is_reported(sel: EpollSelector, tcp_pair: Pair, asked: int, reported: int) -> None:
+    """PRI is EVENT_READ; a key for EVENT_WRITE alone that asked for it gets EVENT_WRITE."""
     a, b = tcp_pair
     sel.register(a, asked, flags=Event.PRI | Event.ET)
     sel.select(0)
@@ -390,7 +390,7 @@ def test_out_of_band_data(sel: EpollSelector, tcp_pair: Pair, asked: int, report
     assert events in (asked, reported)
 
 
-def test_the_end_of_the_stream(sel: EpollSelector, socketpair: Pair) -> None:
+def test_the_end_of_the_stream_is_reported(sel: EpollSelector, socketpair: Pair) -> None:
     a, b = socketpair
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -401,7 +401,7 @@ def test_the_end_of_the_stream(sel: EpollSelector, socketpair: Pair) -> None:
     assert sel.select(10) == [(key, EVENT_WRITE)]
 
 
-def test_what_is_the_same_is_no_system_call() -> None:
+def test_modify_without_change_makes_no_system_call() -> None:
     """As a sandbox that forbids epoll_ctl shows."""
     words = run(
         """
@@ -429,7 +429,7 @@ def test_what_is_the_same_is_no_system_call() -> None:
 
 
 @unlike_stock("keeps the old data, which equals the new")
-def test_the_data_are_the_ones_given(make: Any, eventfd: Eventfd) -> None:
+def test_keys_hold_the_given_data(make: Any, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     with make() as sel:
         sel.register(fd, EVENT_READ, 1)
@@ -446,7 +446,7 @@ def test_modify_without_change_keeps_the_key(sel: EpollSelector, eventfd: Eventf
 # Numbers that come back, and files that outlive them.
 
 
-@unlike_stock("spins: what it is woken for, it cannot find")
+@unlike_stock("spins: it cannot find the key of the event")
 def test_a_duplicate_outlives_a_socket(make: Any) -> None:
     a, b = socket.socketpair()
     keep = os.dup(a.fileno())
@@ -466,8 +466,8 @@ def test_a_duplicate_outlives_a_socket(make: Any) -> None:
             b.close()
 
 
-@unlike_stock("takes the number for the file that had it", KeyError)
-def test_a_number_is_reused(make: Any, eventfd: Eventfd) -> None:
+@unlike_stock("takes the fd for the file that had it", KeyError)
+def test_a_reused_fd_has_its_own_key(make: Any, eventfd: Eventfd) -> None:
     number, other = os.dup(eventfd(0)), eventfd(1)
     with make() as sel:
         sel.register(number, EVENT_READ, "old")
@@ -481,7 +481,7 @@ def test_a_number_is_reused(make: Any, eventfd: Eventfd) -> None:
         assert len(sel.get_map()) == 1
 
 
-def test_a_closed_file_object_does_not_pass_for_its_number(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_closed_file_object_is_not_found_by_its_old_fd(sel: EpollSelector, eventfd: Eventfd) -> None:
     a, b = socket.socketpair()
     number, other = a.fileno(), eventfd(1)
     sel.register(a, EVENT_READ, "old")
@@ -498,7 +498,7 @@ def test_a_closed_file_object_does_not_pass_for_its_number(sel: EpollSelector, e
 
 
 def test_a_lost_registration_keeps_its_key(sel: EpollSelector, eventfd: Eventfd) -> None:
-    """The core notices after some events that the number is closed; the key goes with unregister."""
+    """The core notices after some events that the fd is closed; the key goes with unregister."""
     keep = eventfd(1)
     number = os.dup(keep)
     key = sel.register(number, EVENT_READ)
@@ -514,7 +514,7 @@ def test_a_lost_registration_keeps_its_key(sel: EpollSelector, eventfd: Eventfd)
     assert is_whole(sel)
 
 
-def test_no_event_of_an_earlier_file(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_an_event_of_an_earlier_file_is_not_reported(sel: EpollSelector, eventfd: Eventfd) -> None:
     ready, idle = eventfd(1), eventfd(0)
     number = os.dup(ready)
     sel.register(number, EVENT_READ, "old")
@@ -531,7 +531,7 @@ def test_no_event_of_an_earlier_file(sel: EpollSelector, eventfd: Eventfd) -> No
 @pytest.mark.parametrize("how", ["unregister", "modify", "close"])
 def test_a_childs_selector_is_its_own(make: Any, how: str, eventfd: Eventfd) -> None:
     if make is selectors.EpollSelector and how == "close":
-        pytest.skip("closing a copy of a number is harmless in stock as well")
+        pytest.skip("closing a copy of the fd is harmless in stock as well")
     fd = eventfd(1)
     with make() as sel:
         key = sel.register(fd, EVENT_READ, "data")
@@ -554,7 +554,7 @@ def test_a_childs_selector_is_its_own(make: Any, how: str, eventfd: Eventfd) -> 
 
 
 class Failing:
-    """Something that has what an epoll has, but for modify."""
+    """An object with the methods of an epoll, but for modify."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.epoll = make()
@@ -566,7 +566,7 @@ class Failing:
         raise ZeroDivisionError
 
 
-@unlike_stock("leaves what is in the kernel's list")
+@unlike_stock("leaves the registration in the kernel's list")
 def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
     fd = eventfd(0)
     stock = make is selectors.EpollSelector
@@ -584,8 +584,8 @@ def test_a_failed_modify_is_rolled_back(make: Any, eventfd: Eventfd) -> None:
         assert fdinfo(sel) == {}
 
 
-def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) -> None:
-    """By another thread, or by what runs in between."""
+def test_a_failed_modify_keeps_a_registration_made_meanwhile(eventfd: Eventfd) -> None:
+    """By another thread, or by code that runs in between."""
     fd = eventfd(1)
 
     class Core(pyepoll.Epoll[Any]):
@@ -605,7 +605,7 @@ def test_a_failed_modify_spares_what_was_registered_meanwhile(eventfd: Eventfd) 
         assert is_whole(mine)
 
 
-def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_modify_refused_by_the_kernel_raises(sel: EpollSelector, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     sel.register(fd, EVENT_READ, flags=Event.EXCLUSIVE)
     with pytest.raises(OSError, match="EXCLUSIVE") as caught:
@@ -617,7 +617,7 @@ def test_a_modify_that_the_kernel_refuses(sel: EpollSelector, eventfd: Eventfd) 
     assert is_whole(sel)
 
 
-def test_a_register_that_the_kernel_refuses(sel: EpollSelector, closed_fd: int) -> None:
+def test_a_register_refused_by_the_kernel_raises(sel: EpollSelector, closed_fd: int) -> None:
     with open(__file__) as file, pytest.raises(PermissionError):
         sel.register(file, EVENT_READ)
     with pytest.raises(OSError, match="not open") as caught:
@@ -634,7 +634,7 @@ def test_a_register_that_the_kernel_refuses(sel: EpollSelector, closed_fd: int) 
 # Subclasses and stand-ins.
 
 
-def test_a_subclass_overrides(eventfd: Eventfd) -> None:
+def test_methods_of_a_subclass_are_used(eventfd: Eventfd) -> None:
     class Mine(EpollSelector):
         def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
             return [(key, events | 8) for key, events in super().select(timeout)]
@@ -644,8 +644,8 @@ def test_a_subclass_overrides(eventfd: Eventfd) -> None:
         assert sel.select(0) == [(key, EVENT_READ | 8)]
 
 
-def test_a_core_of_ones_own(eventfd: Eventfd) -> None:
-    """What it overrides is called."""
+def test_methods_of_a_replaced_epoll_are_called(eventfd: Eventfd) -> None:
+    """The overriding method is called."""
     calls: list[Any] = []
 
     class Core(pyepoll.Epoll[Any]):
@@ -671,7 +671,7 @@ def test_a_core_of_ones_own(eventfd: Eventfd) -> None:
     assert calls == ["register", (None,), (0,), (0.5,)]
 
 
-def test_a_core_that_registers_something_else(eventfd: Eventfd) -> None:
+def test_an_epoll_that_registers_other_data_is_supported(eventfd: Eventfd) -> None:
     class Core(pyepoll.Epoll[Any]):
         def register(self, fd: Any, eventmask: int = 0, data: Any = None) -> None:
             super().register(fd, eventmask, [data])
@@ -688,7 +688,7 @@ def test_a_core_that_registers_something_else(eventfd: Eventfd) -> None:
         assert len(sel.get_map()) == 0
 
 
-def test_what_is_no_key_is_handed_out_as_by_an_epoll(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_data_other_than_a_key_is_handed_out_with_an_event(sel: EpollSelector, eventfd: Eventfd) -> None:
     keys = [
         "data",
         (1, 2, 3, 4),
@@ -703,7 +703,7 @@ def test_what_is_no_key_is_handed_out_as_by_an_epoll(sel: EpollSelector, eventfd
     assert all(events is Event.IN for _, events in got)
 
 
-def test_a_mock_for_a_core(eventfd: Eventfd) -> None:
+def test_a_mock_can_replace_the_epoll(eventfd: Eventfd) -> None:
     with mock.patch.object(EpollSelector, "_selector_cls") as core:
         sel = EpollSelector()
         fd = eventfd(1)
@@ -723,7 +723,9 @@ def test_a_mock_for_a_core(eventfd: Eventfd) -> None:
         core.return_value.close.assert_called_once_with()
 
 
-def test_a_core_is_replaced(sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_an_epoll_replaced_during_a_wait_stays_alive(
+    sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     """The wait that is under way has a hold of the old one."""
     fd = eventfd(0)
     key = sel.register(fd, EVENT_READ)
@@ -750,11 +752,11 @@ def test_missing_super_init_is_an_error() -> None:
         sel.select(0)
 
 
-# What it holds, and how it goes.
+# References, and deallocation.
 
 
 @unlike_stock("is part of a cycle")
-def test_it_goes_when_nobody_has_it(make: Any, eventfd: Eventfd) -> None:
+def test_an_unreferenced_selector_is_deallocated(make: Any, eventfd: Eventfd) -> None:
     gc.disable()
     try:
         sel = make()
@@ -780,7 +782,7 @@ def test_a_cycle_through_a_key_is_collected(eventfd: Eventfd) -> None:
     assert reference() is None
 
 
-def test_a_key_is_let_go(sel: EpollSelector, eventfd: Eventfd) -> None:
+def test_a_key_is_released_with_its_registration(sel: EpollSelector, eventfd: Eventfd) -> None:
     class Data:
         pass
 
@@ -800,8 +802,8 @@ def test_a_key_is_let_go(sel: EpollSelector, eventfd: Eventfd) -> None:
     assert gone(sel.close)
 
 
-def test_the_end_of_data_uses_the_selector(sel: EpollSelector, eventfd: Eventfd) -> None:
-    """It is let go outside all locks."""
+def test_a_finalizer_of_data_may_use_the_selector(sel: EpollSelector, eventfd: Eventfd) -> None:
+    """It is released outside all locks."""
     ended: list[SelectorKey] = []
 
     class Data:
@@ -829,7 +831,7 @@ def test_selectors_cannot_be_copied_or_pickled(sel: EpollSelector) -> None:
 # Threads.
 
 
-def test_changes_while_another_thread_waits(
+def test_registrations_can_change_while_another_thread_waits(
     sel: EpollSelector, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
     fd, other = eventfd(1), eventfd(1)
@@ -865,7 +867,7 @@ def test_close_ends_a_wait(make: Any, eventfd: Eventfd, pool: ThreadPoolExecutor
 def test_concurrent_changes_keep_keys_and_registrations_equal(
     sel: EpollSelector, eventfd: Eventfd, effort: Effort
 ) -> None:
-    """Threads register, modify and unregister the same few files: the keys are what is registered."""
+    """Threads register, modify and unregister the same few files: the keys are the registrations."""
     fds = [eventfd(1) for _ in range(3)]
     allowed = (KeyError, FileNotFoundError)
 
@@ -901,7 +903,7 @@ def test_concurrent_changes_keep_keys_and_registrations_equal(
         assert is_whole(sel)
 
 
-def test_one_of_two_wins(sel: EpollSelector, eventfd: Eventfd, effort: Effort) -> None:
+def test_one_of_two_concurrent_registers_wins(sel: EpollSelector, eventfd: Eventfd, effort: Effort) -> None:
     fd = eventfd(1)
     for _ in range(effort(100, 2000)):
         won: list[str] = []

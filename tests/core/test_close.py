@@ -1,4 +1,4 @@
-"""close() ends every wait, from anywhere, and no call ever acts on a file that took the number."""
+"""close() ends every wait, from anywhere, and no call ever acts on a file that reuses the fd."""
 
 import dataclasses
 import errno
@@ -43,7 +43,7 @@ SOON = 0.05
 
 
 def outcome(wait: Callable[[], object]) -> object:
-    """What a wait returns, or the text of its ValueError."""
+    """The events that a wait returns, or the text of its ValueError."""
     try:
         return wait()
     except ValueError as error:
@@ -62,7 +62,7 @@ ENDS = {name: [] if name == "iteration" else CLOSED for name in WAITS}
 
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("count", [1, 8])
-def test_from_another_thread(
+def test_close_from_another_thread_ends_a_wait(
     ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, name: str, count: int
 ) -> None:
     ep.register(eventfd(), Event.IN)
@@ -102,9 +102,9 @@ def test_close_wakes_waiters(
 
 
 @pytest.mark.xfail(raises=TimeoutError, reason="stock leaves its waiters asleep")
-def test_stock_from_another_thread(pool: ThreadPoolExecutor) -> None:
+def test_stock_close_from_another_thread_leaves_the_wait(pool: ThreadPoolExecutor) -> None:
     ep = select.epoll()
-    # What ends it here is kept open beside the epoll that is closed.
+    # The fds that end it here stay open beside the closed epoll.
     wakes, keep = os.eventfd(0), os.dup(ep.fileno())
     ep.register(wakes, select.EPOLLIN)
     wait = pool.submit(ep.poll)
@@ -119,7 +119,7 @@ def test_stock_from_another_thread(pool: ThreadPoolExecutor) -> None:
         os.close(keep)
 
 
-def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_close_wakes_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     waits = {name: pool.submit(outcome, functools.partial(wait, ep)) for name, wait in WAITS.items()}
     until(lambda: waiters() == len(waits))
     ep.close()
@@ -129,12 +129,14 @@ def test_every_kind_of_waiter_at_once(ep: Epoll, pool: ThreadPoolExecutor) -> No
 def test_close_wakes_every_kind_of_waiter_without_pwait2(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     before = pyepoll._epoll.use_pwait2(False)
     try:
-        test_every_kind_of_waiter_at_once(ep, pool)
+        test_close_wakes_every_kind_of_waiter_at_once(ep, pool)
     finally:
         pyepoll._epoll.use_pwait2(before)
 
 
-def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd) -> None:
+def test_close_wakes_waiters_that_find_events_all_the_time(
+    ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd
+) -> None:
     """Waiters that find events all the time see the close too."""
     ep.register(eventfd(1), Event.IN)
 
@@ -158,10 +160,10 @@ def test_while_events_pour_in(ep: Epoll, pool: ThreadPoolExecutor, eventfd: Even
 
 
 @pytest.mark.parametrize("reported", [False, True], ids=["new events", "events that were reported before"])
-def test_events_in_hand_while_another_has_not_left(
+def test_no_event_is_handed_out_after_close_while_a_user_remains(
     ep: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, reported: bool
 ) -> None:
-    """What is registered is kept until the last has left, and still nothing of it comes out."""
+    """A registration is kept until the last user has left, and still no event of it is handed out."""
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -185,7 +187,7 @@ def test_events_in_hand_while_another_has_not_left(
     assert wait.result(10) == CLOSED
 
 
-def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
+def test_close_within_an_iteration_ends_it(ep: Epoll, eventfd: Eventfd) -> None:
     for _ in range(3):
         ep.register(eventfd(1), Event.IN | Event.ET)
     seen = []
@@ -196,7 +198,7 @@ def test_within_an_iteration(ep: Epoll, eventfd: Eventfd) -> None:
 
 
 def close_in_handler(ep: Any, wait: Callable[[Any], object]) -> object:
-    """The outcome of a wait that a signal interrupts, whose handler closes the epoll."""
+    """The outcome of a wait that a signal interrupts if the handler closes the epoll."""
     before = signal.signal(signal.SIGALRM, lambda *_: ep.close())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.03)
@@ -208,7 +210,7 @@ def close_in_handler(ep: Any, wait: Callable[[Any], object]) -> object:
 
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("others", [0, 8])
-def test_from_a_signal_handler_that_interrupts_the_wait(
+def test_close_from_a_signal_handler_ends_the_interrupted_wait(
     pool: ThreadPoolExecutor, name: str, others: int
 ) -> None:
     with pyepoll.Epoll[Any]() as ep:
@@ -222,21 +224,21 @@ def test_from_a_signal_handler_that_interrupts_the_wait(
 
 
 @pytest.mark.xfail(raises=OSError, reason="stock waits on the epoll fd -1")
-def test_stock_from_a_signal_handler_that_interrupts_the_wait() -> None:
+def test_stock_close_from_a_signal_handler_that_interrupts_the_wait() -> None:
     assert close_in_handler(select.epoll(), WAITS["poll"]) == CLOSED
 
 
 class Closes:
-    """An argument whose conversion closes the epoll, and lets a stranger take its number."""
+    """An argument whose conversion closes the epoll and gives its fd to an unrelated file."""
 
     def __init__(self, ep: Epoll, value: int) -> None:
         self.ep, self.value = ep, value
         self.number = ep.fileno()
-        self.stranger = select.epoll()
+        self.unrelated = select.epoll()
 
     def fileno(self) -> int:
         self.ep.close()
-        os.dup2(self.stranger.fileno(), self.number)
+        os.dup2(self.unrelated.fileno(), self.number)
         return self.value
 
     __index__ = fileno
@@ -269,7 +271,7 @@ class Closes:
         "sigmask",
     ],
 )
-def test_from_the_conversion_of_an_argument(
+def test_close_from_the_conversion_of_an_argument_is_safe(
     ep: Epoll, eventfd: Eventfd, call: Callable[[Epoll, int, Callable[[int], Any]], object]
 ) -> None:
     fd = eventfd(1)
@@ -283,13 +285,13 @@ def test_from_the_conversion_of_an_argument(
     with pytest.raises(ValueError, match=CLOSED):
         call(ep, fd, closes)
     (argument,) = made
-    assert fdinfo(argument.stranger) == {}
+    assert fdinfo(argument.unrelated) == {}
     os.close(argument.number)
-    argument.stranger.close()
+    argument.unrelated.close()
 
 
 @pytest.mark.parametrize("action", ["unregister", "modify", "replace", "collect"])
-def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
+def test_close_from_the_finalizer_of_data_is_safe(eventfd: Eventfd, action: str) -> None:
     ep, fd = pyepoll.Epoll[Any](), eventfd(1)
     number = ep.fileno()
 
@@ -317,8 +319,8 @@ def test_from_the_finalizer_of_data(eventfd: Eventfd, action: str) -> None:
         os.fstat(number)
 
 
-def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
-    """Whoever leaves last releases the data, in its own thread; what runs there may use the epoll."""
+def test_data_released_by_the_last_waiter_may_use_the_epoll(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
+    """The last thread to leave releases the data; finalizers that then run may use the epoll."""
     seen: list[object] = []
 
     class Data:
@@ -333,12 +335,12 @@ def test_from_the_finalizer_of_data_while_a_waiter_leaves(ep: Epoll, eventfd: Ev
     text, thread = wait.result(10)
     assert text == CLOSED
     until(lambda: len(seen) == 1)
-    # Without a GIL the one who closes may be the last to leave.
+    # Without a GIL the closing thread may be the last to leave.
     assert seen in [[(CLOSED, CLOSED, 0, each)] for each in (thread, threading.get_ident())]
 
 
-def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
-    """A cycle whose finalizer closes the epoll is collected in whichever thread comes by."""
+def test_close_from_the_collector_wakes_waiters(eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+    """A cycle whose finalizer closes the epoll is collected in an arbitrary thread."""
     ep = pyepoll.Epoll[Any]()
 
     class Cycle:
@@ -359,7 +361,7 @@ def test_from_the_collector_while_others_wait(eventfd: Eventfd, pool: ThreadPool
 
 
 @pytest.mark.lasts(300)
-def test_by_eight_threads_while_eight_wait(pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_close_by_eight_threads_wakes_eight_waiters(pool: ThreadPoolExecutor, effort: Effort) -> None:
     for _ in range(effort(10, 500)):
         ep = pyepoll.Epoll[Any]()
         number = ep.fileno()
@@ -390,20 +392,20 @@ def test_closing_twice_is_harmless(ep: Epoll, pool: ThreadPoolExecutor) -> None:
 def test_closing_twice_closes_no_unrelated_fd(ep: Epoll) -> None:
     number = ep.fileno()
     ep.close()
-    stranger = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(stranger, number)
+    unrelated = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(unrelated, number)
     ep.close()
     ep.__exit__(None, None, None)
     del ep
     gc.collect()
     os.fstat(number)
-    for fd in {stranger, number}:
+    for fd in {unrelated, number}:
         os.close(fd)
 
 
 @pytest.mark.parametrize("how", ["close", "collect"])
-def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> None:
-    """Somebody closed it behind the object's back."""
+def test_close_leaves_the_fd_to_another_epoll_that_reused_it(eventfd: Eventfd, how: str) -> None:
+    """The fd is closed behind the object's back."""
     held = [pyepoll.Epoll[Any]()]
     os.close(held[0].fileno())
     with pyepoll.Epoll[Any]() as new:
@@ -417,7 +419,7 @@ def test_a_number_that_another_epoll_has_by_now(eventfd: Eventfd, how: str) -> N
         assert new.poll(0) == [(fd, Event.IN)]
 
 
-def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
+def test_every_method_raises_after_close(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
     waited, endless = ep.wait(0), iter(ep)
@@ -444,10 +446,10 @@ def test_all_methods_after_close(ep: Epoll, eventfd: Eventfd) -> None:
 def strays_of(
     pool: ThreadPoolExecutor, make: Any, how: str, bait: int, fds: list[int], pause: float
 ) -> list[object]:
-    """Close an epoll under two threads that use it, and put a stranger's under its number at once; what those
-    threads did to the stranger's, or got from it."""
-    stranger, taken = select.epoll(), -1
-    stranger.register(bait, select.EPOLLIN)
+    """Close an epoll that two threads use, and give its fd to an unrelated one at once; return the changes
+    that those threads made to the unrelated epoll, and the events that they got from it."""
+    unrelated, taken = select.epoll(), -1
+    unrelated.register(bait, select.EPOLLIN)
     ep = make()
     number = ep.fileno()
     go = threading.Barrier(len(fds) + 1)
@@ -464,7 +466,7 @@ def strays_of(
         except ValueError:
             return []
         except OSError as error:
-            # Stock tries a number that is nobody's, which is no stray yet; a stranger's answer is one.
+            # Stock uses a closed fd, which is not a stray call yet; a result of the unrelated epoll is one.
             return [] if error.errno == errno.EBADF else [error]
 
     works = [pool.submit(work, fd) for fd in fds]
@@ -473,26 +475,26 @@ def strays_of(
     ep.close()
     deadline = time.monotonic() + 10
     while taken != number:
-        taken = fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number)
+        taken = fcntl.fcntl(unrelated, fcntl.F_DUPFD_CLOEXEC, number)
         if taken != number:
             os.close(taken)
             assert time.monotonic() < deadline
     strays = [stray for each in works for stray in each.result(10)]
-    strays += [fd for fd in fdinfo(stranger) if fd != bait]
+    strays += [fd for fd in fdinfo(unrelated) if fd != bait]
     os.close(taken)
-    stranger.close()
+    unrelated.close()
     return strays
 
 
 # Not strict: where another process takes the core, the race may not be lost once.
 STOCK_STRAYS = pytest.mark.xfail(
-    strict=False, raises=AssertionError, reason="stock acts on whatever has the number"
+    strict=False, raises=AssertionError, reason="stock acts on any file that has the fd"
 )
 STOCK = (
     # Seldom enough that only many rounds see it.
     [pytest.param(select.epoll, how, marks=[STOCK_STRAYS, pytest.mark.long]) for how in ("ctl", "poll")]
     if sysconfig.get_config_var("Py_GIL_DISABLED")
-    # The GIL changes hands between the reading of the number and the call, in most rounds.
+    # The GIL changes hands between the reading of the fd and the call, in most rounds.
     else [pytest.param(select.epoll, "ctl", marks=STOCK_STRAYS)]
 )
 
@@ -524,7 +526,7 @@ def test_no_fd_is_left_behind(eventfd: Eventfd, pool: ThreadPoolExecutor) -> Non
     assert open_fds().keys() == before.keys()
 
 
-def test_when_no_fd_is_left(ep: Epoll) -> None:
+def test_close_works_when_no_fd_is_left(ep: Epoll) -> None:
     with no_fd_left():
         ep.close()
         freed = os.dup(0)
@@ -542,7 +544,9 @@ def test_waiters_are_woken_when_no_fd_is_left(ep: Epoll, pool: ThreadPoolExecuto
         assert [wait.result(10) for wait in waits] == [CLOSED] * count
 
 
-def test_between_two_events_of_a_list(ep: Epoll, eventfd: Eventfd, make_events: Any) -> None:
+def test_close_between_two_events_of_a_list_returns_no_empty_list(
+    ep: Epoll, eventfd: Eventfd, make_events: Any
+) -> None:
     """poll() without a timeout does not return an empty list."""
     ep.register(eventfd(1), Event.IN)
 
@@ -556,7 +560,7 @@ def test_between_two_events_of_a_list(ep: Epoll, eventfd: Eventfd, make_events: 
 
 
 def test_a_foreign_instance_is_left_as_it_was(pool: ThreadPoolExecutor) -> None:
-    """What wakes the waiters does not stay in it."""
+    """The eventfd that wakes the waiters does not stay in it."""
     with select.epoll() as stock:
         ep = pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno()))
         wait = pool.submit(outcome, ep.poll)
@@ -602,7 +606,7 @@ AT_EXIT = """
 
 @pytest.mark.lasts(300)
 @pytest.mark.parametrize("how", ["", "close", "raise"])
-def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
+def test_exit_while_daemon_threads_wait_is_clean(effort: Effort, how: str) -> None:
     """No crash, no hang, nothing printed."""
     program = [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(AT_EXIT), *how.split()]
     for _ in range(effort(2, 70)):
@@ -612,8 +616,8 @@ def test_exit_while_daemon_threads_wait(effort: Effort, how: str) -> None:
         )
 
 
-def test_exit_while_daemon_threads_register() -> None:
-    """One that ended with the ctl lock never lets go of it, and what is finalized then needs it."""
+def test_exit_while_daemon_threads_register_is_clean() -> None:
+    """A thread that ended with the ctl lock never releases it, and a finalizer then needs it."""
     out = run("""
         import os, sys, threading, time
         import pyepoll
@@ -656,11 +660,11 @@ DELAY = """
     fd, other, bait = (os.eventfd(1) for _ in range(3))
     ep = {make}()
     number = ep.fileno()
-    stranger = select.epoll()
-    stranger.register({bait}, select.EPOLLIN | select.EPOLLET)
+    unrelated = select.epoll()
+    unrelated.register({bait}, select.EPOLLIN | select.EPOLLET)
 
     def watched():
-        with open(f"/proc/self/fdinfo/{{stranger.fileno()}}") as file:
+        with open(f"/proc/self/fdinfo/{{unrelated.fileno()}}") as file:
             return [line for line in file if line.startswith("tfd")]
 
     thread, out = [], []
@@ -687,15 +691,15 @@ DELAY = """
         assert time.monotonic() < deadline
     ep.close()
     assert is_late(), "close waits"
-    # The stranger's epoll gets the number as soon as it is free.
+    # The unrelated epoll gets the fd as soon as it is free.
     taken = []
     while number not in taken:
-        taken.append(fcntl.fcntl(stranger, fcntl.F_DUPFD_CLOEXEC, number))
+        taken.append(fcntl.fcntl(unrelated, fcntl.F_DUPFD_CLOEXEC, number))
         time.sleep(0.01)
-        assert time.monotonic() < deadline, "nobody has closed it"
+        assert time.monotonic() < deadline, "the fd is still open"
     worker.join(20)
     strayed = watched() != before or out == [[({bait}, select.EPOLLIN)]]
-    print(*out, "and strayed" if strayed else "and harmed nobody", flush=True)
+    print(*out, "and strayed" if strayed else "and changed nothing else", flush=True)
     os._exit(0)
 """
 
@@ -726,7 +730,7 @@ LATE = [
 
 
 def run_late(make: str, late: Late) -> str:
-    # What libc calls epoll_wait is epoll_pwait on newer machines.
+    # The epoll_wait() of libc is the system call epoll_pwait on newer machines.
     syscalls = [name for name in SYSCALLS if name in (late.syscall, late.syscall.replace("_wait", "_pwait"))]
     program = DELAY.format(
         make=make,
@@ -762,12 +766,12 @@ def test_late_calls_touch_no_unrelated_fd(pool: ThreadPoolExecutor) -> None:
         pytest.skip("no strace that may trace")
     results = pool.map(lambda late: run_late("pyepoll.Epoll", late), LATE)
     assert dict(zip([late.call for late in LATE], results, strict=True)) == {
-        late.call: f"{late.result} and harmed nobody\n" for late in LATE
+        late.call: f"{late.result} and changed nothing else\n" for late in LATE
     }
 
 
-def test_late_calls_of_stock(pool: ThreadPoolExecutor) -> None:
-    """The attack can hurt: each of these acts on the stranger's epoll."""
+def test_late_calls_of_stock_act_on_the_unrelated_epoll(pool: ThreadPoolExecutor) -> None:
+    """The attack is effective: each of these calls acts on the unrelated epoll."""
     if not can_trace():
         pytest.skip("no strace that may trace")
     results = list(
@@ -784,17 +788,17 @@ EXIT_IN_CTL = """
     ep, fds = pyepoll.Epoll(), [os.eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ET)
-    # Dropped at the end, it gives back what it holds, under the ctl lock that the thread has.
+    # Dropped at the end, it gives back its events, under the ctl lock that the thread has.
     events = ep.wait(0)
     threading.Thread(target=ep.modify, args=(fds[0], Event.IN), daemon=True).start()
     time.sleep(0.2)
 """
 
 
-def test_exit_while_a_daemon_thread_is_in_epoll_ctl() -> None:
+def test_exit_while_a_daemon_thread_is_in_epoll_ctl_is_clean() -> None:
     if not can_trace():
         pytest.skip("no strace that may trace")
-    # Killing strace alone would leave what it traces.
+    # Killing strace alone would leave the traced process.
     with started(
         [
             *("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=epoll_ctl"),

@@ -1,4 +1,4 @@
-"""An error says what was tried on which fd and why it fails, and leaves object and kernel agreed."""
+"""An error names the operation, the fd and the cause, and leaves object and kernel in agreement."""
 
 import contextlib
 import errno
@@ -53,7 +53,7 @@ def opened() -> Iterator[Callable[[str, int], int]]:
 
 
 def fails(step: Callable[[], object], error: int, *words: str) -> None:
-    """Check the exception's class and number, and that its text has these words."""
+    """Check the exception's class and errno, and that its text has these words."""
     with pytest.raises(OSError) as caught:
         step()
     assert caught.value.errno == error
@@ -63,7 +63,7 @@ def fails(step: Callable[[], object], error: int, *words: str) -> None:
         assert re.search(rf"(?<![\w|]){re.escape(word)}(?![\w|])", caught.value.strerror), caught.value
 
 
-# What epoll_ctl refuses.
+# The refusals of epoll_ctl.
 
 
 def test_registering_twice_raises_eexist(busy: Epoll, pipe: Pipe) -> None:
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_polled_raises_eperm(busy: Epoll, path: str, kind:
     os.close(fd)
 
 
-# Stock says what errno says, and no more.
+# Stock gives the text of errno and no more.
 
 WORDS: dict[str, tuple[Callable[[Any, int], object], tuple[str, ...]]] = {
     "EEXIST": (lambda ep, fd: [ep.register(fd, 1), ep.register(fd, 1)], ("register", "registered already")),
@@ -154,26 +154,26 @@ WORDS: dict[str, tuple[Callable[[Any, int], object], tuple[str, ...]]] = {
     "make",
     [
         pyepoll.Epoll[Any],
-        pytest.param(select.epoll, marks=pytest.mark.xfail(strict=True, reason="no word of what was tried")),
+        pytest.param(
+            select.epoll, marks=pytest.mark.xfail(strict=True, reason="does not name the operation")
+        ),
     ],
     ids=["pyepoll", "stock"],
 )
-def test_the_text_tells_what_was_tried_and_why_it_fails(
-    make: Callable[[], Any], name: str, pipe: Pipe
-) -> None:
+def test_error_text_names_the_operation_and_the_cause(make: Callable[[], Any], name: str, pipe: Pipe) -> None:
     step, words = WORDS[name]
     with make() as ep:
         fails(lambda: step(ep, pipe.read), getattr(errno, name), *words)
 
 
-def test_an_fd_that_only_names_a_file(busy: Epoll, opened: Callable[[str, int], int]) -> None:
+def test_an_o_path_fd_raises_ebadf(busy: Epoll, opened: Callable[[str, int], int]) -> None:
     """The kernel says EBADF for an open fd."""
     fd = opened(os.devnull, os.O_PATH)
     for step in (busy.register, busy.unregister, lambda fd: busy.modify(fd, Event.IN)):
         fails(lambda: step(fd), errno.EBADF, f"fd {fd}", "O_PATH")  # noqa: B023
 
 
-def test_itself_through_a_duplicate(busy: Epoll) -> None:
+def test_registering_a_duplicate_of_itself_raises_einval(busy: Epoll) -> None:
     fd = os.dup(busy.fileno())
     try:
         fails(lambda: busy.register(fd, Event.IN), errno.EINVAL, "register", f"fd {fd}", "itself")
@@ -181,7 +181,7 @@ def test_itself_through_a_duplicate(busy: Epoll) -> None:
         os.close(fd)
 
 
-def test_eloop_of_a_circle(busy: Epoll) -> None:
+def test_a_circle_of_epolls_raises_eloop(busy: Epoll) -> None:
     with pyepoll.Epoll[int]() as outer:
         outer.register(busy, Event.IN)
         fd = outer.fileno()
@@ -190,7 +190,7 @@ def test_eloop_of_a_circle(busy: Epoll) -> None:
         assert len(outer) == 1
 
 
-def test_eloop_of_depth(busy: Epoll) -> None:
+def test_epolls_nested_too_deep_raise_eloop(busy: Epoll) -> None:
     chain: list[Epoll] = [busy]
     while len(chain) < 6:
         chain.append(pyepoll.Epoll())
@@ -208,7 +208,7 @@ def test_eloop_of_depth(busy: Epoll) -> None:
         ep.close()
 
 
-def test_einval_of_itself(busy: Epoll) -> None:
+def test_registering_itself_raises_einval(busy: Epoll) -> None:
     fd = busy.fileno()
     for itself in (busy, fd):
         fails(lambda: busy.register(itself, Event.IN), errno.EINVAL, "register", f"fd {fd}", "itself")  # noqa: B023
@@ -219,7 +219,7 @@ def test_einval_of_itself(busy: Epoll) -> None:
 @pytest.mark.parametrize(
     "other", [Event.ONESHOT, Event.RDHUP, Event.PRI, Event.RDNORM, Event.PRI | Event.ONESHOT], ids=str
 )
-def test_exclusive_with_what_it_cannot_be_combined(busy: Epoll, pipe: Pipe, other: Event) -> None:
+def test_exclusive_with_a_refused_flag_raises_einval(busy: Epoll, pipe: Pipe, other: Event) -> None:
     fails(
         lambda: busy.register(pipe.read, Event.IN | Event.EXCLUSIVE | other),
         errno.EINVAL,
@@ -227,7 +227,7 @@ def test_exclusive_with_what_it_cannot_be_combined(busy: Epoll, pipe: Pipe, othe
     )
 
 
-def test_exclusive_on_an_epoll(busy: Epoll) -> None:
+def test_exclusive_on_an_epoll_raises_einval(busy: Epoll) -> None:
     with pyepoll.Epoll[int]() as inner:
         fails(
             lambda: busy.register(inner, Event.IN | Event.EXCLUSIVE),
@@ -254,7 +254,7 @@ def test_exclusive_cannot_be_modified(busy: Epoll, pipe: Pipe, name: str, step: 
     busy.unregister(fd)
 
 
-def test_exclusive_cannot_be_modified_to(busy: Epoll, pipe: Pipe) -> None:
+def test_modify_cannot_set_exclusive(busy: Epoll, pipe: Pipe) -> None:
     fd = pipe.write
     busy.register(fd, Event.OUT, data="old")
     fails(
@@ -314,7 +314,7 @@ def test_short_of_watches_or_memory(error: str, words: list[str]) -> None:
     [("", errno.EBADF), ("pipe", errno.ENOENT), (__file__, errno.EPERM), ("path", errno.EBADF)],
     ids=["", "pipe", "file", "path"],
 )
-def test_a_closed_fd_is_forgotten_when_it_is_touched(
+def test_a_closed_fd_is_dropped_when_it_is_modified(
     busy: Epoll, pipe: Pipe, step: Step, reused_by: str, error: int, opened: Callable[[str, int], int]
 ) -> None:
     fd = pipe.read
@@ -409,7 +409,7 @@ def test_a_bad_mask_names_its_bits(busy: Epoll, pipe: Pipe, mask: int, named: st
         lambda ep, fd: ep.set_busy_poll(0, 8, False),
     ],
 )
-def test_a_closed_object_refuses(ep: Epoll, pipe: Pipe, step: Step) -> None:
+def test_a_closed_object_raises_value_error(ep: Epoll, pipe: Pipe, step: Step) -> None:
     ep.register(pipe.read, Event.IN)
     ep.close()
     for _ in range(2):
@@ -417,7 +417,7 @@ def test_a_closed_object_refuses(ep: Epoll, pipe: Pipe, step: Step) -> None:
             step(ep, pipe.read)
 
 
-def test_a_closed_object_can_be_looked_at(ep: Epoll, pipe: Pipe) -> None:
+def test_a_closed_object_can_be_inspected(ep: Epoll, pipe: Pipe) -> None:
     ep.register(pipe.read, Event.IN)
     ep.close()
     assert ep.closed
@@ -432,7 +432,7 @@ def test_a_closed_object_can_be_looked_at(ep: Epoll, pipe: Pipe) -> None:
 # fromfd.
 
 
-def test_a_refused_fromfd_leaves_the_number_alone() -> None:
+def test_a_refused_fromfd_leaves_the_fd_open() -> None:
     check_fromfd(pyepoll.Epoll)
 
 
@@ -452,7 +452,7 @@ def check_fromfd(cls: Any) -> None:
             os.close(fd)
 
 
-def test_fromfd_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
+def test_fromfd_of_another_file_raises_einval(pipe: Pipe, closed_fd: int) -> None:
     fails(lambda: pyepoll.Epoll.fromfd(pipe.read), errno.EINVAL, "fromfd", "not an epoll")
     fails(lambda: pyepoll.Epoll.fromfd(closed_fd), errno.EBADF, "fromfd")
     with pytest.raises((OSError, ValueError)):
@@ -464,8 +464,8 @@ def test_fromfd_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
 # Raw.
 
 
-def test_raw_errors_eat_no_event(busy: Epoll) -> None:
-    """Who looks for the cause of an EINVAL must not take an edge that nobody else will see."""
+def test_errors_of_raw_calls_take_no_event(busy: Epoll) -> None:
+    """The search for the cause of an EINVAL must not take an edge that no later wait would report."""
     for op, events in ((raw.EPOLL_CTL_ADD, raw.EPOLLEXCLUSIVE | raw.EPOLLONESHOT), (99, raw.EPOLLIN)):
         with pytest.raises(OSError) as caught:
             raw.epoll_ctl(busy._instance_fd(), op, next(iter(busy.registrations)), events)
@@ -480,14 +480,14 @@ int __xpg_strerror_r(int error, char *text, unsigned long size) { return 0; }
 """
 
 
-def test_the_systems_message_in_another_encoding(preload: Callable[[str], None]) -> None:
+def test_messages_of_the_system_are_decoded_in_the_locale(preload: Callable[[str], None]) -> None:
     """As os.strerror() and every OSError of Python's have it: Latin-1, in a locale that is ASCII."""
     preload(STRERROR)
     program = """
 import os, pyepoll
 expected = os.strerror(9)
 if expected == "Bad file descriptor":
-    print("strerror is not what was loaded")  # CPython 3.15 asks another function
+    print("strerror is not the loaded one")  # CPython 3.15 asks another function
     raise SystemExit
 texts = []
 for call in (lambda: pyepoll.Epoll().register(2**20), lambda: pyepoll.raw.epoll_create1(1)):

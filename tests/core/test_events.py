@@ -1,4 +1,4 @@
-"""Event is an IntFlag whose ``&`` is int's, and its table is what the kernel reports."""
+"""Event is an IntFlag with the ``&`` of int, and its table shows the events that the kernel reports."""
 
 import ast
 import contextlib
@@ -56,7 +56,7 @@ def test_every_member_has_one_line_of_documentation() -> None:
 
 @pytest.mark.parametrize("other", [Event.IN, Event.OUT, 1, 4, 0, Event.IN | Event.OUT, ~Event.OUT])
 @pytest.mark.parametrize("event", [Event.IN, Event.IN | Event.OUT, Event(0)])
-def test_and_is_ints(event: Event, other: int) -> None:
+def test_and_is_that_of_int(event: Event, other: int) -> None:
     for result in (event & other, other & event):
         assert type(result) is int
         assert result == int(event) & int(other)
@@ -70,7 +70,7 @@ def test_and_leaves_an_int_and_event_names_it_again() -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
-def test_the_rest_of_the_algebra_is_the_enums(pair: Event) -> None:
+def test_other_operators_are_those_of_the_enum(pair: Event) -> None:
     a, b = pair
     assert type(pair) is Event
     assert type(pair ^ b) is Event
@@ -114,13 +114,13 @@ def test_text_names_each_flag() -> None:
     assert str(Event(1 << 27)) == "0x8000000"
 
 
-def test_is_an_int() -> None:
+def test_members_are_ints() -> None:
     assert isinstance(Event.IN, int)
     assert Event.IN | Event.OUT == pyepoll.EPOLLIN | pyepoll.EPOLLOUT
     assert {Event.IN: "in"}[pyepoll.EPOLLIN] == "in"  # type: ignore[index]
 
 
-# What a wait yields.
+# The events that a wait yields.
 
 
 @pytest.mark.parametrize("mask", [Event.IN, Event.OUT, Event.IN | Event.OUT])
@@ -324,7 +324,7 @@ def test_every_row_has_a_scenario() -> None:
 
 
 @pytest.mark.parametrize("row", SCENARIOS)
-def test_the_kernel_reports_what_the_table_says(ep: pyepoll.Epoll[Any], row: str) -> None:
+def test_table_matches_the_kernel(ep: pyepoll.Epoll[Any], row: str) -> None:
     with contextlib.ExitStack() as stack:
         for expected, state in zip(documented_rows()[row], SCENARIOS[row](stack), strict=True):
             for file in state if isinstance(state, tuple) else (state,):
@@ -341,7 +341,7 @@ def test_the_kernel_reports_what_the_table_says(ep: pyepoll.Epoll[Any], row: str
 
 
 def check_predicates(fd: int, seen: Event) -> None:
-    """Compare with a real read and write: what succeeds was promised, what would block was not."""
+    """Compare with a real read and write: a call that succeeds was promised, one that would block was not."""
     for promised, attempt in (
         (seen.readable, lambda: os.read(fd, 1)),
         (seen.writable, lambda: os.write(fd, b"x")),

@@ -31,7 +31,7 @@ def unshare_fds() -> None:
 
 
 def with_own_fds(work: Callable[[], None]) -> None:
-    """Do the work in such a thread; what it leaves open ends with it. Fails as the work does."""
+    """Do the work in such a thread; fds that it leaves open are closed with it. Fails as the work does."""
 
     def begin() -> None:
         unshare_fds()
@@ -51,7 +51,7 @@ def other_epolls() -> list[Epoll]:
 
 
 def with_others_meanwhile(work: Callable[[Epoll], None], public: bool) -> None:
-    """Let the work be done on an Epoll of such a thread, whose fds are epolls in the main thread."""
+    """Let the work be done on an Epoll of such a thread; its fds are epolls in the main thread."""
     made, go = threading.Event(), threading.Event()
 
     def begin() -> None:
@@ -170,7 +170,7 @@ def test_an_epoll_within_the_threads_epoll_is_reported() -> None:
     with_others_meanwhile(work, True)
 
 
-def test_a_child_of_the_main_thread_closes_nothing_of_it() -> None:
+def test_a_child_of_the_main_thread_closes_no_fd_of_the_thread() -> None:
     """A wait that got only stale events has an fd that children close, but theirs is another file."""
     stop, waiting = os.eventfd(0), threading.Event()
     numbers: list[int] = []
@@ -216,20 +216,20 @@ def test_a_child_of_the_main_thread_closes_nothing_of_it() -> None:
 
 
 def guards() -> list[str]:
-    """What other threads' tables hold that watches an epoll by edges."""
+    """The epolls in other threads' tables that watch an epoll by edges."""
     found = []
     for task in os.listdir("/proc/self/task"):
         folder = f"/proc/self/task/{task}"
         for fd in os.listdir(f"{folder}/fd"):
             # The one by which the folder was listed is closed again, and so may others be.
             with contextlib.suppress(OSError), open(f"{folder}/fdinfo/{fd}") as file:
-                # EPOLLIN | EPOLLET, and what the kernel adds.
+                # EPOLLIN | EPOLLET, and the bits that the kernel adds.
                 if any(line.startswith("tfd:") and "80000019" in line for line in file):
                     found.append(os.readlink(f"{folder}/fd/{fd}"))
     return found
 
 
-def test_a_child_of_the_main_thread_closes_its_own_copy_of_a_guard() -> None:
+def test_a_child_of_the_main_thread_closes_its_copy_of_the_private_fd() -> None:
     """The other way round: where the tables are one, the child has no use for it."""
     stop, fd = os.eventfd(0), os.eventfd(1)
     duplicate = os.dup(fd)

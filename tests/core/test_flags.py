@@ -1,4 +1,4 @@
-"""Level, edge, one-shot, exclusive and the rest mean what epoll(7) says."""
+"""Level, edge, one-shot, exclusive and the other flags behave as epoll(7) describes."""
 
 import itertools
 import os
@@ -31,20 +31,20 @@ def by_wait(ep: pyepoll.Epoll[Any]) -> dict[Any, Event]:
 
 @pytest.fixture(params=[by_poll, by_wait])
 def ready(request: pytest.FixtureRequest) -> Ready:
-    """What is ready now, by each way to ask."""
+    """The ready events, by each way to wait."""
     got: Ready = request.param
     return got
 
 
 def disarmed(ep: pyepoll.Epoll[Any], fd: int) -> bool:
-    """Whether the kernel holds the registration with no event to report: a spent one-shot."""
+    """Whether the kernel holds the registration with no event to report: a one-shot that has fired."""
     return not fdinfo(ep)[fd][0] & (IMPLIED | Event.IN | Event.OUT)
 
 
 # Level.
 
 
-def test_level_reports_for_as_long_as_it_lasts(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
+def test_level_reports_while_the_condition_lasts(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
     ep.register(pipe.read, Event.IN)
     assert ready(ep) == {}
     os.write(pipe.write, b"ab")
@@ -56,7 +56,7 @@ def test_level_reports_for_as_long_as_it_lasts(ep: pyepoll.Epoll[int], pipe: Pip
     assert ready(ep) == {}
 
 
-def test_out_while_there_is_room(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
+def test_out_reports_while_there_is_room(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
     ep.register(pipe.write, Event.OUT)
     assert ready(ep) == {pipe.write: Event.OUT}
     pipe.fill()
@@ -90,7 +90,9 @@ def test_mask_0_reports_err_and_hup_only(
 
 
 @pytest.mark.parametrize("mask", [Event.RDNORM, Event.WRNORM, Event.RDNORM | Event.WRNORM])
-def test_the_norm_events(ep: pyepoll.Epoll[int], socketpair: Sockets, ready: Ready, mask: Event) -> None:
+def test_norm_and_band_events_are_reported(
+    ep: pyepoll.Epoll[int], socketpair: Sockets, ready: Ready, mask: Event
+) -> None:
     a, b = socketpair
     ep.register(a, mask)
     assert ready(ep) == ({a.fileno(): Event.WRNORM} if mask & Event.WRNORM else {})
@@ -108,7 +110,7 @@ def test_edge_reports_a_change_once(ep: pyepoll.Epoll[int], pipe: Pipe, ready: R
     assert ready(ep) == {pipe.read: Event.IN}
     assert ready(ep) == {}
     os.read(pipe.read, 1)
-    assert ready(ep) == {}, "what is left unread is no change"
+    assert ready(ep) == {}, "unread data is no change"
     os.write(pipe.write, b"c")
     assert ready(ep) == {pipe.read: Event.IN}, "more data is"
     assert ready(ep) == {}
@@ -117,14 +119,16 @@ def test_edge_reports_a_change_once(ep: pyepoll.Epoll[int], pipe: Pipe, ready: R
     assert ready(ep) == {}
 
 
-def test_edge_that_was_there_before(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
+def test_edge_reports_a_condition_that_existed_before(
+    ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready
+) -> None:
     os.write(pipe.write, b"x")
     ep.register(pipe.read, Event.IN | Event.ET)
     assert ready(ep) == {pipe.read: Event.IN}
     assert ready(ep) == {}
 
 
-def test_several_changes_are_one_report(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
+def test_several_changes_are_reported_once(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready) -> None:
     ep.register(pipe.read, Event.IN | Event.ET)
     for _ in range(3):
         os.write(pipe.write, b"x")
@@ -141,7 +145,7 @@ def test_several_changes_are_one_report(ep: pyepoll.Epoll[int], pipe: Pipe, read
     ],
     ids=["rearm", "modify", "unregister and register"],
 )
-def test_an_edge_can_be_asked_for_again(
+def test_rearm_and_modify_report_an_edge_again(
     ep: pyepoll.Epoll[int],
     pipe: Pipe,
     ready: Ready,
@@ -184,7 +188,7 @@ def test_oneshot_reports_once(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready, 
     ],
     ids=["rearm", "modify"],
 )
-def test_oneshot_is_armed_again(
+def test_rearm_and_modify_arm_a_oneshot(
     ep: pyepoll.Epoll[int],
     pipe: Pipe,
     ready: Ready,
@@ -269,7 +273,9 @@ def test_exclusive_wakes_one_epoll_of_many(
 # The flags of sockets.
 
 
-def test_rdhup_when_the_peer_stops_writing(ep: pyepoll.Epoll[int], tcp_pair: Sockets, ready: Ready) -> None:
+def test_rdhup_reports_that_the_peer_stopped_writing(
+    ep: pyepoll.Epoll[int], tcp_pair: Sockets, ready: Ready
+) -> None:
     a, b = tcp_pair
     ep.register(a, Event.RDHUP)
     assert ready(ep) == {}
@@ -278,10 +284,10 @@ def test_rdhup_when_the_peer_stops_writing(ep: pyepoll.Epoll[int], tcp_pair: Soc
     b.shutdown(socket.SHUT_WR)
     until(lambda: ready(ep) == {a.fileno(): Event.RDHUP})
     ep.modify(a, Event.IN)
-    assert ready(ep) == {a.fileno(): Event.IN}, "RDHUP is reported to who asks for it"
+    assert ready(ep) == {a.fileno(): Event.IN}, "RDHUP is reported only on request"
 
 
-def test_pri_is_out_of_band_data(ep: pyepoll.Epoll[int], tcp_pair: Sockets, ready: Ready) -> None:
+def test_pri_reports_out_of_band_data(ep: pyepoll.Epoll[int], tcp_pair: Sockets, ready: Ready) -> None:
     a, b = tcp_pair
     ep.register(a, Event.PRI)
     b.send(b"x")
@@ -296,7 +302,7 @@ def test_pri_is_out_of_band_data(ep: pyepoll.Epoll[int], tcp_pair: Sockets, read
 
 
 @pytest.mark.parametrize("more", [0, Event.ET, Event.ONESHOT])
-def test_wakeup_watches_as_without(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready, more: int) -> None:
+def test_wakeup_reports_the_same_events(ep: pyepoll.Epoll[int], pipe: Pipe, ready: Ready, more: int) -> None:
     ep.register(pipe.read, Event.IN | Event.WAKEUP | more)
     assert ready(ep) == {}
     os.write(pipe.write, b"x")
@@ -336,7 +342,7 @@ def test_modify_replaces_the_mask(
         assert ready(ep) == ({fd: expected} if expected else {})
 
 
-def test_epoll_inside_epoll(ep: pyepoll.Epoll[Any], eventfd: Eventfd, ready: Ready) -> None:
+def test_an_epoll_in_an_epoll_is_reported(ep: pyepoll.Epoll[Any], eventfd: Eventfd, ready: Ready) -> None:
     fd = eventfd()
     with pyepoll.Epoll[int]() as inner:
         inner.register(fd, Event.IN)

@@ -50,9 +50,11 @@ def registrations_of(ep: Any) -> list[tuple[int, int, int]]:
     ],
 )
 @pytest.mark.parametrize("how", ["unregister", "poll", "modify", "register", "close"])
-def test_the_parent_loses_nothing(make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any) -> None:
+def test_a_child_costs_the_parent_no_event(
+    make: Any, how: str, make_pipe: Callable[[], Pipe], request: Any
+) -> None:
     if make is select.epoll and how == "close":
-        pytest.skip("closing a copy of a number is harmless in stock as well")
+        pytest.skip("closing a copy of the fd is harmless in stock as well")
     pipes = [make_pipe() for _ in range(3)]
     extra = make_pipe()
 
@@ -80,7 +82,7 @@ def test_the_parent_loses_nothing(make: Any, how: str, make_pipe: Callable[[], P
 
 
 @pytest.mark.parametrize("first", ["fileno", "poll", "wait", "iter", "register", "unregister", "rearm"])
-def test_the_childs_copy_works(
+def test_a_childs_copy_reports_events(
     ep: Epoll, eventfd: Eventfd, make_pipe: Callable[[], Pipe], first: str
 ) -> None:
     a, b = make_pipe(), make_pipe()
@@ -116,13 +118,13 @@ def test_the_childs_copy_works(
     number, before = ep.fileno(), registrations_of(ep)
     assert in_child(child) == ""
     assert registrations_of(ep) == before
-    # The pipes are shared, and what the child wrote is there: its poll took nothing.
+    # The pipes are shared, and the child's data is there: its poll took no event.
     assert sorted(str(data) for data, _ in ep.poll(0)) == ["['b']", "a"]
 
 
 def test_a_fired_one_shot_is_disarmed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
-    spent, armed = eventfd(1), eventfd()
-    ep.register(spent, Event.IN | Event.ONESHOT)
+    fired, armed = eventfd(1), eventfd()
+    ep.register(fired, Event.IN | Event.ONESHOT)
     ep.register(armed, Event.IN | Event.ONESHOT)
     assert len(ep.poll(0)) == 1
 
@@ -130,8 +132,8 @@ def test_a_fired_one_shot_is_disarmed_in_the_child(ep: Epoll, eventfd: Eventfd) 
         assert ep.poll(0) == []
         os.eventfd_write(armed, 1)
         assert ep.poll(5) == [(armed, Event.IN)]
-        ep.rearm(spent)
-        assert ep.poll(5) == [(spent, Event.IN)]
+        ep.rearm(fired)
+        assert ep.poll(5) == [(fired, Event.IN)]
 
     assert in_child(child) == ""
     assert ep.poll(0) == [(armed, Event.IN)]
@@ -160,7 +162,7 @@ def test_a_grandchilds_copy_is_its_own(ep: Epoll, make_pipe: Callable[[], Pipe])
     assert ep.poll(5) == [(pipe.read, Event.IN)]
 
 
-def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_grandchilds_copy_works_if_the_child_did_not_use_its_own(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
 
@@ -175,8 +177,8 @@ def test_a_grandchild_of_a_child_that_did_not_use_it(ep: Epoll, eventfd: Eventfd
     assert ep.poll(5) == [(fd, Event.IN)]
 
 
-def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
-    """Each has a list of its own, also of what was registered after the fork."""
+def test_two_children_and_the_parent_have_separate_lists(ep: Epoll, make_pipe: Callable[[], Pipe]) -> None:
+    """Each has a list of its own, also of fds registered after the fork."""
     pipe, go = make_pipe(), make_pipe()
     ep.register(pipe.read, Event.IN)
     children = []
@@ -201,7 +203,7 @@ def test_two_children_and_the_parent(ep: Epoll, make_pipe: Callable[[], Pipe]) -
     assert len(ep.poll(0)) == 2
 
 
-def test_an_unused_copy_costs_nothing(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_unused_copy_makes_no_system_call(ep: Epoll, eventfd: Eventfd) -> None:
     ep.register(eventfd(1), Event.IN)
     before = registrations_of(ep)
 
@@ -217,7 +219,7 @@ def test_an_unused_copy_costs_nothing(ep: Epoll, eventfd: Eventfd) -> None:
     assert in_child(child) == ""
 
 
-def test_collection_in_the_child(eventfd: Eventfd) -> None:
+def test_collection_in_the_child_leaves_the_parents_epoll_open(eventfd: Eventfd) -> None:
     fd = eventfd(1)
     held = [pyepoll.Epoll[Any]()]
     held[0].register(fd, Event.IN, held[0])
@@ -234,7 +236,7 @@ def test_collection_in_the_child(eventfd: Eventfd) -> None:
     held[0].close()
 
 
-def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+def test_the_parents_iterator_gives_no_event_back_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -254,8 +256,8 @@ def test_an_iterator_of_the_parents_gives_nothing_back_in_the_child(ep: Epoll, e
     assert [data for data, _ in events] == fds[1:]
 
 
-def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd) -> None:
-    """What was fetched is in the memory of each; after that each waits on an instance of its own."""
+def test_an_iterator_continues_in_parent_and_child(ep: Epoll, eventfd: Eventfd) -> None:
+    """Fetched events are in the memory of each process; after that each waits on an instance of its own."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -279,7 +281,7 @@ def test_an_iterator_of_the_parents_goes_on_in_both(ep: Epoll, eventfd: Eventfd)
 
 
 @pytest.mark.parametrize("first", ["inner", "outer"])
-def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> None:
+def test_copies_of_nested_epolls_watch_each_other(ep: Epoll, eventfd: Eventfd, first: str) -> None:
     """Whichever the child uses first, its outer one watches its inner one, and the parent's the parent's."""
     fd = eventfd()
     with pyepoll.Epoll[Any]() as inner:
@@ -304,7 +306,7 @@ def test_an_epoll_within_an_epoll(ep: Epoll, eventfd: Eventfd, first: str) -> No
 
 
 @pytest.mark.lasts(120)
-def test_a_childs_threads_use_it_for_the_first_time_at_once(
+def test_threads_of_a_child_may_use_the_copy_first_at_once(
     ep: Epoll, eventfd: Eventfd, effort: Effort
 ) -> None:
     fds = [eventfd(1) for _ in range(3)]
@@ -337,12 +339,12 @@ def test_a_childs_threads_use_it_for_the_first_time_at_once(
 # A waker is an fd like any other: shared.
 
 
-def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_a_waker_is_shared_with_the_child(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     with pyepoll.Waker() as waker:
         ep.register(waker, Event.IN | Event.ET, waker)
 
         def child() -> None:
-            # Its own copy of the epoll reports what is in the eventfd that both have.
+            # Its own copy of the epoll reports the eventfd that both have.
             waker.wake()
             assert ep.poll(5) == [(waker, Event.IN)]
             waker.close()
@@ -359,10 +361,10 @@ def test_a_waker_is_shared(ep: Epoll, pool: ThreadPoolExecutor) -> None:
         assert ep.poll(5) == [(waker, Event.IN)]
 
 
-# What the child lacks.
+# The fds that the child lacks.
 
 
-def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
+def test_fds_closed_in_the_child_are_not_registered_there(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -392,7 +394,7 @@ def test_fds_that_are_closed_in_the_child(ep: Epoll, eventfd: Eventfd) -> None:
     ],
 )
 @pytest.mark.parametrize("what", ["pipe", "another epoll", "nothing"])
-def test_the_number_is_not_ours_any_more(
+def test_an_fd_reused_in_the_child_raises_ebadf(
     eventfd: Eventfd, make_pipe: Callable[[], Pipe], make: Any, what: str
 ) -> None:
     fds, pipe = [eventfd(1), eventfd(1)], make_pipe()
@@ -420,7 +422,7 @@ def test_the_number_is_not_ours_any_more(
             with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
                 call()
         if begun is not None:
-            # What it fetched before the fork is a copy as well; then it waits.
+            # The events fetched before the fork are a copy as well; then it waits.
             assert next(begun) == (fds[1], Event.IN)
             with pytest.raises(OSError, match=rf"fd {number}\b.*fork"):
                 next(begun)
@@ -449,7 +451,7 @@ def test_the_number_is_not_ours_any_more(
 def test_a_daemons_new_epoll_is_not_closed_by_the_old_object(
     eventfd: Eventfd, make: Any, registered: bool
 ) -> None:
-    """closerange(), then `ep = Epoll()`: the new one has the old one's number, and is empty yet."""
+    """closerange(), then `ep = Epoll()`: the new one has the old one's fd, and is empty yet."""
     fd, held = eventfd(1), [pyepoll.Epoll[Any]()]
     number = held[0].fileno()
     if registered:
@@ -468,7 +470,7 @@ def test_a_daemons_new_epoll_is_not_closed_by_the_old_object(
     held[0].close()
 
 
-def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_copy_without_a_free_fd_raises_emfile(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN)
 
@@ -482,21 +484,23 @@ def test_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd) -> None:
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-@pytest.mark.parametrize("whose", ["ours", "a stranger's file", "a stranger's epoll"])
-def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: str) -> None:
-    """Without an fd it cannot be seen whose the number is: an fd too many is better than a stranger's file
+@pytest.mark.parametrize("whose", ["ours", "an unrelated file", "an unrelated epoll"])
+def test_closing_a_copy_without_a_free_fd_closes_no_unrelated_file(
+    ep: Epoll, eventfd: Eventfd, whose: str
+) -> None:
+    """Without a free fd the owner of the fd is unknown: one fd left open is better than an unrelated file
     closed."""
     fd = eventfd(1)
     ep.register(fd, Event.IN)
     number, instance = ep.fileno(), ep._instance_fd()
 
     def child() -> None:
-        if whose == "a stranger's file":
+        if whose == "an unrelated file":
             os.dup2(fd, number)
-        elif whose == "a stranger's epoll":
-            stranger = select.epoll()
-            stranger.register(fd, select.EPOLLIN)
-            os.dup2(stranger.fileno(), number)
+        elif whose == "an unrelated epoll":
+            unrelated = select.epoll()
+            unrelated.register(fd, select.EPOLLIN)
+            os.dup2(unrelated.fileno(), number)
         before = open_fds()
         with no_fd_left():
             ep.close()
@@ -512,7 +516,7 @@ def test_closing_a_copy_when_no_fd_is_left(ep: Epoll, eventfd: Eventfd, whose: s
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
+def test_a_foreign_instance_stays_shared_with_the_child(eventfd: Eventfd) -> None:
     """It is shared on purpose, so the child's object stays on it."""
     fd = eventfd(1)
     with select.epoll() as stock:
@@ -530,7 +534,7 @@ def test_a_foreign_instance_in_a_child(eventfd: Eventfd) -> None:
         assert stock.poll(0) == [(fd, select.EPOLLIN)]
 
 
-# Threads of the parent. What they do is given all it needs: on a free-threaded build a variable of an
+# Threads of the parent. Their functions get all they need: on a free-threaded build a variable of an
 # enclosing function has a lock, which in a child stays with a thread of the parent's that it was handed to.
 
 
@@ -541,14 +545,16 @@ def keep_changing(ep: Epoll, fd: int, done: threading.Event) -> None:
         ep.unregister(fd)
 
 
-def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_fork_while_others_wait_gives_a_working_copy(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     live, ready = eventfd(), eventfd(1)
     ep.register(live, Event.IN | Event.ONESHOT)
     waits = [pool.submit(ep.poll) for _ in range(4)]
     until(lambda: waiters() == 4)
 
     def child() -> None:
-        # Nobody waits here, so close() has nobody to wait for; a cure would wait for them too.
+        # No thread waits here, so close() and a rebuild have no waiter to wait for.
         ep.register(ready, Event.IN)
         assert ep.poll(5) == [(ready, Event.IN)]
         number = ep.fileno()
@@ -567,10 +573,10 @@ def test_fork_while_others_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExe
     assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 4
 
 
-def test_fork_while_others_change_registrations(
+def test_fork_while_others_hold_the_ctl_lock_gives_a_working_copy(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
-    """The lock that they hold is nobody's in the child."""
+    """The lock that a thread of the parent holds is free in the child."""
     done = threading.Event()
     ready = eventfd(1)
 
@@ -591,10 +597,10 @@ def test_fork_while_others_change_registrations(
     assert len(ep) == 0
 
 
-def test_fork_while_another_waits_in_a_shared_iterator(
+def test_fork_while_another_waits_in_an_iterator_leaves_it_usable(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
 ) -> None:
-    """In the child nobody waits in it."""
+    """In the child no thread waits in it."""
     live = eventfd()
     ep.register(live, Event.IN | Event.ONESHOT)
     events = iter(ep)
@@ -616,7 +622,9 @@ def test_fork_while_another_waits_in_a_shared_iterator(
 
 
 @pytest.mark.lasts(300)
-def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Effort) -> None:
+def test_fork_while_others_wake_leaves_the_waker_usable(
+    ep: Epoll, pool: ThreadPoolExecutor, effort: Effort
+) -> None:
     """The child's waker works at once, wherever they were in theirs."""
     done = threading.Event()
 
@@ -647,7 +655,7 @@ def test_fork_while_others_wake(ep: Epoll, pool: ThreadPoolExecutor, effort: Eff
 def test_a_released_iterator_in_the_child_returns_its_events(
     ep: Epoll, eventfd: Eventfd, mask: Event
 ) -> None:
-    """As in the parent: what was handed out is spent, what was not comes again."""
+    """As in the parent: a one-shot that was handed out is disarmed, one that was not is reported again."""
     fds = {eventfd(1) for _ in range(5)}
     for fd in fds:
         ep.register(fd, mask)
@@ -666,7 +674,7 @@ def test_a_released_iterator_in_the_child_returns_its_events(
     assert {fd for fd, _ in ep.poll(0)} == fds - {first}
 
 
-def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_registration_armed_before_the_fork_is_not_given_back(ep: Epoll, eventfd: Eventfd) -> None:
     """Its event of the batch in hand is an earlier one: the later one has been handed out."""
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
@@ -685,15 +693,15 @@ def test_what_was_armed_again_before_the_fork_is_not_given_back(ep: Epoll, event
 
 
 def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, eventfd: Eventfd) -> None:
-    """What the cure took for spent was fetched before, and comes again when it is not handed out."""
-    fd, ghost = eventfd(1), os.eventfd(1)
+    """An event fetched before a rebuild that found its one-shot fired is reported again if not handed out."""
+    fd, stale_fd = eventfd(1), os.eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     batch = ep.wait(0)
-    ep.register(ghost, Event.IN)
-    duplicate = os.dup(ghost)
-    os.close(ghost)
+    ep.register(stale_fd, Event.IN)
+    duplicate = os.dup(stale_fd)
+    os.close(stale_fd)
     with pytest.raises(OSError, match="not open"):
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     for _ in range(10):
         assert ep.poll(0) == []
     os.close(duplicate)
@@ -709,7 +717,7 @@ def test_a_fork_after_a_rebuild_returns_the_events_of_a_batch_in_use(ep: Epoll, 
     assert ep.poll(0) == [(fd, Event.IN)]
 
 
-def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eventfd) -> None:
+def test_fork_in_a_signal_handler_continues_the_wait(ep: Epoll, eventfd: Eventfd) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     reports: list[str] = []
@@ -729,7 +737,7 @@ def test_fork_in_a_signal_handler_that_interrupts_a_wait(ep: Epoll, eventfd: Eve
     assert reports == [""]
 
 
-def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
+def test_a_child_forked_in_a_handler_continues_the_wait() -> None:
     """The child comes back from its handler into the wait, which is its own from there on."""
     out = run("""
         import os, signal
@@ -763,7 +771,7 @@ def test_a_wait_that_a_handler_forked_from_goes_on_in_the_child() -> None:
 
 
 @pytest.mark.parametrize("where", ["fileno", "an index", "the finalizer of data", "the class of events"])
-def test_fork_within_a_call(where: str) -> None:
+def test_fork_within_a_call_returns_in_both(where: str) -> None:
     """Both come back from the call that they are in, the child on its own instance."""
     out = run(f"""
         import os
@@ -830,7 +838,7 @@ def test_fork_within_a_call(where: str) -> None:
         ),
     ],
 )
-def test_forks_under_traffic(
+def test_forks_under_traffic_lose_no_event(
     make_pipe: Callable[[], Pipe], effort: Effort, show: Callable[[str], None], make: Any, patience: float
 ) -> None:
     """Every number that is written is reported in the parent, whatever its children do meanwhile."""
@@ -869,7 +877,7 @@ def test_forks_under_traffic(
     read, children = [0] * len(pipes), list[tuple[int, int]]()
 
     def serve() -> int:
-        """Take what is ready; as an edge and a one-shot ask for, all of it."""
+        """Take the ready events; all of them, as edges and one-shots require."""
         count = 0
         for fd, _ in ep.poll(0.01):
             each = fd_of[fd]
@@ -899,7 +907,7 @@ def test_forks_under_traffic(
                 children.append(begin(programs[each % len(programs)]))
                 if len(children) == 4:
                     assert end(*children.pop(0)) == ""
-                # What the parent must see before it forks again; a lost event ends that.
+                # The parent must see these before it forks again; a lost event ends that.
                 more, deadline = 50, time.monotonic() + patience
                 while more > 0:
                     more -= serve()
@@ -953,7 +961,7 @@ def poll_inherited(seconds: float) -> list[Any]:
     return events
 
 
-def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_multiprocessing_pool_works_beside_an_epoll(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -971,8 +979,8 @@ def test_a_pool_of_multiprocessing(ep: Epoll, eventfd: Eventfd) -> None:
     assert sorted(ep.poll(0)) == [(fd, Event.IN) for fd in fds]
 
 
-def test_subprocess_costs_nothing() -> None:
-    """From the first process on no call to the kernel's epoll succeeds but the waits: nobody needs one."""
+def test_subprocess_costs_no_epoll_call() -> None:
+    """From the first process on every call to the kernel's epoll but the waits fails: none is needed."""
     out = run("""
         import errno, gc, os, subprocess, sys
         from support.seccomp import deny
@@ -1038,8 +1046,8 @@ def test_a_daemon_can_use_its_copy(
             with pytest.raises(OSError, match="fork"):
                 ep.poll(0)
             ep.close()
-            # What wakes waiters was closed with the rest, and its number may be a stranger's.
-            stranger = os.eventfd(7, os.EFD_NONBLOCK)
+            # The eventfd that wakes waiters was closed with the rest, and its fd may be an unrelated file.
+            unrelated = os.eventfd(7, os.EFD_NONBLOCK)
             new = pyepoll.Epoll[int]()
             with ThreadPoolExecutor() as pool:
                 wait = pool.submit(new.poll)
@@ -1047,7 +1055,7 @@ def test_a_daemon_can_use_its_copy(
                 new.close()
                 with pytest.raises(ValueError, match="closed"):
                     wait.result(10)
-            assert os.eventfd_read(stranger) == 7
+            assert os.eventfd_read(unrelated) == 7
         os.write(report.write if keep else 2, b"fine")
 
     def parent_of_the_daemon() -> None:

@@ -1,4 +1,4 @@
-"""The GIL is released around what takes the kernel's lock of an epoll, which a FUSE file may hold long."""
+"""Calls that take the kernel's lock of an epoll release the GIL; a FUSE file may hold that lock long."""
 
 import sysconfig
 from collections.abc import Callable
@@ -51,6 +51,6 @@ CALLS: list[Callable[[Epoll, int], None]] = [
 
 
 @pytest.mark.parametrize("call", CALLS, ids=[*(call.__name__ for call in CALLS[:-1]), "rebuild"])
-def test_the_gil_is_released(ep: Epoll, eventfd: Callable[..., int], call: Any) -> None:
+def test_calls_that_may_block_release_the_gil(ep: Epoll, eventfd: Callable[..., int], call: Any) -> None:
     fd = eventfd()
     assert lets_go_of_the_gil(lambda: call(ep, fd))

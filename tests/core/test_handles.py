@@ -14,12 +14,12 @@ from pyepoll import Event, raw
 Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[[int], int]
 
-# After one handle has closed the epoll, its number may be another file's.
+# After one handle has closed the epoll, its fd may be another file.
 
 
 @pytest.fixture
 def left() -> Iterator[Epoll]:
-    """A handle whose epoll another one has closed; under its number there is another epoll now."""
+    """A handle of an epoll that another handle has closed; its fd is another epoll now."""
     ep = pyepoll.Epoll[Any]()
     left = pyepoll.Epoll[Any].fromfd(ep.fileno())
     number = ep.fileno()
@@ -51,14 +51,14 @@ CALLS: dict[str, Callable[[Epoll, int], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_closed_epoll_is_no_other_file(left: Epoll, eventfd: Eventfd, call: str) -> None:
+def test_a_closed_handle_acts_on_no_other_file(left: Epoll, eventfd: Eventfd, call: str) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="closed through another object") as caught:
             CALLS[call](left, eventfd(1))
         assert caught.value.errno == errno.EBADF
 
 
-def test_it_can_be_looked_at(left: Epoll) -> None:
+def test_a_closed_handle_can_be_inspected(left: Epoll) -> None:
     assert "closed through another object" in repr(left)
     assert not left.closed
     assert (len(left), dict(left.registrations), left.stats().waits) == (0, {}, 0)
@@ -76,7 +76,7 @@ def test_it_can_be_looked_at(left: Epoll) -> None:
     ids=hex,
 )
 @pytest.mark.parametrize("how", ["poll", "wait", "iterator"])
-def test_the_data_of_a_foreign_epolls_events(eventfd: Eventfd, word: int, how: str) -> None:
+def test_foreign_events_have_stocks_data(eventfd: Eventfd, word: int, how: str) -> None:
     with select.epoll() as stock:
         raw.epoll_ctl(stock.fileno(), raw.EPOLL_CTL_ADD, eventfd(1), raw.EPOLLIN, word)
         expected = stock.poll(0)
@@ -86,11 +86,11 @@ def test_the_data_of_a_foreign_epolls_events(eventfd: Eventfd, word: int, how: s
             assert type(got[0][0]) is int
 
 
-def test_an_epoll_that_stock_has_filled(eventfd: Eventfd) -> None:
+def test_an_epoll_filled_by_stock_reports_stocks_events(eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(5)]
     with select.epoll() as stock:
         for fd in fds:
-            float(f"1.{fd}")  # What is left on the stack gets into the upper half of the epoll data.
+            float(f"1.{fd}")  # The bytes left on the stack get into the upper half of the epoll data.
             stock.register(fd, select.EPOLLIN)
         with pyepoll.Epoll[Any].fromfd(os.dup(stock.fileno())) as ep:
             assert sorted(ep.poll(0)) == sorted(stock.poll(0))

@@ -1,4 +1,4 @@
-"""help() says what the operators of a class do, as well as its methods."""
+"""help() documents the operators of a class as well as its methods."""
 
 import ctypes
 import pydoc
@@ -18,7 +18,7 @@ def shown(thing: object) -> str:
 
 
 def entry(name: str, text: str) -> str:
-    """What help() of a class has for a method: its lines, up to the next empty one."""
+    """The lines of help() of a class for a method, up to the next empty one."""
     _, _, rest = text.partition(f"\n |  {name}(")
     return rest.partition("\n |\n")[0]
 
@@ -54,7 +54,7 @@ def test_iteration_is_at_the_top_of_help() -> None:
         pyepoll.Child,
     ],
 )
-def test_nothing_of_ours_has_the_text_of_every_type(thing: type) -> None:
+def test_no_slot_has_the_generic_docstring(thing: type) -> None:
     """CPython's for a slot begins with Implement or Return and names no more than the operator."""
     generic = {
         list.__iter__.__doc__,
@@ -80,7 +80,7 @@ def test_map_of_a_selector_is_explained() -> None:
 
 
 def slot_iter(kind: type) -> int | None:
-    """tp_iter: the 25th word of a type after what every object of variable size has."""
+    """tp_iter: the 25th word of a type after the header of an object of variable size."""
     head = object.__basicsize__ + ctypes.sizeof(ctypes.c_ssize_t)
     return ctypes.c_void_p.from_address(id(kind) + head + 24 * ctypes.sizeof(ctypes.c_void_p)).value
 
@@ -98,4 +98,4 @@ def test_docstrings_leave_the_slots_in_c() -> None:
     for name in OPERATORS:
         assert isinstance(vars(pyepoll.Epoll)[name], types.WrapperDescriptorType)
     assert slot_iter(pyepoll.Epoll) == slot_iter(Mine) == slot_iter(_epoll.Epoll)
-    assert slot_iter(Other) != slot_iter(_epoll.Epoll), "or what is read is not tp_iter"
+    assert slot_iter(Other) != slot_iter(_epoll.Epoll), "or the field is not tp_iter"

@@ -1,4 +1,4 @@
-"""What debuggers, mocks and error reporters do with any object never raises, whatever its state."""
+"""The operations of debuggers, mocks and error reporters never raise, in any state of an object."""
 
 import asyncio
 import inspect
@@ -25,7 +25,7 @@ HAVE_STATES = [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Waker, pyepoll.Time
 
 
 def look(thing: Any) -> None:
-    """All that is done to an object of which nothing is known."""
+    """All operations that a tool applies to an unknown object."""
     repr(thing), str(thing), dir(thing), inspect.getdoc(thing), callable(thing)
     for name in dir(thing):
         hasattr(thing, name)
@@ -41,7 +41,7 @@ def look(thing: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*MODULES, *CLASSES])
-def test_modules_and_classes(name: str) -> None:
+def test_inspecting_modules_and_classes_never_raises(name: str) -> None:
     look((MODULES | CLASSES)[name])
 
 
@@ -124,7 +124,7 @@ def reports() -> Iterator[Any]:
     ],
     ids=lambda things: things.__name__,
 )
-def test_objects(things: Callable[[], Iterator[Any]]) -> None:
+def test_inspecting_objects_never_raises(things: Callable[[], Iterator[Any]]) -> None:
     for thing in things():
         look(thing)
 
@@ -136,7 +136,7 @@ def test_registrations_cannot_be_made_without_an_epoll() -> None:
             make()
 
 
-def test_procfs() -> None:
+def test_inspecting_procfs_objects_never_raises() -> None:
     procfs: Any = pytest.importorskip("pyepoll.procfs", exc_type=ImportError)
     look(procfs)
     for name in procfs.__all__:
@@ -150,14 +150,14 @@ def test_procfs() -> None:
             look(epoll.watched[0])
 
 
-def test_loops() -> None:
+def test_inspecting_loops_never_raises() -> None:
     loop = aio.new_event_loop()
     look(loop)
     loop.close()
     look(loop)
 
 
-def test_transports() -> None:
+def test_inspecting_transports_never_raises() -> None:
     async def main() -> None:
         one, other = socket.socketpair()
         loop = asyncio.get_running_loop()
@@ -174,8 +174,8 @@ def test_transports() -> None:
     aio.run(main())
 
 
-def test_a_registration_of_which_repr_raises_is_not_the_epolls_business() -> None:
-    """repr() of the mapping is that of a dict, so it raises what the data's does; the Epoll shows none."""
+def test_repr_of_an_epoll_does_not_use_its_data() -> None:
+    """repr() of the mapping is that of a dict: it raises if that of the data does; the Epoll shows none."""
 
     class Broken:
         def __repr__(self) -> str:

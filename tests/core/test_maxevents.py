@@ -1,4 +1,4 @@
-"""maxevents is a limit of one call and nothing else: -1 is none, and nobody starves."""
+"""maxevents is a limit of one call and nothing else: -1 is none, and no fd starves."""
 
 import os
 import resource
@@ -68,7 +68,7 @@ def many() -> Iterator[set[int]]:
 
 
 @pytest.mark.parametrize("maxevents", [1, 2, 4, 5, 6, True, Index(3)], ids=repr)
-def test_no_more_than_asked_for(ep: pyepoll.Epoll[int], five: set[int], wait: Wait, maxevents: Any) -> None:
+def test_maxevents_limits_a_batch(ep: pyepoll.Epoll[int], five: set[int], wait: Wait, maxevents: Any) -> None:
     limit = maxevents.value if isinstance(maxevents, Index) else int(maxevents)
     for _ in range(3):
         events = wait(ep, maxevents)
@@ -82,7 +82,9 @@ def test_minus_1_is_no_limit(ep: pyepoll.Epoll[int], five: set[int], wait: Wait,
 
 
 @pytest.mark.parametrize("maxevents", [2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**100])
-def test_a_huge_limit_is_none(ep: pyepoll.Epoll[int], five: set[int], wait: Wait, maxevents: int) -> None:
+def test_a_huge_maxevents_is_no_limit(
+    ep: pyepoll.Epoll[int], five: set[int], wait: Wait, maxevents: int
+) -> None:
     assert dict(wait(ep, maxevents)) == dict.fromkeys(five, Event.IN)
 
 
@@ -107,7 +109,7 @@ def test_maxevents_is_accepted_by_name(ep: pyepoll.Epoll[int], five: set[int]) -
     assert len(list(ep.wait(maxevents=2, timeout=0))) == 2
 
 
-def test_no_hidden_cap(ep: pyepoll.Epoll[int], many: set[int], wait: Wait) -> None:
+def test_minus_1_has_no_hidden_cap(ep: pyepoll.Epoll[int], many: set[int], wait: Wait) -> None:
     for fd in many:
         ep.register(fd, Event.IN)
     assert len(fdinfo(ep)) == MANY
@@ -118,8 +120,8 @@ def test_no_hidden_cap(ep: pyepoll.Epoll[int], many: set[int], wait: Wait) -> No
     assert len(wait(ep, 1500)) == 1500
 
 
-def test_a_limit_makes_nobody_starve(ep: pyepoll.Epoll[int], five: set[int], wait: Wait) -> None:
-    """What was reported goes to the end of the kernel's list: each is seen once in five."""
+def test_a_limit_starves_no_fd(ep: pyepoll.Epoll[int], five: set[int], wait: Wait) -> None:
+    """A reported fd goes to the end of the kernel's list: each is reported once in five."""
     for _ in range(3):
         assert {fd for _ in range(5) for fd, _ in wait(ep, 1)} == five
 

@@ -129,7 +129,7 @@ def test_events_are_reported_through_three_levels(eventfd: Eventfd, rebuilt: int
 
 
 @outers
-def test_one_that_two_watch_is_reported_to_both(inner: Epoll, eventfd: Eventfd, outer_type: Any) -> None:
+def test_an_epoll_is_reported_to_two_watchers(inner: Epoll, eventfd: Eventfd, outer_type: Any) -> None:
     live = eventfd()
     inner.register(live, Event.IN)
     with outer_type() as first, pyepoll.Epoll[Any]() as second:
@@ -163,7 +163,7 @@ def test_a_duplicate_of_the_fd_is_reported(inner: Epoll, eventfd: Eventfd, outer
             assert outer.poll(5) == [(duplicate, select.EPOLLIN)]
             os.eventfd_read(live)
         assert inner.fileno() != duplicate
-        # What the duplicate keeps open when the Epoll is closed watches nothing.
+        # The instance that the duplicate keeps open when the Epoll is closed watches nothing.
         os.eventfd_write(live, 1)
         inner.close()
         assert outer.poll(0) == []
@@ -171,7 +171,7 @@ def test_a_duplicate_of_the_fd_is_reported(inner: Epoll, eventfd: Eventfd, outer
 
 
 def test_a_live_entry_beside_a_stale_one_of_the_same_fd_is_reported(ep: Epoll, eventfd: Eventfd) -> None:
-    """The fd was that of another epoll, closed without unregister, whose duplicate is ready."""
+    """The fd was that of another epoll, closed without unregister, with a duplicate that is ready."""
     live, ready = eventfd(), eventfd(1)
     for _ in range(4):
         first = select.epoll()
@@ -231,7 +231,7 @@ def rebuild_outer(outer: Any, inner: Epoll) -> None:
 )
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.lasts(60)
-def test_changes_of_the_outer_during_rebuilds_of_the_inner(
+def test_the_outer_can_be_changed_during_rebuilds_of_the_inner(
     inner: Epoll, pool: ThreadPoolExecutor, eventfd: Eventfd, outer_type: Any, change: Any, effort: Effort
 ) -> None:
     """None fails, and the inner one is still reported after them."""
@@ -266,8 +266,8 @@ def test_changes_of_the_outer_during_rebuilds_of_the_inner(
 
 @pytest.mark.usefixtures("fast_switching")
 @pytest.mark.lasts(60)
-def test_closes_of_either_level_while_both_are_used(pool: ThreadPoolExecutor, effort: Effort) -> None:
-    """Nothing waits for ever, and nothing but the closing is reported."""
+def test_either_level_can_be_closed_while_both_are_used(pool: ThreadPoolExecutor, effort: Effort) -> None:
+    """No thread waits indefinitely, and no exception but those of the closing is raised."""
     for turn in range(effort(40, 2000)):
         outer, inner, shared = Epoll(), Epoll(), Epoll()
         fds = [os.eventfd(1) for _ in range(20)]
@@ -285,7 +285,7 @@ def test_closes_of_either_level_while_both_are_used(pool: ThreadPoolExecutor, ef
                     try:
                         deed()
                     except OSError as error:
-                        # The inner fd is closed, or has been reused by what the threads open.
+                        # The inner fd is closed, or reused by the threads.
                         assert error.errno in (
                             errno.EBADF,
                             errno.ENOENT,
@@ -382,7 +382,7 @@ def test_a_child_has_its_copies_though_the_parent_rebuilds(eventfd: Eventfd, reb
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_copies_of_two_that_watch_a_third(eventfd: Eventfd, first: int) -> None:
+def test_copies_of_two_epolls_that_watch_a_third_report_it(eventfd: Eventfd, first: int) -> None:
     live = eventfd(1)
     with Epoll() as left, Epoll() as right, Epoll() as inner:
         inner.register(live, Event.IN)
@@ -418,7 +418,7 @@ def test_a_child_closes_the_copies_unused(eventfd: Eventfd) -> None:
         assert len(outer.poll(0)) == len(inner.poll(0)) == 1
 
 
-def test_nothing_is_nested_deeper_than_the_kernel_allows_and_the_error_says_so() -> None:
+def test_nesting_too_deep_is_refused_with_its_cause() -> None:
     with contextlib.ExitStack() as stack:
         epolls = [stack.enter_context(Epoll()) for _ in range(4)]
         with pytest.raises(OSError, match=r"nest") as caught:  # noqa: PT012
@@ -482,7 +482,7 @@ def test_a_forked_copy_reports_the_limit_of_wakeup_paths(inner: Epoll, eventfd: 
             each.close()
 
 
-def test_instance_with_the_fd_of_a_closed_file_is_not_taken_for_it(inner: Epoll) -> None:
+def test_an_instance_fd_is_not_taken_for_a_closed_file(inner: Epoll) -> None:
     before = open_fds()
     fd = os.eventfd(1)
     inner.register(fd, Event.IN)

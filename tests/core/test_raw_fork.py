@@ -194,7 +194,7 @@ def test_an_fd_that_a_child_has_reused_stays_as_it_is(raw_fork: Callable[[], int
 
 
 @raw_forks
-def test_a_child_of_a_child(ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]) -> None:
+def test_a_grandchild_has_its_own_copy(ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]) -> None:
     live = eventfd(1)
     ep.register(live, Event.IN, "live")
     before = fdinfo_lines(ep)
@@ -235,10 +235,10 @@ def test_copies_in_a_child_watch_each_other(ep: Epoll, eventfd: Eventfd, raw_for
 
 
 @raw_forks
-def test_a_child_of_a_process_with_a_waiter(
+def test_a_child_does_not_wake_the_parents_waiter(
     ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor, raw_fork: Callable[[], int]
 ) -> None:
-    """The child closes what a thread waits on that it does not have."""
+    """The child closes an fd on which a thread of the parent waits."""
     live = eventfd()
     ep.register(live, Event.IN, "live")
     waiting = pool.submit(ep.poll)
@@ -251,7 +251,7 @@ def test_a_child_of_a_process_with_a_waiter(
 
 
 @raw_forks
-def test_the_fd_is_another_file_in_the_child(
+def test_an_fd_reused_in_the_child_raises_ebadf(
     ep: Epoll, eventfd: Eventfd, raw_fork: Callable[[], int]
 ) -> None:
     ep.register(eventfd(1), Event.IN, "live")

@@ -1,4 +1,4 @@
-"""Python code runs in the middle of many calls: it finds no half-made object, and may use what is in use."""
+"""Python code that runs in the middle of a call finds no incomplete object, and may use any object."""
 
 import contextlib
 import gc
@@ -108,7 +108,7 @@ def test_no_incomplete_object_is_found(fill: str) -> None:
     run(LOOK + "".join(line[8:] + "\n" for line in FILLS[fill].splitlines()))
 
 
-# Every public call that returns a container, while others look at what the collector knows.
+# Every public call that returns a container, while another thread inspects the collector's objects.
 
 CONTAINERS = {
     "Epoll.poll": "ep.poll(0)",
@@ -143,7 +143,7 @@ looks, busy = 0, threading.local()
 see = look
 def look():
     global looks
-    if not getattr(busy, "looks", False):  # What it makes itself is collected, too.
+    if not getattr(busy, "looks", False):  # Its own objects are collected, too.
         busy.looks = True
         see()
         looks += 1
@@ -175,7 +175,7 @@ for _ in range(2):
     call()
 _epoll._use_events(Event)
 
-# Finalizers: of what is closed and found to be so, and of garbage.
+# Finalizers: of closed objects that are found so, and of garbage.
 def lose():
     for each in ep, foreign, sel:
         fd = os.eventfd(1)
@@ -250,7 +250,7 @@ def test_no_container_is_found_before_it_is_filled(call: str) -> None:
 
 @pytest.fixture
 def masks() -> Iterator[list[Any]]:
-    """What runs whenever a mask is first reported: calls, of which each is made once."""
+    """The calls that run whenever a mask is first reported, each made once."""
     calls: list[Any] = []
 
     class Mask(int):
@@ -296,7 +296,7 @@ def refuse() -> None:
     raise Refused
 
 
-def test_an_iterator_stepped_in_its_own_step(ready: Ready, masks: list[Any]) -> None:
+def test_an_iterator_stepped_in_its_own_step_yields_each_event_once(ready: Ready, masks: list[Any]) -> None:
     """Every event comes out once, of the inner step or of the outer one."""
     iterator = ready.ep.wait(0)
     got: list[int] = []
@@ -306,8 +306,8 @@ def test_an_iterator_stepped_in_its_own_step(ready: Ready, masks: list[Any]) -> 
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_failed_step_in_which_the_iterator_was_stepped(ready: Ready, masks: list[Any], steps: int) -> None:
-    """The event whose step failed is reported again; the others neither twice nor never."""
+def test_a_failed_nested_step_loses_no_event(ready: Ready, masks: list[Any], steps: int) -> None:
+    """The event whose step failed is reported again; each of the others exactly once."""
     iterator = ready.ep.wait(0)
     got: list[int] = []
 
@@ -324,7 +324,7 @@ def test_a_failed_step_in_which_the_iterator_was_stepped(ready: Ready, masks: li
     assert sorted(got) == [0, 1, 2, 3, 4]
 
 
-def test_a_failed_step_that_nobody_went_past(ready: Ready, masks: list[Any]) -> None:
+def test_a_failed_step_is_repeated_by_the_next(ready: Ready, masks: list[Any]) -> None:
     """The same event is the next one again."""
     iterator = ready.ep.wait(0)
     masks.append(refuse)
@@ -333,7 +333,7 @@ def test_a_failed_step_that_nobody_went_past(ready: Ready, masks: list[Any]) -> 
     assert [data for data, _ in iterator] == [0, 1, 2, 3, 4]
 
 
-def test_a_failed_step_after_which_the_batch_is_another(masks: list[Any]) -> None:
+def test_a_failed_step_survives_that_its_batch_is_replaced(masks: list[Any]) -> None:
     """The inner steps use the batch up, and fetch one that is larger and elsewhere in memory."""
     ready = Ready(Event.ET, 1)
     more = [os.eventfd(1) for _ in range(200)]
@@ -358,13 +358,13 @@ def test_a_failed_step_after_which_the_batch_is_another(masks: list[Any]) -> Non
         os.close(fd)
 
 
-def test_closed_in_its_own_step(ready: Ready, masks: list[Any]) -> None:
+def test_an_epoll_closed_in_its_own_step_ends_the_iteration(ready: Ready, masks: list[Any]) -> None:
     iterator = ready.ep.wait(0)
     masks.append(ready.ep.close)
     assert list(iterator) == []
 
 
-def test_poll_in_a_poll(ready: Ready, masks: list[Any]) -> None:
+def test_poll_within_a_poll_loses_no_event(ready: Ready, masks: list[Any]) -> None:
     got: list[Any] = []
     masks.append(lambda: got.extend(ready.ep.poll(0)))
     assert sorted(data for data, _ in ready.ep.poll(0)) == [0, 1, 2, 3, 4]
@@ -391,7 +391,7 @@ depth, uses = 0, 0
 def use():
     global depth, uses
     uses += 1
-    if depth < 2 and uses % 7 < 3:  # A look-up begins anew whenever the dict has changed.
+    if depth < 2 and uses % 7 < 3:  # A look-up begins again whenever the dict has changed.
         depth += 1
         sel.select(0)
         calls = sel.get_key, sel.unregister, lambda fd: sel.register(fd, 1), lambda fd: sel.modify(fd, 1, 5)
@@ -431,7 +431,7 @@ SELECTOR_USES = {
                     lambda: sel.register(Number(fd), 1))
     """,
     "a key that is equal to many": """
-        # Its hash is that of a number, so each look-up of that compares the two.
+        # Its hash is that of an fd, so each look-up of the fd compares the two.
         for fd in fds:
             key = sel.unregister(fd)
             sel._fd_to_key[Number(fd)] = key
@@ -464,8 +464,8 @@ def test_python_code_of_a_key_uses_the_selector(use: str) -> None:
     run(SELECTOR + "".join(line[8:] + "\n" for line in SELECTOR_USES[use].splitlines()) + "\nagree()\n")
 
 
-def test_threads_that_change_one_number_leave_the_two_lists_the_same(effort: Effort) -> None:
-    """The dict of keys and the registrations are the same, whoever was first."""
+def test_threads_that_change_one_fd_leave_dict_and_registrations_equal(effort: Effort) -> None:
+    """The dict of keys and the registrations are the same, in whatever order the threads ran."""
     fd = os.eventfd(1)
     with pyepoll.EpollSelector() as sel:
 

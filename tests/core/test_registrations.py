@@ -1,4 +1,4 @@
-"""What is registered can be looked at, and its data is held exactly as long as it is registered."""
+"""Registrations can be inspected, and each holds its data exactly as long as it is registered."""
 
 import copy
 import gc
@@ -28,7 +28,7 @@ Eventfd = Callable[..., int]
 
 
 class Data:
-    """What a connection is: an object that can be watched as it goes."""
+    """A connection: an object that can be weakly referenced."""
 
     def __repr__(self) -> str:  # for the ids of tests
         return "Data()"
@@ -45,7 +45,7 @@ class File:
 # Length, membership, the mapping.
 
 
-def test_length_and_membership(ep: Epoll, pipe: Pipe) -> None:
+def test_len_and_in_follow_the_registrations(ep: Epoll, pipe: Pipe) -> None:
     assert len(ep) == 0
     assert bool(ep) is True
     ep.register(pipe.read)
@@ -66,7 +66,7 @@ def test_length_and_membership(ep: Epoll, pipe: Pipe) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"), [("1", TypeError), (None, TypeError), (1.0, TypeError), (-1, ValueError)]
 )
-def test_membership_takes_what_register_takes(ep: Epoll, wrong: Any, error: type[Exception]) -> None:
+def test_in_accepts_the_arguments_of_register(ep: Epoll, wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         wrong in ep  # noqa: B015
 
@@ -81,7 +81,7 @@ def test_mapping_is_a_mapping(ep: Epoll, pipe: Pipe) -> None:
     ep.register(pipe.read, Event.IN)
     expected = {pipe.read: (Event.IN, pipe.read), pipe.write: (Event.OUT | Event.ET, data)}
     assert dict(view) == view == expected
-    assert list(view) == sorted(expected), "in the order of the numbers"
+    assert list(view) == sorted(expected), "in the order of the fds"
     assert len(view) == 2
     assert view[pipe.write][1] is data
     assert type(view[pipe.read][0]) is Event
@@ -92,7 +92,7 @@ def test_mapping_is_a_mapping(ep: Epoll, pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("key", [-1, 2**31, 2**100, "1", None, 1.5, ()], ids=repr)
-def test_mapping_lacks_what_cannot_be_registered(ep: Epoll, key: Any) -> None:
+def test_mapping_lacks_objects_that_cannot_be_registered(ep: Epoll, key: Any) -> None:
     assert key not in ep.registrations
     assert ep.registrations.get(key) is None
     with pytest.raises(KeyError):
@@ -129,7 +129,7 @@ def test_mapping_says_when_an_object_is_closed(ep: Epoll) -> None:
             lookup(one)
 
 
-def test_mapping_passes_on_what_fileno_raises(ep: Epoll) -> None:
+def test_mapping_raises_the_exception_of_fileno(ep: Epoll) -> None:
     class Broken:
         def fileno(self) -> int:
             raise ZeroDivisionError
@@ -147,7 +147,7 @@ def test_mapping_passes_on_what_fileno_raises(ep: Epoll) -> None:
 
 
 @pytest.mark.parametrize("view", ["items", "values"])
-def test_views_survive_that_the_loop_unregisters_others(ep: Epoll, eventfd: Eventfd, view: str) -> None:
+def test_views_survive_unregister_in_their_loop(ep: Epoll, eventfd: Eventfd, view: str) -> None:
     fds = [eventfd() for _ in range(4)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -193,7 +193,7 @@ def test_views_survive_other_threads(ep: Epoll, eventfd: Eventfd) -> None:
     assert full
 
 
-def test_values_know_their_members(ep: Epoll, pipe: Pipe) -> None:
+def test_values_support_in(ep: Epoll, pipe: Pipe) -> None:
     ep.register(pipe.read, Event.IN, nan := float("nan"))
     assert (Event.IN, nan) in ep.registrations.values()
     assert (pipe.read, (Event.IN, nan)) in ep.registrations.items()
@@ -261,7 +261,7 @@ def test_object_and_kernel_agree(ep: Epoll, make_pipe: Callable[[], Pipe], mask:
 
 
 def delivered(ep: Epoll) -> list[Any]:
-    """The data of what is ready, by every way to get it."""
+    """The data of the ready events, by every way to get it."""
     ((polled, _),) = ep.poll(0)
     ((waited, _),) = ep.wait(0)
     iterated, _ = next(iter(ep))
@@ -274,7 +274,7 @@ def delivered(ep: Epoll) -> list[Any]:
     ids=repr,
 )
 @pytest.mark.parametrize("how", ["positional", "named"])
-def test_data_comes_back_itself(ep: Epoll, eventfd: Eventfd, data: object, how: str) -> None:
+def test_data_is_returned_unchanged(ep: Epoll, eventfd: Eventfd, data: object, how: str) -> None:
     fd = eventfd(1)
     if how == "named":
         ep.register(fd, Event.IN, data=data)
@@ -285,7 +285,7 @@ def test_data_comes_back_itself(ep: Epoll, eventfd: Eventfd, data: object, how: 
     assert ep.registrations[fd][1] is data
 
 
-def test_data_defaults_to_the_number(ep: Epoll, eventfd: Eventfd) -> None:
+def test_data_defaults_to_the_fd(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(File(fd), Event.IN)
     for got in delivered(ep):
@@ -293,7 +293,7 @@ def test_data_defaults_to_the_number(ep: Epoll, eventfd: Eventfd) -> None:
         assert got == fd
 
 
-def test_the_number_of_an_int_subclass_is_an_int(ep: Epoll, eventfd: Eventfd) -> None:
+def test_the_default_data_of_an_int_subclass_is_an_int(ep: Epoll, eventfd: Eventfd) -> None:
     class Fd(int):
         pass
 
@@ -345,7 +345,9 @@ LeaveBy = Callable[[Epoll, Pipe], object]
     ],
     ids=["unregister", "modify", "close", "exit", "init does not"],
 )
-def test_data_is_released(ep: Epoll, pipe: Pipe, leave: LeaveBy, reported: bool, request: Any) -> None:
+def test_data_is_released_with_its_registration(
+    ep: Epoll, pipe: Pipe, leave: LeaveBy, reported: bool, request: Any
+) -> None:
     data = Data()
     gone = weakref.ref(data)
     count = sys.getrefcount(data)
@@ -384,7 +386,7 @@ def test_data_is_released_when_the_fd_is_registered_again(ep: Epoll) -> None:
 
 
 @pytest.mark.parametrize("method", ["modify", "unregister"])
-def test_data_of_a_closed_fd_is_released_when_it_is_touched(ep: Epoll, method: str) -> None:
+def test_data_of_a_closed_fd_is_released_when_it_is_modified(ep: Epoll, method: str) -> None:
     pipe, data = Pipe(), Data()
     gone = weakref.ref(data)
     ep.register(pipe.read, Event.IN, data)
@@ -397,7 +399,7 @@ def test_data_of_a_closed_fd_is_released_when_it_is_touched(ep: Epoll, method: s
     assert gone() is None
 
 
-def test_a_refused_registration_holds_nothing(ep: Epoll, pipe: Pipe, closed_fd: int) -> None:
+def test_a_refused_registration_holds_no_data(ep: Epoll, pipe: Pipe, closed_fd: int) -> None:
     data = Data()
     gone = weakref.ref(data)
     ep.register(pipe.read, Event.IN)
@@ -461,7 +463,7 @@ def test_cycles_through_an_iterator_are_collected(eventfd: Eventfd) -> None:
     assert gone() is None
 
 
-def test_nothing_is_leaked_by_many_rounds(ep: Epoll, pipe: Pipe) -> None:
+def test_many_rounds_leak_no_memory(ep: Epoll, pipe: Pipe) -> None:
     data = Data()
     os.write(pipe.write, b"x")
     count = sys.getrefcount(data)
@@ -475,8 +477,8 @@ def test_nothing_is_leaked_by_many_rounds(ep: Epoll, pipe: Pipe) -> None:
     assert sys.getrefcount(data) == count
 
 
-def test_what_a_finalizer_does_finds_the_epoll_in_order(ep: Epoll, pipe: Pipe) -> None:
-    """Data is let go after the locks are: its finalizer may use the same epoll."""
+def test_a_finalizer_of_data_may_use_the_epoll(ep: Epoll, pipe: Pipe) -> None:
+    """Data is released after the locks: its finalizer may use the same epoll."""
     seen: list[int] = []
 
     class Nosy:
@@ -519,7 +521,7 @@ def test_an_epoll_can_be_weakly_referenced(pipe: Pipe) -> None:
         *(lambda ep, n=n: pickle.dumps(ep, n) for n in range(pickle.HIGHEST_PROTOCOL + 1)),
     ],
 )
-def test_no_copy_and_no_pickle(ep: Epoll, duplicate: Callable[[object], object]) -> None:
+def test_an_epoll_cannot_be_copied_or_pickled(ep: Epoll, duplicate: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match="Epoll"):
         duplicate(ep)
 
@@ -592,7 +594,7 @@ def test_subclass_is_collected_with_its_dict(pipe: Pipe) -> None:
         assert kind() is None
 
 
-def test_no_warning_when_it_is_forgotten(recwarn: pytest.WarningsRecorder) -> None:
+def test_an_unclosed_epoll_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
     pyepoll.Epoll()
     gc.collect()
     assert list(recwarn) == []

@@ -1,4 +1,4 @@
-"""A wait goes on through signals to its deadline, what a handler raises comes out, no signal is missed."""
+"""A wait continues to its deadline after signals, exceptions of handlers are raised, no signal is missed."""
 
 import contextlib
 import ctypes
@@ -29,9 +29,9 @@ Wait = Callable[..., list[tuple[Any, Event]]]
 Show = Callable[[str], None]
 
 GENEROUS = 5.0
-"""What returns within this was not waiting for ever."""
+"""A call that returns within this did not wait indefinitely."""
 PATIENCE = 0.5
-"""How long to wait for what should be there."""
+"""How long to wait for an expected event."""
 
 
 @pytest.fixture(params=[True, False], ids=["pwait2", "fallback"])
@@ -94,10 +94,10 @@ def test_eintr_keeps_the_deadline(ep: Epoll, wait: Wait, alarms: Alarms) -> None
 
 
 @both_syscalls
-def test_eintr_across_a_second_boundary(ep: Epoll, alarms: Alarms) -> None:
-    """The clock's second changes, and what is left goes from more than a second to less.
+def test_eintr_keeps_the_deadline_across_a_second_boundary(ep: Epoll, alarms: Alarms) -> None:
+    """The clock's second changes, and the rest of the timeout goes from more than a second to less.
 
-    Signals that went on would end a wait that has begun anew with each: these stop before its end.
+    Further signals would end a wait that begins again after each: these stop before its end.
     """
     start = time.monotonic()
     alarms.until = start + 0.9
@@ -118,7 +118,9 @@ def run_delay() -> float:
 
 @both_syscalls
 @pytest.mark.lasts(60)
-def test_a_thousand_signals_a_second(ep: Epoll, alarms: Alarms, effort: Effort, show: Show) -> None:
+def test_a_thousand_signals_a_second_keep_the_deadline(
+    ep: Epoll, alarms: Alarms, effort: Effort, show: Show
+) -> None:
     """No wait is early, and none of half a second is late by more than a twentieth."""
     seconds = effort(1, 60)
     long_waits, overdue, latest = 0, 0, 0.0
@@ -144,7 +146,7 @@ def test_a_thousand_signals_a_second(ep: Epoll, alarms: Alarms, effort: Effort, 
 
 
 @both_syscalls
-def test_eintr_of_an_endless_wait(ep: Epoll, eventfd: Eventfd, wait: Wait, alarms: Alarms) -> None:
+def test_eintr_continues_an_endless_wait(ep: Epoll, eventfd: Eventfd, wait: Wait, alarms: Alarms) -> None:
     fd = eventfd()
     ep.register(fd, Event.IN)
 
@@ -159,7 +161,9 @@ def test_eintr_of_an_endless_wait(ep: Epoll, eventfd: Eventfd, wait: Wait, alarm
     assert alarms.count >= 3
 
 
-def test_eintr_in_another_thread(ep: Epoll, wait: Wait, alarms: Alarms, pool: ThreadPoolExecutor) -> None:
+def test_eintr_in_another_thread_keeps_the_deadline(
+    ep: Epoll, wait: Wait, alarms: Alarms, pool: ThreadPoolExecutor
+) -> None:
     """It has no handler to run: those are the main thread's. But its wait is interrupted all the same."""
     idents: list[int] = []
 
@@ -178,7 +182,7 @@ def test_eintr_in_another_thread(ep: Epoll, wait: Wait, alarms: Alarms, pool: Th
     assert alarms.count >= 2
 
 
-def test_stopped_and_continued() -> None:
+def test_sigcont_keeps_the_deadline() -> None:
     """SIGCONT interrupts a wait though it has no handler: signal(7)."""
     run(
         """
@@ -215,7 +219,7 @@ def test_stopped_and_continued() -> None:
     ids=["poll", "wait", "sigmask", "iter"],
 )
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_a_handlers_exception_comes_out(
+def test_an_exception_of_a_handler_is_raised(
     ep: Epoll, eventfd: Eventfd, alarms: Alarms, start: Callable[..., object], timeout: Any
 ) -> None:
     def handler(number: int, frame: object) -> None:
@@ -255,7 +259,7 @@ def take(events: Iterable[tuple[int, int]], seen: set[int]) -> None:
         ),
     ],
 )
-def test_a_handlers_exception_costs_no_event(
+def test_an_exception_of_a_handler_loses_no_event(
     make: Any, start: Any, eventfd: Eventfd, alarms: Alarms, effort: Effort, show: Show
 ) -> None:
     """Wherever it comes: in the wait, as the wait returns, between two events."""
@@ -337,7 +341,7 @@ def test_a_pending_signal_is_handled_before_the_poll(ep: Epoll, wait: Wait, hand
 
 
 @both_syscalls
-def test_a_pending_signals_exception_comes_out(ep: Epoll, wait: Wait, handler_writes: int) -> None:
+def test_an_exception_of_a_pending_signal_is_raised(ep: Epoll, wait: Wait, handler_writes: int) -> None:
     def handler(number: int, frame: object) -> None:
         raise ZeroDivisionError
 
@@ -403,28 +407,28 @@ def first_missed(rounds: int, wait: Callable[[float], object]) -> int | None:
         ],
     ],
 )
-def test_none_is_missed_by_a_wait_that_is_about_to_sleep(
+def test_a_wait_about_to_sleep_misses_no_signal(
     make: Any, recipe: str, alarms: Alarms, effort: Effort, show: Show
 ) -> None:
     """Handlers are run before the sleep: a signal that comes between the two is in a race with it."""
     # A race that is lost once in hundreds of times is lost at the first time here.
     rounds = 1_000_000 if recipe == "none" else effort(3_000, 50_000)
-    tell, told = socket.socketpair()
-    with make() as ep, tell, told:
-        tell.setblocking(False)
-        told.setblocking(False)
-        ep.register(told, select.EPOLLIN)
+    writer, reader = socket.socketpair()
+    with make() as ep, writer, reader:
+        writer.setblocking(False)
+        reader.setblocking(False)
+        ep.register(reader, select.EPOLLIN)
 
         def wait(timeout: float) -> bool:
             events = ep.wait(timeout, sigmask=()) if recipe == "sigmask" else ep.poll(timeout)
             woken = bool(list(events))
             if woken:
-                told.recv(100)
+                reader.recv(100)
             return woken
 
-        signal.signal(signal.SIGALRM, lambda number, frame: recipe != "wakeup_fd" and tell.send(b"x"))
+        signal.signal(signal.SIGALRM, lambda number, frame: recipe != "wakeup_fd" and writer.send(b"x"))
         if recipe == "wakeup_fd":
-            signal.set_wakeup_fd(tell.fileno())
+            signal.set_wakeup_fd(writer.fileno())
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM} if recipe == "sigmask" else ())
         try:
             if recipe == "sigmask":
@@ -443,16 +447,16 @@ def test_a_wakeup_fd_ends_a_wait_in_any_thread(
     ep: Epoll, alarms: Alarms, socketpair: tuple[socket.socket, socket.socket], pool: ThreadPoolExecutor
 ) -> None:
     """While the main thread, the only one to run handlers, is kept by something else."""
-    tell, told = socketpair
-    ep.register(told, Event.IN, told)
+    writer, reader = socketpair
+    ep.register(reader, Event.IN, reader)
     waits = [pool.submit(ep.poll, 30) for _ in range(2)]
     until(lambda: waiters() == 2)
-    signal.set_wakeup_fd(tell.fileno())
+    signal.set_wakeup_fd(writer.fileno())
     try:
         signal.raise_signal(signal.SIGALRM)
         for each in waits:
-            assert each.result(10) == [(told, Event.IN)]
-        assert told.recv(10) == bytes([signal.SIGALRM])
+            assert each.result(10) == [(reader, Event.IN)]
+        assert reader.recv(10) == bytes([signal.SIGALRM])
     finally:
         signal.set_wakeup_fd(-1)
 
@@ -473,7 +477,7 @@ def test_sigmask_blocks_while_it_waits(ep: Epoll, alarms: Alarms) -> None:
 
 
 @both_syscalls
-def test_sigmask_lets_through_what_was_blocked(ep: Epoll, eventfd: Eventfd, alarms: Alarms) -> None:
+def test_sigmask_unblocks_a_blocked_signal(ep: Epoll, eventfd: Eventfd, alarms: Alarms) -> None:
     fd = eventfd()
     ep.register(fd, Event.IN)
     signal.signal(signal.SIGALRM, lambda number, frame: os.eventfd_write(fd, 1))

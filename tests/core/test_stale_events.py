@@ -36,14 +36,14 @@ no_stale_event = pytest.mark.parametrize(
             select.epoll,
             lambda ep: iter(ep.poll(0)),
             id="stock",
-            marks=pytest.mark.xfail(raises=AssertionError, reason="hands out what was true when it returned"),
+            marks=pytest.mark.xfail(raises=AssertionError, reason="its list is a snapshot"),
         ),
     ],
 )
 
 
 def rest(events: Iterator[tuple[Any, int]], stop: int) -> list[Any]:
-    """The data of what comes until `stop`, which is always ready and level-triggered."""
+    """The data of the events up to `stop`, which is always ready and level-triggered."""
     seen = []
     for data, _ in events:
         seen.append(data)
@@ -59,7 +59,9 @@ def stop(eventfd: Eventfd) -> int:
 
 
 @no_stale_event
-def test_unregistered_within_a_batch(make: Any, iterate: Iterate, eventfd: Eventfd, stop: int) -> None:
+def test_an_fd_unregistered_within_a_batch_gets_no_event(
+    make: Any, iterate: Iterate, eventfd: Eventfd, stop: int
+) -> None:
     a, b = eventfd(1), eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -73,7 +75,7 @@ def test_unregistered_within_a_batch(make: Any, iterate: Iterate, eventfd: Event
 
 @no_stale_event
 def test_a_reused_fd_gets_no_event_of_the_old_file(make: Any, iterate: Iterate, stop: int) -> None:
-    """The handler of A closes B, and a newcomer that is not ready gets B's number."""
+    """The handler of A closes B, and a new file that is not ready gets B's fd."""
     a, b = os.eventfd(1), os.eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -93,7 +95,7 @@ def test_a_reused_fd_gets_no_event_of_the_old_file(make: Any, iterate: Iterate, 
 
 
 @no_stale_event
-def test_the_number_is_reused_without_unregister(make: Any, iterate: Iterate, stop: int) -> None:
+def test_an_fd_reused_without_unregister_gets_no_old_event(make: Any, iterate: Iterate, stop: int) -> None:
     a, b = os.eventfd(1), os.eventfd(1)
     with make() as ep:
         for fd in (a, b, stop):
@@ -113,7 +115,7 @@ def test_the_number_is_reused_without_unregister(make: Any, iterate: Iterate, st
 
 @no_stale_event
 @pytest.mark.parametrize("unregister", [True, False], ids=["unregistered", "closed only"])
-def test_an_accepted_connection_gets_the_number(
+def test_an_accepted_connection_that_reuses_an_fd_gets_no_old_event(
     make: Any, iterate: Iterate, unregister: bool, eventfd: Eventfd, stop: int
 ) -> None:
     """A server: the handler of A drops the connection B, and accepts another, which has sent nothing yet."""
@@ -133,10 +135,10 @@ def test_an_accepted_connection_gets_the_number(
         if unregister:
             ep.unregister(b)
         b.close()
-        newcomer, _ = server.accept()
-        stack.enter_context(newcomer)
-        assert newcomer.fileno() == number
-        ep.register(newcomer, select.EPOLLIN)
+        new_socket, _ = server.accept()
+        stack.enter_context(new_socket)
+        assert new_socket.fileno() == number
+        ep.register(new_socket, select.EPOLLIN)
         assert number not in rest(events, stop)
 
 
@@ -161,9 +163,7 @@ def test_new_data_never_comes_with_an_old_event(
 
 
 @both
-def test_modified_within_a_batch_comes_with_the_new_data(
-    ep: Epoll, iterate: Iterate, eventfd: Eventfd
-) -> None:
+def test_a_modify_within_a_batch_yields_the_new_data(ep: Epoll, iterate: Iterate, eventfd: Eventfd) -> None:
     a, b = eventfd(1), eventfd(1)
     ep.register(a, Event.IN, "a")
     ep.register(b, Event.IN, "old")
@@ -174,7 +174,7 @@ def test_modified_within_a_batch_comes_with_the_new_data(
 
 
 @both
-def test_unregistered_by_another_thread_between_two_steps(
+def test_unregister_by_another_thread_between_two_steps_drops_the_event(
     ep: Epoll, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
 ) -> None:
     fds = [eventfd(1) for _ in range(4)]
@@ -188,10 +188,10 @@ def test_unregistered_by_another_thread_between_two_steps(
 
 
 @no_stale_event
-def test_another_threads_next_step(
+def test_unregister_drops_events_of_another_threads_batch(
     make: Any, iterate: Iterate, eventfd: Eventfd, stop: int, pool: ThreadPoolExecutor
 ) -> None:
-    """What this thread unregisters does not come out of a batch that another thread has in hand."""
+    """A registration that this thread removes has no event in a batch that another thread iterates over."""
     fds = [eventfd(1) for _ in range(4)]
     fetched, removed = threading.Event(), threading.Event()
 
@@ -226,9 +226,9 @@ loops = pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0.1), iter], ids=
 def test_two_threads_iterate_while_a_third_registers_again(
     ep: Epoll, iterate: Iterate, mask: Event, effort: Effort, pool: ThreadPoolExecutor
 ) -> None:
-    """An event comes to a registration that stands and asked for it, and the last one's comes.
+    """Each event is of a present registration that asked for it, and that of the last one is reported.
 
-    Every second round asks for what is never ready: an event of it is one of the round before.
+    Every second round asks for an event that never occurs: an event of it is one of the round before.
     """
     fds = [os.eventfd(1) for _ in range(8)]
     # By fd: the data of registrations that are gone for good. Written before the check reads it.
@@ -341,7 +341,7 @@ loses_no_event = pytest.mark.parametrize(
 @edges
 @leave
 @loses_no_event
-def test_leaving_after_one_of_five(
+def test_leaving_a_loop_after_one_of_five_loses_no_event(
     make: Any, iterate: Iterate, mask: Event, leave: Callable[..., Any], eventfd: Eventfd
 ) -> None:
     fds = [eventfd(1) for _ in range(5)]
@@ -357,7 +357,9 @@ def test_leaving_after_one_of_five(
 
 @edges
 @loses_no_event
-def test_leaving_after_each(make: Any, iterate: Iterate, mask: Event, eventfd: Eventfd) -> None:
+def test_leaving_a_loop_after_each_event_loses_none(
+    make: Any, iterate: Iterate, mask: Event, eventfd: Eventfd
+) -> None:
     """A loop that is left at every event gets them all."""
     fds = [eventfd(1) for _ in range(5)]
     with make() as ep:
@@ -455,7 +457,7 @@ def test_threads_that_leave_early_lose_nothing(
         left = dict(handled.left)
         done.set()
     for walked in walks:
-        # What was in the middle of a call when the epoll was closed says so.
+        # A call under way when the epoll is closed raises its error.
         with contextlib.suppress(ValueError):
             walked.result()
     show(f"{sum(left.values())} events missing of {each * len(fds)}")
@@ -475,7 +477,7 @@ def test_an_iterator_released_before_its_first_step_returns_its_events(
 
 
 @edges
-def test_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
+def test_a_batch_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
     ep.register(eventfd(1), mask)
     events = ep.wait(0)
     assert len(list(events)) == 1
@@ -484,7 +486,7 @@ def test_used_up_is_not_armed_again(ep: Epoll, eventfd: Eventfd, mask: Event) ->
 
 
 @edges
-def test_an_iterator_in_hand_keeps_what_it_fetched(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
+def test_an_iterator_in_use_keeps_its_events(ep: Epoll, eventfd: Eventfd, mask: Event) -> None:
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, mask)
@@ -494,7 +496,7 @@ def test_an_iterator_in_hand_keeps_what_it_fetched(ep: Epoll, eventfd: Eventfd, 
 
 
 @edges
-def test_a_wait_in_another_thread_gets_what_was_given_back(
+def test_events_given_back_reach_a_wait_in_another_thread(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
@@ -509,7 +511,7 @@ def test_a_wait_in_another_thread_gets_what_was_given_back(
 
 
 @edges
-def test_registered_while_the_wait_was_on(
+def test_an_fd_registered_during_a_wait_is_reported(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     def drop() -> None:
@@ -525,7 +527,7 @@ def test_registered_while_the_wait_was_on(
 
 
 @edges
-def test_several_registered_while_the_wait_was_on(
+def test_several_fds_registered_during_a_wait_are_reported(
     ep: Epoll, eventfd: Eventfd, mask: Event, pool: ThreadPoolExecutor
 ) -> None:
     """One write makes them all ready: of the batch the first is taken."""
@@ -546,7 +548,7 @@ def test_several_registered_while_the_wait_was_on(
         os.close(fd)
 
 
-def test_a_refused_modify_does_not_cost_the_edge(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_refused_modify_loses_no_edge(ep: Epoll, eventfd: Eventfd) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ET)
     events = ep.wait(0)
@@ -563,7 +565,7 @@ def test_a_refused_modify_does_not_cost_the_edge(ep: Epoll, eventfd: Eventfd) ->
     ids=["wait", "endless", "poll"],
 )
 @edges
-def test_what_could_not_be_handed_out_is_given_back(
+def test_events_that_could_not_be_handed_out_are_given_back(
     ep: Epoll, eventfd: Eventfd, make_events: Any, fetch: Any, error: Any, mask: Event
 ) -> None:
     fd = eventfd(1)
@@ -582,7 +584,7 @@ def test_what_could_not_be_handed_out_is_given_back(
 
 
 @both
-def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
+def test_an_iterator_continues_with_the_event_that_failed(
     ep: Epoll, eventfd: Eventfd, make_events: Any, iterate: Iterate
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
@@ -602,8 +604,8 @@ def test_an_iterator_goes_on_with_what_it_could_not_hand_out(
     assert ep.poll(0) == []
 
 
-def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> None:
-    """Nothing is told to the kernel for them: a modify would queue them as new."""
+def test_level_events_are_not_armed_again(ep: Epoll, eventfd: Eventfd) -> None:
+    """They make no system call: a modify would queue them as new."""
     fds = [eventfd(1) for _ in range(5)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -611,8 +613,8 @@ def test_level_events_are_left_to_the_kernel(ep: Epoll, eventfd: Eventfd) -> Non
     assert sorted(data for data, _ in ep.poll(0)) == fds
 
 
-def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eventfd: Eventfd) -> None:
-    """Its handler, or another thread, has decided what comes next: to be armed twice would be wrong."""
+def test_a_one_shot_modified_meanwhile_is_not_armed_again(ep: Epoll, eventfd: Eventfd) -> None:
+    """Its handler, or another thread, has set the next state: arming it again would be wrong."""
     fds = [eventfd(1) for _ in range(3)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -622,10 +624,10 @@ def test_a_one_shot_modified_meanwhile_is_left_as_it_was_modified(ep: Epoll, eve
     assert ep.poll(0) == [(fds[1], Event.IN)]
     ep.modify(fds[2], Event.PRI | Event.ONESHOT)
     del events
-    assert ep.poll(0) == [], "spent by the poll; modified to ask for something else"
+    assert ep.poll(0) == [], "disarmed by the poll; modified to ask for something else"
 
 
-def test_an_edge_rearmed_meanwhile_comes_once(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_edge_rearmed_meanwhile_is_reported_once(ep: Epoll, eventfd: Eventfd) -> None:
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ET)
@@ -638,7 +640,7 @@ def test_an_edge_rearmed_meanwhile_comes_once(ep: Epoll, eventfd: Eventfd) -> No
 
 
 def test_exclusive_edges_are_reported_again(ep: Epoll, eventfd: Eventfd) -> None:
-    """The kernel refuses to modify an exclusive registration, so it is made anew."""
+    """The kernel refuses to modify an exclusive registration, so it is removed and added again."""
     fds = [eventfd(1) for _ in range(3)]
     mask = Event.IN | Event.ET | Event.EXCLUSIVE
     for fd in fds:
@@ -651,7 +653,9 @@ def test_exclusive_edges_are_reported_again(ep: Epoll, eventfd: Eventfd) -> None
 
 
 @edges
-def test_unregistered_or_replaced_meanwhile_is_not_armed(ep: Epoll, mask: Event, make_pipe: Any) -> None:
+def test_an_fd_unregistered_or_replaced_meanwhile_is_not_armed(
+    ep: Epoll, mask: Event, make_pipe: Any
+) -> None:
     pipes: list[Pipe] = [make_pipe() for _ in range(3)]
     for pipe in pipes:
         os.write(pipe.write, b"x")
@@ -701,11 +705,11 @@ def test_stale_events_are_counted(ep: Epoll, eventfd: Eventfd) -> None:
         ep.unregister(fd)
     assert list(events) == []
     assert ep.stats().stale_events == before + 5
-    assert ep.stats().rebuilds == 0, "late is not a ghost"
+    assert ep.stats().rebuilds == 0, "a late event is not a stale registration"
 
 
-def test_a_foreign_instances_stale_events(eventfd: Eventfd) -> None:
-    """Others register there too; but what was registered here is known."""
+def test_stale_events_of_a_foreign_instance_are_dropped(eventfd: Eventfd) -> None:
+    """Other programs register there too, but its own registrations are known."""
     with select.epoll() as stock:
         ep = pyepoll.Epoll[Any].fromfd(stock.fileno())
         fds = [eventfd(1), eventfd(1)]

@@ -1,4 +1,4 @@
-"""A closed fd whose file lives on keeps no wait busy, and the cure costs no live registration anything."""
+"""A closed fd with an open duplicate keeps no wait busy, and the rebuild loses no event of a live one."""
 
 import asyncio
 import contextlib
@@ -31,17 +31,17 @@ Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
 MOST_WAITS = 10
-"""How often a ghost may wake a wait before it is cured."""
+"""How often a stale registration may wake a wait before it is removed."""
 
 
 def unregister_closed(ep: Any, fd: int) -> None:
-    """Unregister a number whose file is gone from it: EBADF, or ENOENT where it has another."""
+    """Unregister an fd that no longer refers to the registered file: EBADF, or ENOENT if it is reused."""
     with contextlib.suppress(OSError):
         ep.unregister(fd)
 
 
 def held_by_a_child(fd: int) -> Callable[[], None]:
-    """Fork a child that does nothing but keep the fd open; return what ends it."""
+    """Fork a child that only keeps the fd open; return a function that ends it."""
     hold, release = os.pipe()
     child = fork()
     if child == 0:
@@ -58,7 +58,7 @@ def held_by_a_child(fd: int) -> Callable[[], None]:
 
 
 def held_in_flight(fd: int) -> Callable[[], None]:
-    """Send the fd through a socket that nobody reads: the file is open, and no process has it."""
+    """Send the fd through a socket and do not receive it: the file is open, and no process has it."""
     a, b = socket.socketpair()
     socket.send_fds(a, [b"x"], [fd])
 
@@ -83,15 +83,15 @@ every_hold = pytest.mark.parametrize("hold", HOLDS)
 
 
 @pytest.fixture
-def make_ghost() -> Iterator[Callable[..., int]]:
-    """Leave a ready ghost in an epoll; return the number it had. The file behind it is closed at the end.
+def make_stale() -> Iterator[Callable[..., int]]:
+    """Leave a ready stale registration in an epoll; return its fd. The file is closed at the end of the test.
 
-    ``make_ghost(ep, hold="fork")`` says by what its file is kept open; ``newcomer=fd`` lets a duplicate of
-    that fd take the number at once, and registers it; it is the test's to close.
+    ``make_stale(ep, hold="fork")`` names the way to keep its file open; ``new_fd=fd`` gives the stale fd to a
+    duplicate of that fd, and registers it; the test has to close it.
     """
     ends: list[Callable[[], None]] = []
 
-    def make(ep: Any, unregister: bool = True, hold: str = "dup", newcomer: int | None = None) -> int:
+    def make(ep: Any, unregister: bool = True, hold: str = "dup", new_fd: int | None = None) -> int:
         fd, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ends.append(lambda: os.close(write))
         ends.append(HOLDS[hold](fd))
@@ -99,8 +99,8 @@ def make_ghost() -> Iterator[Callable[..., int]]:
         os.close(fd)
         if unregister:
             unregister_closed(ep, fd)
-        if newcomer is not None:
-            os.dup2(newcomer, fd)
+        if new_fd is not None:
+            os.dup2(new_fd, fd)
             ep.register(fd, Event.IN)
         # Only now, or a wait in another thread would have the event while it is a live one.
         os.write(write, b"x")
@@ -111,7 +111,7 @@ def make_ghost() -> Iterator[Callable[..., int]]:
         end()
 
 
-def cured(ep: Epoll) -> bool:
+def is_repaired(ep: Epoll) -> bool:
     """Nothing is in the kernel's list that the object does not know."""
     return sorted(fd for fd, _, _ in fdinfo_lines(ep)) == sorted(ep.registrations)
 
@@ -145,21 +145,21 @@ def test_a_stale_registration_wakes_few_waits(
     unregister: bool,
     hold: str,
     reused: bool,
-    make_ghost: Callable[..., int],
+    make_stale: Callable[..., int],
     eventfd: Eventfd,
     effort: Effort,
     show: Callable[[str], None],
 ) -> None:
-    """Everything that leaves one; the number may be another file's by now, which is registered and idle."""
+    """Every way to leave one; the fd may be reused, registered and idle."""
     idle = eventfd()
     with make() as ep:
-        number = make_ghost(ep, unregister, hold, idle if reused else None)
+        number = make_stale(ep, unregister, hold, idle if reused else None)
         milliseconds = effort(40, 200)
         returns, end = 0, time.monotonic() + milliseconds / 1000
         while (left := end - time.monotonic()) > 0:
             ep.poll(left)
             returns += 1
-        # What a wait of pyepoll drops does not end it, so its waits are counted by itself.
+        # Events that pyepoll drops do not end its wait, so its wake-ups are counted separately.
         woken = ep.stats().waits if isinstance(ep, pyepoll.Epoll) else returns
         show(f"{woken} wake-ups in {milliseconds} ms")
         try:
@@ -172,8 +172,8 @@ def test_a_stale_registration_wakes_few_waits(
                 os.close(number)
 
 
-def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
-    make_ghost(ep)
+def test_a_registration_left_by_dup_is_removed(ep: Epoll, make_stale: Callable[..., int]) -> None:
+    make_stale(ep)
     number = ep.fileno()
     assert wake_ups(ep) <= MOST_WAITS
     assert fdinfo(ep) == {}
@@ -185,26 +185,26 @@ def test_dup_and_close(ep: Epoll, make_ghost: Callable[..., int]) -> None:
 
 @pytest.mark.parametrize("waits", [lambda ep: ep.poll(0), lambda ep: list(ep.wait(0))], ids=["poll", "wait"])
 def test_waits_with_timeout_zero_rebuild_too(
-    ep: Epoll, make_ghost: Any, waits: Callable[[Epoll], Any]
+    ep: Epoll, make_stale: Any, waits: Callable[[Epoll], Any]
 ) -> None:
-    make_ghost(ep)
+    make_stale(ep)
     for _ in range(MOST_WAITS):
         assert waits(ep) == []
-    assert cured(ep)
+    assert is_repaired(ep)
 
 
-def test_endless_iteration_rebuilds(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
-    make_ghost(ep)
+def test_endless_iteration_rebuilds(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
+    make_stale(ep)
     live = eventfd(1)
     ep.register(live, Event.IN)
     events = iter(ep)
     for _ in range(3 * MOST_WAITS):
         assert next(events) == (live, Event.IN)
-    assert cured(ep)
+    assert is_repaired(ep)
 
 
-def test_fork_and_close(ep: Epoll) -> None:
-    """The parent closes what a child has open: an accepted connection handed to a worker."""
+def test_a_registration_left_by_fork_is_removed(ep: Epoll) -> None:
+    """The parent closes an fd that a child has open: an accepted connection handed to a worker."""
     a, b = socket.socketpair()
     end = held_by_a_child(a.fileno())
     with b:
@@ -214,19 +214,19 @@ def test_fork_and_close(ep: Epoll) -> None:
         a.close()
         unregister_closed(ep, number)
         assert wake_ups(ep) <= MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
     end()
 
 
-def of_an_older_ghost(ep: Epoll, first: int, mask: Event, second: int) -> int:
-    """A number registered for one file and then for another, both ghosts, that has the first one again."""
+def reused_for_an_older_file(ep: Epoll, first: int, mask: Event, second: int) -> int:
+    """An fd registered for one file and then for another, both stale, that refers to the first one again."""
     number = os.dup(first)
     ep.register(number, mask, "first")
     os.close(number)
     unregister_closed(ep, number)
     assert os.dup2(second, number) == number
     ep.register(number, Event.IN, "second")
-    os.close(number)  # Nobody unregisters it.
+    os.close(number)  # Without unregister.
     assert os.dup2(first, number) == number
     return number
 
@@ -234,16 +234,16 @@ def of_an_older_ghost(ep: Epoll, first: int, mask: Event, second: int) -> int:
 def test_registrations_of_an_fd_reused_for_an_older_stale_file_are_removed(
     ep: Epoll, eventfd: Callable[..., int]
 ) -> None:
-    """The kernel has two entries of one number, and knows the file that is there now by the older one."""
+    """The kernel has two entries of one fd, and finds the present file by the older one."""
     first, second = eventfd(), eventfd()
     try:
         pyepoll._epoll._same_file(os.getpid(), first, os.getpid(), second)
     except OSError as error:
         pytest.skip(f"nothing tells the files apart: {error}")
-    number = of_an_older_ghost(ep, first, Event.OUT, second)
+    number = reused_for_an_older_file(ep, first, Event.OUT, second)
     os.eventfd_write(first, 1)
     assert [ep.poll(0.001) for _ in range(20)] == [[]] * 20
-    assert cured(ep)
+    assert is_repaired(ep)
     assert fdinfo(ep) == {}
     assert number not in ep.registrations
     os.close(number)
@@ -253,16 +253,16 @@ def test_registrations_of_an_fd_reused_for_an_older_stale_file_are_removed(
 def test_changing_an_older_stale_registration_keeps_the_fd_watched(
     ep: Epoll, eventfd: Callable[..., int], how: str
 ) -> None:
-    """The kernel changes the older entry, of the file that has the number now: the other is a ghost."""
+    """The kernel changes the older entry, of the present file of the fd: the other entry is stale."""
     first, second = eventfd(), eventfd()
-    number = of_an_older_ghost(ep, first, Event.IN, second)
+    number = reused_for_an_older_file(ep, first, Event.IN, second)
     if how == "modify":
         ep.modify(number, Event.IN, "now")
     else:
         ep.rearm(number)
     os.eventfd_write(second, 1)
     assert [ep.poll(0.001) for _ in range(20)] == [[]] * 20
-    assert cured(ep)
+    assert is_repaired(ep)
     os.eventfd_write(first, 1)
     assert ep.poll(0) == [("now" if how == "modify" else "second", Event.IN)]
     assert fdinfo_lines(ep) == [(number, Event.IN | IMPLIED, ANY)]
@@ -275,14 +275,14 @@ def test_a_refused_change_of_an_older_stale_registration_changes_nothing(
 ) -> None:
     """The kernel refuses for the sake of the older entry, which has EXCLUSIVE: all stays as it was."""
     first, second = eventfd(), eventfd()
-    number = of_an_older_ghost(ep, first, Event.IN | Event.EXCLUSIVE, second)
+    number = reused_for_an_older_file(ep, first, Event.IN | Event.EXCLUSIVE, second)
     change = partial(ep.modify, number, Event.OUT, "now") if how == "modify" else partial(ep.rearm, number)
     with pytest.raises(OSError, match="EXCLUSIVE"):
         change()
     assert ep.registrations == {number: (Event.IN, "second")}
     os.eventfd_write(first, 1)
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
     os.close(number)
 
 
@@ -290,12 +290,12 @@ def test_a_refused_change_of_an_older_stale_registration_changes_nothing(
 def test_changes_beside_stale_registrations_lose_no_event(
     ep: Epoll, eventfd: Callable[..., int], mask: Event
 ) -> None:
-    """What was fetched before the change comes again: nothing is lost, nor taken for a ghost's."""
+    """Events fetched before the change are reported again: none is lost, or taken for a stale one."""
     silent = eventfd()
-    ghost = os.dup(silent)
-    ep.register(ghost, Event.IN, "ghost")
-    os.close(ghost)
-    unregister_closed(ep, ghost)
+    stale_fd = os.dup(silent)
+    ep.register(stale_fd, Event.IN, "stale")
+    os.close(stale_fd)
+    unregister_closed(ep, stale_fd)
     fds = [eventfd(1), eventfd(1)]
     for fd in fds:
         ep.register(fd, mask, fd)
@@ -321,46 +321,46 @@ def test_changes_beside_stale_registrations_lose_no_event(
             "a rebuild may report an edge again"
         )
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
     assert sorted(ep.registrations) == sorted(fds)
 
 
 def test_a_reused_fd_is_kept_apart_from_its_stale_registration(
-    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
-    """Two entries in the kernel's list with one number."""
+    """Two entries of one fd in the kernel's list."""
     pipe = make_pipe()
-    number = make_ghost(ep)
+    number = make_stale(ep)
     os.dup2(pipe.read, number)
-    ep.register(number, Event.IN, "newcomer")
+    ep.register(number, Event.IN, "new")
     assert [fd for fd, _, _ in fdinfo_lines(ep)] == [number] * 2
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
     os.write(pipe.write, b"x")
-    assert ep.poll(1) == [("newcomer", Event.IN)]
+    assert ep.poll(1) == [("new", Event.IN)]
     os.close(number)
 
 
-def test_the_fd_is_registered_again_without_unregister(
-    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+def test_an_fd_registered_again_without_unregister_is_reported(
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
     pipe = make_pipe()
-    number = make_ghost(ep, unregister=False)
+    number = make_stale(ep, unregister=False)
     os.dup2(pipe.read, number)
-    ep.register(number, Event.IN, "newcomer")
+    ep.register(number, Event.IN, "new")
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
     os.write(pipe.write, b"x")
-    assert ep.poll(1) == [("newcomer", Event.IN)]
+    assert ep.poll(1) == [("new", Event.IN)]
     os.close(number)
 
 
 def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
-    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any
 ) -> None:
-    """It is open again, and not registered: the cure must not begin to watch it."""
+    """The fd is open again, and not registered: the rebuild must not begin to watch it."""
     pipe = make_pipe()
-    number = make_ghost(ep)
+    number = make_stale(ep)
     os.write(pipe.write, b"x")
     os.dup2(pipe.read, number)
     assert wake_ups(ep) <= MOST_WAITS
@@ -369,8 +369,8 @@ def test_an_unrelated_fd_is_not_watched_after_a_rebuild(
     os.close(number)
 
 
-def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
-    """Then the kernel can be told to delete it, and no instance is built."""
+def test_a_duplicate_back_under_its_fd_allows_deletion(ep: Epoll) -> None:
+    """Then EPOLL_CTL_DEL removes it, and no instance is built."""
     fd = os.eventfd(1)
     keep = os.dup(fd)
     ep.register(fd, Event.IN)
@@ -383,39 +383,39 @@ def test_the_duplicate_is_back_under_its_number(ep: Epoll) -> None:
     os.close(keep)
 
 
-def test_modify_of_a_closed_fd_forgets_it(ep: Epoll, make_ghost: Any) -> None:
-    number = make_ghost(ep, unregister=False)
+def test_modify_of_a_closed_fd_drops_the_registration(ep: Epoll, make_stale: Any) -> None:
+    number = make_stale(ep, unregister=False)
     with pytest.raises(OSError, match="Bad file descriptor"):
         ep.modify(number, Event.IN)
     assert number not in ep
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
 
 
-def test_a_closed_fd_that_nobody_unregistered(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
-    """Its events come out until the first check finds the number closed."""
-    number = make_ghost(ep, unregister=False)
+def test_a_closed_fd_is_reported_until_a_check_drops_it(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
+    """Its events are handed out until the first check finds the fd closed."""
+    number = make_stale(ep, unregister=False)
     seen = 0
     for _ in range(3 * MOST_WAITS):
         seen += len(ep.poll(0))
     assert seen < MOST_WAITS
     assert number not in ep
-    assert cured(ep)
+    assert is_repaired(ep)
     assert ep.stats().lost_registrations == 1
     assert wake_ups(ep) == 1
 
 
-def test_the_poll_that_finds_it_closed_goes_on(ep: Epoll, make_ghost: Any) -> None:
-    make_ghost(ep, unregister=False)
+def test_a_poll_that_finds_an_fd_closed_continues(ep: Epoll, make_stale: Any) -> None:
+    make_stale(ep, unregister=False)
     for _ in range(MOST_WAITS):
         start = time.monotonic()
         if not ep.poll(0.1):
             assert time.monotonic() - start >= 0.1
             break
-    assert cured(ep)
+    assert is_repaired(ep)
 
 
-def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
+def test_an_fd_is_checked_at_least_every_1024_events(ep: Epoll, eventfd: Eventfd) -> None:
     """It comes after 8, 16, 32, … events, and never later than after 1,024."""
     fd = os.eventfd(1)
     keep = os.dup(fd)
@@ -432,41 +432,41 @@ def test_the_check_of_a_long_lived_fd(ep: Epoll, eventfd: Eventfd) -> None:
 
 @every_hold
 def test_live_registrations_are_untouched(
-    ep: Epoll, make_pipe: Callable[[], Pipe], make_ghost: Any, hold: str
+    ep: Epoll, make_pipe: Callable[[], Pipe], make_stale: Any, hold: str
 ) -> None:
     pipes = [make_pipe() for _ in range(6)]
     masks = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Event.EXCLUSIVE, Event(0)]
     data = [object() for _ in masks]
     for pipe, mask, each in zip(pipes, masks, data, strict=False):
         ep.register(pipe.read, mask, each)
-    ep.register(pipes[5].write, Event.OUT | Event.ONESHOT, "spent")
-    assert ep.poll(0) == [("spent", Event.OUT)]
+    ep.register(pipes[5].write, Event.OUT | Event.ONESHOT, "fired")
+    assert ep.poll(0) == [("fired", Event.OUT)]
     before = fdinfo_lines(ep)
     number = ep.fileno()
-    make_ghost(ep, hold=hold)
+    make_stale(ep, hold=hold)
     assert wake_ups(ep) <= MOST_WAITS
     assert ep.fileno() == number
-    # What is spent asks for nothing; the kernel adds what it adds to every mask.
+    # A fired one-shot asks for nothing; the kernel adds ERR and HUP, as to every mask.
     assert sorted((fd, events | IMPLIED, word) for fd, events, word in before) == sorted(
         (fd, events | IMPLIED, word) for fd, events, word in fdinfo_lines(ep)
     )
     assert [ep.registrations[pipe.read] for pipe in pipes[:5]] == list(zip(masks, data, strict=True))
-    assert ep.poll(0) == [], "the spent one-shot is still spent"
+    assert ep.poll(0) == [], "the fired one-shot is still disarmed"
     for pipe in pipes[:5]:
         os.write(pipe.write, b"x")
     assert {id(data) for data, _ in ep.poll(1)} == {id(each) for each in data[:4]}
     assert {id(data) for data, _ in ep.poll(0)} == {id(data[0]), id(data[3])}, "edge and one-shot came once"
     ep.modify(pipes[5].write, Event.OUT | Event.ONESHOT)
-    assert ("spent", Event.OUT) in ep.poll(0)
+    assert ("fired", Event.OUT) in ep.poll(0)
 
 
-def test_a_fired_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_ghost: Any) -> None:
-    """The kernel adds ERR and HUP to what a new instance is told of it."""
+def test_a_fired_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_stale: Any) -> None:
+    """The kernel adds ERR and HUP to its mask in the new instance."""
     pipe = Pipe()
     os.write(pipe.write, b"x")
     ep.register(pipe.read, Event.IN | Event.ONESHOT)
     assert ep.poll(0) == [(pipe.read, Event.IN)]
-    make_ghost(ep)
+    make_stale(ep)
     assert wake_ups(ep) <= MOST_WAITS
     pipe.close(pipe.write)
     for _ in range(5):
@@ -476,12 +476,12 @@ def test_a_fired_one_shot_stays_silent_when_its_peer_hangs_up(ep: Epoll, make_gh
     pipe.close()
 
 
-def test_a_fired_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> None:
+def test_a_fired_one_shot_does_not_end_a_wait(ep: Epoll, make_stale: Any) -> None:
     pipe = Pipe()
     os.write(pipe.write, b"x")
     ep.register(pipe.read, Event.IN | Event.ONESHOT)
     assert ep.poll(0) == [(pipe.read, Event.IN)]
-    make_ghost(ep)
+    make_stale(ep)
     wake_ups(ep)
     assert ep.stats().rebuilds == 1
     pipe.close(pipe.write)
@@ -490,15 +490,15 @@ def test_a_fired_one_shot_does_not_end_a_wait(ep: Epoll, make_ghost: Any) -> Non
 
 
 def test_a_fired_one_shot_stays_disarmed_through_rebuilds(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any
+    ep: Epoll, eventfd: Eventfd, make_stale: Any
 ) -> None:
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     assert ep.poll(0) == [(fd, Event.IN)]
-    for cures in range(1, 4):
-        make_ghost(ep)
+    for rebuilds in range(1, 4):
+        make_stale(ep)
         wake_ups(ep, 0.05)
-        assert ep.stats().rebuilds == cures
+        assert ep.stats().rebuilds == rebuilds
     ep.rearm(fd)
     assert ep.poll(0) == [(fd, Event.IN)]
 
@@ -506,18 +506,18 @@ def test_a_fired_one_shot_stays_disarmed_through_rebuilds(
 @pytest.mark.parametrize("mask", [Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=str)
 @pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "handed out"])
 def test_a_batch_in_use_survives_a_rebuild(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any, mask: Event, dropped: bool
+    ep: Epoll, eventfd: Eventfd, make_stale: Any, mask: Event, dropped: bool
 ) -> None:
     fds = [eventfd(1) for _ in range(2)]
     for fd in fds:
         ep.register(fd, mask)
     events = ep.wait(0)
     seen = [next(events)[0]]
-    make_ghost(ep)
+    make_stale(ep)
     for _ in range(MOST_WAITS):
         # A new instance reports an edge again.
         seen += [data for data, _ in ep.poll(0)]
-    assert cured(ep)
+    assert is_repaired(ep)
     if not dropped:
         seen += [data for data, _ in events]
     del events
@@ -527,29 +527,29 @@ def test_a_batch_in_use_survives_a_rebuild(
         assert sorted(seen) == fds, "each once"
 
 
-def test_no_event_of_the_moment_is_lost(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
-    """Edges and one-shots that are ready while the cure is made are still to be had."""
+def test_events_ready_during_a_rebuild_are_reported(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
+    """Edges and one-shots that are ready during the rebuild are reported after it."""
     fds = [eventfd(1) for _ in range(20)]
     for i, fd in enumerate(fds):
         ep.register(fd, Event.IN | (Event.ET if i % 2 else Event.ONESHOT))
-    make_ghost(ep)
+    make_stale(ep)
     seen: set[int] = set()
     for _ in range(3 * MOST_WAITS + len(fds)):
         seen.update(data for data, _ in ep.poll(0, maxevents=1))
     assert seen == set(fds)
-    assert cured(ep)
+    assert is_repaired(ep)
 
 
 @every_hold
-def test_other_waiters_are_moved_over(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor, hold: str
+def test_other_waiters_wait_on_the_new_instance(
+    ep: Epoll, eventfd: Eventfd, make_stale: Any, pool: ThreadPoolExecutor, hold: str
 ) -> None:
     live = eventfd()
     ep.register(live, Event.IN | Event.ONESHOT)
     waits = [pool.submit(ep.poll, 5 if i % 2 else None) for i in range(6)]
     until(lambda: waiters() == 6)
-    make_ghost(ep, hold=hold)
-    until(lambda: ep.stats().rebuilds == 1 and cured(ep))
+    make_stale(ep, hold=hold)
+    until(lambda: ep.stats().rebuilds == 1 and is_repaired(ep))
     until(lambda: waiters() == 6)
     for remaining in range(5, -1, -1):
         os.eventfd_write(live, 1)
@@ -559,41 +559,41 @@ def test_other_waiters_are_moved_over(
     assert [wait.result() for wait in waits] == [[(live, Event.IN)]] * 6
 
 
-def test_several_stale_registrations_are_one_rebuild(ep: Epoll, make_ghost: Any) -> None:
+def test_several_stale_registrations_are_one_rebuild(ep: Epoll, make_stale: Any) -> None:
     for _ in range(50):
-        make_ghost(ep)
+        make_stale(ep)
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(ep)
+    assert is_repaired(ep)
     assert ep.stats().rebuilds == 1
 
 
-def test_again_and_again(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_repeated_rebuilds_keep_live_registrations(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd(1)
     ep.register(live, Event.IN)
     number = ep.fileno()
-    for cures in range(1, 6):
-        make_ghost(ep)
-        while ep.stats().rebuilds < cures:  # not at once: repairs take a bounded part of the time
+    for rebuilds in range(1, 6):
+        make_stale(ep)
+        while ep.stats().rebuilds < rebuilds:  # not at once: repairs take a bounded part of the time
             assert ep.poll(0) == [(live, Event.IN)]
-        assert ep.stats().rebuilds == cures
+        assert ep.stats().rebuilds == rebuilds
         assert agree(ep)
     assert ep.fileno() == number
 
 
-def test_close_on_exec_is_kept(ep: Epoll, make_ghost: Any) -> None:
+def test_close_on_exec_is_kept(ep: Epoll, make_stale: Any) -> None:
     for inheritable in (True, False):
         os.set_inheritable(ep.fileno(), inheritable)
-        make_ghost(ep)
+        make_stale(ep)
         assert wake_ups(ep) <= MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
         assert os.get_inheritable(ep.fileno()) is inheritable
 
 
-# Traffic while it is cured.
+# Traffic during rebuilds.
 
 
 class Traffic:
-    """Numbered messages through pipes, of which none may be lost, come twice, or come to another."""
+    """Numbered messages through pipes: each must arrive exactly once, at its own reader."""
 
     def __init__(self, ep: Epoll, pipes: list[Pipe]) -> None:
         self.ep = ep
@@ -625,11 +625,11 @@ class Traffic:
                 self.ep.rearm(fd)
 
     def serve(self, iterate: Callable[[Epoll], Iterator[tuple[int, Event]]]) -> None:
-        # What is in the middle of a call when the epoll is closed says so.
+        # A call under way when the epoll is closed raises its error.
         with contextlib.suppress(ValueError):
             while not self.ep.closed:
                 for fd, _ in iterate(self.ep):
-                    assert fd != -1, "a spent one-shot fired"
+                    assert fd != -1, "a disarmed one-shot fired"
                     if fd in self.modes:
                         self.read_all(fd)
 
@@ -648,7 +648,7 @@ def keep_registering(ep: Epoll, done: threading.Event) -> None:
 
 
 def keep_closing(ep: Epoll, done: threading.Event) -> None:
-    """Files that are closed without a word, and their numbers registered anew."""
+    """Files closed without unregister, and their fds registered again."""
     while not done.is_set():
         for _ in range(4):
             fd = os.eventfd(1)
@@ -674,14 +674,14 @@ def test_rebuilds_lose_no_message(
     iterate: Any,
     attack: bool,
     make_pipe: Callable[[], Pipe],
-    make_ghost: Any,
+    make_stale: Any,
     effort: Effort,
     show: Callable[[str], None],
     pool: ThreadPoolExecutor,
 ) -> None:
-    """Cure upon cure while pipes are written and read; under attack, threads register, close and fork too."""
-    spent = make_pipe()
-    ep.register(spent.write, Event.OUT | Event.ONESHOT, -1)
+    """Repeated rebuilds while pipes are written and read; in the attack, threads register and fork too."""
+    fired = make_pipe()
+    ep.register(fired.write, Event.OUT | Event.ONESHOT, -1)
     assert ep.poll(0) == [(-1, Event.OUT)]
     number = ep.fileno()
     traffic = Traffic(ep, [make_pipe() for _ in range(24)])
@@ -692,9 +692,9 @@ def test_rebuilds_lose_no_message(
         threads.append(pool.submit(keep_forking, traffic.enough))
     try:
         for _ in range(effort(30, 1500)):
-            cures = ep.stats().rebuilds
-            make_ghost(ep)
-            until(lambda: ep.stats().rebuilds > cures, 20)  # noqa: B023
+            rebuilds = ep.stats().rebuilds
+            make_stale(ep)
+            until(lambda: ep.stats().rebuilds > rebuilds, 20)  # noqa: B023
     finally:
         traffic.enough.set()
         for thread in threads:
@@ -713,7 +713,7 @@ def test_a_long_interest_list_is_rebuilt(
     room: int,
     waiting: int,
     eventfd: Eventfd,
-    make_ghost: Any,
+    make_stale: Any,
     effort: Effort,
     show: Callable[[str], None],
     pool: ThreadPoolExecutor,
@@ -723,37 +723,37 @@ def test_a_long_interest_list_is_rebuilt(
     with pyepoll.Epoll[Any]() as ep:
         for fd, mask in zip(fds, itertools.cycle(masks), strict=False):
             ep.register(fd, mask)
-        assert len(ep.poll(0)) == len(fds) // 3, "every third is a one-shot, and spent"
+        assert len(ep.poll(0)) == len(fds) // 3, "every third is a one-shot, and disarmed"
         waits = [pool.submit(ep.poll, 60) for _ in range(waiting)]
         until(lambda: waiters() == waiting)
         start = time.monotonic()
-        make_ghost(ep)
+        make_stale(ep)
         until(lambda: ep.stats().rebuilds == 1)
         show(f"{len(fds)} registrations, {waiting} waiting: {(time.monotonic() - start) * 1000:.0f} ms")
         until(lambda: waiters() == waiting)
-        assert cured(ep)
-        # Level-triggered, so it ends every wait; of the spent ones nothing comes.
+        assert is_repaired(ep)
+        # Level-triggered, so it ends every wait; the disarmed ones report nothing.
         os.eventfd_write(fds[0], 1)
         assert [wait.result() for wait in waits] == [[(fds[0], Event.IN)]] * waiting
         assert ep.poll(0) == [(fds[0], Event.IN)]
 
 
-# Whoever watches this epoll.
+# The watchers of this epoll.
 
 
 @pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
 def test_an_outer_epoll_keeps_its_registration_through_a_rebuild(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any, outer_type: Any, mask: int
+    ep: Epoll, eventfd: Eventfd, make_stale: Any, outer_type: Any, mask: int
 ) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     with outer_type() as outer:
         outer.register(ep.fileno(), int(mask))
         before = fdinfo(outer)
-        make_ghost(ep)
+        make_stale(ep)
         assert wake_ups(ep) <= MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
         assert fdinfo(outer) == before
         outer.poll(0)
         os.eventfd_write(live, 1)
@@ -761,22 +761,22 @@ def test_an_outer_epoll_keeps_its_registration_through_a_rebuild(
         assert ep.poll(0) == [(live, Event.IN)]
 
 
-def test_a_fired_nested_one_shot_stays_disarmed(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_fired_nested_one_shot_stays_disarmed(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd(1)
     ep.register(live, Event.IN)
     with pyepoll.Epoll[Any]() as outer:
         outer.register(ep, Event.IN | Event.ONESHOT, "inner")
         assert outer.poll(0) == [("inner", Event.IN)]
-        make_ghost(ep)
+        make_stale(ep)
         for _ in range(MOST_WAITS):
             ep.poll(0)
-        assert cured(ep)
+        assert is_repaired(ep)
         assert outer.poll(0) == []
         outer.rearm(ep)
         assert outer.poll(0) == [("inner", Event.IN)]
 
 
-def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_rebuild_is_invisible_to_asyncio(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     seen: list[Any] = []
@@ -784,7 +784,7 @@ def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> Non
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(ep.fileno(), lambda: seen.extend(ep.poll(0)))
-        make_ghost(ep)
+        make_stale(ep)
         async with asyncio.timeout(10):
             while not ep.stats().rebuilds:
                 await asyncio.sleep(0.001)
@@ -797,14 +797,14 @@ def test_watched_by_asyncio(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> Non
     assert set(seen) == {(live, Event.IN)}
 
 
-def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_rebuild_is_invisible_to_a_selector(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
     with selectors.DefaultSelector() as selector:
         key = selector.register(ep, selectors.EVENT_READ, "inner")
-        make_ghost(ep)
+        make_stale(ep)
         assert wake_ups(ep) <= MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
         selector.select(0)
         assert selector.select(0) == []
         os.eventfd_write(live, 1)
@@ -814,10 +814,10 @@ def test_watched_by_a_selector(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> 
 
 @pytest.mark.parametrize("outer_type", [pyepoll.Epoll, select.epoll])
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET])
-def test_nested_in_one_that_threads_wait_on(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any, pool: ThreadPoolExecutor, outer_type: Any, mask: int
+def test_a_rebuild_is_invisible_to_waiters_of_an_outer_epoll(
+    ep: Epoll, eventfd: Eventfd, make_stale: Any, pool: ThreadPoolExecutor, outer_type: Any, mask: int
 ) -> None:
-    """The cure takes the inner out of the outer and puts it back while the outer's waiters sleep."""
+    """The rebuild moves the inner epoll while the waiters of the outer one sleep."""
     live, stop = eventfd(), eventfd()
     ep.register(live, Event.IN)
     seen: list[Any] = []
@@ -835,10 +835,10 @@ def test_nested_in_one_that_threads_wait_on(
         before = fdinfo(outer)
         serving = [pool.submit(serve, outer) for _ in range(2)]
         until(lambda: waiters() == 2)
-        for cures in range(1, 4):
-            make_ghost(ep)
-            # After an edge, nobody polls until the next one; here it is the test that does.
-            until(lambda: ep.poll(0) == [] and ep.stats().rebuilds == cures and cured(ep))  # noqa: B023
+        for rebuilds in range(1, 4):
+            make_stale(ep)
+            # After an edge, a program does not poll until the next one; here the test does.
+            until(lambda: ep.poll(0) == [] and ep.stats().rebuilds == rebuilds and is_repaired(ep))  # noqa: B023
             until(lambda: waiters() == 2)
             assert fdinfo(outer) == before
             seen.clear()
@@ -847,48 +847,48 @@ def test_nested_in_one_that_threads_wait_on(
             os.eventfd_read(live)
         os.eventfd_write(stop, 1)
         for each in serving:
-            # Each event of the live fd may come any number of times, which none of a ghost's does.
+            # Each event of the live fd may come any number of times; no stale event may.
             each.result()
 
 
-def test_a_rebuilt_outer_epoll_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_rebuilt_outer_epoll_keeps_the_inner(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     with pyepoll.Epoll[Any]() as inner:
         inner.register(live, Event.IN)
         ep.register(inner, Event.IN, "inner")
-        make_ghost(ep)
+        make_stale(ep)
         assert wake_ups(ep) <= MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
         os.eventfd_write(live, 1)
         assert ep.poll(1) == [("inner", Event.IN)]
 
 
-def test_fromfd_shares_the_rebuild(ep: Epoll, eventfd: Eventfd, make_ghost: Any) -> None:
+def test_fromfd_shares_the_rebuild(ep: Epoll, eventfd: Eventfd, make_stale: Any) -> None:
     live = eventfd()
     other = pyepoll.Epoll[Any].fromfd(ep.fileno())
     other.register(live, Event.IN, "live")
-    make_ghost(other)
+    make_stale(other)
     assert wake_ups(ep) <= MOST_WAITS
-    assert cured(other)
+    assert is_repaired(other)
     os.eventfd_write(live, 1)
     assert ep.poll(1) == other.poll(1) == [("live", Event.IN)]
     assert other.stats() == ep.stats()
 
 
-def test_a_foreign_instance_is_never_rebuilt(make_ghost: Any, eventfd: Eventfd) -> None:
+def test_a_foreign_instance_is_never_rebuilt(make_stale: Any, eventfd: Eventfd) -> None:
     live = eventfd()
     with select.epoll() as stock:
         stock.register(live, select.EPOLLIN)
         other = pyepoll.Epoll[Any].fromfd(stock.fileno())
         with select.epoll.fromfd(os.dup(stock.fileno())) as same:
-            make_ghost(other)
+            make_stale(other)
             for _ in range(3 * MOST_WAITS):
                 other.poll(0)
             os.eventfd_write(live, 1)
             assert (live, select.EPOLLIN) in same.poll(0), "still the same instance"
 
 
-# A fork in the midst of a cure.
+# A fork during a rebuild.
 
 
 def epolls() -> list[int]:
@@ -897,9 +897,9 @@ def epolls() -> list[int]:
 
 @pytest.mark.lasts(60)
 def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
-    room: int, ep: Epoll, eventfd: Eventfd, make_ghost: Any, effort: Effort, show: Callable[[str], None]
+    room: int, ep: Epoll, eventfd: Eventfd, make_stale: Any, effort: Effort, show: Callable[[str], None]
 ) -> None:
-    """The child has the one instance, and what is spent is spent there."""
+    """The child has the one instance, and a disarmed one-shot is disarmed there."""
     fds = [eventfd(1) for _ in range(min(effort(2000, 4000), room))]
     for fd in fds:
         ep.register(fd, Event.IN | Event.ONESHOT)
@@ -911,24 +911,24 @@ def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
         try:
             found = [f"{len(epolls()) - len(before)} epolls too many"] if epolls() != before else []
             if came := len(ep.poll(0)):
-                found.append(f"{came} spent ones came")
+                found.append(f"{came} disarmed ones came")
             os.write(report, (", ".join(found) or "well").encode())
         finally:
             os._exit(0)
 
-    def poll_until(cures: int) -> list[tuple[Any, Event]]:
+    def poll_until(rebuilds: int) -> list[tuple[Any, Event]]:
         events: list[tuple[Any, Event]] = []
-        while ep.stats().rebuilds < cures:
+        while ep.stats().rebuilds < rebuilds:
             events += ep.poll(0.05)
         return events
 
     with ThreadPoolExecutor(1) as thread:
         for round in range(effort(8, 100)):
-            cures = ep.stats().rebuilds
-            make_ghost(ep)
-            curing = thread.submit(poll_until, cures + 1)
+            rebuilds = ep.stats().rebuilds
+            make_stale(ep)
+            rebuilding = thread.submit(poll_until, rebuilds + 1)
             time.sleep(round % 16 / 1000)
-            while ep.stats().rebuilds == cures:
+            while ep.stats().rebuilds == rebuilds:
                 read, write = os.pipe()
                 if (pid := fork()) == 0:
                     child(write)
@@ -937,19 +937,19 @@ def test_a_fork_during_a_rebuild_gives_the_child_one_instance(
                     verdict = file.read() or "died"
                 os.waitpid(pid, 0)
                 verdicts[verdict] = verdicts.get(verdict, 0) + 1
-            assert curing.result() == []
+            assert rebuilding.result() == []
     show(f"of the children {verdicts}")
     assert set(verdicts) == {"well"}
 
 
 def test_a_childs_first_use_after_a_rebuild_keeps_one_shots_disarmed(
-    ep: Epoll, eventfd: Eventfd, make_ghost: Any
+    ep: Epoll, eventfd: Eventfd, make_stale: Any
 ) -> None:
-    """What was spent when the process was forked is spent in the child, cured or not meanwhile."""
+    """A one-shot disarmed at the fork is disarmed in the child, whether it rebuilds or not."""
     fd = eventfd(1)
     ep.register(fd, Event.IN | Event.ONESHOT)
     assert ep.poll(0) == [(fd, Event.IN)]
-    make_ghost(ep)
+    make_stale(ep)
     hold, release = os.pipe()
     if (child := fork()) == 0:
         status = 1
@@ -961,7 +961,7 @@ def test_a_childs_first_use_after_a_rebuild_keeps_one_shots_disarmed(
             status = 0
         os._exit(status)
     wake_ups(ep, 0.05)
-    assert cured(ep)
+    assert is_repaired(ep)
     os.write(release, b"x")
     status = os.waitpid(child, 0)[1]
     os.close(hold)
@@ -973,11 +973,11 @@ def test_a_childs_first_use_after_a_rebuild_keeps_one_shots_disarmed(
 
 
 def test_a_rebuild_without_free_fds_neither_spins_nor_loses_events(
-    ep: Epoll, make_ghost: Any, eventfd: Eventfd
+    ep: Epoll, make_stale: Any, eventfd: Eventfd
 ) -> None:
     live = eventfd()
     ep.register(live, Event.IN)
-    make_ghost(ep)
+    make_stale(ep)
     with no_fd_left():
         used, start = time.process_time(), time.monotonic()
         assert ep.poll(0.5) == []
@@ -987,26 +987,26 @@ def test_a_rebuild_without_free_fds_neither_spins_nor_loses_events(
         assert ep.poll(5) == [(live, Event.IN)]
         os.eventfd_read(live)
     assert wake_ups(ep) <= 2 * MOST_WAITS
-    # A failed repair is tried again after 100 times its own time, of which a busy machine makes much.
-    until(lambda: ep.poll(0) == [] and cured(ep))
+    # A failed repair is tried again after 100 times its duration, which is long on a busy machine.
+    until(lambda: ep.poll(0) == [] and is_repaired(ep))
     os.eventfd_write(live, 1)
     assert ep.poll(5) == [(live, Event.IN)]
 
 
-def test_a_rebuild_with_one_fd_left_keeps_the_outer(ep: Epoll, make_ghost: Any, eventfd: Eventfd) -> None:
+def test_a_rebuild_with_one_fd_left_keeps_the_outer(ep: Epoll, make_stale: Any, eventfd: Eventfd) -> None:
     ep.register(eventfd(), Event.IN)
     with select.epoll() as outer:
         outer.register(ep.fileno(), select.EPOLLIN)
         before = fdinfo(outer)
-        make_ghost(ep)
+        make_stale(ep)
         with no_fd_left(spare=1):
             wake_ups(ep)
         wake_ups(ep)
-        assert cured(ep)
+        assert is_repaired(ep)
         assert fdinfo(outer) == before
 
 
-def test_the_limit_is_below_the_number(eventfd: Eventfd, make_ghost: Any) -> None:
+def test_a_limit_below_the_fd_postpones_the_rebuild(eventfd: Eventfd, make_stale: Any) -> None:
     """Then the kernel refuses to put the new instance in the old one's place."""
     held = [os.dup(0) for _ in range(40)]
     with pyepoll.Epoll[Any]() as ep:
@@ -1014,7 +1014,7 @@ def test_the_limit_is_below_the_number(eventfd: Eventfd, make_ghost: Any) -> Non
             os.close(each)
         live = eventfd()
         ep.register(live, Event.IN)
-        make_ghost(ep)
+        make_stale(ep)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (ep.fileno(), limits[1]))
         try:
@@ -1025,19 +1025,19 @@ def test_the_limit_is_below_the_number(eventfd: Eventfd, make_ghost: Any) -> Non
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert wake_ups(ep) <= 2 * MOST_WAITS
-        assert cured(ep)
+        assert is_repaired(ep)
         os.eventfd_write(live, 1)
         assert ep.poll(5) == [(live, Event.IN)]
 
 
-@pytest.mark.parametrize("how", ["no fd for a cure", "registered by others"])
-def test_signals_where_nothing_but_stale_events_come(
-    ep: Epoll, make_ghost: Any, eventfd: Eventfd, how: str
+@pytest.mark.parametrize("how", ["no fd for a rebuild", "registered by others"])
+def test_signals_are_handled_between_stale_events(
+    ep: Epoll, make_stale: Any, eventfd: Eventfd, how: str
 ) -> None:
     if how == "registered by others":
         raw.epoll_ctl(instance_fd(ep), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
     else:
-        make_ghost(ep)
+        make_stale(ep)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -1056,6 +1056,6 @@ def test_signals_where_nothing_but_stale_events_come(
     assert time.monotonic() - start < 15
 
 
-def test_what_others_registered_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
+def test_a_stale_registration_of_others_does_not_spin(ep: Epoll, eventfd: Eventfd) -> None:
     raw.epoll_ctl(instance_fd(ep), raw.EPOLL_CTL_ADD, eventfd(1), Event.IN, 77)
     assert wake_ups(ep) <= MOST_WAITS

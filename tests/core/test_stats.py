@@ -43,7 +43,7 @@ def test_stats_is_a_snapshot() -> None:
         assert ep.stats() == Stats(1, 1, 0, 0, 0, 0)
 
 
-def test_stats_counts_what_becomes_of_stale_registrations() -> None:
+def test_stats_counts_the_removal_of_stale_registrations() -> None:
     with pyepoll.Epoll() as ep:
         fd = os.eventfd(1)
         kept = os.dup(fd)
@@ -82,7 +82,7 @@ def test_uses_pwait2_is_false_once_a_wait_was_refused(error: int) -> None:
 
 
 @pytest.mark.usefixtures("pwait2")
-def test_uses_pwait2_tells_what_use_pwait2_set() -> None:
+def test_uses_pwait2_returns_the_setting() -> None:
     assert pyepoll.use_pwait2(False) is True
     assert raw.uses_pwait2() is False
     assert pyepoll.use_pwait2(True) is False

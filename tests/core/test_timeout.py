@@ -1,4 +1,4 @@
-"""A wait lasts as long as it was told: never shorter, whatever the number."""
+"""A wait lasts as long as its timeout: never shorter, for every kind of number."""
 
 import math
 import os
@@ -22,7 +22,7 @@ Eventfd = Callable[..., int]
 Wait = Callable[..., list[tuple[Any, Event]]]
 
 GENEROUS = 5.0
-"""What returns within this was not waiting for ever."""
+"""A call that returns within this did not wait indefinitely."""
 
 TAKES_REAL = sys.version_info >= (3, 15)
 """Whether stock takes any object with __float__ as a timeout, and so ours does."""
@@ -65,7 +65,7 @@ def wait(request: pytest.FixtureRequest) -> Wait:
     return got
 
 
-def test_forced_fallback_says_what_it_replaced() -> None:
+def test_use_pwait2_returns_the_old_value() -> None:
     before = _epoll.use_pwait2(False)
     assert _epoll.use_pwait2(True) is False
     assert _epoll.use_pwait2(before) is True
@@ -105,7 +105,7 @@ def test_a_wait_never_ends_early(ep: pyepoll.Epoll[int], wait: Wait, timeout: fl
     ],
     ids=repr,
 )
-def test_what_has_passed_polls_once(
+def test_a_negative_timeout_polls_once(
     ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any
 ) -> None:
     fd = eventfd()
@@ -126,7 +126,7 @@ def test_what_has_passed_polls_once(
     ],
     ids=repr,
 )
-def test_what_is_long_waits_for_the_event(
+def test_a_long_timeout_waits_for_the_event(
     pool: ThreadPoolExecutor, ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any
 ) -> None:
     fd = eventfd()
@@ -163,12 +163,12 @@ def test_wait_waits_when_called(ep: pyepoll.Epoll[int]) -> None:
     assert list(events) == []
 
 
-# What has __float__: test_select_dropin.py compares it with stock on every version.
+# Objects with __float__: test_select_dropin.py compares them with stock on every version.
 
 
 @takes_real
 @pytest.mark.parametrize("timeout", [Decimal("0.0105"), Fraction(1, 100), Decimal("1e-9")], ids=repr)
-def test_another_number_is_never_early(ep: pyepoll.Epoll[int], wait: Wait, timeout: Any) -> None:
+def test_a_number_of_another_type_is_never_early(ep: pyepoll.Epoll[int], wait: Wait, timeout: Any) -> None:
     start = time.monotonic()
     assert wait(ep, timeout) == []
     assert time.monotonic() - start >= timeout
@@ -176,7 +176,9 @@ def test_another_number_is_never_early(ep: pyepoll.Epoll[int], wait: Wait, timeo
 
 @takes_real
 @pytest.mark.parametrize("timeout", [Decimal(0), Decimal("-0.5"), Decimal(-2), Decimal("-inf")], ids=repr)
-def test_another_number_that_has_passed_polls_once(ep: pyepoll.Epoll[int], wait: Wait, timeout: Any) -> None:
+def test_a_negative_number_of_another_type_polls_once(
+    ep: pyepoll.Epoll[int], wait: Wait, timeout: Any
+) -> None:
     start = time.monotonic()
     assert wait(ep, timeout) == []
     assert time.monotonic() - start < GENEROUS
@@ -184,7 +186,7 @@ def test_another_number_that_has_passed_polls_once(ep: pyepoll.Epoll[int], wait:
 
 @takes_real
 @pytest.mark.parametrize("timeout", [Decimal(-1), Fraction(-1), Decimal("inf"), Decimal("1e300")], ids=repr)
-def test_another_number_that_is_long_waits_for_the_event(
+def test_a_long_number_of_another_type_waits_for_the_event(
     pool: ThreadPoolExecutor, ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any
 ) -> None:
     fd = eventfd()
@@ -196,7 +198,7 @@ def test_another_number_that_is_long_waits_for_the_event(
 
 
 @takes_real
-def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None:
+def test_an_exception_of_float_is_raised(ep: pyepoll.Epoll[int], wait: Wait) -> None:
     class Odd:
         def __float__(self) -> float:
             raise LookupError("odd")
@@ -207,7 +209,7 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
         wait(ep, Decimal("nan"))
 
 
-# What is refused.
+# Invalid timeouts.
 
 
 @pytest.mark.parametrize(
@@ -227,21 +229,21 @@ def test_what_float_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None
 def test_an_invalid_timeout_is_refused(
     ep: pyepoll.Epoll[int], eventfd: Eventfd, wait: Wait, timeout: Any, error: type[Exception]
 ) -> None:
-    # Something is ready, so that what should be refused cannot hang.
+    # Something is ready, so that a timeout that is not refused cannot hang.
     ep.register(eventfd(1), Event.IN)
     with pytest.raises(error):
         wait(ep, timeout)
 
 
-def test_a_deadline_that_passes_before_the_system_call(
+def test_a_deadline_passed_before_the_system_call_ends_the_wait(
     ep: pyepoll.Epoll[int], wait: Wait, effort: Effort
 ) -> None:
-    """What is left then is less than nothing, which the kernel would take for: for ever."""
+    """The rest is then negative, which would mean indefinitely to the kernel."""
     for nanoseconds in range(1, 3000, effort(7, 1)):
         assert wait(ep, nanoseconds * 1e-9) == []
 
 
-def test_what_index_raises_comes_out(ep: pyepoll.Epoll[int], wait: Wait) -> None:
+def test_an_exception_of_index_is_raised(ep: pyepoll.Epoll[int], wait: Wait) -> None:
     class Odd:
         def __index__(self) -> int:
             raise LookupError("odd")
@@ -263,7 +265,7 @@ def test_a_float_subclass_is_a_timeout(ep: pyepoll.Epoll[int], wait: Wait) -> No
 
 
 @pytest.mark.parametrize("timeout", [0, -2, 1e-9, 0.001])
-def test_the_gil_is_let_go_with_any_timeout(ep: pyepoll.Epoll[int], wait: Wait, timeout: float) -> None:
+def test_every_timeout_releases_the_gil(ep: pyepoll.Epoll[int], wait: Wait, timeout: float) -> None:
     assert lets_go_of_the_gil(lambda: wait(ep, timeout))
 
 
@@ -271,7 +273,7 @@ def test_the_gil_is_let_go_with_any_timeout(ep: pyepoll.Epoll[int], wait: Wait, 
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
-def test_a_kernel_without_pwait2(error: str) -> None:
+def test_a_kernel_without_pwait2_rounds_up(error: str) -> None:
     printed = run(
         f"""
         import errno, os, time

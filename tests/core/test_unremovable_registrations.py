@@ -1,7 +1,7 @@
 """Where a stale registration cannot be removed, a wait neither spins nor delays anything that is live.
 
-Each program has a reason of its own why the rebuild fails, for the main thread and from one moment on. What
-wakes it is done by a thread that was there before.
+Each program has its own reason for the failing rebuild, for the main thread and from one moment on. The
+wake-ups come from a thread that was started before.
 """
 
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def program(request: pytest.FixtureRequest, preload: Callable[[str], None]) -> P
         preload(WRAPPER)
 
     def run_it(body: str, stale: int = 1) -> None:
-        # What the prelude leaves open, the end of the process closes.
+        # The end of the process closes the fds that the prelude leaves open.
         run(PRELUDE.format(cause=cause, begin=CAUSES[cause], stale=stale) + body + "\nos._exit(0)")
 
     return run_it
@@ -134,7 +134,7 @@ assert stats.rebuilds == 0
 """)
 
 
-def test_a_live_event_gets_through(program: Program) -> None:
+def test_a_live_event_is_reported_at_once(program: Program) -> None:
     program("""
 for timeout in (10, None):
     actions.put(lambda: os.eventfd_write(live, 1))
@@ -149,7 +149,7 @@ assert time.process_time() - used < 0.3
 """)
 
 
-def test_a_waker_gets_through(program: Program) -> None:
+def test_a_wake_is_reported_at_once(program: Program) -> None:
     program("""
 actions.put(waker.wake)
 assert ep.poll() == [("waker", Event.IN)]
@@ -157,7 +157,7 @@ assert ep.poll() == [("waker", Event.IN)]
 
 
 @pytest.mark.parametrize("wait", ["ep.poll()", "list(ep.wait())", "list(ep)"])
-def test_close_gets_through(program: Program, wait: str) -> None:
+def test_close_ends_the_wait_at_once(program: Program, wait: str) -> None:
     program(f"""
 actions.put(ep.close)
 try:
@@ -169,7 +169,7 @@ assert ep.closed
 """)
 
 
-def test_a_signal_handler_gets_through(program: Program) -> None:
+def test_a_signal_handler_runs_at_once(program: Program) -> None:
     program("""
 def handler(*_):
     raise KeyboardInterrupt
@@ -195,7 +195,7 @@ assert len(handled) == 1
 """)
 
 
-def test_a_registration_gets_through(program: Program) -> None:
+def test_a_new_registration_is_reported_at_once(program: Program) -> None:
     program("""
 other = os.eventfd(1)
 actions.put(lambda: ep.register(other, Event.IN, "other"))
@@ -223,7 +223,7 @@ for maxevents in (-1, 1, 2):
 
 
 @pytest.mark.parametrize("stale", [1, 300])
-def test_the_first_wait_of_no_time_finds_a_live_event(program: Program, stale: int) -> None:
+def test_the_first_zero_timeout_wait_finds_a_live_event(program: Program, stale: int) -> None:
     program(
         """
 os.eventfd_write(live, 1)
@@ -270,7 +270,7 @@ assert ep.stats().failed_rebuilds >= 1
 """)
 
 
-def test_it_is_repaired_when_the_cause_is_gone(program: Program) -> None:
+def test_a_stale_registration_is_removed_once_it_can_be(program: Program) -> None:
     program("""
 ep.poll(0.1)
 assert ep.stats().failed_rebuilds

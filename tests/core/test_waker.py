@@ -25,7 +25,7 @@ modes = pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET], ids=["l
 
 
 @modes
-def test_wakes_are_one(ep: Epoll, mask: Event) -> None:
+def test_several_wakes_are_one_event(ep: Epoll, mask: Event) -> None:
     with Waker() as waker:
         ep.register(waker, mask, waker)
         assert ep.poll(0) == []
@@ -46,7 +46,7 @@ def test_level_stays_until_it_is_cleared(ep: Epoll) -> None:
         assert ep.poll(0) == []
 
 
-def test_edge_needs_no_clear(ep: Epoll) -> None:
+def test_an_edge_triggered_waker_needs_no_clear(ep: Epoll) -> None:
     with Waker() as waker:
         ep.register(waker, Event.IN | Event.ET, "waker")
         for _ in range(100):
@@ -56,7 +56,7 @@ def test_edge_needs_no_clear(ep: Epoll) -> None:
 
 
 @modes
-def test_wakes_a_wait(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+def test_wake_ends_a_wait(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
     with Waker() as waker:
         ep.register(waker, mask, "waker")
         for _ in range(20):
@@ -79,10 +79,10 @@ def await_all(ep: Epoll, waker: Waker, mask: Event, counts: list[int], total: in
 
 @modes
 @pytest.mark.lasts(60)
-def test_none_is_lost_from_eight_threads(
+def test_no_wake_of_eight_threads_is_lost(
     ep: Epoll, pool: ThreadPoolExecutor, mask: Event, effort: Effort, show: Show
 ) -> None:
-    """Each thread counts up, then wakes: whoever waits sees the last count in the end."""
+    """Each thread counts up, then wakes: a waiter sees the last count in the end."""
     each, counts = effort(2_500, 125_000), [0] * 8
     before = ep.stats().waits
     with Waker() as waker:
@@ -103,7 +103,9 @@ def test_none_is_lost_from_eight_threads(
 
 
 @modes
-def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+def test_two_threads_that_wake_each_other_lose_no_wake(
+    ep: Epoll, pool: ThreadPoolExecutor, mask: Event
+) -> None:
     """Two threads wake each other in turn; one lost wake would stop both."""
     rounds = 300
     with Waker() as there, Waker() as back, pyepoll.Epoll[Any]() as other:
@@ -125,10 +127,10 @@ def test_each_wake_of_a_hand_to_hand_is_seen(ep: Epoll, pool: ThreadPoolExecutor
 
 
 FULL = 2**64 - 2
-"""What makes an eventfd's counter so full that a write would block."""
+"""The value that fills an eventfd's counter, so that a write would block."""
 
 
-def test_a_full_counter(ep: Epoll) -> None:
+def test_wake_with_a_full_counter_keeps_the_waker_readable(ep: Epoll) -> None:
     """The write would block, and says so; the waker is as readable as it can be."""
     with Waker() as waker:
         ep.register(waker, Event.IN, "waker")
@@ -142,7 +144,7 @@ def test_a_full_counter(ep: Epoll) -> None:
         assert ep.poll(0) == [("waker", Event.IN)]
 
 
-def test_a_full_counter_makes_an_edge(ep: Epoll, pool: ThreadPoolExecutor) -> None:
+def test_wake_with_a_full_counter_makes_an_edge(ep: Epoll, pool: ThreadPoolExecutor) -> None:
     """A write that would block makes none."""
     with Waker() as waker:
         ep.register(waker, Event.IN | Event.ET, "waker")
@@ -155,7 +157,7 @@ def test_a_full_counter_makes_an_edge(ep: Epoll, pool: ThreadPoolExecutor) -> No
 
 
 @modes
-def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
+def test_wake_with_a_full_counter_never_blocks(ep: Epoll, pool: ThreadPoolExecutor, mask: Event) -> None:
     """None blocks, and none is lost, while the counter is filled up again and again."""
     counts, each = [0] * 8, 500
     with Waker() as waker:
@@ -163,7 +165,7 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
 
         def work(number: int) -> None:
             for _ in range(each):
-                # By a thread at a time: the counter is full, or has what others have woken with.
+                # By one thread at a time: the counter is full, or has the wakes of the others.
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(waker.fileno(), FULL)
                 counts[number] += 1
@@ -175,15 +177,15 @@ def test_a_full_counter_from_eight_threads(ep: Epoll, pool: ThreadPoolExecutor, 
             done.result()
 
 
-@pytest.mark.parametrize("stranger", ["eventfd", "pipe"])
-def test_closed_touches_no_fd(stranger: str, pipe: Pipe) -> None:
-    """Its number is a stranger's by now."""
+@pytest.mark.parametrize("unrelated", ["eventfd", "pipe"])
+def test_a_closed_waker_touches_no_fd(unrelated: str, pipe: Pipe) -> None:
+    """Its fd refers to an unrelated file."""
     counter = os.eventfd(0, os.EFD_NONBLOCK)
     waker = Waker()
     number = waker.fileno()
     waker.close()
     assert waker.closed is True
-    os.dup2(pipe.write if stranger == "pipe" else counter, number)
+    os.dup2(pipe.write if unrelated == "pipe" else counter, number)
     for _ in range(3):
         waker.wake()
         waker.close()
@@ -201,10 +203,10 @@ def test_closed_touches_no_fd(stranger: str, pipe: Pipe) -> None:
 
 
 @pytest.mark.lasts(240)
-def test_close_against_wake(
+def test_close_during_wake_touches_no_unrelated_fd(
     pool: ThreadPoolExecutor, fast_switching: None, effort: Effort, show: Show
 ) -> None:
-    """Eight threads wake while it is closed, and an eventfd takes the number at once: not one count in it."""
+    """Eight threads wake while it is closed, and an eventfd reuses the fd at once: its count stays 0."""
     rounds = effort(20, 2_000)
     for _ in range(rounds):
         waker = Waker()
@@ -218,19 +220,19 @@ def test_close_against_wake(
         working = [pool.submit(work) for _ in range(8)]
         go.wait(10)
         waker.close()
-        stranger = os.eventfd(0, os.EFD_NONBLOCK)
+        unrelated = os.eventfd(0, os.EFD_NONBLOCK)
         done.set()
         for each in working:
             each.result(10)
-        assert stranger == number
+        assert unrelated == number
         with pytest.raises(BlockingIOError):
-            os.eventfd_read(stranger)
-        os.close(stranger)
+            os.eventfd_read(unrelated)
+        os.close(unrelated)
     show(f"strays 0 of {rounds}")
 
 
 @modes
-def test_from_a_signal_handler(ep: Epoll, mask: Event) -> None:
+def test_wake_works_in_a_signal_handler(ep: Epoll, mask: Event) -> None:
     with Waker() as waker:
         ep.register(waker, mask, "waker")
         before = signal.signal(signal.SIGALRM, lambda *_: waker.wake())
@@ -242,7 +244,7 @@ def test_from_a_signal_handler(ep: Epoll, mask: Event) -> None:
             signal.signal(signal.SIGALRM, before)
 
 
-def test_from_a_signal_handler_that_interrupts_wake_and_clear(ep: Epoll) -> None:
+def test_wake_works_in_a_handler_that_interrupts_wake_and_clear(ep: Epoll) -> None:
     count = 0
 
     def handler(*_: object) -> None:
@@ -267,7 +269,7 @@ def test_from_a_signal_handler_that_interrupts_wake_and_clear(ep: Epoll) -> None
 
 
 @modes
-def test_in_a_child(ep: Epoll, mask: Event) -> None:
+def test_wake_in_a_child_wakes_the_parent(ep: Epoll, mask: Event) -> None:
     """A fork shares the waker: the child wakes the parent, and the child's close is the child's own."""
     with Waker() as waker:
         ep.register(waker, mask, "waker")
@@ -286,7 +288,7 @@ def test_in_a_child(ep: Epoll, mask: Event) -> None:
         assert ep.poll(0) == [("waker", Event.IN)]
 
 
-def test_in_children_made_while_others_wake(
+def test_wake_works_in_children_made_while_others_wake(
     ep: Epoll, pool: ThreadPoolExecutor, fast_switching: None, effort: Effort
 ) -> None:
     """No lock of a thread that the child does not have is in the way there."""
@@ -311,7 +313,7 @@ def test_in_children_made_while_others_wake(
             each.result(10)
 
 
-def test_from_a_finalizer(ep: Epoll) -> None:
+def test_wake_works_in_a_finalizer(ep: Epoll) -> None:
     class Data:
         def __del__(self) -> None:
             waker.wake()
@@ -322,8 +324,8 @@ def test_from_a_finalizer(ep: Epoll) -> None:
         assert ep.poll(0) == [("waker", Event.IN)]
 
 
-def test_a_waker_closed_by_others_is_an_error() -> None:
-    """Not silence: somebody closed the number, and a wake would be lost."""
+def test_wake_raises_if_the_fd_was_closed_by_others() -> None:
+    """An exception, because the fd was closed elsewhere and a wake would be lost."""
     waker = Waker()
     os.close(waker.fileno())
     calls: list[Callable[[], object]] = [waker.wake, waker.clear, waker.close]
@@ -334,7 +336,7 @@ def test_a_waker_closed_by_others_is_an_error() -> None:
     assert waker.closed
 
 
-def test_several_in_one_epoll(ep: Epoll) -> None:
+def test_several_wakers_in_one_epoll_are_told_apart(ep: Epoll) -> None:
     wakers = [Waker() for _ in range(5)]
     for waker in wakers:
         ep.register(waker, Event.IN | Event.ET, waker)
@@ -346,7 +348,7 @@ def test_several_in_one_epoll(ep: Epoll) -> None:
         waker.close()
 
 
-def test_is_closed_when_it_is_forgotten() -> None:
+def test_an_unreferenced_waker_is_closed() -> None:
     number = Waker().fileno()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)

@@ -1,4 +1,4 @@
-"""How a server under test tells what it runs on. Imported by the servers' processes."""
+"""A server under test names the classes that it runs on. Imported by the servers' processes."""
 
 import asyncio
 from typing import Any
@@ -7,11 +7,11 @@ import pyepoll
 import pyepoll.aio
 
 ASYNCIO = {"loop": "pyepoll", "selector": "pyepoll"}
-"""What ``running_loop`` answers when all is well."""
+"""The answer of ``running_loop`` if all is well."""
 
 
 def name(what: object, expected: type) -> str:
-    """``pyepoll`` if it is of the very class expected, else what it is instead."""
+    """``pyepoll`` if it is of the very class expected, else its class."""
     return "pyepoll" if type(what) is expected else f"{type(what).__module__}.{type(what).__qualname__}"
 
 
@@ -24,8 +24,8 @@ def running_loop() -> dict[str, str]:
 
 
 def polled(epoll: Any) -> dict[str, str]:
-    """What an epoll is, provided that somebody has waited on it."""
+    """The class of an epoll, provided that it has been waited on."""
     found = name(epoll, pyepoll.Epoll)
     if found == "pyepoll" and not epoll.stats().waits:
-        found = "nobody waited"
+        found = "no wait yet"
     return {"epoll": found}

@@ -1,4 +1,4 @@
-"""What the tests of clients share: servers as processes, what is asked of them, and how they have to end."""
+"""Shared by the tests of clients: servers as processes, requests to them, and their expected end."""
 
 import contextlib
 import functools
@@ -38,7 +38,7 @@ AT_ONCE = 8
 COMPLAINT = re.compile(
     r"Traceback|Exception ignored|Warning:|Unhandled|never retrieved|was destroyed|\bERROR\b|CRITICAL"
 )
-"""What no server may log."""
+"""Texts that no server may log."""
 
 PACKAGE = Path(pyepoll.__file__).parent.parent
 
@@ -85,9 +85,9 @@ def sockets(pid: int) -> int:
 
 @contextlib.contextmanager
 def python(tmp_path: Path, *args: str, **environment: str) -> Iterator[Server]:
-    """Run ``python ARGS`` in a session of its own until it has printed where it listens; kill what is left.
+    """Run ``python ARGS`` in a session of its own until it has printed its address; kill the rest at the end.
 
-    Warnings are errors. Whatever the process prints goes to a file, so that it cannot block.
+    Warnings are errors. The output of the process goes to a file, so that it cannot block.
     """
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -138,7 +138,7 @@ def command_on_page(words: str) -> tuple[str, ...]:
 
 
 def finish(program: str) -> str:
-    """Run a program, to which the examples are importable, to its end; return what it prints."""
+    """Run a program, to which the examples are importable, to its end; return its output."""
     return run(f"import sys; sys.path.append({str(PLUGINS)!r})\n{textwrap.dedent(program)}")
 
 
@@ -152,14 +152,14 @@ def get(port: int, path: str) -> bytes:
 
 
 def runs_on(server: Server) -> dict[str, str]:
-    """What the server says that it runs on; see ``proof.py``."""
+    """The classes that the server names; see ``proof.py``."""
     found = json.loads(get(server.port, "/proof"))
     assert isinstance(found, dict)
     return found
 
 
 def echo(port: int, seed: int, sizes: tuple[int, ...] = SIZES) -> None:
-    """Post bodies on one connection, which has to be kept alive, and compare what comes back."""
+    """Post bodies on one connection, which has to be kept alive, and compare the replies."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
         connection.connect()
         kept = connection.sock

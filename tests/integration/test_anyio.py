@@ -1,4 +1,4 @@
-"""anyio, whose asyncio backend takes a ``loop_factory``."""
+"""anyio: its asyncio backend takes a ``loop_factory``."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""curio, whose kernel takes a selector."""
+"""curio: its kernel takes a selector."""
 
 import multiprocessing.connection
 from typing import Any

@@ -1,4 +1,4 @@
-"""gevent and eventlet, whose patching takes ``select.epoll`` away: what works, and what blocks the hub."""
+"""gevent and eventlet patch ``select.epoll`` away: calls that work beside them, and calls that block."""
 
 import importlib.util
 import textwrap
@@ -187,5 +187,5 @@ def test_green_threads_run_pyepoll_in_either_import_order(client: str, program: 
 
 @pytest.mark.parametrize("order", IMPORT_LOOP)
 @pytest.mark.parametrize("client", CLIENTS)
-def test_loop_beside_green_threads(client: str, order: str) -> None:
+def test_the_loop_runs_beside_green_threads(client: str, order: str) -> None:
     check(client, IMPORT_LOOP[order], TICKS, ASYNCIO)

@@ -1,4 +1,4 @@
-"""hypercorn, whose ``serve`` runs on the loop that calls it."""
+"""hypercorn: its ``serve`` runs on the loop that calls it."""
 
 import functools
 from pathlib import Path

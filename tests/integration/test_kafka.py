@@ -1,4 +1,4 @@
-"""kafka-python, whose clients take a class as ``selector=``. The broker is a thread that says just enough."""
+"""kafka-python: its clients take a class as ``selector=``. The broker is a thread with minimal answers."""
 
 import socket
 import struct
@@ -21,11 +21,11 @@ MESSAGES = 300
 """Of up to 50 kB each."""
 
 VERSIONS = {0: (3, 7), 3: (0, 7), 18: (0, 3)}
-"""What the broker understands: Produce, Metadata and ApiVersions, before their headers became flexible."""
+"""The requests of the broker: Produce, Metadata and ApiVersions, before their headers became flexible."""
 
 
 class Broker:
-    """One topic with one partition, which keeps what it is sent."""
+    """One topic with one partition, which keeps the messages."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -134,7 +134,7 @@ def test_a_kafka_producer_uses_our_selector(broker: Broker) -> None:
     assert Counting.selects > 3
 
 
-def test_kafka_admin_as_on_the_page(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kafka_admin_client_runs_as_documented(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in blocks_of(ROOT / "docs/clients.md") if block.run_by == Path(__file__)]
     code = block.text.replace("127.0.0.1:9092", f"127.0.0.1:{broker.port}")
     assert code != block.text

@@ -1,4 +1,4 @@
-"""trio, which finds ``select.epoll`` in a module that can be told to look into pyepoll instead."""
+"""trio finds ``select.epoll`` in a module that can be replaced by pyepoll."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ pytest.importorskip("trio")
 SWAP = {
     # One line, before the first run.
     "its module": "import pyepoll, trio; trio._core._io_epoll.select = pyepoll",
-    # One line, before trio is imported or after, for everyone who looks there.
+    # One line, before trio is imported or after, for every importer of that module.
     "select": "import pyepoll, select; select.epoll = pyepoll.Epoll; import trio",
 }
 
@@ -99,6 +99,6 @@ def test_trio_runs_on_our_epoll(where: str) -> None:
     assert finish(f"{SWAP[where]}\n" + textwrap.dedent(PROGRAM)) == "done\n"
 
 
-def test_trio_under_anyio() -> None:
+def test_trio_runs_under_anyio() -> None:
     pytest.importorskip("anyio")
     assert finish(SWAP["its module"] + "\n" + textwrap.dedent(ANYIO)) == "done\n"

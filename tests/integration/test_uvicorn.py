@@ -1,4 +1,4 @@
-"""uvicorn, told its loop on the command line."""
+"""uvicorn, with its loop named on the command line."""
 
 import functools
 import signal

@@ -8,7 +8,7 @@ from serving import DEADLINE
 
 
 def converse(port: int, seed: int) -> None:
-    """Send texts and bytes, small and large, and compare what comes back; then close in good order."""
+    """Send texts and bytes, small and large, and compare the replies; then close in good order."""
     client: Any = pytest.importorskip("websockets.sync.client")
     with client.connect(
         f"ws://127.0.0.1:{port}/", max_size=None, open_timeout=DEADLINE, proxy=None

@@ -24,7 +24,7 @@ def app(
 
 
 def proof() -> dict[str, str]:
-    """What the poller of this process's worker is."""
+    """The class of the poller of this process's worker."""
     from gunicorn.workers.gthread import ThreadWorker
 
     # After the fork there are copies of the workers that were started before this one: they have no poller.

@@ -1,4 +1,4 @@
-"""The benchmarks run and print each figure beside its bar. What they measure is not judged here."""
+"""The benchmarks run and print each figure beside its bar. The figures are not judged here."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def output_of(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_figures_have_bars(tmp_path: Path) -> None:
+def test_every_figure_has_a_bar(tmp_path: Path) -> None:
     report = tmp_path / "figures.json"
     printed = output_of(sys.executable, "-m", "benchmarks", "flags", "ctl", "--quick", "--json", report)
     figures = json.loads(report.read_text())["figures"]
@@ -58,7 +58,7 @@ def test_figures_have_bars(tmp_path: Path) -> None:
     assert all(figure["name"] in printed for figure in figures)
 
 
-def test_the_pages_show_what_was_measured() -> None:
+def test_the_pages_show_the_measured_figures() -> None:
     output_of(sys.executable, "-m", "benchmarks.update_docs", "--check")
 
 

@@ -1,4 +1,4 @@
-"""Every example runs as it is, serves real clients, stops when told to, and complains of nothing."""
+"""Every example runs as it is, serves real clients, stops on a signal, and complains of nothing."""
 
 import ast
 import contextlib
@@ -50,7 +50,7 @@ class Child:
     process: subprocess.Popen[bytes]
     port: int = 0
     output: bytes = b""
-    """What it printed after the line with the port; there once it has ended."""
+    """The output after the line with the port; there once it has ended."""
     errors: bytes = b""
 
     @property
@@ -105,7 +105,7 @@ def example(
     expired = threading.Event()
 
     def kill() -> None:
-        """End the whole session; not after the leader was reaped, when its number may be a stranger's."""
+        """End the whole session; not after the leader was reaped, when its pid may be reused."""
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -235,7 +235,7 @@ def digest(line: bytes) -> bytes:
 
 
 def asks(name: str, client: Client, text: bytes) -> None:
-    """Send what a server answers to its sender alone."""
+    """Send a line that a server answers to its sender alone."""
     if name == "prefork":
         assert re.fullmatch(rb"worker \d+\n", client.line())
     client.send(text + b"\n")
@@ -258,7 +258,7 @@ def converse(name: str, child: Child) -> None:
 
 
 def meet(members: list[Client]) -> None:
-    """Let all members of a chat hear the one who connected last, who speaks when all have been accepted."""
+    """Let all members of a chat hear the last one to connect, who speaks when all have been accepted."""
     members[-1].send(b"here\n")
     for member in members[:-1]:
         while not member.line().endswith(b": here\n"):
@@ -273,7 +273,7 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 
 
 def watched(pid: int) -> dict[int, int]:
-    """Return what the kernel watches for a process: fd to mask, of all its epolls."""
+    """Return the kernel's registrations of a process: fd to mask, of all its epolls."""
     masks: dict[int, int] = {}
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -288,7 +288,7 @@ def watches(pid: int, mask: int) -> int:
 
 
 def keeps_watching(pid: int, mask: int) -> bool:
-    """Tell what is watched for good from what the kernel finds room for a little later."""
+    """Tell permanent registrations from those that the kernel finds room for a little later."""
     for _ in range(20):
         if not watches(pid, mask):
             return False
@@ -319,7 +319,7 @@ def states(pid: int) -> set[str]:
 
 
 def rests(child: Child) -> None:
-    """Check that neither the process nor its workers spin: on a busy machine too, who spins is runnable."""
+    """Check that neither the process nor its workers spin: a spinning process is runnable, also when busy."""
     busy = 0
     for _ in range(40):
         busy += any("R" in states(pid) for pid in {child.pid} | children(child.pid))
@@ -340,7 +340,7 @@ def leave_descriptors(pid: int, count: int) -> None:
 
 @pytest.mark.parametrize("name", [*SERVERS, "signals"])
 @pytest.mark.parametrize("port", ["70000", "-1", "seven"])
-def test_explains_a_port_that_cannot_be(name: str, port: str, tmp_path: Path) -> None:
+def test_explains_an_invalid_port(name: str, port: str, tmp_path: Path) -> None:
     (tmp_path / "greeting").write_text("hello\n")
     args = [str(tmp_path / "greeting")] if name == "signals" else []
     refuses(
@@ -375,7 +375,7 @@ def refuses(name: str, *args: str, message: bytes) -> None:
         assert child.output == b""
 
 
-# What holds for every server.
+# Properties of every server.
 
 
 @every_server
@@ -397,7 +397,7 @@ def test_stops_on_a_signal_with_clients_connected(name: str, how: str) -> None:
 TO_ANOTHER_THREAD = """if True:
     import signal, threading, warnings
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-    # A thread beside a fork is what this prelude is for. CPython 3.15 raises the warning of it as an error.
+    # This prelude makes a thread beside a fork. CPython 3.15 raises the warning of it as an error.
     warnings.filterwarnings("ignore", ".* multi-threaded, use of fork", DeprecationWarning)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 """
@@ -455,7 +455,7 @@ def test_survives_connections_that_are_aborted_before_accept(name: str) -> None:
 
 
 @every_server
-def test_does_not_hide_what_is_wrong_with_its_listener(name: str) -> None:
+def test_reports_an_error_of_its_listener(name: str) -> None:
     prelude = """if True:
         import errno, socket
         def fails(self):
@@ -568,7 +568,7 @@ def test_takes_data_in_pieces(name: str) -> None:
 
 
 @answering
-def test_answers_what_came_before_a_half_close(name: str) -> None:
+def test_answers_lines_sent_before_a_half_close(name: str) -> None:
     with server(name) as child, clients(child, 1) as (client,):
         asks(name, client, b"one\ntwo\nthree")
         client.end()
@@ -603,7 +603,7 @@ def test_does_not_read_from_a_client_that_does_not_read(name: str) -> None:
         if name == "prefork":
             client.line()
         sent = client.send_until_blocked(pattern, LIMIT)
-        assert sent < LIMIT  # what the kernel's buffers hold
+        assert sent < LIMIT  # the kernel's buffers
         rests(child)
         converse(name, child)
         client.end()
@@ -630,7 +630,7 @@ def test_echo_quits_on_the_line_quit_and_on_no_other() -> None:
 # The chat.
 
 
-def test_chat_passes_each_line_to_all_others_and_to_nobody_else() -> None:
+def test_chat_passes_each_line_to_all_other_members_only() -> None:
     count = 50
     with server("chat_server") as child, clients(child, count) as members:
         meet(members)
@@ -703,7 +703,7 @@ def test_chat_does_not_read_from_a_client_that_is_behind() -> None:
         assert speaker.line().endswith(b": nobody hears me\n")
 
 
-def test_chat_drops_who_is_too_far_behind_and_nobody_else() -> None:
+def test_chat_drops_only_a_client_that_is_too_far_behind() -> None:
     line = b"x" * 60_000 + b"\n"
     with (
         server("chat_server", "--limit", "200000") as child,
@@ -719,12 +719,12 @@ def test_chat_drops_who_is_too_far_behind_and_nobody_else() -> None:
             assert reader.line().endswith(line)
         assert re.fullmatch(rb"dropped guest2: 2\d{5} bytes behind\n", child.read_line())
         with contextlib.suppress(ConnectionResetError):
-            slow.rest()  # what the kernel had taken for it, then the end
+            slow.rest()  # data that the kernel had taken for it, then the end
         reader.send(b"still here\n")
         assert speaker.line().endswith(b": still here\n")
 
 
-def test_chat_drops_who_sends_an_endless_line() -> None:
+def test_chat_drops_a_client_that_sends_an_endless_line() -> None:
     with server("chat_server") as child, clients(child, 3) as (endless, reader, speaker):
         meet([endless, reader, speaker])
         with contextlib.suppress(ConnectionError):
@@ -785,7 +785,7 @@ def test_stops_while_threads_are_at_work(name: str) -> None:
 
 
 @threaded
-def test_drops_who_sends_an_endless_line(name: str) -> None:
+def test_drops_a_client_that_sends_an_endless_line(name: str) -> None:
     with server(name) as child, clients(child, 1) as (client,):
         with contextlib.suppress(ConnectionError):
             client.send(b"x" * 1_000_000)
@@ -800,11 +800,11 @@ def test_pool_registers_everything_for_one_thread_at_a_time() -> None:
         eventually(
             lambda: watches(child.pid, Event.IN | Event.ONESHOT) == 4, "the listener, stdin and two clients"
         )
-        assert watches(child.pid, Event.IN) == 2  # what stops them all: the waker, and the signals
+        assert watches(child.pid, Event.IN) == 2  # both stop them all: the waker, and the signals
 
 
 def test_pool_works_on_several_lines_at_a_time() -> None:
-    # One thread is held by a digest that takes for ever; the others serve.
+    # One thread is held by an endless digest; the others serve.
     prelude = """if True:
         import hashlib, threading
         pbkdf2_hmac, held = hashlib.pbkdf2_hmac, threading.Event()
@@ -871,7 +871,7 @@ def test_wake_keeps_its_loop_free_while_all_threads_are_at_work() -> None:
             assert client.line() == b"616263\n"
 
 
-def test_wake_gives_up_what_waits_for_a_thread_when_it_stops() -> None:
+def test_wake_drops_waiting_lines_when_it_stops() -> None:
     prelude = """if True:
         import hashlib, time
         def sleeps(name, line, salt, rounds):
@@ -946,7 +946,7 @@ def test_prefork_leaves_no_worker_behind() -> None:
         converse("prefork", child)
         assert child.process.stdout
         os.kill(child.pid, signal.SIGKILL)
-        assert child.process.stdout.read() == b""  # its end: all who had it are gone
+        assert child.process.stdout.read() == b""  # its end: all processes that had it are gone
         child.end(-signal.SIGKILL)
 
 
@@ -954,7 +954,7 @@ def test_prefork_leaves_no_worker_behind() -> None:
 
 
 def reads(child: Child, *lines: str) -> None:
-    """Check what the watcher prints next."""
+    """Check the next output of the watcher."""
     for line in lines:
         assert child.read_line().decode() == line + "\n"
 
@@ -983,7 +983,7 @@ def test_watcher_drains_on_each_edge() -> None:
         assert child.output == b"HUP\n  end of input\n"
 
 
-def test_watcher_shows_what_an_edge_leaves_behind() -> None:
+def test_watcher_shows_the_bytes_that_an_edge_leaves() -> None:
     with example("watch_stdin", "--mode", "edge", "--no-drain") as child:
         child.write(b"the quick brown fox jumps")
         reads(child, "IN", "  b'the quick '", "  15 bytes left: no event until more arrive")

@@ -1,4 +1,4 @@
-"""A test that hangs fails alone, and what it started ends; what the session ignores, its programs do not."""
+"""A hanging test fails alone and its programs end; signals ignored by the session act on the programs."""
 
 import contextlib
 import os
@@ -107,7 +107,7 @@ def test_that_hangs():
     assert "1 failed, 2 passed" in printed
 
 
-def test_a_hang_that_nothing_interrupts_is_named(tmp_path: Path) -> None:
+def test_a_hang_that_cannot_be_interrupted_is_named(tmp_path: Path) -> None:
     """With the GIL held; the session ends, and the stack has the test's id."""
     hangs = """
 import ctypes, pytest
@@ -120,7 +120,7 @@ def test_that_hangs(what):
     assert re.search(r"Timeout .*in test_it.py::test_that_hangs\[sleep\]$", printed, re.MULTILINE | re.DOTALL)
 
 
-def test_what_a_test_started_ends_with_it(tmp_path: Path) -> None:
+def test_processes_started_by_a_test_end_with_it(tmp_path: Path) -> None:
     """All of its session, also where it ignores the signals to end."""
     pids = tmp_path / "pids"
     program = f"trap '' INT TERM; sleep 3600 & echo $! $$ >{pids}.new; mv {pids}.new {pids}; wait; sleep 3600"
@@ -135,7 +135,7 @@ def ended(pid: str) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def test_end_of_a_session_that_has_ended() -> None:
+def test_ending_a_session_that_has_ended_does_nothing() -> None:
     with started(["true"]) as process:
         process.wait()
         end_session(process)
@@ -143,7 +143,7 @@ def test_end_of_a_session_that_has_ended() -> None:
 
 
 @pytest.mark.parametrize("name", ["INT", "HUP", "QUIT"])
-def test_signals_that_a_shell_lets_the_session_ignore(name: str, tmp_path: Path) -> None:
+def test_signals_ignored_by_the_session_act_on_programs(name: str, tmp_path: Path) -> None:
     """As it does with a background job, and nohup with SIGHUP: the tests' conftest.py undoes it."""
     test = f"{__file__}::test_a_child_is_ended_by_a_signal[{name}]"
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", test]

@@ -1,15 +1,17 @@
-"""What is installed is the package, with its types, and needs nothing but CPython."""
+"""The installed package is complete, with its types, and needs nothing but CPython."""
 
 import importlib
 import importlib.metadata
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from support.processes import SANITIZED
 
 import pyepoll
 
@@ -28,9 +30,9 @@ def test_the_package_has_no_dependencies() -> None:
 
 
 @pytest.mark.parametrize("module", ["pyepoll", "pyepoll.raw", "pyepoll.aio"])
-def test_imports_nothing_from_elsewhere(module: str) -> None:
-    """With what extras are for installed or not."""
-    # -S: what site puts in place, an editable install's finder too, is not the package's doing.
+def test_the_import_loads_nothing_from_elsewhere(module: str) -> None:
+    """With the packages of the extras installed or not."""
+    # -S: modules that site adds, an editable install's finder too, are not the package's doing.
     program = f"""
 import sys
 sys.path.append({str(INSTALLED.parent)!r})
@@ -48,7 +50,7 @@ MODULES = ["pyepoll", "pyepoll.aio", "pyepoll.doctor", "pyepoll.procfs", "pyepol
 
 
 def test_public_modules_are_these_and_no_other() -> None:
-    """What else there is has an underscore: nobody can import it without seeing that it is private."""
+    """All other modules have an underscore: an import shows that it is private."""
     found = {
         ".".join(("pyepoll", *path.relative_to(INSTALLED).with_suffix("").parts))
         for path in INSTALLED.rglob("*.py")
@@ -58,7 +60,7 @@ def test_public_modules_are_these_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["epoll", "events", "selector", "ps", "screen"])
-def test_no_module_has_a_name_of_something_else(name: str) -> None:
+def test_no_module_is_shadowed_by_a_class(name: str) -> None:
     """``import pyepoll.epoll as m`` yielded the class."""
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(f"pyepoll.{name}")
@@ -84,7 +86,7 @@ def test_main_module_is_three_lines() -> None:
     assert len([line for line in lines if line]) == 3
 
 
-def test_types_come_with_it() -> None:
+def test_the_stubs_are_installed() -> None:
     """An extension module has its stub, and the package says that its types count."""
     assert (INSTALLED / "py.typed").is_file()
     # In an editable install the extensions may be anywhere; the names are those that CPython loaded.
@@ -95,3 +97,13 @@ def test_types_come_with_it() -> None:
     }
     assert "_epoll" in extensions
     assert {f"{name}.pyi" for name in extensions} <= {path.name for path in INSTALLED.iterdir()}
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer's own symbols are exported as well")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@pytest.mark.parametrize("name", ["_epoll", "_aio"])
+def test_extensions_export_their_init_function_only(name: str) -> None:
+    """What else they exported could be taken for the same name of another library."""
+    extension = importlib.import_module(f"pyepoll.{name}").__file__
+    listed = subprocess.check_output(["nm", "-D", "--defined-only", str(extension)], text=True)
+    assert [line.split()[-1] for line in listed.splitlines()] == [f"PyInit_{name}"]

@@ -36,7 +36,7 @@ def test_block_is_of_a_kind_that_is_run(block: Block) -> None:
             for command, _ in commands(other)
         ]
         name = re.compile(rf"(^|\s){block.program.removesuffix('.py')}(\.py|:app)(\s|$)")
-        assert any(name.search(command) for command in calls), "nobody runs this program"
+        assert any(name.search(command) for command in calls), "no console block runs this program"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_each_example_has_a_page() -> None:
         assert f"../{program}.py\n" in (ROOT / "docs" / f"{program}.md").read_text()
 
 
-def test_docs_have_no_page_that_is_not_looked_at() -> None:
+def test_every_page_of_the_docs_is_tested() -> None:
     strays = [path for path in (ROOT / "docs").glob("**/*") if path.suffix in {".rst", ".txt", ".ipynb"}]
     assert not [path for path in strays if "_build" not in path.parts]
 

@@ -1,4 +1,4 @@
-"""The name on the public index is another project's: nobody publishes to it by mistake."""
+"""The name on the public index is another project's: nothing is published to it by mistake."""
 
 import importlib.metadata
 import os
@@ -14,13 +14,13 @@ INDEX = "https://packages.example.org/legacy/"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the guard is a script of bash's")
 
 
-def test_an_index_refuses_it() -> None:
+def test_an_index_refuses_the_package() -> None:
     """Whatever else fails, an index that knows the classifier takes no such file."""
     assert "Private :: Do Not Upload" in (importlib.metadata.metadata("pyepoll").get_all("Classifier") or [])
 
 
 def may_publish(index: str, ref: str = "refs/tags/v0.1.0", variable: str | None = None) -> str:
-    """What the release's guard says of an upload: nothing if it lets it go."""
+    """The complaint of the release's guard about an upload: empty if it is allowed."""
     environment = {"GITHUB_REF": ref, "PUBLISH_INDEX": index if variable is None else variable}
     done = subprocess.run(
         ["bash", MAY_PUBLISH, index], env={**os.environ, **environment}, capture_output=True, text=True
@@ -30,7 +30,7 @@ def may_publish(index: str, ref: str = "refs/tags/v0.1.0", variable: str | None 
 
 
 @pytest.mark.parametrize("index", [INDEX, "https://packages.example.org", "https://mypypi.org/upload"])
-def test_may_be_published_where_the_maintainers_say(index: str) -> None:
+def test_publishing_to_the_maintainers_index_is_allowed(index: str) -> None:
     assert may_publish(index) == ""
 
 
@@ -53,12 +53,12 @@ def test_may_be_published_where_the_maintainers_say(index: str) -> None:
     ],
 )
 def test_publishing_to_another_project_is_refused(index: str) -> None:
-    """By nobody, not even by whoever sets the repository's variable."""
+    """Not even by a person who sets the repository's variable."""
     assert may_publish(index).startswith("refused: ")
 
 
 @pytest.mark.parametrize("ref", ["", "refs/heads/main", "refs/heads/v1", "refs/pull/1/merge"])
-def test_what_is_no_release_may_not_be_published(ref: str) -> None:
+def test_publishing_without_a_release_is_refused(ref: str) -> None:
     assert "not the tag of a release" in may_publish(INDEX, ref)
 
 

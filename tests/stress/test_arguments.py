@@ -1,7 +1,7 @@
-"""Whatever is passed to whatever is public: no crash, only documented errors, and nothing is left behind.
+"""Any argument to any public callable: no crash, only documented errors, and no fd or object is leaked.
 
-Also what runs Python code in the middle of a call: a fileno(), __index__, __float__, __hash__, __eq__, … that
-raises, returns nonsense, closes the epoll or changes what is registered.
+Also objects that run Python code in the middle of a call: a fileno(), __index__, __float__, __hash__, __eq__,
+… that raises, returns nonsense, closes the epoll or changes the registrations.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ import pyepoll
 from pyepoll import Event, raw
 
 CLOSED = 701
-"""No file has this number while these tests run."""
+"""No file has this fd while these tests run."""
 
 
 class Odd(BaseException):
-    """What a hostile method raises."""
+    """The exception of a hostile method."""
 
 
 class World:
-    """What a call may be given. A wait always has an event: the anchor is ready, and no trick touches it."""
+    """The objects for a call. A wait always has an event: the anchor is ready, and no trick touches it."""
 
     def __init__(self) -> None:
         self.anchor, self.target, self.spare, self.lonely = (os.eventfd(1, os.EFD_NONBLOCK) for _ in range(4))
@@ -63,7 +63,7 @@ class World:
         self.closed = CLOSED
 
     def check(self) -> None:
-        """The lists agree, and nobody else's fd was closed."""
+        """The lists agree, and no unrelated fd was closed."""
         for ep in (self.ep, self.other):
             assert ep.closed or agree(ep)
         core: pyepoll.Epoll[Any] = self.sel._selector
@@ -110,7 +110,7 @@ ACTIONS: dict[str, Callable[[World], object]] = {
 
 
 class Hostile:
-    """Every method that a call may run acts first, three times at most, or it might go round for ever."""
+    """Every method that a call may run acts first, three times at most, or it might loop indefinitely."""
 
     def __init__(self, world: World, trick: "Trick") -> None:
         self.world, self.trick, self.left = world, trick, 3
@@ -132,7 +132,7 @@ class Hostile:
 
 
 class Dying:
-    """Data whose end acts."""
+    """Data whose finalizer acts."""
 
     def __init__(self, world: World, trick: "Trick") -> None:
         self.hostile = Hostile(world, trick)
@@ -144,7 +144,7 @@ class Dying:
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """Stands for what the world has under this name."""
+    """Stands for the object that the world has under this name."""
 
     name: str
 
@@ -198,16 +198,16 @@ def tricks(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def mixed(*good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """What a call expects, twice as often as each kind of what it does not."""
+    """Valid arguments, twice as often as each kind of invalid ones."""
     return st.one_of(*good, *good, strange, tricks(st.one_of(good)))
 
 
-# A number that is drawn is nobody's: no fd is as large, and none is negative. Nor is True an fd here.
-strangers = numbers.filter(lambda number: not 0 <= number < 2**20) | st.just(Own("closed"))
+# A drawn number is not an open fd: no fd is as large, and none is negative. Nor is True an fd here.
+unrelated_fds = numbers.filter(lambda number: not 0 <= number < 2**20) | st.just(Own("closed"))
 owned = st.sampled_from(["anchor", "target", "spare", "lonely", "file", "path", "raw"]).map(Own)
 objects = st.sampled_from(["ep", "other", "waker"]).map(Own)
 
-fds = mixed(owned, owned, objects, strangers)
+fds = mixed(owned, owned, objects, unrelated_fds)
 masks = mixed(
     st.sampled_from(list(Event)),
     st.builds(lambda a, b: a | b, *[st.sampled_from(list(Event))] * 2),
@@ -227,18 +227,18 @@ signals = st.one_of(
 data = st.one_of(strange, tricks(strange), st.builds(Trick, actions, st.none(), st.just(True)))
 finite = st.one_of(strange, numbers, st.booleans(), owned, data)
 anything = st.one_of(finite, objects)
-epfds = mixed(st.just(Own("raw")), st.just(Own("raw")), owned, strangers)
-watched = mixed(owned, strangers)
+epfds = mixed(st.just(Own("raw")), st.just(Own("raw")), owned, unrelated_fds)
+watched = mixed(owned, unrelated_fds)
 buffers = st.one_of(st.just(Own("buffer")), st.just(Own("buffer")), st.just(Own("buffer")), anything)
 operations = mixed(st.integers(0, 4), numbers)
 milliseconds = mixed(numbers, st.integers(-1, 5))
 words = mixed(numbers, st.integers(0, 2**64 - 1))
-keys = mixed(owned, strangers)
+keys = mixed(owned, unrelated_fds)
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """How to get one public callable, what to pass, and the errors that it documents besides TypeError."""
+    """How to get one public callable, its arguments, and the errors that it documents besides TypeError."""
 
     get: Callable[[World], Callable[..., Any]]
     params: dict[str, st.SearchStrategy[Any]] = dataclasses.field(default_factory=dict)
@@ -248,11 +248,11 @@ class Target:
     by_name: bool = True
     """Whether the arguments have names."""
     doc: Any = None
-    """Whose docstring says so."""
+    """The object whose docstring documents them."""
 
 
 def opened(make: Callable[..., int]) -> Callable[..., None]:
-    """Close what it opens."""
+    """Close an fd that it opens."""
     return lambda *args, **kwargs: os.close(make(*args, **kwargs))
 
 
@@ -261,12 +261,12 @@ def made(*args: Any, **kwargs: Any) -> None:
 
 
 def borrowed(world: World) -> Callable[..., None]:
-    """Neither handle may close what it was lent: the world's epolls outlive this, and see to it."""
+    """Neither handle may close its borrowed fd: the world's epolls outlive this, and detect it."""
 
     def call(*args: Any) -> None:
         handle = pyepoll.Epoll[Any].fromfd(*args)
         if handle.fileno() == world.raw:
-            # The number would go with it; the same file keeps it.
+            # The fd would be closed with it; a duplicate takes its place.
             keep = os.dup(world.raw)
             del handle
             os.dup2(keep, world.raw, inheritable=False)
@@ -301,7 +301,7 @@ TARGETS: dict[str, Target] = {
         FD_ERRORS, "EINVAL", doc=pyepoll.Epoll,
     ),
     "Epoll.fromfd": Target(
-        borrowed, {"fd": mixed(owned, st.just(Own("number")), strangers)}, 1,
+        borrowed, {"fd": mixed(owned, st.just(Own("number")), unrelated_fds)}, 1,
         (OverflowError,), "EBADF EINVAL", False, pyepoll.Epoll.fromfd,
     ),
     "Epoll.register": Target(
@@ -566,7 +566,7 @@ def errnos(target: Target) -> set[int]:
 
 
 def attempt(target: Target, world: World, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Make the call, and let through what is not one of its errors."""
+    """Make the call, and raise every error that is not documented."""
     hostile = [*args, *kwargs.values()]
     # Python's own: __index__ returned an int of a subclass.
     errors: list[type[BaseException]] = [TypeError, DeprecationWarning, *target.errors]
@@ -631,8 +631,8 @@ def with_references(documented: Any) -> str:
     return text
 
 
-def test_nothing_public_is_missing_here() -> None:
-    """Whoever adds a name adds its strategy."""
+def test_every_public_name_has_a_strategy() -> None:
+    """A new public name needs a strategy here."""
     assert set(TARGETS) == set(public_names())
 
 

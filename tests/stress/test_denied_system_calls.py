@@ -1,6 +1,6 @@
-"""A sandbox may deny any system call: what needs it says so, nothing else fails, and nothing is lost by it.
+"""A sandbox may deny any system call: the calls that need it raise, no others fail, and no event is lost.
 
-A seccomp filter is a thread's own, so each attack has a thread that is denied something and ends.
+A seccomp filter belongs to a thread, so each attack has a thread that is denied a call and ends.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ def pwait2() -> Iterator[None]:
 
 
 class World:
-    """An epoll that watches a ready fd, another epoll that watches it, and what may be registered."""
+    """An epoll that watches a ready fd, another epoll that watches it, and fds to register."""
 
     def __init__(self) -> None:
         self.ep = pyepoll.Epoll[Any]()
         self.live, self.other = (os.eventfd(1, os.EFD_NONBLOCK) for _ in range(2))
         self.file = os.open(__file__, os.O_RDONLY)
-        # A number far from the others.
+        # An fd far from the others.
         self.far = os.dup2(self.other, 700)
         self.fds = [self.live, self.other, self.file, self.far]
         self.ep.register(self.live, Event.IN, "live")
@@ -56,16 +56,16 @@ class World:
         self.outer.register(self.ep.fileno(), select.EPOLLIN)
         self.watched = fdinfo_lines(self.outer)
 
-    def haunt(self) -> None:
-        """Leave a ghost of which nobody has heard yet."""
-        ghost = os.eventfd(1)
-        self.fds.append(os.dup(ghost))
-        self.ep.register(ghost, Event.IN, "ghost")
-        os.close(ghost)
+    def make_stale(self) -> None:
+        """Leave a stale registration that has not reported yet."""
+        stale_fd = os.eventfd(1)
+        self.fds.append(os.dup(stale_fd))
+        self.ep.register(stale_fd, Event.IN, "stale")
+        os.close(stale_fd)
         with contextlib.suppress(OSError):
-            self.ep.unregister(ghost)
+            self.ep.unregister(stale_fd)
 
-    def ghosts(self) -> int:
+    def stale_events(self) -> int:
         return len(fdinfo_lines(self.ep)) - len(self.ep)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ def world() -> Iterator[World]:
 
 @contextlib.contextmanager
 def asleep(world: World) -> Iterator[list[object]]:
-    """A thread, denied nothing, that waits for ever; what becomes of it."""
+    """A thread, denied nothing, that waits indefinitely, and the result of its wait."""
     world.ep.unregister(world.live)
     results: list[object] = []
 
@@ -133,7 +133,7 @@ def use_child(world: World) -> None:
 
 
 def borrow(world: World) -> None:
-    """A second handle; it must not close what it was lent."""
+    """A second handle; it must not close its borrowed fd."""
     same = pyepoll.Epoll[Any].fromfd(world.ep.fileno())
     assert same.registrations[world.live] == (Event.IN, "live")
 
@@ -154,7 +154,7 @@ def expect(call: Callable[[World], list[tuple[Any, Event]]]) -> Callable[[World]
 
 
 EPOLL_WAIT = {"epoll_wait", "epoll_pwait"}
-"""What libc calls epoll_wait is epoll_pwait on newer machines, and in musl."""
+"""epoll_wait() of libc is the system call epoll_pwait on newer machines, and in musl."""
 
 CALLS: dict[str, tuple[Callable[[World], object], set[str]]] = {
     "Epoll": (lambda w: pyepoll.Epoll[Any]().close(), {"epoll_create1"}),
@@ -188,12 +188,12 @@ CALLS: dict[str, tuple[Callable[[World], object], set[str]]] = {
 """A call of everything, and which denials it cannot do without."""
 
 UNSUPPORTED = (errno.ENOTTY, errno.EOPNOTSUPP)
-"""What get_busy_poll says on most kernels."""
+"""The error of get_busy_poll on most kernels."""
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("syscall", sorted(SYSCALLS.keys() - {"epoll_create"}))
-def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) -> None:
+def test_only_calls_that_need_the_denied_one_fail(syscall: str, error: int) -> None:
     for name, (call, needs) in CALLS.items():
         _epoll.use_pwait2(True)
         with contextlib.closing(World()) as world:
@@ -203,7 +203,7 @@ def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) 
                 allowed = UNSUPPORTED if name == "get_busy_poll" else ()
                 assert result.errno in ((error, *allowed) if syscall in needs else allowed), name
                 assert type(result) is type(OSError(result.errno, ""))
-                assert re.search(r"\w.*: \w", str(result)), "it says what was tried"
+                assert re.search(r"\w.*: \w", str(result)), "it names the operation"
             else:
                 assert not isinstance(result, BaseException), (name, result)
             del result
@@ -216,7 +216,7 @@ def test_what_needs_it_says_so_and_nothing_else_fails(syscall: str, error: int) 
                 assert agree(world.ep), name
 
 
-# What the calls above do not come to.
+# System calls that the calls above do not make.
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
@@ -244,8 +244,8 @@ def test_a_forbidden_epoll_ctl_is_not_a_file_that_cannot_be_polled(world: World,
     "syscall", ["epoll_create1", "epoll_ctl", "dup3", "openat", "readlink", "newfstatat"]
 )
 def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -> None:
-    """The live registration goes on, whoever watches is kept, and a later wait repairs."""
-    world.haunt()
+    """The live registration is reported, watchers keep watching, and a later wait repairs."""
+    world.make_stale()
 
     def polls() -> list[Any]:
         end, got = time.monotonic() + 0.05, []
@@ -255,7 +255,7 @@ def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -
 
     assert denied(polls, error, syscall) == [("live", Event.IN)]
     assert fdinfo_lines(world.outer) == world.watched
-    until(lambda: world.ep.poll(0) == [("live", Event.IN)] and world.ghosts() == 0)
+    until(lambda: world.ep.poll(0) == [("live", Event.IN)] and world.stale_events() == 0)
     assert agree(world.ep)
     assert world.ep.stats().lost_registrations == 0
     assert fdinfo_lines(world.outer) == world.watched
@@ -266,9 +266,9 @@ def test_a_denied_rebuild_is_postponed(world: World, syscall: str, error: int) -
     "syscall", ["fcntl", "getdents64", "getrandom", "ioctl", "eventfd2", "clock_nanosleep"]
 )
 def test_a_rebuild_needs_no_optional_call(world: World, syscall: str, error: int) -> None:
-    world.haunt()
+    world.make_stale()
     assert denied(lambda: [world.ep.poll(0) for _ in range(10)][-1], error, syscall) == [("live", Event.IN)]
-    assert world.ghosts() == 0
+    assert world.stale_events() == 0
     assert agree(world.ep)
     assert fdinfo_lines(world.outer) == world.watched
 
@@ -288,7 +288,7 @@ def test_close_wakes_waiters(world: World, syscall: str, error: int) -> None:
 
 
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
-def test_close_says_when_it_cannot_wake_waiters(world: World, error: int) -> None:
+def test_close_raises_if_it_cannot_wake_waiters(world: World, error: int) -> None:
     """Nothing but epoll_ctl reaches a thread that sleeps in epoll_wait."""
     with asleep(world) as results:
         spare = os.dup(world.ep._instance_fd())
@@ -312,8 +312,8 @@ if "musl" in (sysconfig.get_config_var("SOABI") or ""):
 @pytest.mark.parametrize("error", DENIED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("syscall", ["epoll_create1", "epoll_ctl", "dup3", "newfstatat"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_a_forks_copy_without_an_instance_of_its_own_says_so(world: World, syscall: str, error: int) -> None:
-    """It neither takes the parent's, nor calls it another file, nor loses what is registered."""
+def test_a_forked_copy_without_an_instance_raises(world: World, syscall: str, error: int) -> None:
+    """It neither uses the parent's instance, nor calls it another file, nor loses registrations."""
     reader, writer = os.pipe()
 
     def in_child() -> None:
@@ -346,7 +346,7 @@ def test_a_forks_copy_without_an_instance_of_its_own_says_so(world: World, sysca
     assert fdinfo_lines(world.outer) == world.watched
 
 
-def test_the_limit_that_cannot_be_read_is_not_0(world: World) -> None:
+def test_an_unreadable_limit_is_not_shown_as_0(world: World) -> None:
     def register() -> None:
         deny("openat", errno.EPERM)
         world.ep.register(world.other, Event.IN)
@@ -358,7 +358,7 @@ def test_the_limit_that_cannot_be_read_is_not_0(world: World) -> None:
     assert " 0 " not in str(result)
 
 
-def test_what_is_forbidden_is_not_laid_to_the_budget(world: World) -> None:
+def test_a_forbidden_busy_poll_call_is_not_blamed_on_the_budget(world: World) -> None:
     calls: list[Callable[[], object]] = [
         world.ep.get_busy_poll,
         lambda: world.ep.set_busy_poll(1, 8, False),
@@ -370,7 +370,7 @@ def test_what_is_forbidden_is_not_laid_to_the_budget(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
-def test_without_an_eventfd_from_the_start(error: str) -> None:
+def test_the_import_without_an_eventfd_raises(error: str) -> None:
     """Then close could not wake a waiter: the import fails and says why."""
     printed = run(
         f"""
@@ -399,12 +399,12 @@ WITHOUT_PROC = """
     from pyepoll import Event
     ep, live, other = pyepoll.Epoll(), os.eventfd(1), os.eventfd(1)
     ep.register(live, Event.IN, "live")
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    ep.register(ghost, Event.IN, "ghost")
-    os.close(ghost)
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    ep.register(stale_fd, Event.IN, "stale")
+    os.close(stale_fd)
     try:
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     except OSError:
         pass
     try:
@@ -469,7 +469,7 @@ def test_stale_registrations_do_not_spin_without_proc(without_proc: Callable[[st
     assert "EXCLUSIVE cannot be combined with ONESHOT" in printed
 
 
-def test_forked_copy_without_proc(without_proc: Callable[[str], str]) -> None:
+def test_a_forked_copy_without_proc_works_or_raises(without_proc: Callable[[str], str]) -> None:
     """kcmp tells that the fds are the inherited ones; which one-shots have fired, only /proc does."""
     printed = without_proc(
         """
@@ -527,7 +527,7 @@ def test_waits_fall_back_without_pwait2(world: World, how: str, error: int) -> N
     attempt()
 
 
-def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
+def test_a_zero_timeout_does_not_try_pwait2(world: World) -> None:
     """Nor does an endless one: so a program of these is the same everywhere."""
     for timeout in (0, -5, None, float("inf")):
         got = denied(lambda: world.ep.poll(timeout), errno.EPERM, "epoll_pwait2")  # noqa: B023
@@ -539,7 +539,7 @@ def test_a_poll_of_no_time_does_not_try_pwait2(world: World) -> None:
     "error", [errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get
 )
 @pytest.mark.parametrize("masked", [False, True], ids=["", "sigmask"])
-def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: bool) -> None:
+def test_any_errno_for_pwait2_falls_back(world: World, error: int, masked: bool) -> None:
     """The older call has no such error, so it is not the epoll's."""
     world.ep.unregister(world.live)
 
@@ -555,7 +555,7 @@ def test_whatever_a_sandbox_says_of_pwait2(world: World, error: int, masked: boo
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EINVAL], ids=errno.errorcode.get)
-def test_an_error_that_the_older_call_has_too_is_an_error(world: World, error: int) -> None:
+def test_an_errno_of_both_calls_is_raised(world: World, error: int) -> None:
     result = denied(lambda: world.ep.poll(1), error, "epoll_pwait2", *(EPOLL_WAIT & SYSCALLS.keys()))
     assert isinstance(result, OSError)
     assert result.errno == error
@@ -576,16 +576,16 @@ KILLED = """
     """
 
 
-def test_a_filter_that_kills_does_kill() -> None:
+def test_a_filter_that_kills_ends_the_process() -> None:
     with pytest.raises(AssertionError):
         run(KILLED.format(before=""))
 
 
-def test_a_filter_that_kills_and_the_function() -> None:
+def test_use_pwait2_avoids_a_filter_that_kills() -> None:
     assert run(KILLED.format(before="assert pyepoll.use_pwait2(False) is True")) == "False\n"
 
 
-def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyepoll_no_pwait2_avoids_a_filter_that_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", "1")
     assert run(KILLED.format(before="")) == "False\n"
     diagnosis = "from pyepoll import doctor\n    print(doctor.check())"
@@ -593,6 +593,6 @@ def test_a_filter_that_kills_and_the_variable(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("value", ["", "0"])
-def test_the_variable_that_says_no(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_pyepoll_no_pwait2_that_is_false_changes_nothing(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("PYEPOLL_NO_PWAIT2", value)
     assert run("import pyepoll; print(pyepoll.raw.uses_pwait2())") == "True\n"

@@ -243,7 +243,7 @@ for fault in each_fault():
 
 @faults
 @pytest.mark.usefixtures("preloaded")
-def test_fileno_makes_a_front_or_says_why_not(name: str, error: str) -> None:
+def test_fileno_makes_a_front_or_raises(name: str, error: str) -> None:
     body = """
 for fault in each_fault():
     before = open_fds()

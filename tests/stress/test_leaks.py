@@ -1,4 +1,4 @@
-"""No public call leaves behind what it allocated, opened or referred to, nor does one that is refused."""
+"""No public call, accepted or refused, leaks memory, fds or references."""
 
 import contextlib
 import ctypes
@@ -61,7 +61,7 @@ kept: list[object] = []
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 
-# What leaks, and who sees it.
+# Calls that leak, and the counts that show it.
 LEAKS: dict[str, tuple[Call, set[str]]] = {
     "an object": (lambda bench: kept.append(Data()), {"blocks of memory", "references", "psleak"}),
     "a reference": (lambda bench: ctypes.pythonapi.Py_IncRef(ctypes.py_object(bench.data)), {"references"}),
@@ -77,12 +77,12 @@ def bench() -> Iterator[Bench]:
     bench.close()
 
 
-def test_every_public_name_has_its_calls() -> None:
+def test_every_public_name_is_called() -> None:
     assert missing_and_unknown() == set()
 
 
 @pytest.mark.parametrize("what", LEAKS)
-def test_a_leak_is_seen(bench: Bench, what: str) -> None:
+def test_a_leak_is_detected(bench: Bench, what: str) -> None:
     call, seers = LEAKS[what]
     before = open_fds()
     try:
@@ -103,8 +103,8 @@ def test_counts_stay_flat(bench: Bench, effort: Effort, name: str) -> None:
     assert leaks(lambda: call(bench), times) == {}
 
 
-def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
-    """Each child uses its copy, and has a child of its own: what each leaves is in the last one."""
+def test_a_childs_copy_leaks_nothing(bench: Bench, effort: Effort) -> None:
+    """Each child uses its copy, and has a child of its own: leaks of each are in the last one."""
 
     def live_on(generations: int) -> None:
         generation()
@@ -125,7 +125,7 @@ def test_a_childs_copy(bench: Bench, effort: Effort) -> None:
 
 
 def psleak(names: str, times: int) -> dict[str, str]:
-    """What psleak says, run as it wants: in a process that does nothing else, with malloc for all."""
+    """The report of psleak, run as it requires: in a process that does nothing else, with malloc for all."""
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", __file__, names, str(times)],
         env={
@@ -174,7 +174,7 @@ def has_psleak() -> None:
 
 
 @pytest.mark.usefixtures("has_psleak")
-def test_psleak_sees_a_leak() -> None:
+def test_psleak_detects_a_leak() -> None:
     said = psleak("an? |memory", 100)
     assert said.keys() == {what for what, (_, seers) in LEAKS.items() if "psleak" in seers}
 

@@ -1,4 +1,4 @@
-"""At a limit, the kernel's or a number's, it says which; nothing is lost, and with room again it goes on."""
+"""At a limit, the error names it; nothing is lost, and once there is room, the calls work again."""
 
 import errno
 import math
@@ -33,7 +33,7 @@ def stock(reason: str) -> Any:
     return pytest.param(select.epoll, marks=pytest.mark.xfail(strict=True, reason=reason))
 
 
-# ENOSPC. The limit is a user's, so what uses it up is a child with a uid of its own.
+# ENOSPC. The limit is per user, so a child with a uid of its own uses it up.
 
 AS_ANOTHER_USER = """
     import errno, os, resource, select, sys, threading, time
@@ -46,14 +46,14 @@ AS_ANOTHER_USER = """
     os.setresgid(54321, 54321, 54321)
     os.setresuid(54321, 54321, 54321)
     live, other = os.eventfd(1), os.eventfd(0)
-    haunted, closing = pyepoll.Epoll(), pyepoll.Epoll()
-    haunted.register(live, Event.IN, "live")
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    haunted.register(ghost, Event.IN, "ghost")
-    os.close(ghost)
+    with_stale, closing = pyepoll.Epoll(), pyepoll.Epoll()
+    with_stale.register(live, Event.IN, "live")
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    with_stale.register(stale_fd, Event.IN, "stale")
+    os.close(stale_fd)
     try:
-        haunted.unregister(ghost)
+        with_stale.unregister(stale_fd)
     except OSError as error:
         assert error.errno == errno.EBADF
     closing.register(other, Event.IN)
@@ -77,28 +77,28 @@ def test_max_user_watches_raises_enospc() -> None:
     with open("/proc/sys/fs/epoll/max_user_watches") as file:
         limit = int(file.read())
     if os.geteuid() != 0:
-        pytest.skip("only the superuser can become a user of whom nobody else's watches are")
+        pytest.skip("only the superuser can become a user without watches")
     if limit > MOST_WATCHES:
         pytest.skip(f"a user may watch {limit} files here")
     program = """
-    # Whoever is full says so, with the limit; what is registered can be changed.
-    for full in (haunted.register, pyepoll.Epoll().register, select.epoll().register):
+    # A full epoll names the limit in its error; existing registrations can be changed.
+    for full in (with_stale.register, pyepoll.Epoll().register, select.epoll().register):
         try:
             full(other, Event.IN)
         except OSError as error:
             assert error.errno == errno.ENOSPC
             print(error)
-    assert other not in haunted
-    haunted.modify(live, Event.IN | Event.ONESHOT, "live")
-    haunted.modify(live, Event.IN, "live")
+    assert other not in with_stale
+    with_stale.modify(live, Event.IN | Event.ONESHOT, "live")
+    with_stale.modify(live, Event.IN, "live")
 
-    # There is no room for the cure: it is put off, at no cost.
+    # There is no room for the rebuild: it is postponed, at no cost.
     end, waits = time.monotonic() + 0.1, 0
     while time.monotonic() < end:
-        assert haunted.poll(0) == [("live", Event.IN)]
+        assert with_stale.poll(0) == [("live", Event.IN)]
         waits += 1
     assert waits < 300, waits
-    assert haunted.stats().rebuilds == 0 and len(fdinfo_lines(haunted)) == 2
+    assert with_stale.stats().rebuilds == 0 and len(fdinfo_lines(with_stale)) == 2
 
     # Waiters are woken all the same.
     woken = []
@@ -110,7 +110,7 @@ def test_max_user_watches_raises_enospc() -> None:
     threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    # Its own /proc/self/task/*/syscall is not to be read by who has changed its uid.
+    # A process that has changed its uid may not read its own /proc/self/task/*/syscall.
     until(lambda: closing.stats().waits == 4)
     time.sleep(0.1)
     closing.close()
@@ -122,10 +122,10 @@ def test_max_user_watches_raises_enospc() -> None:
     os.close(quiet.pop())
     os.close(quiet.pop())
     for _ in range(5):
-        assert haunted.poll(0) == [("live", Event.IN)]
-    assert haunted.stats().rebuilds == 1 and agree(haunted)
-    haunted.register(other, Event.IN)
-    assert agree(haunted)
+        assert with_stale.poll(0) == [("live", Event.IN)]
+    assert with_stale.stats().rebuilds == 1 and agree(with_stale)
+    with_stale.register(other, Event.IN)
+    assert agree(with_stale)
     """
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(AS_ANOTHER_USER + program)],
@@ -155,14 +155,14 @@ def in_a_thread_without(syscall: str, error: int, call: Callable[[], object]) ->
         pool.submit(attempt).result()
 
 
-def haunt(ep: Epoll) -> int:
-    """Leave a ghost in it; return what keeps it, to be closed."""
-    ghost = os.eventfd(1)
-    keep = os.dup(ghost)
-    ep.register(ghost, Event.IN)
-    os.close(ghost)
+def make_stale(ep: Epoll) -> int:
+    """Leave a stale registration in it; return the fd that keeps its file open, to be closed."""
+    stale_fd = os.eventfd(1)
+    keep = os.dup(stale_fd)
+    ep.register(stale_fd, Event.IN)
+    os.close(stale_fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        ep.unregister(ghost)
+        ep.unregister(stale_fd)
     return keep
 
 
@@ -180,7 +180,7 @@ def test_a_rebuild_at_a_limit_is_postponed(ep: Epoll, eventfd: Eventfd, syscall:
     """Live registrations go on, and once there is room, a wait repairs."""
     live = eventfd(1)
     ep.register(live, Event.IN)
-    keep = haunt(ep)
+    keep = make_stale(ep)
 
     def polls() -> None:
         end = time.monotonic() + 0.05
@@ -233,7 +233,7 @@ def test_epoll_create1_errors_are_reported(error: int) -> None:
     pyepoll.Epoll[Any]().close()
 
 
-def test_what_needs_no_fd_works_without_one(ep: Epoll, eventfd: Eventfd) -> None:
+def test_calls_that_need_no_fd_work_without_one(ep: Epoll, eventfd: Eventfd) -> None:
     live, other = eventfd(1), eventfd(1)
     ep.fileno()  # the first call needs one
     with no_fd_left():
@@ -254,13 +254,13 @@ def test_what_needs_no_fd_works_without_one(ep: Epoll, eventfd: Eventfd) -> None
         ep.close()
 
 
-# maxevents: memory follows what is registered, not the argument.
+# maxevents: memory follows the number of registrations, not the argument.
 
 little_memory = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs more than the process may have")
 
 
 @little_memory
-@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it allocates what maxevents says")])
+@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it allocates maxevents entries")])
 @pytest.mark.parametrize("maxevents", [10**8, 2**31 - 1, 2**31, 2**63, 2**100])
 def test_maxevents_costs_no_memory(cls: type, maxevents: int) -> None:
     """In a process that can have 64 MiB more than it has."""
@@ -291,7 +291,7 @@ def test_maxevents_costs_no_memory(cls: type, maxevents: int) -> None:
 
 
 @pytest.mark.parametrize("maxevents", [-1, 2**31, 2**63])
-def test_memory_follows_what_is_registered(maxevents: int) -> None:
+def test_memory_follows_the_number_of_registrations(maxevents: int) -> None:
     """With 64 times as much ready, about 64 times as much."""
     printed = run(
         f"""
@@ -318,8 +318,8 @@ def test_memory_follows_what_is_registered(maxevents: int) -> None:
 
 
 @little_memory
-def test_a_buffer_that_memory_has_no_room_for() -> None:
-    """Its capacity is what its caller wants to have."""
+def test_a_buffer_too_large_for_memory_raises() -> None:
+    """Its capacity is the argument of its caller."""
     printed = run(
         """
         import resource
@@ -348,7 +348,7 @@ def accepts(ep: Any, fd: int, mask: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it ignores the bits that nobody knows")])
+@pytest.mark.parametrize("cls", [pyepoll.Epoll, stock("it ignores unknown bits")])
 def test_every_bit_is_known_or_refused(cls: Any, eventfd: Eventfd) -> None:
     known = {bit for bit in range(70) if any(event.value == 1 << bit for event in Event)}
     fd = eventfd()
@@ -393,7 +393,7 @@ def test_a_timeout_at_a_limit_of_the_kernels_is_long(
 
 
 class Number:
-    """As the scalars of numpy: a number without being one of Python's."""
+    """As the scalars of numpy: a number that is none of Python's types."""
 
     def __init__(self, index: object, real: object) -> None:
         self.index, self.real = index, real
@@ -409,8 +409,8 @@ class Integer(Number):
         return self.index
 
 
-def test_a_number_of_another_kind(ep: Epoll, eventfd: Eventfd) -> None:
-    """What has __index__ is an int, whatever its __float__ is, as for stock."""
+def test_an_object_with_index_is_an_int(ep: Epoll, eventfd: Eventfd) -> None:
+    """An object with __index__ is an int, whatever its __float__ returns, as for stock."""
     ep.register(eventfd(1), Event.IN)
     assert len(ep.poll(Integer(0, 100.0))) == 1
     wrong: Any

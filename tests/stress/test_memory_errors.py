@@ -27,8 +27,8 @@ Call = Callable[[], object]
 
 
 def failing_in_turn(prepare: Callable[[], Call], check: Callable[[bool], None]) -> int:
-    """Run what `prepare` returns with its first, second, … allocation failing, until none is left to fail;
-    after each, tell `check` whether it succeeded. Returns how many failed."""
+    """Run the call that `prepare` returns with its first, second, … allocation failing, until none is left;
+    after each, pass to `check` whether it succeeded. Returns the number of failed calls."""
     failed = in_a_row = 0
     gc.disable()
     try:
@@ -46,12 +46,12 @@ def failing_in_turn(prepare: Callable[[], Call], check: Callable[[bool], None]) 
 
 
 def use_up_free_pairs() -> object:
-    """The interpreter keeps tuples for reuse, and what it gives out of these cannot fail."""
+    """The interpreter keeps tuples for reuse; taking one of these cannot fail."""
     return [(number, None) for number in range(5000)]
 
 
 class Data:
-    """What is registered: its reference count shows what is leaked."""
+    """Data to register: its reference count shows leaks."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def fd() -> Any:
     os.close(fd)
 
 
-def test_the_attack_attacks() -> None:
+def test_failing_allocations_are_detected() -> None:
     """A call that does allocate is seen to fail."""
     assert failing_in_turn(lambda: lambda: [object()], lambda done: None) > 0
 
@@ -111,7 +111,7 @@ def test_a_failed_register_registers_nothing(fd: int) -> None:
     assert failing_in_turn(prepare, check) > 0
 
 
-def test_register_with_the_number_as_data(fd: int) -> None:
+def test_a_failed_register_with_default_data_registers_nothing(fd: int) -> None:
     eps: list[Epoll] = []
 
     class File:
@@ -157,7 +157,7 @@ def test_a_failed_modify_changes_nothing(ep: Epoll, fd: int, reported: bool) -> 
 
 
 @pytest.mark.parametrize("method", ["unregister", "rearm", "modify"])
-def test_what_is_refused(ep: Epoll, closed_fd: int, method: str) -> None:
+def test_a_refused_call_without_memory_raises(ep: Epoll, closed_fd: int, method: str) -> None:
     """The making of the error itself has no memory."""
 
     def call() -> None:
@@ -190,7 +190,7 @@ def test_a_failed_unregister_keeps_or_removes_all(ep: Epoll, fd: int) -> None:
 @pytest.mark.parametrize("mask", [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT], ids=str)
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "again"])
 def test_a_failed_poll_loses_no_event(fd: int, mask: Event, fresh: bool) -> None:
-    """What a poll fetched and could not hand out comes with the next."""
+    """An event that a poll fetched and could not hand out is in the next."""
     data = Data()
     references = sys.getrefcount(data)
     eps: list[Epoll] = []
@@ -234,7 +234,7 @@ def test_a_failed_wait_loses_no_event(fd: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["wait", "endless"])
-def test_steps_of_an_iterator(fd: int, way: str) -> None:
+def test_failed_steps_of_an_iterator_lose_no_event(fd: int, way: str) -> None:
     data = Data()
     references = sys.getrefcount(data)
     eps: list[Epoll] = []
@@ -285,7 +285,7 @@ def poll_often(ep: Epoll) -> None:
 
 
 def test_a_rebuild_without_memory_is_postponed() -> None:
-    """A wait without memory for the cure fails, or does without; the next one cures."""
+    """A wait without memory for the rebuild fails, or goes on without it; the next one rebuilds."""
     fd = os.eventfd(1)
     keep, live = os.dup(fd), os.eventfd(1)
     os.close(fd)
@@ -294,12 +294,12 @@ def test_a_rebuild_without_memory_is_postponed() -> None:
     def prepare() -> Call:
         eps.append(pyepoll.Epoll())
         ep = eps[0]
-        ghost = os.dup(keep)
+        stale_fd = os.dup(keep)
         ep.register(live, Event.IN, "live")
-        ep.register(ghost, Event.IN, "ghost")
-        os.close(ghost)
+        ep.register(stale_fd, Event.IN, "stale")
+        os.close(stale_fd)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            ep.unregister(ghost)
+            ep.unregister(stale_fd)
         return partial(poll_often, ep)
 
     def check(done: bool) -> None:
@@ -315,7 +315,7 @@ def test_a_rebuild_without_memory_is_postponed() -> None:
     os.close(live)
 
 
-def test_a_failing_fromfd_leaves_the_number_open() -> None:
+def test_a_failing_fromfd_leaves_the_fd_open() -> None:
     stock = select.epoll()
     number = stock.fileno()
     ep: Epoll | None = None
@@ -325,7 +325,7 @@ def test_a_failing_fromfd_leaves_the_number_open() -> None:
         ep = pyepoll.Epoll[Any].fromfd(number)
 
     def check(done: bool) -> None:
-        # What was made is kept: the number would go with it.
+        # The new fd is kept open: it would be reused.
         assert (ep is not None) is done
         os.fstat(number)
 
@@ -362,7 +362,7 @@ def stays_whole(bench: Bench, prepare: Callable[[], Call]) -> None:
     def check(done: bool) -> None:
         assert references() == before
         assert sorted(open_fds().values()) == sorted(fds.values())  # a rebuild may take another fd
-        # What a repair that failed has left is repaired later.
+        # A stale registration left by a failed repair is removed later.
         until(lambda: bench.ep.poll(0) == [(bench.data, Event.IN)] and agree(bench.ep))
         assert bench.sel.select(0) == [(bench.key, EVENT_READ)]
 
@@ -370,8 +370,9 @@ def stays_whole(bench: Bench, prepare: Callable[[], Call]) -> None:
     failing_in_turn(prepare_all, check)
 
 
-# Here the interpreter fails: it calls back for a collection, keeps what it cannot forget to be making the
-# repr of, and crashes for want of the frames that an exception passes through, where there is no busy poll.
+# Here the interpreter fails: it calls back for a collection, keeps an object that it cannot remove from the
+# list of those whose repr is under way, and crashes for lack of the frames that an exception passes through,
+# where there is no busy poll.
 NOT_OURS = {
     "Epoll (a cycle)",
     "EpollSelector (a cycle)",
@@ -389,7 +390,7 @@ def test_every_call_survives_failed_allocations(bench: Bench, name: str) -> None
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_every_refusal_survives_failed_allocations(bench: Bench, name: str) -> None:
-    """What the error itself is made of has no memory either."""
+    """The parts of the error itself have no memory either."""
 
     def prepare() -> Call:
         refusal = REFUSALS[name](bench)
@@ -399,7 +400,7 @@ def test_every_refusal_survives_failed_allocations(bench: Bench, name: str) -> N
 
 
 @pytest.mark.parametrize("create", [raw.epoll_create, raw.epoll_create1])
-def test_a_new_fd_with_a_number_that_is_to_be_made(room: int, create: Callable[[int], int]) -> None:
+def test_a_failed_constructor_with_a_large_fd_closes_it(room: int, create: Callable[[int], int]) -> None:
     """An int above those that CPython keeps: up to 256, from 3.15 on up to 1024."""
     below = [os.dup(0) for _ in range(1025)]
     made = [-1]
@@ -423,7 +424,9 @@ def test_a_new_fd_with_a_number_that_is_to_be_made(room: int, create: Callable[[
 
 
 @pytest.mark.parametrize("first", ["fileno", "poll", "wait", "iter", "register", "unregister"])
-def test_the_first_use_of_a_childs_copy(ep: Epoll, fd: int, eventfd: Callable[..., int], first: str) -> None:
+def test_a_failed_first_use_keeps_the_childs_copy(
+    ep: Epoll, fd: int, eventfd: Callable[..., int], first: str
+) -> None:
     """The copy stays one that has not been used yet, or works."""
     other, data = eventfd(1), Data()
     ep.register(fd, Event.IN, data)

@@ -8,7 +8,7 @@ Three Epolls nest in each other, and a select.epoll watches the lower two beside
     bottom   -> files, a waker
 
 That is as deep as Epolls nest: each but the top one has a front, and the kernel allows five above each other.
-The model says which levels are ready, and what each must and may report.
+The model knows which levels are ready, and the events that each must and may report.
 """
 
 import errno
@@ -39,7 +39,7 @@ import pyepoll
 from pyepoll import Event
 
 FILES = 4
-"""eventfds that are walked over, each with a number of its own far above all others."""
+"""eventfds for the walks, each with an fd of its own far above all others."""
 FIRST = 500
 DUPLICATE = FIRST + FILES
 """The fd that is at times a duplicate of a nested epoll."""
@@ -69,7 +69,7 @@ ranks = st.sampled_from([BOTTOM, MIDDLE, TOP])
 watchers = st.sampled_from([MIDDLE, TOP])
 nested_masks = st.sampled_from([Event.IN, Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT])
 
-# What a child does with its copy. It neither writes nor reads: the files are the parent's too.
+# The steps of a child with its copy. It neither writes nor reads: the files are shared with the parent.
 deeds = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["open_new", "close", "rearm", "unregister"]), numbers),
@@ -85,7 +85,7 @@ deeds = st.lists(
 
 
 class File:
-    """An open file description: an eventfd. The model of what one registration of it may report."""
+    """An open file description, an eventfd, and the events that one registration of it may report."""
 
     def __init__(self, keep: int | None = None) -> None:
         self.keep = os.eventfd(0, os.EFD_NONBLOCK) if keep is None else keep
@@ -93,17 +93,17 @@ class File:
 
     @property
     def ready(self) -> Event:
-        """What it may be ready for."""
+        """The events that may be ready."""
         return Event.OUT | Event.IN if self.count else Event.OUT
 
     @property
     def surely(self) -> Event:
-        """What it is ready for beyond doubt."""
+        """The events that are certainly ready."""
         return self.ready
 
 
 class Entry:
-    """A registration: of which file, for what, whether it is armed, and whether an edge is to come."""
+    """A registration: its file and mask, whether it is armed, and whether an edge is due."""
 
     def __init__(self, file: File, mask: Event, data: object) -> None:
         self.file, self.mask, self.data = file, mask, data
@@ -111,7 +111,7 @@ class Entry:
         # A change of an entry that is ready is an edge. An eventfd has one whenever it becomes ready. A
         # nested epoll does not: where its entry is on the ready list already, only its own wake-up is one.
         self.edge = not isinstance(file, Nested) or file.surely != 0
-        # Not so once it may have been fetched and could not be given back, because its number was closed.
+        # Not so once it may have been fetched and could not be given back, because its fd was closed.
         self.sure = True
 
     def may_report(self) -> int:
@@ -129,11 +129,11 @@ class Level:
         self.walk, self.rank = walk, rank
         self.ep = pyepoll.Epoll[Any]()
         self.entries: dict[int, Entry] = {}
-        # A closed fd that is still listed, and one of whose events it is still unknown that it is stale.
-        self.ghosts = False
+        # A closed fd that is still listed, and one with an event not yet known to be stale.
+        self.has_stale = False
 
     def listed(self, fd: int) -> bool:
-        """Whether the kernel knows the file that is under this number now, by this number."""
+        """Whether the kernel has an entry for this fd and its present file."""
         return fd in self.entries and self.walk.open.get(fd) is self.entries[fd].file
 
     def must(self) -> set[int]:
@@ -142,7 +142,7 @@ class Level:
 
     def may(self) -> bool:
         """Whether it may be readable: for an entry of its own, or for a stale one."""
-        return self.ghosts or any(entry.may_report() for entry in self.entries.values())
+        return self.has_stale or any(entry.may_report() for entry in self.entries.values())
 
 
 class Nested(File):
@@ -161,7 +161,7 @@ class Nested(File):
 
 
 class Unknown(File):
-    """The parent's epoll, or what another one has become: what it reports is not known."""
+    """The parent's epoll, or a copy of another one: its events are unknown."""
 
     def __init__(self) -> None:
         pass
@@ -172,7 +172,7 @@ class Unknown(File):
 
 class Walk(RuleBasedStateMachine):
     done: ClassVar[Counter[str]] = Counter()
-    """What all walks together have done, and seen the object do."""
+    """The steps of all walks together, and the paths of the object that they reached."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,8 +200,8 @@ class Walk(RuleBasedStateMachine):
         return self.levels[BOTTOM].entries
 
     @property
-    def ghosts(self) -> bool:
-        return self.levels[BOTTOM].ghosts
+    def has_stale(self) -> bool:
+        return self.levels[BOTTOM].has_stale
 
     def new_level(self, rank: int) -> Level:
         level = Level(self, rank)
@@ -226,7 +226,7 @@ class Walk(RuleBasedStateMachine):
             self.done.update(
                 {
                     f"stale {level.rank}": stats.stale_events,
-                    f"cures {level.rank}": stats.rebuilds,
+                    f"rebuilds {level.rank}": stats.rebuilds,
                     f"dropped {level.rank}": stats.lost_registrations,
                 }
             )
@@ -264,12 +264,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(fd=numbers)
     def close(self, fd: int) -> None:
-        """Its file stays open: what was registered becomes a ghost."""
+        """Its file stays open: the registration becomes stale."""
         if fd in self.open:
             os.close(fd)
             del self.open[fd]
             for level in self.levels:
-                level.ghosts |= fd in level.entries
+                level.has_stale |= fd in level.entries
 
     @rule(fd=numbers, mask=masks, rank=ranks)
     def register(self, fd: int, mask: Event, rank: int = BOTTOM) -> None:
@@ -284,9 +284,9 @@ class Walk(RuleBasedStateMachine):
                 itself = isinstance(file := self.open[fd], Nested) and file.level is level
                 assert itself or self.paths(rank) > PATHS
             else:
-                # The kernel decides: it may know this very file by this number from an earlier registration.
+                # The kernel decides: it may have an entry for this fd and file from an earlier registration.
                 assert error.errno == errno.EEXIST
-                assert level.listed(fd) or level.ghosts
+                assert level.listed(fd) or level.has_stale
         else:
             assert fd in self.open
             assert not level.listed(fd)
@@ -320,8 +320,8 @@ class Walk(RuleBasedStateMachine):
         for fd in [fd for fd in self.files() if fd not in self.entries]:
             self.register(fd, mask)
 
-    # And where it is likely to tell something: a number that is given up while its file lives, a batch of
-    # which a part is given back, a ghost that is cured.
+    # And the steps that find most errors: an fd closed while its file stays open, a batch of which a part is
+    # given back, a stale registration that is removed.
 
     @precondition(lambda self: self.entries)
     @rule(pick=picks)
@@ -338,9 +338,9 @@ class Walk(RuleBasedStateMachine):
         self.wait(way, 1)
         self.wait("poll", 1)
 
-    @precondition(lambda self: self.ghosts)
+    @precondition(lambda self: self.has_stale)
     @rule(way=ways)
-    def wait_for_a_cure(self, way: str) -> None:
+    def wait_for_a_rebuild(self, way: str) -> None:
         for _ in range(10):
             self.wait(way, 1)
 
@@ -350,8 +350,8 @@ class Walk(RuleBasedStateMachine):
 
     def exclusive(self, level: Level, fd: int, mask: Event | int = 0) -> int:
         """Whether the kernel may have refused a change because of EXCLUSIVE."""
-        if level.ghosts and not level.listed(fd):
-            # A ghost's mask counts too, once its very file is back under its number.
+        if level.has_stale and not level.listed(fd):
+            # The mask of a stale registration counts too, once the same file is back under its fd.
             return True
         entry = level.entries.get(fd)
         return (mask | entry.mask if entry else mask) & Event.EXCLUSIVE
@@ -374,7 +374,7 @@ class Walk(RuleBasedStateMachine):
             self.forget_if_gone(level, fd)
         else:
             assert fd in self.open
-            if not level.ghosts:
+            if not level.has_stale:
                 assert level.listed(fd)
             entry = Entry(self.open[fd], mask, data[0] if new else level.ep.registrations[fd][1])
             level.entries[fd] = entry
@@ -392,7 +392,7 @@ class Walk(RuleBasedStateMachine):
                 assert not level.listed(fd)
                 self.forget_if_gone(level, fd)
         else:
-            # Where the number was closed, it may be an older ghost's file that it has again.
+            # Where the fd was closed, it may refer to the file of an older stale registration again.
             entry = level.entries[fd]
             level.entries[fd] = Entry(self.open[fd], entry.mask, entry.data)
 
@@ -510,13 +510,13 @@ class Walk(RuleBasedStateMachine):
             with pytest.raises(OSError):
                 level.ep.unregister(fd)
             del stale
-            level.ghosts = True
+            level.has_stale = True
 
-    @precondition(lambda self: any(level.ghosts for level in self.levels))
+    @precondition(lambda self: any(level.has_stale for level in self.levels))
     @rule(way=ways)
     def wait_for_repairs(self, way: str) -> None:
         for level in self.levels:
-            if level.ghosts:
+            if level.has_stale:
                 for _ in range(5):
                     self.wait(way, 1, level.rank)
 
@@ -550,7 +550,7 @@ class Walk(RuleBasedStateMachine):
     def edge_of(self, file: File, wake: Event) -> None:
         """An eventfd wakes its watchers at each write and read, and an edge is a wake.
 
-        An epoll whose entry is woken, for what the entry asks for, wakes its own watchers in turn.
+        An epoll with an entry that is woken, for an event in its mask, wakes its own watchers in turn.
         """
         for level in self.levels:
             woken = False
@@ -563,7 +563,7 @@ class Walk(RuleBasedStateMachine):
                 self.edge_of_nested(level)
 
     def edge_of_nested(self, level: Level) -> None:
-        """Whoever watches the level is woken."""
+        """The watchers of the level are woken."""
         if level.rank < TOP:
             file = self.open[level.ep.fileno()]
             for entry in self.stock_entries.values():
@@ -571,7 +571,7 @@ class Walk(RuleBasedStateMachine):
             self.edge_of(file, Event.IN)
 
     def settle(self) -> None:
-        """What was looked at and was not ready is off the ready lists: only another wake is an edge then."""
+        """An entry found not ready is off the ready lists: only another wake is an edge then."""
         for entries in (*(level.entries for level in self.levels), self.stock_entries):
             for entry in entries.values():
                 if isinstance(entry.file, Nested):
@@ -584,7 +584,7 @@ class Walk(RuleBasedStateMachine):
             entry.armed = False
 
     def is_ready_at_each_level(self) -> None:
-        """Each level is readable to whoever watches it if, and only if, it has something to report."""
+        """Each level is readable to its watchers if, and only if, it has something to report."""
         for level in self.levels:
             poll = select.poll()
             poll.register(instance_fd(level.ep), select.POLLIN)
@@ -607,10 +607,10 @@ class Walk(RuleBasedStateMachine):
         elif way == "one":
             events = level.ep.poll(0, count)
         elif way == "drop":
-            # What it fetched and did not hand out is given back.
+            # Events fetched and not handed out are given back.
             events = list(itertools.islice(level.ep.wait(0), count))
         elif must:
-            # Seen before it is fetched, for the iteration would wait for ever.
+            # Checked before it is fetched, because the iteration would wait indefinitely.
             watched = level.ep if rank < TOP else instance_fd(level.ep)
             assert select.select([watched], [], [], 0)[0], "none is lost"
             events = list(itertools.islice(level.ep, 1))
@@ -634,7 +634,7 @@ class Walk(RuleBasedStateMachine):
         self.settle()
 
     def renew(self, drop: bool) -> None:
-        """Close the object, or let it go, and make another, most likely with the same number."""
+        """Close the object, or release it, and make another, most likely with the same fd."""
         self.replace(BOTTOM, drop, True, "here")
 
     @precondition(lambda self: self.steps % 4 == 3)
@@ -688,7 +688,7 @@ class Walk(RuleBasedStateMachine):
             file.closed = True
             for outer in above:
                 # Of another open file there may be a stale registration under this fd.
-                outer.ghosts |= not unregister
+                outer.has_stale |= not unregister
         self.levels[rank] = self.new_level(rank)
         for outer in self.levels[rank + 1 :]:
             if rank < TOP and (outer in above or outer.rank == rank + 1):
@@ -728,7 +728,7 @@ class Walk(RuleBasedStateMachine):
         if self.paths() * (1 + forks) > PATHS:
             return
         for level in self.levels:
-            # What other file has the fd of a closed epoll, the model does not know.
+            # The model does not know which other file has the fd of a closed epoll.
             for fd in [fd for fd in level.entries if fd < FIRST and fd not in self.open]:
                 self.unregister(fd, level.rank)
             # A copy takes a reused fd for the registered one: an epoll that leads back to it is too deep.
@@ -742,7 +742,7 @@ class Walk(RuleBasedStateMachine):
         assert after == before, "nothing that a child does is seen here"
 
     def live_on(self, deeds: list[tuple[Any, ...]], used: bool = False) -> None:
-        """What the child does. A copy that it has not used stays as it is."""
+        """The steps of the child. A copy that it has not used stays as it is."""
         for number, (deed, *arguments) in enumerate(deeds, 1):
             if deed == "fork":
                 assert in_child(partial(self.live_on, deeds[number:])) == ""
@@ -756,7 +756,7 @@ class Walk(RuleBasedStateMachine):
                 self.agrees_with_the_kernel()
 
     def inherit(self, outer_first: bool) -> None:
-        """The copies get their instances: without the numbers that are closed, and of what has them now."""
+        """The copies get their instances: without the closed fds, and of the files that have the fds now."""
         self.stock_entries = {}
         if DUPLICATE in self.open:
             # It is the parent's epoll still.
@@ -765,7 +765,7 @@ class Walk(RuleBasedStateMachine):
             with pytest.raises(OSError):
                 level.ep.unregister(DUPLICATE + 1)
         for level in self.levels:
-            level.ghosts = False
+            level.has_stale = False
         for level in self.levels:
             old = {fd: entry for fd, entry in level.entries.items() if fd in self.open}
             level.entries = old
@@ -781,7 +781,7 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self) -> None:
         for level in self.levels:
-            # What the check of closed numbers has found is gone from both.
+            # A registration that the check of closed fds has found is removed from both.
             registrations = dict(level.ep.registrations)
             for fd in [fd for fd in level.entries if fd not in registrations]:
                 assert not level.listed(fd)
@@ -795,20 +795,20 @@ class Walk(RuleBasedStateMachine):
             known = sorted((fd, events | IMPLIED) for fd, events, _ in fdinfo_lines(level.ep))
             for fd, entry in level.entries.items():
                 if level.listed(fd):
-                    # A spent one-shot asks for nothing.
+                    # A fired one-shot asks for nothing.
                     mask = entry.mask if entry.armed else entry.mask & (Event.ONESHOT | Event.ET)
                     assert (fd, mask | IMPLIED) in known or not entry.sure
-            if not level.ghosts:
+            if not level.has_stale:
                 assert [fd for fd, _ in known] == sorted(level.entries)
 
 
 @pytest.mark.lasts(3600)
-# In parts, each of which has the time of a test: a debug build under load needs it.
+# In parts, each with the timeout of a test: a debug build under load needs it.
 @pytest.mark.parametrize("part", range(4))
-def test_walks(part: int, effort: Effort, show: Callable[[str], None]) -> None:
+def test_random_walks_agree_with_the_model(part: int, effort: Effort, show: Callable[[str], None]) -> None:
     Walk.done.clear()
     walks = settings(
-        # A sanitizer looks at what each step does, and takes five times as long over it.
+        # A sanitizer checks each step, and takes five times as long for it.
         max_examples=effort(25 if SANITIZED else 75, 2500),
         stateful_step_count=60,
         deadline=None,

@@ -66,7 +66,7 @@ def unregister_all(ep: Any, fds: list[int]) -> None:
     [select.EPOLLIN, select.EPOLLIN | select.EPOLLET, select.EPOLLIN | select.EPOLLONESHOT],
     ids=["level", "edge", "one-shot"],
 )
-def test_all_come_in_one_poll(make: Any, mask: int, many: list[int]) -> None:
+def test_one_poll_reports_all(make: Any, mask: int, many: list[int]) -> None:
     with make() as ep:
         register_all(ep, many, mask)
         assert sorted(fd for fd, _ in ep.poll(0)) == many
@@ -78,7 +78,7 @@ def test_all_come_in_one_poll(make: Any, mask: int, many: list[int]) -> None:
 
 
 @pytest.mark.parametrize("iterate", [lambda ep: ep.wait(0), iter], ids=["wait", "endless"])
-def test_all_come_to_a_loop(iterate: Any, many: list[int]) -> None:
+def test_one_loop_reports_all(iterate: Any, many: list[int]) -> None:
     with pyepoll.Epoll[Any]() as ep:
         register_all(ep, many, Event.IN | Event.ET)
         assert sorted(fd for fd, _ in islice(iterate(ep), len(many))) == many
@@ -88,7 +88,7 @@ def test_all_come_to_a_loop(iterate: Any, many: list[int]) -> None:
         assert ep.poll(0) == []
 
 
-def test_all_that_a_loop_leaves_come_again(many: list[int], show: Show) -> None:
+def test_events_that_a_loop_leaves_are_reported_again(many: list[int], show: Show) -> None:
     with pyepoll.Epoll[Any]() as ep:
         register_all(ep, many, Event.IN | Event.ET)
         first, _ = next(ep.wait(0))
@@ -97,24 +97,24 @@ def test_all_that_a_loop_leaves_come_again(many: list[int], show: Show) -> None:
         show(f"{len(many)} given back and polled again: {(time.perf_counter() - start) * 1000:.1f} ms")
 
 
-def test_what_it_costs(many: list[int], show: Show) -> None:
+def test_costs_at_scale_are_printed(many: list[int], show: Show) -> None:
     ep = pyepoll.Epoll[Any]()
-    spent = [
+    times = [
         f"register {milliseconds(lambda: register_all(ep, many, Event.IN))}",
         f"poll {milliseconds(lambda: ep.poll(0))}",
         f"poll again {milliseconds(lambda: ep.poll(0))}",
         f"unregister {milliseconds(lambda: unregister_all(ep, many))}",
     ]
     register_all(ep, many, Event.IN)
-    spent.append(f"close {milliseconds(ep.close)}")
-    show(f"{len(many)} fds: {', '.join(spent)}")
+    times.append(f"close {milliseconds(ep.close)}")
+    show(f"{len(many)} fds: {', '.join(times)}")
 
 
 # One kernel instance.
 
 
 def slab() -> int:
-    """The kernel's own memory but for caches, in bytes: the whole machine's, so what it tells is rough."""
+    """The kernel's own memory without caches, in bytes: of the whole machine, so the figure is rough."""
     rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     return sum(int(row[1]) * 1024 for row in rows if row[0] == "SUnreclaim:")
 
@@ -138,7 +138,7 @@ def median_poll(ep: Epoll, expected: list[Any]) -> float:
 class Watcher:
     """A child that puts watches of its own into an epoll that it shares.
 
-    The kernel counts by file and number, so the duplicates of one file are as many watches.
+    The kernel counts by file and fd, so the duplicates of one file are as many watches.
     """
 
     def __init__(self, epfd: int, count: int) -> None:
@@ -178,8 +178,10 @@ class Watcher:
 
 
 @pytest.mark.lasts(240)
-def test_a_million_watches(room: int, make_pipe: Callable[[], Pipe], effort: Effort, show: Show) -> None:
-    """Children that share the instance add them; what is registered here costs as before, and comes."""
+def test_a_million_watches_do_not_slow_a_registration(
+    room: int, make_pipe: Callable[[], Pipe], effort: Effort, show: Show
+) -> None:
+    """Children that share the instance add them; a registration made here costs as before, and reports."""
     count = effort(40_000, 1_000_000)
     most = int(Path("/proc/sys/fs/epoll/max_user_watches").read_text())
     if most < count + 1000:
@@ -213,7 +215,7 @@ def test_a_million_watches(room: int, make_pipe: Callable[[], Pipe], effort: Eff
             f" of one {one * 1e6:.2f} -> {one_of_many * 1e6:.2f} us;"
             f" {memory / count:.0f} bytes of kernel memory each"
         )
-        # Not a bar for speed: what grew with the number of watches would be a thousand times as slow.
+        # Not a limit on speed: a cost that grew with the number of watches would be a thousand times as high.
         assert idle_of_many < 10 * idle
         assert one_of_many < 10 * one
         ending = milliseconds(watchers.pop().end)

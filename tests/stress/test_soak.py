@@ -1,9 +1,9 @@
 """Sockets that come and go at full load for a long time: no event is lost, and nothing grows.
 
-Every other phase is untidy: connections are short, none of them is unregistered, half of the files live on
+Every other phase is untidy: connections are short, none of them is unregistered, half of the files stay open
 in a duplicate, and most fds are reused at once.
 
-PYEPOLL_SOAK is for how many seconds.
+PYEPOLL_SOAK is the duration in seconds.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from pyepoll import Event
 SECONDS = int(os.environ.get("PYEPOLL_SOAK", "1800"))
 PAIRS = 200
 KEPT = 32
-"""At most so many files live on after their fd was closed."""
+"""The maximum number of files that stay open after their fd was closed."""
 ALLOWED_DRIFT = 1 << 20
 """How many bytes the process may grow after it has warmed up."""
 
@@ -45,8 +45,8 @@ MODES = [Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT, Event.IN | Eve
 class End:
     """One end of a connection. The two send a number to and fro, one higher each time.
 
-    So each number needs an event, and one that is lost stops the connection for good. Above the number
-    is which connection it is: what reached another would be seen.
+    So each number needs an event, and a lost one stops the connection. The high bits of the number say which
+    connection it is: an event that reached another would be seen.
     """
 
     __slots__ = ("buffer", "expected", "last", "mode", "one_shot", "soak", "sock")
@@ -67,15 +67,15 @@ class End:
         try:
             count = self.sock.recv_into(buffer)
         except BlockingIOError:
-            # A cure may report an edge once more.
+            # A rebuild may report an edge once more.
             self.soak.again += 1
             if self.one_shot:
                 self.soak.ep.rearm(self.sock)
             return
         except OSError:
-            # Closed without a word, and its file lives on: it is reported until that is noticed.
+            # Closed without unregister, and its file is still open: it is reported until that is noticed.
             assert self.sock.fileno() == -1
-            self.soak.ghostly += 1
+            self.soak.stale_events += 1
             return
         number = int.from_bytes(buffer)
         if count != 8 or number != self.expected:
@@ -113,7 +113,7 @@ class Soak:
         self.waiting: dict[tuple[str, int], socket.socket] = {}
         self.server = socket.create_server(("127.0.0.1", 0), backlog=PAIRS)
         self.server.setblocking(False)
-        self.made = self.again = self.ghosts = self.ghostly = self.reused = 0
+        self.made = self.again = self.stale_made = self.stale_events = self.reused = 0
         self.full = True
         self.untidy = False
         ep.register(self.server, Event.IN, self)
@@ -156,8 +156,8 @@ class Soak:
             if end.one_shot:
                 self.ep.rearm(end.sock)
         elif way == 1 and len(self.kept) < KEPT:
-            # A ghost: the file lives on, and is ready when the other end has closed.
-            self.ghosts += 1
+            # A stale registration: the file stays open, and is ready when the other end has closed.
+            self.stale_made += 1
             self.kept.append(end.sock.dup())
             end.sock.shutdown(socket.SHUT_WR)
             self.close(end, by_number=True)
@@ -165,7 +165,7 @@ class Soak:
             self.close(end)
 
     def close(self, end: End, by_number: bool = False) -> None:
-        """Close one end, in one of several ways; the number may be a newcomer's at once."""
+        """Close one end, in one of several ways; the fd may be reused at once."""
         unregister = self.chance.randrange(3) > 0
         number = end.sock.fileno()
         if unregister and not by_number:
@@ -182,7 +182,7 @@ class Soak:
         """Close one end without unregister, its file kept open or not; another may have the fd at once."""
         number = end.sock.fileno()
         if self.chance.randrange(2):
-            self.ghosts += 1
+            self.stale_made += 1
             self.kept.append(end.sock.dup())
             if len(self.kept) > KEPT:
                 self.kept.popleft().close()
@@ -209,7 +209,7 @@ class Soak:
         self.ep.register(end.sock, end.mode, end)
 
     def agree(self) -> None:
-        """All fds and watches are there, and no others but the ghosts that are still to be cured."""
+        """All fds and watches are there, and no others but the stale registrations not yet removed."""
         watched = sorted(fd for fd, _, _ in fdinfo_lines(self.ep))
         expected = len(self.open) + 2
         assert expected <= len(watched) <= expected + len(self.kept)
@@ -229,7 +229,7 @@ def resident() -> int:
 
 
 class Watch:
-    """What looks at the soak from time to time, woken by another thread: each wake-up must come."""
+    """Checks the soak from time to time, woken by another thread: each wake-up must come."""
 
     def __init__(self, soak: Soak, seconds: float) -> None:
         self.soak = soak
@@ -282,7 +282,7 @@ class Watch:
             soak.full = False
 
     def stop(self) -> None:
-        """Nobody sees the last wake-up any more: it is not to be waited for."""
+        """The last wake-up is not reported any more: do not wait for it."""
         self.over.set()
         while self.thread.is_alive():
             self.woken.set()
@@ -291,7 +291,7 @@ class Watch:
 
 
 @pytest.mark.lasts(SECONDS + 60)
-def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> None:
+def test_a_server_at_full_load_loses_no_event(effort: Effort, show: Callable[[str], None]) -> None:
     seconds = effort(1, SECONDS)
     with pyepoll.Epoll[Any]() as ep:
         soak = Soak(ep)
@@ -309,7 +309,7 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
         took, stats = time.monotonic() - start, ep.stats()
         ep.unregister(soak.server)
         soak.server.close()
-        # What was closed without a word is listed until it is touched.
+        # An fd closed without unregister is listed until it is touched.
         for fd in ep.registrations:
             with contextlib.suppress(OSError):
                 ep.unregister(fd)
@@ -317,8 +317,9 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
         assert fdinfo_lines(ep) == []
     drift = watch.sizes[-1] - watch.sizes[0]
     show(f"{stats.events} events in {took:.0f} s, {stats.events / took:.0f} a second; {stats}")
-    show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost; {soak.ghosts} ghosts left,")
-    show(f"{soak.ghostly} of their events seen, {soak.again} events seen again")
+    show(f"{soak.made} connections, {watch.wakes} wake-ups, {watch.late} lost")
+    show(f"{soak.stale_made} stale registrations left, {soak.stale_events} of their events seen,")
+    show(f"{soak.again} events seen again")
     show(f"grown by {drift} bytes from {watch.sizes[0]}, at most to {max(watch.sizes)}")
     show(f"{soak.reused} fds reused at once")
     assert watch.late == 0
@@ -328,7 +329,7 @@ def test_a_server_at_full_load(effort: Effort, show: Callable[[str], None]) -> N
 
 
 def repair_by_hand(ep: "pyepoll.Epoll[Any]", fds: list[int]) -> float:
-    """How long it takes to read what the kernel watches, and to let another epoll watch these fds."""
+    """How long it takes to read the kernel's list, and to let another epoll watch these fds."""
     start = time.monotonic()
     Path(f"/proc/thread-self/fdinfo/{instance_fd(ep)}").read_bytes()
     if fds:
@@ -375,5 +376,5 @@ def test_repairs_pause_in_proportion_to_their_duration(
     show(f"{repairs} repairs in {took:.1f} s, one by hand in {by_hand * 1e6:.0f} us; {stats}")
     assert repairs > 1
     rest = REST_AFTER_FAILURE if foreign else REST_AFTER_SUCCESS
-    # Half of it, for what Python adds. The last rest may be cut off.
+    # Half of it, for the time that Python adds. The last rest may be cut off.
     assert (repairs - 1) * (1 + rest) * by_hand / 2 <= took

@@ -16,13 +16,13 @@ from support.processes import SANITIZED, run
 import pyepoll
 
 
-def test_the_interpreter_reports_what_fails() -> None:
+def test_failures_in_an_interpreter_are_reported() -> None:
     with pytest.raises(Exception, match="on purpose"):
         run_in_interpreter("raise RuntimeError('on purpose')")
 
 
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "left open"])
-def test_one_after_another(close: bool, effort: Effort) -> None:
+def test_interpreters_run_one_after_another(close: bool, effort: Effort) -> None:
     run_in_interpreter(SCENARIO.format(close=close))
     before = open_fds().keys()
     for _ in range(effort(5, 50)):
@@ -30,7 +30,7 @@ def test_one_after_another(close: bool, effort: Effort) -> None:
     assert open_fds().keys() == before
 
 
-def test_no_memory_is_left(
+def test_interpreters_leak_no_memory(
     effort: Effort, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not more than by an interpreter that only imports the package: from 3.12 on, each leaves some."""
@@ -38,7 +38,7 @@ def test_no_memory_is_left(
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("it keeps the heaps of interpreters that have gone")
     if SANITIZED:
-        pytest.skip("a sanitizer keeps what is freed")
+        pytest.skip("a sanitizer keeps freed memory")
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     words = run(
         f"""
@@ -49,7 +49,7 @@ def test_no_memory_is_left(
     ).split()
     idle, *used = map(int, words)
     show(f"{idle} bytes are left by an interpreter that imports the package, {used} by one that uses it")
-    # What the allocator keeps of the first ones is spread over fewer in the quick form.
+    # The memory that the allocator keeps of the first ones is spread over fewer in the quick form.
     assert max(used) < idle + effort(65536, 16384)
 
 
@@ -82,7 +82,7 @@ def test_interpreters_wait_in_parallel(effort: Effort) -> None:
     assert open_fds().keys() == before
 
 
-def test_nothing_is_shared() -> None:
+def test_interpreters_share_no_state() -> None:
     """Another interpreter's epoll is a foreign one: its events come with their fds."""
     fd = os.eventfd(1)
     with pyepoll.Epoll[Any]() as ep:
@@ -132,9 +132,9 @@ def test_signals_belong_to_the_process() -> None:
 
 
 def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
-    """What wakes waiters was closed with all fds, as daemons do, and its number went to another file."""
-    strangers = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
-    for stranger in strangers:
+    """The eventfd that wakes waiters was closed with all fds, as daemons do, and its fd is reused."""
+    unrelated_fds = [os.open(os.devnull, os.O_RDONLY), os.eventfd(7)]
+    for unrelated in unrelated_fds:
         report, write = os.pipe()
         run_in_interpreter(
             f"""
@@ -144,7 +144,7 @@ def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
             made = set(os.listdir("/proc/self/fd")) - before
             for fd in map(int, made):
                 try:
-                    os.dup2({stranger}, fd)
+                    os.dup2({unrelated}, fd)
                     os.write({write}, b"%d " % fd)
                 except OSError:
                     pass
@@ -155,10 +155,10 @@ def test_an_interpreters_end_closes_no_unrelated_fd() -> None:
             numbers = [int(number) for number in file.read().split()]
         assert numbers
         for number in numbers:
-            assert os.path.sameopenfile(number, stranger)
+            assert os.path.sameopenfile(number, unrelated)
             os.close(number)
-    for stranger in strangers:
-        os.close(stranger)
+    for unrelated in unrelated_fds:
+        os.close(unrelated)
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="a build with a GIL")

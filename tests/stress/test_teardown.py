@@ -1,6 +1,6 @@
 """Objects may outlive their module and types, in whatever order an exit or a collection tears things down.
 
-Each program runs in an interpreter of its own whose allocator overwrites what is freed, so that reads show.
+Each program runs in an interpreter of its own whose allocator overwrites freed memory, so that reads show.
 """
 
 import os
@@ -143,13 +143,13 @@ LIVE = {
         self.write = self.held._transports[a.fileno()].write
     """,
 }
-"""What a server object holds, each of which holds the server in turn."""
+"""The attributes of a server object, each of which refers to the server in turn."""
 
 SERVER = """
 import warnings
 warnings.simplefilter("ignore", ResourceWarning)
 import gc, os, sys, weakref
-gc.disable()  # The order in which the last collection clears what it finds is that of the making.
+gc.disable()  # The last collection clears its objects in the order in which they were made.
 import pyepoll{more}
 
 class Server:
@@ -186,7 +186,7 @@ server.ep.unregister(next(iter(server.ep.registrations)))
 
 
 def run_debug(program: str) -> str:
-    """Run a program with the debugging allocator; fail with what it complains of, or with how it died."""
+    """Run a program with the debugging allocator; fail with its complaints, or with how it died."""
     done = subprocess.run(
         [sys.executable, "-P", "-X", "faulthandler", "-c", program],
         env={
@@ -209,7 +209,7 @@ def server(hold: str) -> str:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("live", LIVE)
-def test_a_cycle_of_a_server_and_what_it_holds(live: str, end: str) -> None:
+def test_a_cycle_of_a_server_and_its_objects_is_freed_safely(live: str, end: str) -> None:
     program = server(LIVE[live]) + textwrap.dedent(ENDS[end])
     if end == "interpreter":
         if "aio" in program and sys.version_info[:2] == (3, 12):
@@ -228,7 +228,7 @@ class Data:
     def __init__(self, *held):
         self.held = held
     def __del__(self):
-        for each in self.held:  # They may be closed by now, or about to be.
+        for each in self.held:  # They may be closed, or about to be.
             try:
                 each.fileno(), (each.select if hasattr(each, "get_map") else each.poll)(0)
             except (ValueError, OSError):
@@ -267,8 +267,8 @@ DEATHS = {
 @pytest.mark.parametrize("end", ["exit", "collection", "module first"])
 @pytest.mark.parametrize("how", ["close", "drop"])
 @pytest.mark.parametrize("order", DEATHS)
-def test_either_of_two_nested_epolls_dies_first(order: str, how: str, end: str) -> None:
-    """The other works on, and a duplicate of the dead one is never ready. The rest lives on to the end."""
+def test_either_of_two_nested_epolls_can_be_freed_first(order: str, how: str, end: str) -> None:
+    """The other works on, and a duplicate of the dead one is never ready. The rest stays open to the end."""
     program = (
         NESTED
         + f"""
@@ -307,7 +307,7 @@ class Watch:
         self.log = log
         self.refs = []
     def __call__(self, ref):
-        # The lock died while the collector cleared the server: what is half torn down is still to be found.
+        # The lock died while the collector cleared the server: half-cleared objects can still be found.
         ours = [each for each in gc.get_objects() if self.is_ours(each)]
         for calls in CALLS:
             for each in ours:
@@ -342,7 +342,7 @@ def attach():
 
 
 @pytest.mark.parametrize("end", ["exit", "collection"])
-def test_a_weak_reference_whose_callback_uses_everything(end: str) -> None:
+def test_a_callback_of_a_weak_reference_can_use_every_object(end: str) -> None:
     """It is called while the collector clears the module, the types and the objects, in any order."""
     program = server(LIVE["EpollSelector"]) + CALLBACK
     program += """
@@ -362,7 +362,7 @@ pyepoll.EpollSelector.lock = attach()
 
 
 def test_valgrind_reports_no_read_after_free() -> None:
-    """The debugging allocator sees only what is read as an address; valgrind sees each read."""
+    """The debugging allocator detects only reads that are used as an address; valgrind detects each read."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         pytest.skip("no valgrind")

@@ -30,12 +30,12 @@ Epoll = pyepoll.Epoll[Any]
 Eventfd = Callable[..., int]
 
 THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-"""It takes it for a race when a number that the epoll still has, or is about to have, is opened or closed."""
+"""It reports a race when an fd that the epoll still has, or is about to have, is opened or closed."""
 
 
 @pytest.mark.lasts(60)
 @pytest.mark.parametrize("threads", [2, 8])
-def test_loops_on_one_epoll(
+def test_loops_on_one_epoll_share_the_events(
     ep: Epoll, make_pipe: Callable[[], Pipe], fast_switching: None, threads: int, effort: Effort
 ) -> None:
     """One-shot registrations: each event goes to one of the threads, and none is lost."""
@@ -67,7 +67,9 @@ def test_loops_on_one_epoll(
     assert set(handled.values()) == {rounds}
 
 
-def test_register_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_register_while_another_waits_is_reported(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     for mask in (Event.IN, Event.IN | Event.ET, Event.IN | Event.ONESHOT):
         fd = eventfd(1)
         wait = pool.submit(ep.poll, 30)
@@ -77,7 +79,9 @@ def test_register_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadP
         ep.unregister(fd)
 
 
-def test_modify_and_unregister_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: Any) -> None:
+def test_modify_and_unregister_while_another_waits_take_effect(
+    ep: Epoll, eventfd: Eventfd, pool: Any
+) -> None:
     fd, other = eventfd(1), eventfd(1)
     ep.register(fd, 0, "quiet")
     ep.register(other, 0, "gone")
@@ -88,7 +92,9 @@ def test_modify_and_unregister_while_another_waits(ep: Epoll, eventfd: Eventfd, 
     assert wait.result(10) == [("loud", Event.IN)]
 
 
-def test_many_registered_while_another_waits(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_many_fds_that_get_ready_while_others_wait_are_reported(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     """More than the wait had room for when it began: the rest comes with the next."""
     fds = [eventfd(1) for _ in range(200)]
     with pyepoll.Epoll[Any]() as inner:
@@ -133,7 +139,9 @@ def test_an_edge_that_fires_while_it_is_registered_is_not_stale(ep: Epoll, pool:
     assert ep.stats().stale_events == 0
 
 
-def test_one_iterator_in_two_threads_that_wait(ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor) -> None:
+def test_an_iterator_refuses_a_second_waiting_thread(
+    ep: Epoll, eventfd: Eventfd, pool: ThreadPoolExecutor
+) -> None:
     fd = eventfd()
     ep.register(fd, Event.IN)
     events = iter(ep)
@@ -147,7 +155,7 @@ def test_one_iterator_in_two_threads_that_wait(ep: Epoll, eventfd: Eventfd, pool
     assert next(events) == (fd, Event.IN), "it is as good as new"
 
 
-def test_one_iterator_in_two_threads_of_which_one_makes_an_event(
+def test_an_iterator_that_waits_refuses_a_thread_in_a_step(
     ep: Epoll, eventfd: Eventfd, make_events: Any, pool: ThreadPoolExecutor
 ) -> None:
     """There is one array: while the other waits, the kernel may write to it."""
@@ -199,7 +207,7 @@ def test_a_registration_is_not_starved_by_others(
 
 
 @pytest.mark.parametrize("endless", [True, False], ids=["endless", "wait"])
-def test_one_iterator_in_eight_threads(ep: Epoll, eventfd: Eventfd, endless: bool) -> None:
+def test_one_iterator_in_eight_threads_yields_every_event(ep: Epoll, eventfd: Eventfd, endless: bool) -> None:
     fds = [eventfd(1) for _ in range(50)]
     for fd in fds:
         ep.register(fd, Event.IN)
@@ -220,16 +228,16 @@ def test_one_iterator_in_eight_threads(ep: Epoll, eventfd: Eventfd, endless: boo
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a registration carries: enough to see that it is the right one."""
+    """The data of a registration: enough to see that it is the right one."""
 
     fd: int
     mask: int
 
 
 def is_agreed(ep: Epoll) -> bool:
-    """As ``agree``, for one-shots too: when spent, the kernel shows only the bits that are no events.
+    """As ``agree``, for one-shots too: of a fired one, the kernel shows only the bits that are not events.
 
-    After a cure it adds those that it always adds, but what it then reports is not handed out.
+    After a rebuild it adds ERR and HUP as always, but such an event is not handed out.
     """
     kernel, believed = fdinfo_lines(ep), dict(ep.registrations)
     ways = Event.ET | Event.ONESHOT | Event.EXCLUSIVE
@@ -241,7 +249,7 @@ def is_agreed(ep: Epoll) -> bool:
 
 
 class Storm:
-    """What the threads of a storm share: an Epoll, a Waker and iterators, all of them replaced meanwhile."""
+    """The objects that the threads of a storm share: an Epoll, a Waker and iterators, replaced at times."""
 
     MASKS = (Event.IN, Event.OUT | Event.ET, Event.IN | Event.ONESHOT, Event.OUT | Event.EXCLUSIVE, Event(0))
 
@@ -266,7 +274,7 @@ class Storm:
             self.replace_the_epoll,
         ]
         if not THREAD_SANITIZER:
-            actions += [self.haunt, self.haunt, self.replace_the_waker]
+            actions += [self.leave_stale, self.leave_stale, self.replace_the_waker]
 
         def run() -> None:
             calls: Counter[str] = Counter()
@@ -342,14 +350,14 @@ class Storm:
         after = ep.stats()
         assert all(now >= count for now, count in zip(after, before, strict=True))
 
-    def haunt(self, dice: random.Random) -> None:
-        """Leave a ghost, which is ready, and let somebody else have its number."""
+    def leave_stale(self, dice: random.Random) -> None:
+        """Leave a stale registration, which is ready, and let another thread have its fd."""
         ep, fd = self.ep, os.eventfd(1, os.EFD_NONBLOCK)
         kept = os.dup(fd)
         try:
             ep.register(fd, Event.IN, Data(-1, Event.IN))
         finally:
-            # Not closed yet, or the number would be another thread's before it is unregistered.
+            # Not closed yet, or another thread would get the fd before it is unregistered.
             os.dup2(self.fds[0], fd)
             with contextlib.suppress(OSError, ValueError):
                 ep.unregister(fd)
@@ -359,7 +367,7 @@ class Storm:
             os.close(kept)
 
     def share_a_number(self, dice: random.Random) -> None:
-        with self.handles:  # the number is to be that of this very epoll
+        with self.handles:  # the fd has to be that of this very epoll
             other = pyepoll.Epoll[Any].fromfd(self.ep.fileno())
         self.take(other.poll(0))
         fd = dice.choice(self.fds)
@@ -383,13 +391,13 @@ class Storm:
         if not dice.randrange(200):
             with self.handles:
                 ep = self.ep
-                self.calls["cures"] += ep.stats().rebuilds
+                self.calls["rebuilds"] += ep.stats().rebuilds
                 self.renew()
                 ep.close()
 
 
 def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
-    """Let a storm go on for so long, check what is left of it, and return how often it did what."""
+    """Run a storm for so long, check the result, and return how often each call was made."""
     storm = Storm(fds)
     end = time.monotonic() + seconds
     working = [storm.worker(seed, end) for seed in range(8)]
@@ -402,7 +410,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
             ended.append(None)
 
     def wake() -> None:
-        """Nobody is to sleep for ever where nothing is ready."""
+        """No thread may sleep indefinitely where nothing is ready."""
         while len(ended) < len(working):
             with contextlib.suppress(OSError, ValueError):
                 storm.ep.register(storm.waker, Event.IN, Data(-1, Event.IN))
@@ -410,7 +418,7 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
             time.sleep(0.001)
 
     assert together(*[functools.partial(work, run) for run in working], wake, seconds=seconds + 30) == []
-    # Whoever closes a file that another thread has just registered leaves it listed until it is touched.
+    # Closing a file that another thread has just registered leaves it listed until it is touched.
     for fd in set(storm.ep.registrations) - set(fds):
         with contextlib.suppress(OSError):
             storm.ep.unregister(fd)
@@ -422,10 +430,10 @@ def run_storm(fds: list[int], seconds: int) -> dict[str, int]:
 
 
 @pytest.mark.lasts(90)
-def test_everything_at_once(
+def test_every_call_at_once_raises_only_documented_errors(
     make_pipe: Callable[[], Pipe], fast_switching: None, effort: Effort, show: Callable[[str], None]
 ) -> None:
-    """Documented errors only, no crash, nobody asleep, nothing left; the object and the kernel agree."""
+    """Documented errors only, no crash, no sleeping thread, nothing left; the object and the kernel agree."""
     pipes = [make_pipe() for _ in range(6)]
     for pipe in pipes[::2]:
         os.write(pipe.write, b"x")
@@ -435,7 +443,7 @@ def test_everything_at_once(
         gc.collect()
         return [thing for thing in gc.get_objects() if isinstance(thing, Data | pyepoll.Epoll)]
 
-    # Without a GIL a thread that has ended may keep what other tests left to it.
+    # Without a GIL a thread that has ended may keep objects that other tests left to it.
     before = alive()
     calls = run_storm([fd for pipe in pipes for fd in (pipe.read, pipe.write)], seconds)
     show(f"8 threads for {seconds} s, {calls}")
@@ -464,7 +472,7 @@ def test_object_and_kernel_agree_after_a_storm(
                     else:
                         ep.unregister(fd)
                 for data, events in ep.wait(0):
-                    # The data that goes with the mask; what another thread changed meanwhile may show both.
+                    # The data that belongs to the mask; a change by another thread may show both.
                     assert isinstance(data, Event)
                     assert events & ~(Event.IN | Event.OUT) == 0
 

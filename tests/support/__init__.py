@@ -1,4 +1,4 @@
-"""What tests and the programs that they run share.
+"""Helpers of the tests and of the programs that they run.
 
 A program that ``run`` starts imports its helpers from here, never from conftest.py: that imports pytest,
 which takes five times as long as everything else that such a program imports. The modules that import pytest

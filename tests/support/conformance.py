@@ -1,4 +1,4 @@
-"""Runs of CPython's own tests beside each other, and what a run on our classes comes to beside stock's."""
+"""Runs of CPython's own tests side by side, on our classes and on stock's, and their comparison."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ class Run:
 class Runs:
     """Runs of cpython_suite.py, a few at a time, each in a directory of its own.
 
-    Whoever waits for one starts the others: no thread does, so between two tests no file is open.
+    A test that waits for one starts the others: no thread does, so between two tests no file is open.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Runs:
         self._runs: list[Run] = []
 
     def start(self, swap: str, modules: Sequence[str], only: Collection[str] | None = None) -> Run:
-        """Let the tests of some modules run, or some of them by their ids, with what a swap puts in place."""
+        """Run the tests of some modules, or some of them by id, with the classes of a swap in place."""
         folder = self._folder / str(len(self._runs))
         folder.mkdir()
         job: Job = {
@@ -69,7 +69,7 @@ class Runs:
         return self._runs[-1]
 
     def report(self, run: Run) -> Report:
-        """Wait until a run has ended; return its report, fail with what it printed if it ended badly."""
+        """Wait until a run has ended; return its report, fail with its output if it ended badly."""
         while not run.ended:
             waiting = [each for each in self._runs if each.process is None]
             if waiting and sum(each.runs for each in self._runs) < AT_ONCE:
@@ -100,16 +100,16 @@ class Runs:
 
 @dataclass
 class Comparison:
-    """What ours and stock made of the same modules."""
+    """The results of ours and of stock for the same modules."""
 
     ours: Report
     stock: Report
     recovered: list[str]
-    """What failed on ours at first, and passed when it ran alone."""
+    """Tests that failed on ours at first, and passed when they ran alone."""
 
     @property
     def failed_on_ours(self) -> dict[str, str]:
-        """What fails on ours and not on stock, with the traceback."""
+        """Tests that fail on ours and not on stock, with the traceback."""
         return {name: text for name, text in self.ours["failed"].items() if name not in self.stock["failed"]}
 
     def figures(self) -> dict[str, int]:
@@ -124,9 +124,9 @@ class Comparison:
 
 
 def compare(runs: Runs, ours: Run, stock: Run | None, cannot_hold: Collection[str]) -> Comparison:
-    """Compare a run on ours with one on stock; without one, let stock run what ours skips and fails.
+    """Compare a run on ours with one on stock; without one, let stock run the tests that ours skip and fail.
 
-    What fails on ours and is not in cannot_hold runs once more, alone, before it counts.
+    A test that fails on ours and is not in cannot_hold runs once more, alone, before it counts.
     """
     swap, modules = ours.job["swap"], ours.job["modules"]
     report = runs.report(ours)
@@ -168,4 +168,4 @@ CANNOT_HOLD = {
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
     },
 }
-"""The tests of private details that fail on ours, by what is swapped, and why. They must fail."""
+"""The tests of private details that fail on ours, by swap, and the reasons. They must fail."""

@@ -43,7 +43,7 @@ class Report(TypedDict):
 
 
 Role = tuple[Any, Any]
-"""A class of ours, and the one whose constructor makes both it and what it stands in for."""
+"""A class of ours, and the one whose constructor makes both it and the class that it replaces."""
 
 
 def swap_epoll() -> list[Role]:
@@ -122,7 +122,7 @@ def tests_in(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 class Result(unittest.TextTestResult):
-    """What unittest makes of the tests, and the ids of those that it started."""
+    """The result of unittest, and the ids of the tests that it started."""
 
     def __init__(self, *args: Any, seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -136,9 +136,9 @@ class Result(unittest.TextTestResult):
 
 
 def tests_of(entry: Any, known: list[str]) -> list[str]:
-    """The ids of the tests that an entry in a result is about.
+    """The ids of the tests that an entry in a result belongs to.
 
-    It can be a subtest, or what is done for a whole class or module: "setUpClass (test.test_x.Tests)".
+    It can be a subtest, or the set-up of a whole class or module: "setUpClass (test.test_x.Tests)".
     """
     name = getattr(entry, "test_case", entry).id()
     around = name.partition("(")[2].rstrip(")")

@@ -29,7 +29,7 @@ class Pipe:
 
 
 def open_fds() -> dict[int, str]:
-    """The fds of this process and what they are."""
+    """The fds of this process and their files."""
     fds = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # The one that listed the directory.

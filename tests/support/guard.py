@@ -1,7 +1,7 @@
 """A test that hangs fails, with the stack of every thread, and the session goes on.
 
-pytest-timeout cannot do this here: its method "signal" takes SIGALRM and setitimer(2), which are what many
-tests are about, and its method "thread" ends the session. This guard uses a timer of timer_create(2) and a
+pytest-timeout cannot do this here: its method "signal" takes SIGALRM and setitimer(2), which many tests use
+themselves, and its method "thread" ends the session. This guard uses a timer of timer_create(2) and a
 real-time signal instead: no thread that a test would find, and nothing that a child inherits.
 
 A hang in C code that no signal interrupts is left to faulthandler, which ends the session; the stack that it
@@ -123,7 +123,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 
 def end_session(process: subprocess.Popen[Any]) -> None:
-    """Kill a program that has a session of its own, and what it has started, unless it has ended."""
-    # Not after it was reaped, when its number may be another process's.
+    """Kill a program that has a session of its own, and its children, unless it has ended."""
+    # Not after it was reaped, when its pid may be another process's.
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -105,7 +105,7 @@ def interpreters() -> Any:
 
 
 def run_in_interpreter(program: str) -> None:
-    """In a new one, which is destroyed then. It raises what the program raised, in words."""
+    """In a new one, which is destroyed then. Raises the program's exception as text."""
     module: Any = interpreters()
     # With its own GIL: 3.13 has a name for it, 3.12 an argument. In 3.11 it would be one without threads.
     if sys.version_info >= (3, 13):
@@ -114,7 +114,7 @@ def run_in_interpreter(program: str) -> None:
         number = module.create(isolated=sys.version_info >= (3, 12))
     try:
         path = f"import sys\nsys.path[:] = {sys.path!r}\n"
-        # Up to 3.12 it raises; later it returns what was raised.
+        # Up to 3.12 it raises; later it returns the exception.
         failure = module.run_string(number, path + textwrap.dedent(program))
         if failure is not None:
             raise RuntimeError(failure.formatted)

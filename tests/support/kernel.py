@@ -12,7 +12,7 @@ from support.threads import until
 Epoll = pyepoll.Epoll[Any]
 
 IMPLIED = pyepoll.EPOLLERR | pyepoll.EPOLLHUP
-"""What the kernel adds to every mask."""
+"""The bits that the kernel adds to every mask."""
 
 
 class HasFileno(Protocol):
@@ -20,7 +20,7 @@ class HasFileno(Protocol):
 
 
 def instance_fd(ep: int | HasFileno) -> int:
-    """The fd of the kernel instance, which for an Epoll is not what fileno() returns."""
+    """The fd of the kernel instance, which for an Epoll differs from fileno()."""
     if isinstance(ep, int):
         return ep
     epoll: Any = getattr(ep, "_selector", ep)

@@ -10,7 +10,7 @@ from support.fds import open_fds
 Count = Callable[[], int]
 
 FEW = 20
-"""What the interpreter's own caches may grow by; a leak of one a call is far above it."""
+"""The allowed growth of the interpreter's own caches; a leak of one per call is far above it."""
 
 COUNTS: dict[str, Count] = {"fds": lambda: len(open_fds())}
 if sys.getallocatedblocks() > 0:  # Not so with PYTHONMALLOC=malloc.
@@ -20,7 +20,7 @@ if hasattr(sys, "gettotalrefcount"):
 
 
 def growth(call: Callable[[], object], times: int) -> dict[str, int]:
-    """What so many calls add to each count."""
+    """The increase of each count by so many calls."""
     gc.collect()
     before = {name: count() for name, count in COUNTS.items()}
     for _ in itertools.repeat(None, times):

@@ -1,4 +1,4 @@
-"""asyncio's own loop beside ours: one scenario on both, and protocols that keep what they see."""
+"""asyncio's own loop beside ours: one scenario on both, and protocols that record their calls."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,13 @@ FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 def on(name: str, scenario: Scenario[T], *, debug: bool | None = None) -> T:
     with asyncio.Runner(debug=debug, loop_factory=FACTORIES[name]) as runner:
-        # How long a callback takes is no part of what is compared.
+        # The duration of a callback is not compared.
         runner.get_loop().slow_callback_duration = 1000
         return runner.run(scenario())
 
 
 def same(scenario: Scenario[T], *, debug: bool | None = None) -> T:
-    """What a scenario returns on our loop; on asyncio's it must be the same."""
+    """The result of a scenario on our loop; on asyncio's it must be the same."""
     theirs = on("asyncio", scenario, debug=debug)
     ours = on("pyepoll", scenario, debug=debug)
     assert ours == theirs, f"{str(ours)[:1000]}\nwhere asyncio has\n{str(theirs)[:1000]}"
@@ -42,13 +42,13 @@ def plain(text: object) -> str:
     return re.sub(r"0x[0-9a-f]+", "0x", re.sub(r"fd=\d+", "fd=N", text))
 
 
-def told(error: BaseException | None) -> str | None:
+def error_text(error: BaseException | None) -> str | None:
     """An exception in words that can be compared."""
     return None if error is None else f"{type(error).__name__}: {plain(error)}"
 
 
 class Keeps(asyncio.BaseProtocol):
-    """Keeps what it is told, in order; data that comes in several pieces is one entry."""
+    """Records its calls, in order; data that comes in several pieces is one entry."""
 
     transport: Any = None
 
@@ -71,7 +71,7 @@ class Keeps(asyncio.BaseProtocol):
         return self.keep_open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.seen.append(("lost", told(exc)))
+        self.seen.append(("lost", error_text(exc)))
 
     def keep(self, data: bytes) -> None:
         assert data
@@ -80,7 +80,7 @@ class Keeps(asyncio.BaseProtocol):
         self.seen.append(data)
 
     def has(self, size: int) -> bool:
-        """Whether so many bytes have come by now."""
+        """Whether so many bytes have come."""
         return sum(len(what) for what in self.seen if isinstance(what, bytes)) >= size
 
     def lost(self) -> bool:
@@ -137,7 +137,7 @@ async def connection(
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop go round: what is ready is done, and what that makes ready."""
+    """Let the loop turn: ready callbacks run, and those that they make ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -175,13 +175,13 @@ def small_buffers(sock: socket.socket) -> socket.socket:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that the other end is told of a reset, not of an end."""
+    """Close a TCP socket so that the other end gets a reset, not an end of file."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def complaints() -> list[dict[str, Any]]:
-    """What the running loop's exception handler is called with from now on."""
+    """The contexts that the running loop's exception handler is called with from now on."""
     kept: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: kept.append(context))
     return kept
@@ -189,13 +189,13 @@ def complaints() -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def logged(level: int = logging.WARNING) -> Iterator[list[str]]:
-    """What asyncio logs, each with the exception that it is about."""
+    """The messages that asyncio logs, each with its exception."""
     kept: list[str] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             error = record.exc_info[1] if record.exc_info else None
-            kept.append(plain(record.getMessage()) + (f" ({told(error)})" if error else ""))
+            kept.append(plain(record.getMessage()) + (f" ({error_text(error)})" if error else ""))
 
     logger = logging.getLogger("asyncio")
     handler, before, propagates = Handler(level), logger.level, logger.propagate

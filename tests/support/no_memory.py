@@ -19,7 +19,7 @@ Call = Callable[[], object]
 
 def without_memory(start: int, call: Call) -> bool:
     """Let the allocation after so many fail in a call; return whether it succeeded all the same."""
-    # Kept, for it is a pair, and let go it would be the first to be reused.
+    # Kept, because it is a pair, and once released it would be the first to be reused.
     window = (start, start + 1)
     set_nomemory(*window)
     try:

@@ -6,7 +6,7 @@ may say more: ``<!-- needs Python 3.13 -->``, ``<!-- needs NAME -->`` of a packa
 lines of a terminal's block that are typed.
 
 A Python block whose first line is ``# name.py`` is a program that the console blocks of its page run. Those
-are one session: what follows a ``$ command`` is what it prints; a server stays until the next one or the end
+are one session: the lines after a ``$ command`` are its output; a server stays until the next one or the end
 of the page; terminals with ``$ nc`` in blocks one after the other are open at the same time, and ``$ curl``
 gets one answer of the server's.
 """
@@ -84,7 +84,7 @@ def blocks_of(page: Path) -> list[Block]:
         fence = re.fullmatch(r"(\s*)(`{3,}|~{3,}|:{3,})(.*)", lines[i])
         if not fence:
             continue
-        assert not fence[1], f"{page}:{i + 1}: nobody runs a block within another element"
+        assert not fence[1], f"{page}:{i + 1}: a block within another element is not run"
         end = lines.index(fence[2], i + 1)
         before = next((line for line in reversed(lines[:i]) if line), "")
         note = re.fullmatch(r"<!-- (.*) -->", before)
@@ -224,7 +224,7 @@ class Session:
         assert self.finish(command)[1] == output, command
 
     def finish(self, command: str) -> tuple[int, str]:
-        """Run a command to its end; its status, and what it printed."""
+        """Run a command to its end; its status, and its output."""
         with self.start(self.here(command)) as child:
             printed, _ = child.communicate(timeout=PATIENCE)
         return child.returncode, printed
@@ -256,7 +256,7 @@ class Session:
         self.server = None
 
     def talk(self, blocks: list[Block]) -> None:
-        """Type and read what the terminals show, each in its order, each line as soon as it can be."""
+        """Type and read the text of the terminals, each in its order, each line as soon as it can be."""
         with contextlib.ExitStack() as stack:
             terminals = {}
             for block in blocks:
@@ -274,7 +274,7 @@ class Session:
 
 
 class Terminal:
-    """A console block in which nc runs: its lines are typed, or are what the server says."""
+    """A console block in which nc runs: its lines are typed, or are replies of the server."""
 
     def __init__(self, block: Block) -> None:
         ((command, lines),) = commands(block)

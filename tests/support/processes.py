@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable
 
 SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
-"""Whether a sanitizer has its own memory beside this process's: what the process takes says little then."""
+"""Whether a sanitizer keeps memory of its own in this process: its size is then no measure of leaks."""
 
 HANG = 600 if SANITIZED else 60
 """Seconds after which a test counts as hung, and fails."""
 
 
 def run(program: str) -> str:
-    """Run a program in an interpreter of its own; return what it prints, fail with what it complains of."""
+    """Run a program in an interpreter of its own; return its output, fail with its complaints."""
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(program)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -32,7 +32,7 @@ def run(program: str) -> str:
 
 
 def fork(seconds: int = 0) -> int:
-    """os.fork(), also where there are threads: what becomes of them in the child is what is tested.
+    """os.fork(), also where there are threads: their state in the child is tested.
 
     A child that still runs after so many seconds prints its stack and ends; 0 means no limit.
     """
@@ -55,7 +55,7 @@ def begin(program: Callable[[], object]) -> tuple[int, int]:
     report, write = os.pipe()
     child = fork(SECONDS)
     if child == 0:
-        # What pytest would do with an exception, or at exit, is the parent's business.
+        # pytest's handling of an exception, and of exit, belongs to the parent.
         try:
             program()
         except BaseException:
@@ -67,7 +67,7 @@ def begin(program: Callable[[], object]) -> tuple[int, int]:
 
 
 def end(child: int, report: int) -> str:
-    """The traceback of what a child raised, and how it died if it did."""
+    """The traceback of a child's exception, and how it died if it did."""
     with open(report) as file:
         text = file.read()
     status = os.waitpid(child, 0)[1]

@@ -1,4 +1,4 @@
-"""Processes to look at in /proc, and what a test of them needs."""
+"""Processes to look at in /proc, and helpers for tests of them."""
 
 import contextlib
 import os

@@ -101,7 +101,7 @@ def filter_syscall(syscall: str, action: int) -> None:
 
 
 def denied(call: Callable[[], Any], error: int, *syscalls: str) -> Any:
-    """Make the call in a thread that is denied these system calls; return what it returns or raises."""
+    """Make the call in a thread that is denied these system calls; return its result or raise its error."""
     results: list[Any] = []
 
     def attempt() -> None:

@@ -1,5 +1,5 @@
-"""Every public name of the package, and calls of each that leave all as it was: what must hold for every call
-is tested over these, and a name without one is a failure."""
+"""Every public name of the package, and calls of each that leave all as it was: a property of every call is
+tested over these, and a name without one is a failure."""
 
 import contextlib
 import gc
@@ -29,7 +29,7 @@ PROTOCOLS = (
 
 
 def members(type: type) -> Iterator[str]:
-    """The name of a class and of what it adds to object, int, tuple and enum."""
+    """The name of a class and of the attributes that it adds to object, int, tuple and enum."""
     yield type.__name__
     for base in type.__mro__:
         if base.__module__.partition(".")[0] in ("pyepoll", "collections"):
@@ -44,7 +44,7 @@ def surface() -> set[str]:
     with pyepoll.Epoll[int]() as ep:
         iterator = type(ep.wait(0))
     names = set(members(iterator))
-    names.remove(iterator.__name__)  # Nobody makes one by hand.
+    names.remove(iterator.__name__)  # It is not constructed directly.
     for prefix, module in ("", pyepoll), ("raw.", raw):
         for name in module.__all__:
             thing = getattr(module, name)
@@ -58,7 +58,7 @@ def surface() -> set[str]:
 
 
 class Data:
-    """What is registered: its reference count shows what is leaked."""
+    """Data to register: its reference count shows leaks."""
 
 
 class Broken:
@@ -78,10 +78,10 @@ class File:
 
 
 class Bench:
-    """What the calls are made on."""
+    """The objects for the calls."""
 
     def __init__(self) -> None:
-        # The numbers are far from all others: above those of CPython's small ints, on pages of their own.
+        # The fds are far from all others: above those of CPython's small ints, on pages of their own.
         self.fd, self.idle, self.other, self.keep = (
             self.move(os.eventfd(count, os.EFD_NONBLOCK), 600 + i) for i, count in enumerate((1, 0, 1, 1))
         )
@@ -122,7 +122,7 @@ class Bench:
         return to
 
     def reset(self) -> None:
-        """Undo what a call that failed half-way has done."""
+        """Undo the changes of a call that failed half-way."""
         with contextlib.suppress(OSError):
             os.close(self.spare)
         for epoll in instance_fd(self.ep), instance_fd(self.sel), self.epfd:
@@ -151,7 +151,7 @@ class Bench:
 
 
 def refused(error: type[Exception], call: Callable[..., object], *arguments: object) -> None:
-    sys._getframe()  # What a traceback needs is there: CPython cannot do without the memory for it.
+    sys._getframe()  # The objects of a traceback are there: CPython cannot do without the memory for it.
     try:
         call(*arguments)
     except error:
@@ -160,7 +160,7 @@ def refused(error: type[Exception], call: Callable[..., object], *arguments: obj
 
 
 def with_and_without(call: Callable[..., object], *arguments: object) -> None:
-    """What some kernels do not have."""
+    """Calls that some kernels do not have."""
     sys._getframe()
     try:
         call(*arguments)
@@ -198,7 +198,7 @@ def register(bench: Bench, *arguments: object) -> None:
 
 
 def replace_number(bench: Bench) -> None:
-    """The number comes back as another file, then is closed for good."""
+    """The fd is reused, then closed for good."""
     for keep in bench.keep, bench.idle:
         os.dup2(keep, bench.spare)
         bench.ep.register(bench.spare, Event.IN, Data())
@@ -209,7 +209,7 @@ def replace_number(bench: Bench) -> None:
 
 
 def modify_unknown(bench: Bench) -> None:
-    """What others registered."""
+    """Registrations made by others."""
     raw.epoll_ctl(instance_fd(bench.ep), raw.EPOLL_CTL_ADD, bench.other, Event.IN)
     bench.ep.modify(bench.other, Event.IN, Data())
     bench.ep.unregister(bench.other)
@@ -229,7 +229,7 @@ def modify_exclusive(bench: Bench) -> None:
     bench.ep.unregister(bench.other)
 
 
-def cure(bench: Bench) -> None:
+def rebuild(bench: Bench) -> None:
     os.dup2(bench.keep, bench.spare)
     bench.ep.register(bench.spare, Event.IN, Data())
     os.close(bench.spare)
@@ -269,7 +269,7 @@ def register_key(bench: Bench, *arguments: Any) -> None:
 
 
 def replace_key(bench: Bench) -> None:
-    """The number comes back as another file, and its file object is closed for good."""
+    """The fd is reused, and its file object is closed for good."""
     os.dup2(bench.keep, bench.spare)
     bench.sel.register(bench.spare, EVENT_READ, Data())
     os.close(bench.spare)
@@ -380,7 +380,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.close": close,
     "Epoll.fileno": lambda b: b.ep.fileno(),
     "Epoll.register": lambda b: register(b, Event.IN, Data()),
-    "Epoll.register (the number as data)": register,
+    "Epoll.register (the fd as data)": register,
     "Epoll.register (a number that comes back)": replace_number,
     "Epoll.modify": modify,
     "Epoll.modify (unknown)": modify_unknown,
@@ -389,7 +389,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.rearm": rearm,
     "Epoll.poll": lambda b: b.ep.poll(0),
     "Epoll.poll (a timeout)": lambda b: b.ep.poll(0.1, maxevents=1),
-    "Epoll.poll (a cure)": cure,
+    "Epoll.poll (a rebuild)": rebuild,
     "Epoll.wait": lambda b: list(b.ep.wait(0)),
     "Epoll.wait (dropped)": edges,
     "Epoll.wait (a sigmask)": lambda b: b.ep.wait(0, sigmask=[1, 2]),
@@ -459,7 +459,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "EpollSelector.modify (refused)": modify_refused,
     "EpollSelector.unregister": register_key,
     "EpollSelector.select": lambda b: select(b, 0),
-    "EpollSelector.select (for ever)": select,
+    "EpollSelector.select (no timeout)": select,
     "EpollSelector.select (a timeout)": lambda b: select(b, 0.1),
     "EpollSelector.select (a fraction)": lambda b: select(b, Fraction(1, 10)),
     "Waker": lambda b: pyepoll.Waker(),
@@ -662,7 +662,7 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "EventBuffer (bad argument)": lambda b: (TypeError, raw.EventBuffer, "1"),
     "EventBuffer.__getitem__ (missing)": lambda b: (IndexError, b.filled.__getitem__, 3),
 }
-"""The same for what is refused: the exception, and what raises it of which arguments."""
+"""The same for refused calls: the exception, and the function and arguments that raise it."""
 
 
 def missing_and_unknown() -> set[str]:

@@ -21,7 +21,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def threads_say(what: str) -> Iterator[tuple[int, bytes]]:
-    """The ids of this process's threads, and what /proc says of each in that file."""
+    """The ids of this process's threads, and the contents of that file of each in /proc."""
     for task in os.listdir("/proc/self/task"):
         # The thread may have ended meanwhile.
         with (
@@ -59,7 +59,7 @@ def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool
     thread.start()
     started.wait()
     time.sleep(0.01)
-    # From here on no thread asks for the GIL: it changes hands only when it is let go.
+    # From here on no thread asks for the GIL: it changes hands only when it is released.
     sys.setswitchinterval(1000)
     try:
         deadline = time.monotonic() + seconds
@@ -73,7 +73,7 @@ def lets_go_of_the_gil(call: Callable[[], object], seconds: float = 5.0) -> bool
 
 
 def together(*works: Callable[[], object], seconds: float = 30) -> list[str]:
-    """Run each in a thread of its own, all at once; return the tracebacks, and who was not back in time."""
+    """Run each in a thread of its own, all at once; return the tracebacks, and the threads still running."""
     barrier, complaints = threading.Barrier(len(works)), []
 
     def run(work: Callable[[], object]) -> None:

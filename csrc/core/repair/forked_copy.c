@@ -14,8 +14,8 @@ refuse_copy(const Instance *self, int error)
 {
     int fd = instance_public_fd(self);
     if (error == FD_IS_UNRELATED) {
-        os_error(EBADF, "fd %d, the epoll that this process inherited through fork, is another file by now",
-                 fd);
+        os_error(EBADF,
+                 "fd %d, the epoll that this process inherited through fork, now refers to another file", fd);
     }
     else {
         os_error(error, "cannot give epoll fd %d, inherited through fork, an instance of this process%s", fd,
@@ -33,10 +33,10 @@ watches_copy(Instance *self, Instance *inner)
 {
     instance_notice_fork(inner);
     STATE_LOCK(inner);
-    bool copy = inner->standing == FORKED_COPY && inner->front_fd >= 0;
+    bool copy = inner->lifecycle.state == FORKED_COPY && inner->fds.front >= 0;
     STATE_UNLOCK(inner);
     STATE_LOCK(self);
-    bool watched = copy && interest_get(&self->list, inner->front_fd) != NULL;
+    bool watched = copy && interest_get(&self->list, inner->fds.front) != NULL;
     STATE_UNLOCK(self);
     return watched;
 }
@@ -68,11 +68,11 @@ adopt_watched(Instance *self, int depth)
 
 /* With the ctl lock. 0, FD_IS_UNRELATED or an errno. */
 static int
-adopt_locked(Instance *self, Lost *lost)
+adopt_locked(Instance *self, LostRegistrations *lost)
 {
     int error;
     if (self->foreign) {
-        int epfd = self->epfd;
+        int epfd = self->fds.epfd;
         Py_BEGIN_ALLOW_THREADS
         error = fdinfo_is_epoll(epfd);
         Py_END_ALLOW_THREADS
@@ -82,8 +82,8 @@ adopt_locked(Instance *self, Lost *lost)
         error = rebuild(self, true, lost);
     }
     STATE_LOCK(self);
-    if (self->standing == FORKED_COPY) {
-        self->standing = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
+    if (self->lifecycle.state == FORKED_COPY) {
+        self->lifecycle.state = error == 0 ? OPEN : error == FD_IS_UNRELATED ? UNRELATED_FD : FORKED_COPY;
     }
     STATE_UNLOCK(self);
     return error;
@@ -92,28 +92,28 @@ adopt_locked(Instance *self, Lost *lost)
 static int
 adopt(Instance *self, int depth)
 {
-    Lost lost = {0};
+    LostRegistrations lost = {0};
     int error = 0;
     if (adopt_watched(self, depth) < 0) {
         return -1;
     }
     STATE_LOCK(self);
-    Standing standing = self->standing;
-    self->users += standing == FORKED_COPY; /* as enter does, which refuses copies */
+    LifecycleState state = self->lifecycle.state;
+    self->users.entered += state == FORKED_COPY; /* as enter does, which refuses copies */
     STATE_UNLOCK(self);
-    if (standing != FORKED_COPY) {
-        return standing == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
+    if (state != FORKED_COPY) {
+        return state == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     STATE_LOCK(self);
-    bool copy = self->standing == FORKED_COPY; /* still: another thread may have been first */
+    bool copy = self->lifecycle.state == FORKED_COPY; /* still: another thread may have been first */
     STATE_UNLOCK(self);
     if (copy) {
         error = adopt_locked(self, &lost);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
-    lost_release(&lost);
+    lost_registrations_release(&lost);
     return error != 0 ? refuse_copy(self, error) : 0;
 }
 

@@ -33,7 +33,7 @@ typedef struct {
     int count;
     bool one_shots; /* there are some */
     bool forked;    /* the old instance is the parent's */
-} Plan;
+} RebuildPlan;
 
 /* The bits of the mask that the kernel keeps for a fired one-shot. */
 static const uint32_t private_bits = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
@@ -47,7 +47,7 @@ compare_fd(const void *left, const void *right)
 static bool
 see_old_entry(const KernelEntry *entry, void *arg)
 {
-    Plan *plan = arg;
+    RebuildPlan *plan = arg;
     Transfer key = {.fd = entry->fd};
     identity_see(&plan->identity, entry, &plan->evidence);
     Transfer *transfer = bsearch(&key, plan->transfers, (size_t)plan->count, sizeof(Transfer), compare_fd);
@@ -67,7 +67,7 @@ see_old_entry(const KernelEntry *entry, void *arg)
 
 /* List the registrations. 0 or ENOMEM. */
 static int
-plan_transfers(Plan *plan)
+plan_transfers(RebuildPlan *plan)
 {
     Instance *self = plan->instance;
     plan->transfers = calloc((size_t)self->list.count + 1, sizeof(Transfer));
@@ -91,20 +91,20 @@ plan_transfers(Plan *plan)
 /* Whether the fds of a forked copy still refer to the same files; then the old list may be read. 0,
  * FD_IS_UNRELATED or an errno. */
 static int
-check_fds(const Plan *plan)
+check_fds(const RebuildPlan *plan)
 {
     if (plan->identity.front_fd >= 0) {
         int status = identity_check(&plan->identity);
         return status == FD_MAY_BE_OURS ? 0 : status;
     }
-    int seen = fdinfo_is_epoll(plan->identity.epfd);
-    return seen == EINVAL || seen == EBADF ? FD_IS_UNRELATED : seen;
+    int check = fdinfo_is_epoll(plan->identity.epfd);
+    return check == EINVAL || check == EBADF ? FD_IS_UNRELATED : check;
 }
 
 /* Read the old instance's list, without the GIL. Where it is unknown, only a forked copy goes on, and only if
  * it does not need the list. 0, FD_IS_UNRELATED or an errno. */
 static int
-read_old_entries(Plan *plan)
+read_old_entries(RebuildPlan *plan)
 {
     int error = fdinfo_each(plan->identity.epfd, plan->count > 0, see_old_entry, plan);
     if (!plan->forked) {
@@ -141,8 +141,8 @@ static bool
 is_reused(const Instance *self, const Transfer *transfer)
 {
     struct epoll_event nothing = {0};
-    if (epoll_ctl(self->epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
-        epoll_ctl(self->epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
+    if (epoll_ctl(self->fds.epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
+        epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
         return true;
     }
     if (errno != EEXIST) {
@@ -150,7 +150,7 @@ is_reused(const Instance *self, const Transfer *transfer)
     }
     int thread = sys_gettid();
     return transfer->entries > 1 &&
-           sys_kcmp_watched(thread, self->epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
+           sys_kcmp_watched(thread, self->fds.epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
 /* The same for a forked copy, which cannot probe: the old instance is the parent's. EINVAL is taken for the
@@ -166,7 +166,7 @@ is_reused_in_copy(int epfd, const Transfer *transfer, int error)
  * ELOOP can also be about the registered epoll, nested too often or too deep for one more watcher: until the
  * new instance has replaced the old one, both watch it. */
 static bool
-means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
+means_lost(const RebuildPlan *plan, int epfd, const Transfer *transfer, int error)
 {
     switch (error) {
     case EBADF:
@@ -182,7 +182,7 @@ means_lost(const Plan *plan, int epfd, const Transfer *transfer, int error)
 
 /* Add the live registrations to the new instance. 0, or an errno that is not about one registration. */
 static int
-add_to_new(Plan *plan, int epfd)
+add_to_new(RebuildPlan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
         Transfer *transfer = &plan->transfers[i];
@@ -200,7 +200,7 @@ add_to_new(Plan *plan, int epfd)
 
 /* Remove registrations whose fd refers to another file from the new instance: their entries are stale. */
 static void
-drop_reused(Plan *plan, int epfd)
+drop_reused(RebuildPlan *plan, int epfd)
 {
     for (int i = 0; i < plan->count; i++) {
         Transfer *transfer = &plan->transfers[i];
@@ -224,10 +224,10 @@ copy_busy_poll(int from, int to)
 static int
 make_front_for_copy(Instance *self, int epfd)
 {
-    int front_fd = front_new(self->first, epfd);
-    int error = front_fd >= 0 ? front_take_fd(front_fd, self->front_fd) : errno;
+    int front_fd = front_new(self->generations.base, epfd);
+    int error = front_fd >= 0 ? front_take_fd(front_fd, self->fds.front) : errno;
     if (error == 0) {
-        self->epfd = epfd;
+        self->fds.epfd = epfd;
     }
     return error;
 }
@@ -237,10 +237,10 @@ make_front_for_copy(Instance *self, int epfd)
 static int
 switch_front(Instance *self, int old, int epfd)
 {
-    int error = front_watch(self->front_fd, self->first, epfd);
+    int error = front_watch(self->fds.front, self->generations.base, epfd);
     if (error == 0) {
-        self->epfd = epfd;
-        front_unwatch(self->front_fd, old);
+        self->fds.epfd = epfd;
+        front_unwatch(self->fds.front, old);
     }
     return error;
 }
@@ -250,9 +250,9 @@ switch_front(Instance *self, int old, int epfd)
 static int
 replace_instance(Instance *self, int epfd, bool forked)
 {
-    int old = self->epfd;
+    int old = self->fds.epfd;
     copy_busy_poll(old, epfd);
-    if (self->front_fd < 0) {
+    if (self->fds.front < 0) {
         return front_take_fd(epfd, old);
     }
     int error = forked ? make_front_for_copy(self, epfd) : switch_front(self, old, epfd);
@@ -262,7 +262,7 @@ replace_instance(Instance *self, int epfd, bool forked)
 
 /* The system calls of a rebuild, without the GIL. 0, or an errno and nothing has changed. */
 static int
-build_and_replace(Plan *plan)
+build_and_replace(RebuildPlan *plan)
 {
     int epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0) {
@@ -283,7 +283,7 @@ build_and_replace(Plan *plan)
 /* Mark the one-shots that have fired: their new entries do not show it, and from here on a fork may copy our
  * list at any time. */
 static void
-mark_disarmed(Plan *plan)
+mark_disarmed(RebuildPlan *plan)
 {
     Instance *self = plan->instance;
     STATE_LOCK(self);
@@ -302,7 +302,7 @@ mark_disarmed(Plan *plan)
 
 /* Make our list agree with the new instance. */
 static void
-apply_transfers(Plan *plan, Lost *lost)
+apply_transfers(RebuildPlan *plan, LostRegistrations *lost)
 {
     Instance *self = plan->instance;
     STATE_LOCK(self);
@@ -324,7 +324,7 @@ apply_transfers(Plan *plan, Lost *lost)
 }
 
 void
-lost_release(Lost *lost)
+lost_registrations_release(LostRegistrations *lost)
 {
     for (int i = 0; i < lost->count; i++) {
         registration_release(&lost->items[i]);
@@ -333,11 +333,12 @@ lost_release(Lost *lost)
 }
 
 int
-rebuild(Instance *self, bool forked, Lost *lost)
+rebuild(Instance *self, bool forked, LostRegistrations *lost)
 {
-    Plan plan = {
+    RebuildPlan plan = {
         .instance = self,
-        .identity = {self->epfd, self->front_fd, &self->list, self->first, self->generation},
+        .identity = {self->fds.epfd, self->fds.front, &self->list, self->generations.base,
+                     self->generations.last},
         .forked = forked,
     };
     int error = plan_transfers(&plan);

@@ -16,12 +16,12 @@
 typedef struct {
     Registration *items; /* from malloc; owned */
     int count;
-} Lost;
+} LostRegistrations;
 
 /* With the ctl lock, and no waiter in the old instance. Of a forked copy, the old one is its parent's: it is
  * read and left alone. 0, FD_IS_UNRELATED, or an errno, and then the old instance is as it was. `lost` is to
  * be released either way, without locks: Python code may run. */
-int rebuild(Instance *self, bool forked, Lost *lost);
-void lost_release(Lost *lost);
+int rebuild(Instance *self, bool forked, LostRegistrations *lost);
+void lost_registrations_release(LostRegistrations *lost);
 
 #endif

@@ -44,7 +44,7 @@ static bool
 delete_entry(const Instance *self, int fd)
 {
     return interest_get(&self->list, fd) == NULL &&
-           epoll_ctl(self->epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
+           epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
 /* Repair without a rebuild; FAILED if that is impossible. `known` is the epoll data of a stale registration:
@@ -57,7 +57,7 @@ repair_in_place(const Instance *self, uint64_t known)
     if (!self->foreign && delete_entry(self, fd)) {
         return DELETED;
     }
-    int error = fdinfo_each(self->epfd, true, see_stale_entry, &search);
+    int error = fdinfo_each(self->fds.epfd, true, see_stale_entry, &search);
     if (self->foreign) {
         bool alone = error == 0 && search.same_fd == 1 && search.same_entry;
         return alone && delete_entry(self, fd) ? DELETED : FAILED;
@@ -83,14 +83,14 @@ static bool
 drain(Instance *self)
 {
     STATE_LOCK(self);
-    self->drain.active = self->waiters > 0;
+    self->drain.active = self->users.waiting > 0;
     self->drain.done = 0;
     bool waiting = self->drain.active;
     STATE_UNLOCK(self);
     if (!waiting) {
         return true;
     }
-    int epfd = self->epfd;
+    int epfd = self->fds.epfd;
     if (instance_wake(self, epfd) == 0) {
         wait_until_drained(self);
     }
@@ -99,14 +99,14 @@ drain(Instance *self)
     Py_END_ALLOW_THREADS
     STATE_LOCK(self);
     self->drain.active = false;
-    bool drained = self->waiters == 0 && self->standing == OPEN;
+    bool drained = self->users.waiting == 0 && self->lifecycle.state == OPEN;
     STATE_UNLOCK(self);
     return drained;
 }
 
 /* With the ctl lock. */
 static RepairOutcome
-repair_locked(Instance *self, Lost *lost)
+repair_locked(Instance *self, LostRegistrations *lost)
 {
     RepairOutcome outcome;
     STATE_LOCK(self);
@@ -126,11 +126,11 @@ repair_locked(Instance *self, Lost *lost)
 static void
 repair_stale(Instance *self)
 {
-    Lost lost = {0};
+    LostRegistrations lost = {0};
     if (instance_enter(self) != 0) {
         return;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     STATE_LOCK(self);
     bool due = instance_repair_is_due(self);
     STATE_UNLOCK(self);
@@ -146,9 +146,9 @@ repair_stale(Instance *self)
         self->stats.failed_rebuilds += outcome == FAILED;
         STATE_UNLOCK(self);
     }
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
-    lost_release(&lost);
+    lost_registrations_release(&lost);
 }
 
 int
@@ -165,12 +165,12 @@ repair_and_enter(Instance *self)
 }
 
 int
-repair_and_enter_wait(Instance *self, Seen *seen)
+repair_and_enter_wait(Instance *self, WaitSnapshot *snapshot)
 {
     int status = NEEDS_REPAIR;
     while (status == NEEDS_REPAIR) {
         STATE_LOCK(self);
-        bool open = self->standing == OPEN;
+        bool open = self->lifecycle.state == OPEN;
         STATE_UNLOCK(self);
         if (open) {
             repair_stale(self);
@@ -178,7 +178,7 @@ repair_and_enter_wait(Instance *self, Seen *seen)
         else if (forked_copy_adopt(self) < 0) {
             return -1;
         }
-        status = instance_enter_wait(self, seen);
+        status = instance_enter_wait(self, snapshot);
     }
     return status;
 }

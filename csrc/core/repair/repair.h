@@ -13,7 +13,7 @@
 
 /* The slow halves of the following two. */
 int repair_and_enter(Instance *self);
-int repair_and_enter_wait(Instance *self, Seen *seen);
+int repair_and_enter_wait(Instance *self, WaitSnapshot *snapshot);
 
 /* Become a user; a forked copy gets its own kernel instance first. 0, IS_CLOSED, or -1 with an exception: it
  * could not get one. */
@@ -26,10 +26,10 @@ repair_enter(Instance *self)
 
 /* The same for a wait; a stale registration is removed first. Where that fails, it is tried again later. */
 static inline int
-repair_enter_wait(Instance *self, Seen *seen)
+repair_enter_wait(Instance *self, WaitSnapshot *snapshot)
 {
-    int status = instance_enter_wait(self, seen);
-    return status != NEEDS_REPAIR ? status : repair_and_enter_wait(self, seen);
+    int status = instance_enter_wait(self, snapshot);
+    return status != NEEDS_REPAIR ? status : repair_and_enter_wait(self, snapshot);
 }
 
 #endif

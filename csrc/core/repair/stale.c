@@ -11,7 +11,7 @@ typedef enum { LIVE, UNSETTLED, LATE, STALE } EventClass;
 
 /* With the state lock. */
 static EventClass
-classify(const Instance *self, const Seen *seen, uint64_t epoll_data)
+classify(const Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data)
 {
     const Registration *slot = interest_slot(&self->list, epoll_data_fd(epoll_data));
     if (interest_find(&self->list, epoll_data) != NULL) {
@@ -21,7 +21,7 @@ classify(const Instance *self, const Seen *seen, uint64_t epoll_data)
         return UNSETTLED;
     }
     uint64_t changed = slot != NULL ? slot->changed : 0;
-    return seen->started >= changed && seen->started >= self->stale.rebuilt_at ? STALE : LATE;
+    return snapshot->started >= changed && snapshot->started >= self->stale.rebuilt_at ? STALE : LATE;
 }
 
 /* With the state lock. */
@@ -29,7 +29,7 @@ static void
 count_class(Instance *self, EventClass class, uint64_t epoll_data)
 {
     self->stats.stale_events += class == LATE || class == STALE;
-    if (class == STALE && self->standing == OPEN) {
+    if (class == STALE && self->lifecycle.state == OPEN) {
         self->stale.found = true;
         self->stale.epoll_data = epoll_data;
     }
@@ -40,28 +40,28 @@ count_class(Instance *self, EventClass class, uint64_t epoll_data)
 static bool
 is_internal(const Instance *self, uint64_t epoll_data)
 {
-    return epoll_data == 0 || epoll_data_generation(epoll_data) == self->first;
+    return epoll_data == 0 || epoll_data_generation(epoll_data) == self->generations.base;
 }
 
 bool
-stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data)
+stale_classify(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data)
 {
     if (is_internal(self, epoll_data)) {
         return false;
     }
     STATE_LOCK(self);
-    EventClass class = classify(self, seen, epoll_data);
+    EventClass class = classify(self, snapshot, epoll_data);
     count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
     if (class != UNSETTLED || instance_enter(self) != 0) {
         return class == LIVE;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     STATE_LOCK(self);
-    class = classify(self, seen, epoll_data);
+    class = classify(self, snapshot, epoll_data);
     count_class(self, class, epoll_data);
     STATE_UNLOCK(self);
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     return class == LIVE;
 }
@@ -91,9 +91,9 @@ stale_check_open(Instance *self, uint64_t epoll_data)
     if (instance_enter(self) != 0) {
         return true;
     }
-    mutex_lock(&self->ctl);
+    mutex_lock(&self->locks.ctl);
     Registration lost = forget_closed(self, epoll_data);
-    mutex_unlock(&self->ctl);
+    mutex_unlock(&self->locks.ctl);
     instance_leave(self);
     registration_release(&lost);
     return lost.generation == 0;
@@ -124,8 +124,8 @@ is_of_this_file(const Instance *self, int fd, uint32_t generation)
 {
     NthSearch search = {.fd = fd, .epoll_data = epoll_data_of(fd, generation), .nth = -1};
     int thread = sys_gettid();
-    return fdinfo_each(self->epfd, true, find_nth, &search) != 0 || search.nth < 0 ||
-           sys_kcmp_watched(thread, self->epfd, fd, search.nth, thread, fd) <= 0;
+    return fdinfo_each(self->fds.epfd, true, find_nth, &search) != 0 || search.nth < 0 ||
+           sys_kcmp_watched(thread, self->fds.epfd, fd, search.nth, thread, fd) <= 0;
 }
 
 bool

@@ -32,9 +32,9 @@
 
 #include "core/instance.h"
 
-/* Classify an event that fits no registration, of a wait that began at `seen`. True if it fits one after all.
- * Otherwise it is counted, and if it proves a stale registration, the next wait repairs that first. */
-bool stale_classify(Instance *self, const Seen *seen, uint64_t epoll_data);
+/* Classify an event that fits no registration, of the wait that took `snapshot`. True if it fits one after
+ * all. Otherwise it is counted, and if it proves a stale registration, the next wait repairs that first. */
+bool stale_classify(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data);
 
 /* Check that the fd of a live registration is open. False if it is not: then the registration is lost, and
  * the entry that reported is stale. */

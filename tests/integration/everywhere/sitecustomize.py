@@ -1,8 +1,8 @@
 """With this directory on its path, a program runs on pyepoll, whatever it asks for: epoll, selector or loop.
 
 It is how the clients' own test suites run on pyepoll: Python imports it before anything else, in the
-processes that a suite starts too. Each process appends a line to the file $PYEPOLL_TALLY: what epoll is, and
-how many loops and selectors were made.
+processes that a suite starts too. Each process appends a line to the file $PYEPOLL_TALLY: the class of epoll,
+and the number of loops and selectors that were made.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ setattr(select, "epoll", pyepoll.Epoll)  # noqa: B010
 for name in ("EpollSelector", "DefaultSelector"):
     setattr(selectors, name, pyepoll.EpollSelector)
 setattr(asyncio, "SelectorEventLoop", pyepoll.aio.EventLoop)  # noqa: B010
-# The policy is what asyncio.new_event_loop(), asyncio.run() and asyncio.Runner() ask.
+# asyncio.new_event_loop(), asyncio.run() and asyncio.Runner() ask the policy.
 policy: Any = asyncio.unix_events
 for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
     if hasattr(policy, name):

@@ -1,4 +1,4 @@
-"""What type checkers infer for an Epoll with and without annotation. Checked by test_types.py, never run."""
+"""Types that checkers infer for an Epoll with and without annotation. Checked by test_types.py, never run."""
 
 import socket
 from typing import TYPE_CHECKING, Any
