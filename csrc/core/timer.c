@@ -31,7 +31,7 @@ seconds_of(struct timespec time)
     return (double)time.tv_sec + (double)time.tv_nsec / (double)second;
 }
 
-/* What the kernel is told. */
+/* The arguments of timerfd_settime(2). */
 typedef struct {
     int flags;
     struct itimerspec times;

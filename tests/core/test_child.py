@@ -31,7 +31,7 @@ def start(program: str) -> int:
 
 @pytest.fixture
 def sleeper() -> Iterator[Child]:
-    """A child that ends when it is told to."""
+    """A child that ends only by a signal."""
     pid = os.posix_spawnp("sleep", ["sleep", "1000"], os.environ)
     with Child(pid) as child:
         yield child
