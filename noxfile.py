@@ -30,7 +30,10 @@ LONG = ["3.13", "3.14", "3.15", *FREE_THREADED]
 WARNINGS = "-Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Werror"
 ASAN = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 FROM_ELSEWHERE = r"""(<(script|img|iframe)[^>]* src="|<link[^>]* href="|url\(["']?)(https?:)?//"""
-NOT_OF_C = "benchmarks conformance doctor examples guard layers pages ps publishing readme setup wheel"
+NOT_OF_C = (
+    "benchmarks conformance doctor examples file_types guard layers pages ps publishing readme recipes "
+    "setup wheel"
+)
 QUICK = "errors events flags maxevents package raw registrations select_dropin selector waker"
 
 nox.needs_version = ">=2025.2.9"
@@ -155,7 +158,7 @@ def docs(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the sdist and a wheel, and check their files, metadata and symbols."""
     session.install(*groups("package"))
-    session.run("check-sdist", "--no-isolation")
+    session.run("check-sdist", "--no-isolation", silent=True)
     go_to_copy(session)
     session.run("validate-pyproject", "pyproject.toml")
     session.run("python", "-m", "build", "--no-isolation", silent=True)
@@ -259,9 +262,9 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python=RELEASES)
 def integration(session: nox.Session) -> None:
-    """Other packages on pyepoll: tests/integration and docs/clients.md."""
+    """Other packages on pyepoll: tests/integration, docs/clients.md and the program for ZMQ."""
     install(session, "test", "clients")
-    where = ["tests/integration", *files("pages"), "-k", "integration or clients"]
+    where = ["tests/integration", *files("pages file_types"), "-k", "integration or clients or zmq"]
     session.run("pytest", "-rsfE", *where, *session.posargs)
 
 

@@ -322,6 +322,15 @@ def unlink_files_without_page(app: Sphinx, document: nodes.document) -> None:
                 node.replace_self(node.children)
 
 
+def add_search_terms(app: Sphinx, page: str, source: list[str]) -> None:
+    """A comment ``<!-- search: a, b -->``: a search for such a phrase finds the heading after it first."""
+    source[0] = re.sub(
+        r"<!-- search: (.*) -->\n",
+        lambda found: f"```{{index}} !{found[1].replace(', ', ', !')}\n```\n",
+        source[0],
+    )
+
+
 def link_examples(app: Sphinx, document: nodes.document) -> None:
     """A link to a program leads to its page, and is no download."""
     for node in list(document.findall(download_reference)):
@@ -381,6 +390,7 @@ def check_names(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", add_search_terms)
     app.connect("autodoc-process-signature", add_types)
     app.connect("autodoc-process-docstring", from_docstring)
     app.connect("missing-reference", to_python_docs)

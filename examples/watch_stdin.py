@@ -4,14 +4,17 @@
 
 level    The event is reported as long as there is data to read: one read per event is enough.
 edge     The event is reported once for each arrival: read until EAGAIN, or the rest is not reported.
-         ``--no-drain`` makes that mistake, and shows the result.
+         ``--no-drain`` makes that mistake, and shows the result. An input that never ends must not keep the
+         loop from its signals: after 100 pieces, ``rearm`` asks for another report.
 oneshot  The event is reported once, then no event until ``rearm``: read once, then arm again.
 
-It ends with its input, on SIGINT and on SIGTERM.
+It ends with its input, on SIGINT and on SIGTERM. The input may also be a regular file or /dev/null, which are
+always ready: ``python watch_stdin.py <FILE``.
 """
 
 import argparse
 import array
+import contextlib
 import fcntl
 import io
 import os
@@ -23,6 +26,7 @@ import pyepoll
 from pyepoll import Event
 
 PIECE = 10
+BURST = 100
 MODES = {"level": Event.IN, "edge": Event.IN | Event.ET, "oneshot": Event.IN | Event.ONESHOT}
 
 
@@ -39,16 +43,18 @@ def read_piece(stdin: io.FileIO) -> bytes | None:
 
 
 def drain(stdin: io.FileIO) -> bytes | None:
-    """Read until EAGAIN (None) or the end of the input (b"")."""
-    while piece := read_piece(stdin):
-        pass
-    return piece
+    """Read until EAGAIN (None), the end of the input (b"") or the last piece of a burst."""
+    for _ in range(BURST - 1):
+        if not (piece := read_piece(stdin)):
+            return piece
+    return read_piece(stdin)
 
 
 def unread(stdin: io.FileIO) -> int:
-    """Return the number of unread bytes in the pipe."""
+    """Return the number of unread bytes in the pipe, the terminal or the regular file; 0 for other files."""
     count = array.array("i", [0])
-    fcntl.ioctl(stdin, termios.FIONREAD, count)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(stdin, termios.FIONREAD, count)
     return count[0]
 
 
@@ -66,7 +72,7 @@ def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
 
 def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
     """Print each event and the data read for it, until the input ends or a signal arrives."""
-    with pyepoll.Epoll[io.FileIO | int]() as ep:
+    with pyepoll.Epoll[io.FileIO | int](always_ready=True) as ep:
         ep.register(signals, Event.IN, data=signals)
         ep.register(stdin, MODES[mode], data=stdin)
         for source, events in ep:
@@ -79,7 +85,7 @@ def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
                 piece = read_piece(stdin)
             if piece == b"":
                 return
-            if mode == "oneshot":
+            if mode == "oneshot" or (mode == "edge" and piece and not careless):
                 ep.rearm(stdin)
 
 
@@ -103,8 +109,6 @@ def main() -> None:
         os.set_blocking(0, False)
         try:
             watch(stdin, signals, args.mode, args.no_drain)
-        except PermissionError as error:  # a regular file or /dev/null
-            sys.exit(f"watch_stdin: {error}")
         finally:
             os.set_blocking(0, blocking)
 

@@ -43,6 +43,9 @@ class Event(enum.IntFlag):
 
     ``ERR`` and ``HUP`` are reported whether they were asked for or not, even by a registration
     whose mask is 0.
+
+    The page "Pollable file types and the events they report" of the documentation has tables for the other
+    types of file: datagram sockets, FIFOs, terminals, timers, inotify, sysfs and more.
     """
 
     IN = _epoll.EPOLLIN
@@ -52,7 +55,10 @@ class Event(enum.IntFlag):
     PRI = _epoll.EPOLLPRI
     """An exceptional condition: TCP out-of-band data, a changed cgroup or sysfs file."""
     ERR = _epoll.EPOLLERR
-    """An error is pending, or a pipe's readers have gone. Reported even when not asked for."""
+    """An error, or a message in a socket's error queue, is pending, or a pipe's readers have gone.
+
+    Reported even when not asked for.
+    """
     HUP = _epoll.EPOLLHUP
     """Both directions have ended, or a pipe's writers have gone. Reported even when not asked for."""
     RDHUP = _epoll.EPOLLRDHUP
@@ -94,15 +100,27 @@ class Event(enum.IntFlag):
 
     @property
     def readable(self) -> bool:
-        """True if a read would not block now: data, the end of the stream, or an error to fetch.
+        """True if there is something to fetch: data, the end of the stream, or an error.
 
-        With PRI alone, the data is out-of-band: read it with ``recv(n, MSG_OOB)`` on a TCP socket.
+        True for IN, RDNORM, PRI, RDHUP, HUP and ERR. A read does not block, with two exceptions:
+
+        - ERR without IN can be a message in the error queue of a healthy socket (MSG_ZEROCOPY,
+          SO_TIMESTAMPING, IP_RECVERR): fetch it with ``recvmsg(n, m, MSG_ERRQUEUE)``, or it is reported
+          again. A blocking ``recv`` sleeps.
+        - PRI without IN is out-of-band data of a TCP socket, which ``recv(n, MSG_OOB)`` reads, or a change
+          of a file in sysfs, cgroup or procfs, which is read from its beginning.
+
+        Therefore make the file non-blocking, and take BlockingIOError for "nothing yet".
         """
         return bool(int(self) & _READABLE)
 
     @property
     def writable(self) -> bool:
-        """True if a write would not block now: there is room, or an error to fetch."""
+        """True for OUT, WRNORM, HUP and ERR: there is room to write, or an error to fetch.
+
+        ERR without OUT can be a message in the error queue of a socket whose send buffer is full; see
+        ``readable``. A blocking write then sleeps, as it does if there is less room than it needs.
+        """
         return bool(int(self) & _WRITABLE)
 
     @property
@@ -112,7 +130,13 @@ class Event(enum.IntFlag):
 
     @property
     def error(self) -> bool:
-        """True if ERR is set: fetch the cause with ``getsockopt(SOL_SOCKET, SO_ERROR)`` or a write."""
+        """True if ERR is set: fetch the cause, or it is reported again.
+
+        For a socket, first ``recvmsg(n, m, MSG_ERRQUEUE)`` until BlockingIOError, then
+        ``getsockopt(SOL_SOCKET, SO_ERROR)``: the latter does not clear the error queue, which a healthy
+        socket may have messages in (MSG_ZEROCOPY, SO_TIMESTAMPING, IP_RECVERR). For the write end of a pipe,
+        the readers have gone.
+        """
         return bool(int(self) & _ERROR)
 
 

@@ -271,8 +271,14 @@ def _pipe(said: list[str]) -> str:
 
 
 def _eventfd(said: list[str]) -> str:
-    count = _field(said, "eventfd-count")
-    return f", count {int(count, 16)}" if count else ""
+    count = int(_field(said, "eventfd-count") or "-1", 16)
+    if count >> 32 == _STANDS_IN:
+        return f", in place of fd {count & 0xFFFFFFFF}, which is always ready"
+    return f", count {count}" if count >= 0 else ""
+
+
+_STANDS_IN = 0x65706F6C
+"""The upper half of the count of an eventfd with which ``Epoll(always_ready=True)`` watches an fd."""
 
 
 _CLOCKS = {0: "REALTIME", 1: "MONOTONIC", 7: "BOOTTIME", 8: "REALTIME_ALARM", 9: "BOOTTIME_ALARM"}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 static PyObject *
 raise_os_error(int error, PyObject *text)
@@ -67,30 +68,46 @@ explain_watch_limit(char *cause, size_t size)
     }
 }
 
-/* The kind of file that refuses to be polled. os.fstat and not fstat: the symbol that fstat links to on a new
- * glibc is missing from an old one. */
+/* st_mode and st_rdev of a file; 0 where they are unknown. os.fstat and not fstat: the symbol that fstat links
+ * to on a new glibc is missing from an old one. */
 static void
-explain_file(int fd, char *cause, size_t size)
+file_status(int fd, long *mode, long *device)
 {
-    const char *kind = "a file of this kind";
     PyObject *os = PyImport_ImportModule("os");
     PyObject *status = os != NULL ? PyObject_CallMethod(os, "fstat", "i", fd) : NULL;
-    PyObject *value = status != NULL ? PyObject_GetAttrString(status, "st_mode") : NULL;
-    long mode = value != NULL ? PyLong_AsLong(value) : 0;
-    Py_XDECREF(value);
+    PyObject *st_mode = status != NULL ? PyObject_GetAttrString(status, "st_mode") : NULL;
+    PyObject *st_rdev = st_mode != NULL ? PyObject_GetAttrString(status, "st_rdev") : NULL;
+    *mode = st_rdev != NULL ? PyLong_AsLong(st_mode) : 0;
+    *device = st_rdev != NULL ? PyLong_AsLong(st_rdev) : 0;
+    Py_XDECREF(st_rdev);
+    Py_XDECREF(st_mode);
     Py_XDECREF(status);
     Py_XDECREF(os);
     PyErr_Clear();
-    if (S_ISREG(mode)) {
-        kind = "a regular file";
+}
+
+/* The kind of file that refuses to be polled. Regular files, directories, block devices and the devices of the
+ * kernel's memory driver never let a caller wait for an event. Nothing like that is known of other devices, and
+ * of anonymous files such as that of fsopen(2). */
+static void
+explain_file(int op, int fd, char *cause, size_t size)
+{
+    enum { MEMORY_DRIVER = 1 };
+    long mode, device;
+    file_status(fd, &mode, &device);
+    bool memory = S_ISCHR(mode) && major((dev_t)device) == MEMORY_DRIVER;
+    const char *kind = S_ISREG(mode)   ? "a regular file"
+                       : S_ISDIR(mode) ? "a directory"
+                       : S_ISBLK(mode) ? "a block device"
+                       : memory        ? "a device that never blocks, such as /dev/null,"
+                                       : NULL;
+    const char *accepted = op == EPOLL_CTL_ADD ? "; Epoll(always_ready=True) accepts it" : "";
+    if (kind != NULL) {
+        snprintf(cause, size, "%s is always ready and cannot be polled%s", kind, accepted);
     }
-    else if (S_ISDIR(mode)) {
-        kind = "a directory";
+    else {
+        snprintf(cause, size, "a %s of this kind cannot be polled", S_ISCHR(mode) ? "device" : "file");
     }
-    else if (S_ISCHR(mode)) {
-        kind = "a device that never blocks, such as /dev/null,";
-    }
-    snprintf(cause, size, "%s is always ready and cannot be polled", kind);
 }
 
 static void
@@ -155,7 +172,7 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
             snprintf(cause, size, "the system call is forbidden, by a seccomp filter or the like");
         }
         else {
-            explain_file(fd, cause, size);
+            explain_file(op, fd, cause, size);
         }
         break;
     case EINVAL:
@@ -165,6 +182,10 @@ explain(int error, int op, int epfd, int fd, uint32_t mask, char *cause, size_t 
         snprintf(cause, size,
                  "epolls would watch each other in a circle, or nest more than 5 deep; an Epoll in an Epoll "
                  "counts twice");
+        break;
+    case EMFILE:
+    case ENFILE:
+        snprintf(cause, size, "a file that cannot be polled takes one more fd, of an eventfd in its place");
         break;
     case ENOSPC:
         explain_watch_limit(cause, size);

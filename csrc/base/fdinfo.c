@@ -75,12 +75,13 @@ fdinfo_each(int epfd, bool expected, bool (*see)(const KernelEntry *, void *), v
     return error;
 }
 
-/* fdinfo_is_epoll() and fdinfo_is_eventfd(): whether the link of `fd` has this text. */
+/* Compare the link of an fd in /proc with `expected`. 0 if it is that, EINVAL if it is not, or the errno with
+ * which the link cannot be read. */
 static int
-links_to(int fd, const char *text)
+compare_link(int fd, const char *expected)
 {
     char path[PATH_SIZE];
-    char target[32];
+    char target[PATH_SIZE];
     path_of(path, false, "fd", fd);
     ssize_t length = readlink(path, target, sizeof(target));
     if (length < 0 && errno == ENOENT) {
@@ -88,37 +89,42 @@ links_to(int fd, const char *text)
         length = readlink(path, target, sizeof(target));
     }
     if (length < 0) {
-        int error = errno;
-        /* ENOENT for an open fd: /proc is missing. */
-        return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
+        return errno;
     }
-    return length == (ssize_t)strlen(text) && memcmp(target, text, strlen(text)) == 0 ? 0 : EINVAL;
+    return length == (ssize_t)strlen(expected) && memcmp(target, expected, strlen(expected)) == 0 ? 0
+                                                                                                  : EINVAL;
 }
 
 int
 fdinfo_is_epoll(int fd)
 {
-    return links_to(fd, "anon_inode:[eventpoll]");
+    int error = compare_link(fd, "anon_inode:[eventpoll]");
+    /* ENOENT for an open fd: /proc is missing. */
+    return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
 }
 
 int
-fdinfo_is_eventfd(int fd)
+fdinfo_is_any_eventfd(int fd)
 {
-    return links_to(fd, "anon_inode:[eventfd]");
+    int error = compare_link(fd, "anon_inode:[eventfd]");
+    return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
 }
 
 bool
-fdinfo_may_be_eventfd(int fd, uint64_t count)
+fdinfo_is_eventfd(int fd, uint64_t count, bool unknown)
 {
+    static const char label[] = "eventfd-count:";
     char line[256];
-    bool found = false;
+    bool counted = false, found = false;
     FILE *file = fdinfo_open(fd);
     if (file == NULL) {
-        return fcntl(fd, F_GETFD) >= 0;
+        return unknown;
     }
-    while (!found && fgets(line, sizeof(line), file) != NULL) {
-        found = strncmp(line, "eventfd-count:", 14) == 0 && strtoull(line + 14, NULL, 16) == count;
+    while (!counted && fgets(line, sizeof(line), file) != NULL) {
+        counted = strncmp(line, label, strlen(label)) == 0;
+        found = counted && strtoull(line + strlen(label), NULL, 16) == count;
     }
     fclose(file);
-    return found;
+    /* An imitation of /proc may lack the count. */
+    return counted ? found : compare_link(fd, "anon_inode:[eventfd]") == 0;
 }

@@ -23,10 +23,10 @@ int fdinfo_each(int epfd, bool expected, bool (*see)(const KernelEntry *entry, v
 int fdinfo_is_epoll(int fd);
 
 /* The same for an eventfd. */
-int fdinfo_is_eventfd(int fd);
+int fdinfo_is_any_eventfd(int fd);
 
-/* Whether `fd` is an eventfd with this count, or may be one: it is open, and its fdinfo cannot be read, which
- * takes an fd and /proc. */
-bool fdinfo_may_be_eventfd(int fd, uint64_t count);
+/* Whether `fd` is an eventfd with this count; `unknown` where its fdinfo cannot be read, which takes an fd and
+ * /proc. */
+bool fdinfo_is_eventfd(int fd, uint64_t count, bool unknown);
 
 #endif

@@ -93,7 +93,7 @@ before_fork(void)
 static int
 renew(Watch *watch, bool alone)
 {
-    if (watch->fd < 0 || !watch->inherited || fdinfo_is_eventfd(watch->fd) == EINVAL ||
+    if (watch->fd < 0 || !watch->inherited || fdinfo_is_any_eventfd(watch->fd) == EINVAL ||
         fcntl(watch->fd, F_GETFD) < 0) {
         watch->fd = -1;
         return EBADF;
@@ -245,7 +245,7 @@ signal_watch_remove(int index)
             kill(getpid(), number);
         }
     }
-    bool unrelated = shared && (watch.fd < 0 || fdinfo_is_eventfd(watch.fd) == EINVAL);
+    bool unrelated = shared && (watch.fd < 0 || fdinfo_is_any_eventfd(watch.fd) == EINVAL);
     return unrelated || close(watch.fd) == 0 ? 0 : errno;
 }
 

@@ -1,5 +1,6 @@
-/* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11), kcmp and those on
- * pidfds; and whether epoll_ctl is allowed. The caller interprets the errno. */
+/* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11), kcmp, statx (in
+ * glibc since 2.28; Linux 4.11) and those on pidfds; and whether epoll_ctl is allowed. The caller interprets the
+ * errno. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
@@ -86,6 +87,37 @@ sys_epoll_ctl_denied(int epfd)
 {
     struct epoll_event event = {0};
     return epoll_ctl(epfd, EPOLL_CTL_ADD, epfd, &event) == 0 || errno == EINVAL ? 0 : errno;
+}
+
+/* A file, as far as its inode tells: two open file descriptions of one file have the same. */
+typedef struct {
+    uint64_t device, inode;
+    bool known;
+} FileId;
+
+/* The file of an fd; not known where the system call is missing or forbidden. Asks no server of a network file
+ * system. */
+static inline FileId
+sys_file_id(int fd)
+{
+    FileId id = {0};
+#ifdef SYS_statx
+    enum { STATX_INO_BIT = 0x100, EMPTY_PATH = 0x1000, DONT_SYNC = 0x4000 };
+    /* struct statx of linux/stat.h, which is 256 bytes. */
+    struct {
+        uint32_t mask, before_inode[7];
+        uint64_t inode;
+        uint32_t before_device[24], device_major, device_minor, rest[28];
+    } found;
+    if (syscall(SYS_statx, fd, "", EMPTY_PATH | DONT_SYNC, STATX_INO_BIT, &found) == 0) {
+        id.known = (found.mask & STATX_INO_BIT) != 0;
+        id.device = (uint64_t)found.device_major << 32 | found.device_minor;
+        id.inode = found.inode;
+    }
+#else
+    (void)fd;
+#endif
+    return id;
 }
 
 /* `timeout` in nanoseconds, -1 for none. `set` may be NULL. */

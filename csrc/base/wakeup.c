@@ -1,5 +1,6 @@
 #include "base/wakeup.h"
 
+#include "base/compat.h"
 #include "base/fdinfo.h"
 
 #include <sys/epoll.h>
@@ -29,4 +30,16 @@ wakeup_is_kept(void)
         close(watcher);
     }
     return kept;
+}
+
+uint32_t
+wakeup_kept_mask(uint32_t mask)
+{
+    bool kept = true;
+    if ((mask & EPOLLWAKEUP) != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        kept = wakeup_is_kept();
+        Py_END_ALLOW_THREADS
+    }
+    return kept ? mask : mask & ~(uint32_t)EPOLLWAKEUP;
 }

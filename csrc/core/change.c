@@ -1,5 +1,7 @@
 #include "core/change.h"
 
+#include "core/always_ready.h"
+
 #include <errno.h>
 
 uint32_t
@@ -28,6 +30,7 @@ change_forget(Instance *self, int fd)
 {
     Registration lost = change_remove(self, fd);
     change_shadow(self, fd);
+    always_ready_drop(self, fd);
     change_complete(self);
     return lost;
 }
@@ -43,9 +46,9 @@ change_undo(Instance *self, int fd, Registration before)
 }
 
 int
-change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation)
+change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint64_t epoll_data)
 {
-    struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
+    struct epoll_event event = {.events = mask, .data.u64 = epoll_data};
     int epfd = self->fds.epfd;
     int error;
     Py_BEGIN_ALLOW_THREADS

@@ -68,7 +68,7 @@ change_remove(Instance *self, int fd)
 }
 
 /* epoll_ctl without the GIL. 0 or an errno. */
-int change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint32_t generation);
+int change_kernel(const Instance *self, int op, int fd, uint32_t mask, uint64_t epoll_data);
 
 /* Needs no GIL. */
 static inline void

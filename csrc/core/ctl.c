@@ -3,6 +3,7 @@
 #include "base/errors.h"
 #include "base/syscalls.h"
 #include "base/wakeup.h"
+#include "core/always_ready.h"
 #include "core/change.h"
 #include "core/repair/repair.h"
 #include "core/repair/stale.h"
@@ -19,13 +20,22 @@ change_kernel_and_unlock(Instance *self, int op, int fd, uint32_t mask, uint32_t
     struct epoll_event event = {.events = mask, .data.u64 = epoll_data_of(fd, generation)};
     int epfd = self->fds.epfd;
     int error;
+    bool concerned;
     Py_BEGIN_ALLOW_THREADS
     error = epoll_ctl(epfd, op, fd, &event) < 0 ? errno : 0;
-    if (error == 0) {
+    concerned = always_ready_is_concerned(self, error);
+    if (error == 0 && !concerned) {
         change_complete(self);
         mutex_unlock(&self->locks.ctl);
     }
     Py_END_ALLOW_THREADS
+    if (concerned) {
+        error = always_ready_settle(self, op, fd, mask, generation, error);
+        if (error == 0) {
+            change_complete(self);
+            mutex_unlock(&self->locks.ctl);
+        }
+    }
     return error;
 }
 
@@ -104,23 +114,10 @@ is_itself(const Instance *self, int fd)
 /* The errno of a change to `fd`, if it is one of this epoll's own; else 0. The front hides the fd of the
  * instance: a file registered under that fd has been closed since, so it is not registered. */
 static int
-own_fd_error(const Instance *self, int fd)
+own_fd_error(Instance *self, int fd)
 {
-    bool hidden = self->fds.front >= 0 && fd == self->fds.epfd;
+    bool hidden = (self->fds.front >= 0 && fd == self->fds.epfd) || always_ready_owns(self, fd);
     return is_itself(self, fd) ? EINVAL : hidden ? ENOENT : 0;
-}
-
-/* The part of a mask that the kernel keeps. */
-static uint32_t
-kept_mask(uint32_t mask)
-{
-    bool kept = true;
-    if ((mask & EPOLLWAKEUP) != 0) {
-        Py_BEGIN_ALLOW_THREADS
-        kept = wakeup_is_kept();
-        Py_END_ALLOW_THREADS
-    }
-    return kept ? mask : mask & ~(uint32_t)EPOLLWAKEUP;
 }
 
 /* Install a registration, here and in the kernel. 0, and the ctl lock is released; or an errno, and the
@@ -140,7 +137,7 @@ replace(Instance *self, int op, int fd, Registration now, Registration *old)
 static int
 register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registration *old)
 {
-    int error = is_itself(self, fd) ? EINVAL : ensure_slot(self, fd);
+    int error = is_itself(self, fd) ? EINVAL : always_ready_owns(self, fd) ? EEXIST : ensure_slot(self, fd);
     if (error != 0) {
         return error;
     }
@@ -161,7 +158,7 @@ register_locked(Instance *self, int fd, uint32_t mask, PyObject *data, Registrat
 int
 ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
 {
-    uint32_t kept = kept_mask(mask);
+    uint32_t kept = wakeup_kept_mask(mask);
     int status = begin(self);
     if (status != 0) {
         return status;
@@ -297,7 +294,7 @@ modify_locked(Instance *self, int fd, bool rearm, uint32_t *asked, PyObject *dat
 static int
 modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
 {
-    uint32_t asked = kept_mask(mask);
+    uint32_t asked = wakeup_kept_mask(mask);
     int status = begin(self);
     if (status != 0) {
         return status;

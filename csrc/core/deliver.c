@@ -56,15 +56,16 @@ foreign_pair(Instance *self, uint64_t epoll_data, uint32_t events)
 
 /* The result of looking up the registration of an event. */
 typedef struct {
-    PyObject *data; /* owned; NULL if there is none */
-    bool check;     /* it is time to see whether the fd is open */
-    bool ended;     /* nothing is to be handed out */
+    PyObject *data;  /* owned; NULL if there is none */
+    uint32_t events; /* to hand out */
+    bool check;      /* it is time to see whether the fd is open */
+    bool ended;      /* nothing is to be handed out */
 } Lookup;
 
 static Lookup
-look_up(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
+look_up(Instance *self, uint64_t epoll_data, uint32_t events, const WaitSnapshot *snapshot)
 {
-    Lookup lookup = {0};
+    Lookup lookup = {.events = events};
     STATE_LOCK(self);
     Registration *present = interest_find(&self->list, epoll_data);
     lookup.ended = self->lifecycle.state == CLOSED ||
@@ -76,7 +77,10 @@ look_up(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
             present->countdown = (uint16_t)(1 << present->interval);
             present->interval += present->interval < INTEREST_LAST_CHECK;
         }
-        if (present->disarmed) {
+        if (present->always_ready) {
+            lookup.events = stand_in_events(present->mask, events);
+        }
+        if (present->disarmed || present->always_ready) {
             present->countdown = 1; /* keeps the short cut away from it */
         }
     }
@@ -90,10 +94,10 @@ deliver(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data, uint3
     PyObject *pair = NULL;
     for (bool again = true; again;) {
         again = false;
-        Lookup lookup = look_up(self, epoll_data, snapshot);
+        Lookup lookup = look_up(self, epoll_data, events, snapshot);
         if (lookup.data != NULL) {
             if (!lookup.check || stale_check_open(self, epoll_data)) {
-                pair = new_pair(self, epoll_data, events, lookup.data, &again);
+                pair = new_pair(self, epoll_data, lookup.events, lookup.data, &again);
             }
             Py_DECREF(lookup.data);
         }

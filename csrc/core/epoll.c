@@ -26,10 +26,11 @@ epoll_raise_closed(const Epoll *self)
 static PyObject *
 epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"sizehint", "flags", NULL};
+    static char *names[] = {"sizehint", "flags", "always_ready", NULL};
     PyObject *given[2] = {NULL, NULL};
-    int sizehint = -1, flags = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:epoll", names, &given[0], &given[1]) ||
+    int sizehint = -1, flags = 0, always_ready = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$p:epoll", names, &given[0], &given[1],
+                                     &always_ready) ||
         (given[0] != NULL && convert_int(given[0], &sizehint) < 0) ||
         (given[1] != NULL && convert_int(given[1], &flags) < 0)) {
         return NULL;
@@ -55,6 +56,7 @@ epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_XDECREF(instance);
         return NULL;
     }
+    instance->always_ready = always_ready;
     self->instance = instance;
     return (PyObject *)self;
 }

@@ -36,14 +36,18 @@ PyDoc_STRVAR(fileno_doc,
 PyDoc_STRVAR(register_doc,
 "register($self, /, fd, eventmask=7, data=...)\n--\n\n"
 "Watch fd, an int or an object with fileno(), for the events of eventmask.\n\n"
-"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. data is\n"
-"any object, by default the fd as an int; each event returns it. An fd that was closed and now refers to\n"
+"eventmask is Event bits joined by |, by default IN | PRI | OUT; ERR and HUP are always reported. With OUT, a\n"
+"socket that has room to send is reported at every wait: ask for IN alone until you have data to send. data\n"
+"is any object, by default the fd as an int; each event returns it. An fd that was closed and now refers to\n"
 "another file can be registered again.\n\n"
 "Raises ValueError for unknown bits, a negative fd or a closed object; OverflowError for an fd that does\n"
 "not fit 32 bits; TypeError for a wrong type;\n"
 "OSError: EEXIST if fd is registered, EBADF if it is not open, EPERM if its file cannot be polled, EINVAL\n"
 "for the epoll itself or for EXCLUSIVE with a flag that it cannot be combined with, ELOOP for epolls in a\n"
-"circle, ENOSPC at the limit of /proc/sys/fs/epoll/max_user_watches, ENOMEM. See epoll_ctl(2).");
+"circle, ENOSPC at the limit of /proc/sys/fs/epoll/max_user_watches, ENOMEM. See epoll_ctl(2).\n\n"
+"With Epoll(always_ready=True), a file that cannot be polled is accepted instead, and raises EMFILE or\n"
+"ENFILE if no fd is left for it. If you closed it without unregister and opened the same file again under\n"
+"the same fd, register raises EEXIST: the two cannot be told apart.");
 
 PyDoc_STRVAR(modify_doc,
 "modify($self, /, fd, eventmask, data=...)\n--\n\n"
@@ -122,10 +126,13 @@ PyDoc_STRVAR(registration_doc,
 "Raises ValueError for a closed object, and the exceptions of fileno().");
 
 PyDoc_STRVAR(epoll_doc,
-"Epoll(sizehint=-1, flags=0)\n--\n\n"
+"Epoll(sizehint=-1, flags=0, *, always_ready=False)\n--\n\n"
 "An epoll: watches fds and hands out their events with the data they were registered with.\n\n"
 "A drop-in for select.epoll that adds data, iteration, rearm and a mapping of the registrations.\n"
 "sizehint is a positive int or -1, and ignored; flags is 0 or EPOLL_CLOEXEC, which is always set.\n\n"
+"always_ready is whether to accept files that the kernel refuses with EPERM, such as regular files and\n"
+"/dev/null. As in poll(2), they are ready for IN, OUT, RDNORM and WRNORM, as far as the mask asks for it: at\n"
+"each wait, with ET once for each register, modify and rearm, with ONESHOT once. Each takes one more fd.\n\n"
 "    for data, events in ep:    wait for events and hand them out indefinitely; see __iter__ and wait\n"
 "    len(ep), fd in ep          the number of registered fds; whether fd is registered\n\n"
 "Every method may be called from any thread at any time, and from a signal handler. In the child of a\n"

@@ -11,9 +11,9 @@ identity_see(const Identity *identity, const KernelEntry *entry, Evidence *evide
     const Registration *slot = interest_find(identity->list, entry->data);
     uint32_t age = epoll_data_generation(entry->data) - identity->base_generation;
     uint32_t oldest = identity->last_generation - identity->base_generation + PARENT_AHEAD;
-    bool possible = epoll_data_fd(entry->data) == entry->fd && age >= 1 && age <= oldest;
+    bool possible = age >= 1 && age <= oldest; /* under another fd: perhaps a stand-in of the parent's */
     evidence->any = true;
-    evidence->ours |= slot != NULL && epoll_data_fd(entry->data) == entry->fd;
+    evidence->ours |= slot != NULL && (slot->always_ready || epoll_data_fd(entry->data) == entry->fd);
     evidence->foreign |= entry->data != 0 && !possible;
 }
 

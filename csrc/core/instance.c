@@ -5,6 +5,7 @@
 #include "core/identity.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <structmember.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -130,6 +131,7 @@ instance_finish(Instance *self)
     int error = 0;
     int epfd = self->fds.epfd, front_fd = self->fds.front;
     self->lifecycle.finished = true;
+    stand_in_close_all(&self->stand_ins, epfd);
     Py_BEGIN_ALLOW_THREADS
     if (self->lifecycle.wakes_added && epfd >= 0) {
         /* A duplicate of the fd may keep the kernel instance. */
@@ -182,7 +184,7 @@ always_ready_eventfd(void)
 bool
 is_always_ready_eventfd(int fd)
 {
-    return fdinfo_may_be_eventfd(fd, READY_COUNT);
+    return fdinfo_is_eventfd(fd, READY_COUNT, fcntl(fd, F_GETFD) >= 0);
 }
 
 /* The epoll data 0 belong to no registration: generations start far above. 0 or an errno. */
@@ -300,6 +302,9 @@ keep_unowned_fds_open(Instance *self, LifecycleState before)
         Py_BEGIN_ALLOW_THREADS
         status = identity_check(&identity);
         Py_END_ALLOW_THREADS
+    }
+    if (before == FORKED_COPY || status != 0) {
+        stand_in_close_all(&self->stand_ins, -1); /* the list of the kernel instance is the parent's */
     }
     if (status != 0) {
         self->fds.epfd = self->fds.front = -1;

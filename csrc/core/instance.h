@@ -29,6 +29,7 @@
 #include "base/module_state.h"
 #include "base/mutex.h"
 #include "core/interest.h"
+#include "core/stand_in.h"
 
 #include <stdatomic.h>
 #include <sys/epoll.h>
@@ -126,6 +127,8 @@ typedef struct {
     } locks;
     /* Others register here: their events are delivered, and it is never rebuilt. instance_new. */
     bool foreign;
+    bool always_ready;  /* files that cannot be polled are accepted: core/always_ready.h. epoll_new */
+    StandIns stand_ins; /* for these files: always_ready_settle; cleared by stand_in_close_all */
     struct {
         unsigned long long waits;           /* instance_begin_wait */
         unsigned long long events;          /* fetch */

@@ -26,6 +26,7 @@ typedef struct {
     bool disarmed : 1;      /* fired before a rebuild, which could not quite disarm the new entry */
     bool rearm_pending : 1; /* in a forked copy: its event was fetched before the fork, and given back */
     bool shadowed : 1;      /* the kernel may have an older entry under this fd; also of an empty slot */
+    bool always_ready : 1;  /* a stand-in reports for it: stand_in.h */
     PyObject *data;         /* owned */
     PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
     /* Times of the instance's clock. */

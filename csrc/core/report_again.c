@@ -1,18 +1,20 @@
 #include "core/report_again.h"
 
+#include "core/always_ready.h"
 #include "core/change.h"
 
 /* Apply the mask of a registration in the kernel once more. An exclusive one cannot be modified, but it can
  * be removed and added with the same epoll data; false if that failed half-way. */
 static bool
-rearm_in_kernel(const Instance *self, int fd, uint32_t mask, uint32_t generation)
+rearm_in_kernel(const Instance *self, uint64_t epoll_data, uint32_t mask)
 {
+    int fd = always_ready_target(self, epoll_data_fd(epoll_data), &mask);
     if ((mask & EPOLLEXCLUSIVE) == 0) {
-        change_kernel(self, EPOLL_CTL_MOD, fd, mask, generation);
+        change_kernel(self, EPOLL_CTL_MOD, fd, mask, epoll_data);
         return true;
     }
     return change_kernel(self, EPOLL_CTL_DEL, fd, 0, 0) != 0 ||
-           change_kernel(self, EPOLL_CTL_ADD, fd, mask, generation) == 0;
+           change_kernel(self, EPOLL_CTL_ADD, fd, mask, epoll_data) == 0;
 }
 
 /* The registration that is to report an event of the wait that took `snapshot` again, or NULL. Not for a
@@ -64,10 +66,9 @@ report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
     }
     Registration lost = {0};
     mutex_lock(&self->locks.ctl);
-    int fd = epoll_data_fd(epoll_data);
     uint32_t mask = mask_to_rearm(self, epoll_data, snapshot);
-    if (mask != 0 && !rearm_in_kernel(self, fd, mask, epoll_data_generation(epoll_data))) {
-        lost = change_forget(self, fd);
+    if (mask != 0 && !rearm_in_kernel(self, epoll_data, mask)) {
+        lost = change_forget(self, epoll_data_fd(epoll_data));
         STATE_LOCK(self);
         self->stats.lost++;
         STATE_UNLOCK(self);

@@ -312,6 +312,70 @@ def test_wakeup_kept_by_the_kernel_is_ok(monkeypatch: pytest.MonkeyPatch) -> Non
     assert examined("WAKEUP").status == "ok"
 
 
+def test_an_imitation_of_proc_without_entries_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in gVisor: its /proc is mounted, and the kernel is not to blame for what is not shown."""
+    monkeypatch.setattr(_fdinfo, "lines", lambda pid, fd: ["pos:\t0", "flags:\t02"])
+    report = doctor.check()
+    proc, wakeup = found(report, "/proc"), found(report, "WAKEUP")
+    assert proc.status == wakeup.status == "note"
+    assert "is mounted, but shows no entry" in proc.text
+    assert "cannot use" not in proc.text + proc.advice
+    assert "mount /proc" not in proc.advice
+    assert proc.value == {"entries": False}
+    assert "unknown" in wakeup.text
+    assert "drops" not in wakeup.text
+    assert wakeup.value["kept"] is None
+    assert report.ok()
+
+
+@pytest.mark.skipif(not GLIBC, reason="what is preloaded replaces a call of glibc")
+def test_a_child_can_use_its_copy_where_proc_has_no_entries(
+    preload: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the report says of such a /proc is so."""
+    preload(
+        """
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdio.h>
+        #include <string.h>
+
+        FILE *fopen(const char *path, const char *mode) {
+            FILE *(*real)(const char *, const char *) =
+                (FILE *(*)(const char *, const char *))dlsym(RTLD_NEXT, "fopen");
+            return real(strstr(path, "/fdinfo/") ? "/dev/null" : path, mode);
+        }
+
+        FILE *fopen64(const char *path, const char *mode) { return fopen(path, mode); }
+        """
+    )
+    run(
+        """
+        import os
+        import pyepoll
+        from pyepoll import Event
+
+        fired = os.eventfd(1)
+        with pyepoll.Epoll(always_ready=True) as ep, open(os.devnull) as null:
+            ep.register(null, Event.IN | Event.ONESHOT, "always ready")
+            ep.register(fired, Event.IN | Event.ONESHOT, "fired")
+            assert len(ep.poll(0)) == 2
+            ep.rearm(null)
+            child = os.fork()
+            if child == 0:
+                try:
+                    assert sorted(ep.poll(0)) == [("always ready", Event.IN), ("fired", Event.IN)]
+                    ep.unregister(null)
+                    assert ep.poll(0) == []
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert ep.poll(0) == [("always ready", Event.IN)]
+        """
+    )
+
+
 @pytest.mark.parametrize(("part", "status"), [(0.79, "ok"), (0.81, "note"), (1, "note")])
 def test_watches_in_use_are_reported(part: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = examined("max_user_watches").value["limit"]

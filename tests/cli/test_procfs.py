@@ -107,6 +107,17 @@ def test_a_duplicate_epoll_names_the_original(ep: Epoll, pipe: Pipe, fds: Callab
     assert [found[copy] for copy in copies] == [instance_fd(ep)] * 2
 
 
+def test_the_eventfd_in_place_of_a_regular_file_is_named() -> None:
+    with open(__file__) as file, pyepoll.Epoll[Any](always_ready=True) as ep:
+        ep.register(file, Event.IN)
+        (watch,) = [watch for info in procfs.epolls(ME) for watch in info.watched]
+        assert not watch.stale
+        assert watch.data & 0xFFFFFFFF == file.fileno()
+        assert procfs.files(ME, [watch.fd])[watch.fd].text == (
+            f"eventfd, in place of fd {file.fileno()}, which is always ready"
+        )
+
+
 def test_a_fired_one_shot_shows_no_events(ep: Epoll, eventfd: Callable[..., int]) -> None:
     disarmed, waiting, level, edge = (eventfd(count) for count in (1, 0, 1, 1))
     for fd, how in ((disarmed, Event.ONESHOT), (waiting, Event.ONESHOT), (level, 0), (edge, Event.ET)):

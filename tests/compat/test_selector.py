@@ -147,6 +147,24 @@ def test_a_random_walk_ends_as_with_stock(seed: int, effort: Effort) -> None:
             assert is_whole(ours)
 
 
+@unlike_stock("dictionary changed size during iteration", RuntimeError)
+@pytest.mark.parametrize("view", ["keys", "values", "items"])
+def test_map_can_change_during_a_loop_over_it(make: Any, view: str, make_pipe: MakePipe) -> None:
+    pipes = [make_pipe() for _ in range(3)]
+    with make() as sel:
+        for pipe in pipes:
+            sel.register(pipe.read, EVENT_READ)
+        seen = []
+        for each in getattr(sel.get_map(), view)():
+            seen.append(each)
+            if len(seen) == 1:
+                sel.unregister(pipes[1].read)
+                sel.register(pipes[0].write, EVENT_WRITE)
+                sel.register(pipes[1].write, EVENT_WRITE)
+        assert len(seen) == 3
+        assert list(getattr(sel.get_map(), view)()) != seen
+
+
 @like_stock
 def test_private_attributes_used_by_others_exist(make: Any, pipe: Pipe) -> None:
     with make() as sel:

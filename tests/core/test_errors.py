@@ -1,6 +1,7 @@
 """An error names the operation, the fd and the cause, and leaves object and kernel in agreement."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -125,18 +126,73 @@ def test_a_closed_fd_raises_ebadf(
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [(__file__, "regular file"), ("/", "directory"), (os.devnull, "/dev/null")]
+    ("path", "kind"),
+    [
+        (__file__, "regular file"),
+        ("/proc/self/stat", "regular file"),
+        ("/", "directory"),
+        (os.devnull, "/dev/null"),
+    ],
 )
 def test_a_file_that_cannot_be_polled_raises_eperm(busy: Epoll, path: str, kind: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     fails(
         lambda: busy.register(fd, Event.IN | Event.OUT),
         errno.EPERM,
-        *("register", f"fd {fd}", "IN|OUT", kind, "always ready", "cannot be polled"),
+        *("register", f"fd {fd}", "IN|OUT", kind, "is always ready and cannot be polled"),
+        "Epoll(always_ready=True) accepts it",
     )
     fails(lambda: busy.modify(fd, Event.IN), errno.EPERM, "modify", f"fd {fd}", kind)
     fails(lambda: busy.unregister(fd), errno.EPERM, "unregister", f"fd {fd}", kind)
     os.close(fd)
+
+
+FSOPEN, LANDLOCK_CREATE_RULESET = 430, 444
+"""System calls with the same numbers on all architectures."""
+
+
+def open_filesystem_context() -> int:
+    return system_call(FSOPEN, b"tmpfs", 0)
+
+
+def open_landlock_ruleset() -> int:
+    handled_access_fs = ctypes.c_uint64(1)
+    return system_call(LANDLOCK_CREATE_RULESET, ctypes.byref(handled_access_fs), ctypes.c_size_t(8), 0)
+
+
+def system_call(number: int, *arguments: Any) -> int:
+    """The fd that a system call makes; skip where it is missing or forbidden."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.syscall(number, *arguments)
+    if fd < 0:
+        pytest.skip(f"system call {number}: {os.strerror(ctypes.get_errno())}")
+    return fd
+
+
+def open_loop_control() -> int:
+    try:
+        return os.open("/dev/loop-control", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (open_filesystem_context, "a file of this kind"),
+        (open_landlock_ruleset, "a file of this kind"),
+        (open_loop_control, "a device of this kind"),
+    ],
+)
+def test_only_files_that_are_always_ready_are_called_so(
+    busy: Epoll, make: Callable[[], int], kind: str
+) -> None:
+    fd = make()
+    try:
+        with pytest.raises(PermissionError, match=rf"fd {fd} .*\({kind} cannot be polled\)$"):
+            busy.register(fd, Event.IN)
+    finally:
+        os.close(fd)
 
 
 # Stock gives the text of errno and no more.

@@ -353,3 +353,33 @@ def check_predicates(fd: int, seen: Event) -> None:
             assert not promised
         except OSError:  # It fails at once, as it would with nothing reported (a listening socket's write).
             pass
+
+
+def test_predicates_with_a_message_in_the_error_queue() -> None:
+    """A healthy socket says ERR alone: the predicates are true, and a blocking call would sleep."""
+    zerocopy, msg_zerocopy = 60, 0x4000000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        receiver, _ = listener.accept()
+    with sender, receiver, pyepoll.Epoll[int]() as ep:
+        sender.setblocking(False)
+        sender.setsockopt(socket.SOL_SOCKET, zerocopy, 1)
+        sender.send(bytes(1000), msg_zerocopy)
+        receiver.recv(1000, socket.MSG_WAITALL)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.send(bytes(65536))
+        ep.register(sender, Event.IN | Event.OUT)
+        until(lambda: ep.poll(0) != [])
+        ((_, events),) = ep.poll(0)
+        assert events == Event.ERR
+        assert (events.readable, events.writable, events.error, events.hangup) == (True, True, True, False)
+        for call in (lambda: sender.recv(1), lambda: sender.send(b"x")):
+            with pytest.raises(BlockingIOError):
+                call()
+        assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert ep.poll(0) == [(sender.fileno(), Event.ERR)]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.recvmsg(0, 1000, socket.MSG_ERRQUEUE)
+        assert ep.poll(0) == []

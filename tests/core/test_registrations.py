@@ -534,6 +534,17 @@ def test_repr_shows_fd_and_count(ep: Epoll, pipe: Pipe) -> None:
     assert repr(ep) == "<pyepoll.Epoll closed>"
 
 
+def test_repr_does_not_raise_if_the_epoll_is_closed_meanwhile() -> None:
+    class ClosedMeanwhile(pyepoll.Epoll[Any]):
+        @property
+        def closed(self) -> bool:
+            was_closed = super().closed
+            self.close()
+            return was_closed
+
+    assert repr(ClosedMeanwhile()).endswith("ClosedMeanwhile closed>")
+
+
 def test_epoll_is_generic() -> None:
     alias: Any = pyepoll.Epoll[Data]
     assert isinstance(alias, types.GenericAlias)

@@ -1044,10 +1044,24 @@ def test_watcher_reads_a_terminal() -> None:
         os.close(terminal)
 
 
-def test_watcher_says_that_it_cannot_watch_a_file() -> None:
-    with example("watch_stdin", stdin=subprocess.DEVNULL) as child:
+@pytest.mark.parametrize("mode", ["level", "edge", "oneshot"])
+def test_watcher_reads_a_regular_file(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"the quick brown fox jumps")
+    with path.open() as file, example("watch_stdin", "--mode", mode, stdin=file.fileno()) as child:
         child.process.wait(DEADLINE)
-        child.end(1, rb"watch_stdin: [^\n]+\n")
+        child.end()
+        pieces = [b"  b'the quick '\n", b"  b'brown fox '\n", b"  b'jumps'\n", b"  end of input\n"]
+        between = b"" if mode == "edge" else b"IN\n"
+        assert child.output == b"IN\n" + between.join(pieces)
+
+
+@pytest.mark.parametrize("mode", [("level",), ("edge",), ("edge", "--no-drain"), ("oneshot",)], ids="-".join)
+def test_watcher_reads_dev_null(mode: tuple[str, ...]) -> None:
+    with example("watch_stdin", "--mode", *mode, stdin=subprocess.DEVNULL) as child:
+        child.process.wait(DEADLINE)
+        child.end()
+        assert child.output == b"IN\n  end of input\n"
 
 
 def test_watcher_says_that_stdin_is_closed() -> None:

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 from support.conformance import CANNOT_HOLD
-from support.pages import PAGES, PORT, ROOT, Block, Session, blocks_of, commands, run_alone, serve_echo
+from support.pages import (
+    PAGES,
+    PORT,
+    ROOT,
+    Block,
+    Session,
+    anchor_of,
+    blocks_of,
+    commands,
+    run_alone,
+    serve_echo,
+)
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 DIRECTIVES = {"{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
@@ -81,11 +92,6 @@ def test_sh_block_runs(block: Block, tmp_path: Path) -> None:
             assert status == 0, printed
 
 
-def anchor_of(heading: str) -> str:
-    """The anchor that forges and MyST give a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return set(map(anchor_of, re.findall(r"^#+ (.*)$", text, re.MULTILINE)))
@@ -104,6 +110,19 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     assert not missing
     assert set(re.findall(r"\btest_\w+\.py", text)) <= tests
+
+
+def test_each_search_phrase_leads_to_one_heading() -> None:
+    """docs/conf.py puts it into the index, which the search compares with the query in lower case."""
+    found: list[str] = []
+    for page in PAGES:
+        text = page.read_text()
+        comments = re.findall(r"(?m)^<!-- search: (.*) -->\n\n##+ ", text)
+        assert len(comments) == text.count("<!-- search:"), f"{page}: not before a heading"
+        found += [phrase for comment in comments for phrase in comment.split(", ")]
+    assert len(found) > 30
+    assert len(found) == len(set(found))
+    assert all(phrase == phrase.lower().strip() for phrase in found)
 
 
 def test_each_surprise_of_the_kernel_has_a_program_and_a_source() -> None:

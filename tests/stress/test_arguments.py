@@ -297,7 +297,12 @@ BUSY_POLL = "EBADF ENOTTY EOPNOTSUPP"
 
 TARGETS: dict[str, Target] = {
     "Epoll": Target(
-        lambda w: made, {"sizehint": mixed(numbers), "flags": mixed(numbers, st.sampled_from([0, 2**19]))}, 0,
+        lambda w: made,
+        {
+            "sizehint": mixed(numbers), "flags": mixed(numbers, st.sampled_from([0, 2**19])),
+            "always_ready": anything,
+        },
+        0,
         FD_ERRORS, "EINVAL", doc=pyepoll.Epoll,
     ),
     "Epoll.fromfd": Target(

@@ -72,7 +72,7 @@ nested_masks = st.sampled_from([Event.IN, Event.IN, Event.IN | Event.ET, Event.I
 # The steps of a child with its copy. It neither writes nor reads: the files are shared with the parent.
 deeds = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["open_new", "close", "rearm", "unregister"]), numbers),
+        st.tuples(st.sampled_from(["open_new", "open_regular", "close", "rearm", "unregister"]), numbers),
         st.tuples(st.just("open_duplicate"), numbers, picks),
         st.tuples(st.just("register"), numbers, masks),
         st.tuples(st.just("modify"), numbers, masks, st.booleans()),
@@ -102,6 +102,15 @@ class File:
         return self.ready
 
 
+class Regular(File):
+    """A regular file, which cannot be polled: it is always ready, and has no edges but those of changes."""
+
+    def __init__(self) -> None:
+        super().__init__(os.memfd_create("regular"))
+
+    ready = Event.IN | Event.OUT
+
+
 class Entry:
     """A registration: its file and mask, whether it is armed, and whether an edge is due."""
 
@@ -127,7 +136,7 @@ class Level:
 
     def __init__(self, walk: "Walk", rank: int) -> None:
         self.walk, self.rank = walk, rank
-        self.ep = pyepoll.Epoll[Any]()
+        self.ep = pyepoll.Epoll[Any](always_ready=True)
         self.entries: dict[int, Entry] = {}
         # A closed fd that is still listed, and one with an event not yet known to be stale.
         self.has_stale = False
@@ -255,6 +264,13 @@ class Walk(RuleBasedStateMachine):
             self.open[fd] = self.made[-1]
             os.dup2(self.made[-1].keep, fd)
 
+    @rule(fd=numbers)
+    def open_regular(self, fd: int) -> None:
+        if fd not in self.open:
+            self.made.append(Regular())
+            self.open[fd] = self.made[-1]
+            os.dup2(self.made[-1].keep, fd)
+
     @rule(fd=numbers, pick=picks)
     def open_duplicate(self, fd: int, pick: int) -> None:
         if fd not in self.open:
@@ -313,7 +329,7 @@ class Walk(RuleBasedStateMachine):
 
     def files(self) -> list[int]:
         """The open fds that are no epolls'."""
-        return [fd for fd, file in self.open.items() if type(file) is File]
+        return [fd for fd, file in self.open.items() if type(file) in (File, Regular)]
 
     @rule(mask=masks)
     def register_all(self, mask: Event) -> None:
@@ -522,14 +538,14 @@ class Walk(RuleBasedStateMachine):
 
     @rule(fd=numbers)
     def write(self, fd: int) -> None:
-        if fd in self.open:
+        if type(self.open.get(fd)) is File:
             os.eventfd_write(fd, 1)
             self.open[fd].count += 1
             self.edge_of(self.open[fd], Event.IN)
 
     @rule(fd=numbers)
     def read(self, fd: int) -> None:
-        if fd in self.open and self.open[fd].count:
+        if type(self.open.get(fd)) is File and self.open[fd].count:
             os.eventfd_read(fd)
             self.open[fd].count = 0
             self.edge_of(self.open[fd], Event.OUT)
@@ -747,7 +763,7 @@ class Walk(RuleBasedStateMachine):
             if deed == "fork":
                 assert in_child(partial(self.live_on, deeds[number:])) == ""
                 break
-            if not used and deed not in ("open_new", "open_duplicate", "close"):
+            if not used and deed not in ("open_new", "open_regular", "open_duplicate", "close"):
                 used = True
                 self.inherit(len(deeds) % 2 == 0)
             getattr(self, deed)(*arguments)
@@ -767,11 +783,17 @@ class Walk(RuleBasedStateMachine):
         for level in self.levels:
             level.has_stale = False
         for level in self.levels:
-            old = {fd: entry for fd, entry in level.entries.items() if fd in self.open}
+            old = {fd: entry for fd, entry in level.entries.items() if self.is_inherited(fd, entry)}
             level.entries = old
             for fd, entry in old.items():
                 entry.file = self.open[fd]
                 entry.edge = not isinstance(entry.file, Nested)
+
+    def is_inherited(self, fd: int, entry: Entry) -> bool:
+        """A copy takes a reused fd for the registered one, unless one of the two files is a regular one."""
+        file = self.open.get(fd)
+        regular = isinstance(entry.file, Regular) or isinstance(file, Regular)
+        return file is entry.file if regular else file is not None
 
     @invariant()
     def counts_steps(self) -> None:
@@ -792,7 +814,10 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_kernel(self) -> None:
         for level in self.levels:
-            known = sorted((fd, events | IMPLIED) for fd, events, _ in fdinfo_lines(level.ep))
+            # The data have the fd, also for the eventfd in the place of a regular file.
+            known = sorted(
+                (data & 0xFFFFFFFF, events | IMPLIED) for _, events, data in fdinfo_lines(level.ep)
+            )
             for fd, entry in level.entries.items():
                 if level.listed(fd):
                     # A fired one-shot asks for nothing.

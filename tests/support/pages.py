@@ -94,6 +94,11 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
+def anchor_of(heading: str) -> str:
+    """The anchor that forges and MyST give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]

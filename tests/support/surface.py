@@ -184,6 +184,26 @@ def close(bench: Bench) -> None:
     ep.close()
 
 
+def always_ready(bench: Bench) -> None:
+    """A file that cannot be polled, whose fd is then that of another, and closed."""
+    ep: Epoll = pyepoll.Epoll(always_ready=True)
+    os.dup2(bench.file, bench.spare)
+    ep.register(bench.spare, Event.IN | Event.ET, Data())
+    ep.modify(bench.spare, Event.IN | Event.ONESHOT, Data())
+    next(ep.wait(0))
+    ep.rearm(bench.spare)
+    assert len(ep.poll(0)) == 1
+    os.dup2(bench.keep, bench.spare)
+    ep.register(bench.spare, Event.IN, Data())
+    os.dup2(bench.file, bench.spare)
+    ep.register(bench.spare, Event.IN, Data())
+    os.close(bench.spare)
+    assert ep.poll(0) == []
+    ep.register(bench.file, Event.IN, ep)
+    ep.unregister(bench.file)
+    ep.register(bench.file, Event.IN, ep)
+
+
 def from_foreign(bench: Bench) -> None:
     """It goes with the object."""
     os.dup2(bench.epfd, bench.spare)
@@ -378,6 +398,7 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll.fromfd (foreign)": from_foreign,
     "Epoll.closed": lambda b: (b.ep.closed, b.shut.closed),
     "Epoll.close": close,
+    "Epoll (always_ready)": always_ready,
     "Epoll.fileno": lambda b: b.ep.fileno(),
     "Epoll.register": lambda b: register(b, Event.IN, Data()),
     "Epoll.register (the fd as data)": register,

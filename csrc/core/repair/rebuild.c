@@ -3,6 +3,7 @@
 #include "base/fdinfo.h"
 #include "base/flags.h"
 #include "base/syscalls.h"
+#include "core/always_ready.h"
 #include "core/change.h"
 #include "core/front.h"
 #include "core/identity.h"
@@ -15,6 +16,8 @@
 /* One registration on its way into the new instance. */
 typedef struct {
     int fd;
+    int target;              /* the fd of its entry: that of its stand-in, or its own */
+    const StandIn *stand_in; /* or NULL */
     uint32_t mask;
     uint64_t epoll_data;
     int entries;        /* how many the old instance has under the fd */
@@ -48,7 +51,9 @@ static bool
 see_old_entry(const KernelEntry *entry, void *arg)
 {
     RebuildPlan *plan = arg;
-    Transfer key = {.fd = entry->fd};
+    const Registration *slot = interest_find(&plan->instance->list, entry->data);
+    bool stands_in = slot != NULL && slot->always_ready;
+    Transfer key = {.fd = stands_in ? epoll_data_fd(entry->data) : entry->fd};
     identity_see(&plan->identity, entry, &plan->evidence);
     Transfer *transfer = bsearch(&key, plan->transfers, (size_t)plan->count, sizeof(Transfer), compare_fd);
     if (transfer == NULL) {
@@ -76,9 +81,13 @@ plan_transfers(RebuildPlan *plan)
     }
     for (int fd = interest_next(&self->list, 0); fd >= 0; fd = interest_next(&self->list, fd + 1)) {
         const Registration *slot = interest_slot(&self->list, fd);
+        int index = slot->always_ready ? stand_in_index(&self->stand_ins, fd) : -1;
+        const StandIn *stand_in = index >= 0 ? &self->stand_ins.items[index] : NULL;
         plan->one_shots |= (slot->mask & EPOLLONESHOT) != 0;
         plan->transfers[plan->count++] = (Transfer){
             .fd = fd,
+            .target = stand_in != NULL ? stand_in->eventfd : fd,
+            .stand_in = stand_in,
             .mask = slot->mask,
             .epoll_data = epoll_data_of(fd, slot->generation),
             .fired = slot->disarmed,
@@ -127,11 +136,12 @@ ctl_new(int epfd, int op, const Transfer *transfer)
 {
     /* The kernel adds ERR and HUP to every mask, so a fired one-shot is not quite disarmed in the new
      * instance: `disarmed` in its registration makes up for that. */
+    uint32_t mask = transfer->stand_in != NULL ? stand_in_mask(transfer->mask) : transfer->mask;
     struct epoll_event event = {
-        .events = transfer->fired ? transfer->mask & private_bits : transfer->mask,
+        .events = transfer->fired ? mask & private_bits : mask,
         .data.u64 = transfer->epoll_data,
     };
-    return epoll_ctl(epfd, op, transfer->fd, &event) < 0 ? errno : 0;
+    return epoll_ctl(epfd, op, transfer->target, &event) < 0 ? errno : 0;
 }
 
 /* Whether the fd refers to a file other than the registered one, as far as the old instance shows. Adding an
@@ -141,15 +151,15 @@ static bool
 is_reused(const Instance *self, const Transfer *transfer)
 {
     struct epoll_event nothing = {0};
-    if (epoll_ctl(self->fds.epfd, EPOLL_CTL_ADD, transfer->fd, &nothing) == 0) {
-        epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, transfer->fd, &nothing);
+    if (epoll_ctl(self->fds.epfd, EPOLL_CTL_ADD, transfer->target, &nothing) == 0) {
+        epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, transfer->target, &nothing);
         return true;
     }
     if (errno != EEXIST) {
         return errno == EINVAL || errno == ELOOP; /* an epoll that it does not watch, and cannot */
     }
     int thread = sys_gettid();
-    return transfer->entries > 1 &&
+    return transfer->entries > 1 && transfer->stand_in == NULL &&
            sys_kcmp_watched(thread, self->fds.epfd, transfer->fd, transfer->nth, thread, transfer->fd) > 0;
 }
 
@@ -180,6 +190,14 @@ means_lost(const RebuildPlan *plan, int epfd, const Transfer *transfer, int erro
     }
 }
 
+/* Whether a stand-in is still that of the file that its fd refers to. In a child, the file of the eventfd may
+ * be another too. */
+static bool
+stands_in_still(const StandIn *stand_in, bool forked)
+{
+    return stand_in_is_current(stand_in) && (!forked || stand_in_has_eventfd(stand_in, true));
+}
+
 /* Add the live registrations to the new instance. 0, or an errno that is not about one registration. */
 static int
 add_to_new(RebuildPlan *plan, int epfd)
@@ -188,6 +206,10 @@ add_to_new(RebuildPlan *plan, int epfd)
         Transfer *transfer = &plan->transfers[i];
         if (!transfer->known && !plan->forked) {
             continue; /* closed, and kept in our list until it is touched */
+        }
+        if (transfer->stand_in != NULL && !stands_in_still(transfer->stand_in, plan->forked)) {
+            transfer->lost_fd = true;
+            continue;
         }
         int error = ctl_new(epfd, EPOLL_CTL_ADD, transfer);
         if (error != 0 && !means_lost(plan, epfd, transfer, error)) {
@@ -321,6 +343,11 @@ apply_transfers(RebuildPlan *plan, LostRegistrations *lost)
     change_complete(self);
     self->stale.rebuilt_at = time;
     STATE_UNLOCK(self);
+    for (int i = 0; i < plan->count; i++) {
+        if (plan->transfers[i].lost_fd && plan->transfers[i].stand_in != NULL) {
+            always_ready_drop(self, plan->transfers[i].fd);
+        }
+    }
 }
 
 void

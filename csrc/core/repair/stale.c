@@ -2,6 +2,7 @@
 
 #include "base/fdinfo.h"
 #include "base/syscalls.h"
+#include "core/always_ready.h"
 #include "core/change.h"
 
 #include <errno.h>
@@ -66,17 +67,26 @@ stale_classify(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data
     return class == LIVE;
 }
 
+/* Whether the fd of an event is open, and if the file cannot be polled, still refers to it. */
+static bool
+is_open(Instance *self, uint64_t epoll_data)
+{
+    bool closed = fcntl(epoll_data_fd(epoll_data), F_GETFD) < 0 && errno == EBADF;
+    return !closed && always_ready_is_current(self, epoll_data);
+}
+
 /* With the ctl lock. Ownership of the registration passes to the caller. */
 static Registration
 forget_closed(Instance *self, uint64_t epoll_data)
 {
-    int fd = epoll_data_fd(epoll_data);
     Registration lost = {0};
-    if (interest_find(&self->list, epoll_data) != NULL && fcntl(fd, F_GETFD) < 0) {
-        lost = change_forget(self, fd);
+    if (interest_find(&self->list, epoll_data) != NULL && !is_open(self, epoll_data)) {
+        lost = change_forget(self, epoll_data_fd(epoll_data));
         STATE_LOCK(self);
         self->stats.lost++;
-        count_class(self, STALE, epoll_data);
+        if (!lost.always_ready) { /* a stand-in leaves no entry */
+            count_class(self, STALE, epoll_data);
+        }
         STATE_UNLOCK(self);
     }
     return lost;
@@ -85,10 +95,7 @@ forget_closed(Instance *self, uint64_t epoll_data)
 bool
 stale_check_open(Instance *self, uint64_t epoll_data)
 {
-    if (fcntl(epoll_data_fd(epoll_data), F_GETFD) >= 0 || errno != EBADF) {
-        return true;
-    }
-    if (instance_enter(self) != 0) {
+    if (is_open(self, epoll_data) || instance_enter(self) != 0) {
         return true;
     }
     mutex_lock(&self->locks.ctl);
@@ -132,7 +139,7 @@ bool
 stale_is_entry(Instance *self, int fd)
 {
     const Registration *present = interest_get(&self->list, fd);
-    if (self->foreign || present == NULL) {
+    if (self->foreign || present == NULL || present->always_ready) {
         return !self->foreign;
     }
     uint32_t generation = present->generation;
