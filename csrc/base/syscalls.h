@@ -1,6 +1,6 @@
 /* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11), kcmp, statx (in
- * glibc since 2.28; Linux 4.11) and those on pidfds; and whether epoll_ctl is allowed. The caller interprets the
- * errno. */
+ * glibc since 2.28; Linux 4.11) and those on pidfds; and whether epoll_ctl is allowed. The caller interprets
+ * the errno. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
