@@ -4,10 +4,13 @@
 #include "base/flags.h"
 #include "base/module_state.h"
 #include "base/timed_wait.h"
+#include "core/child.h"
 #include "core/epoll.h"
 #include "core/instance.h"
 #include "core/ready.h"
 #include "core/settings.h"
+#include "core/signals.h"
+#include "core/timer.h"
 #include "core/waker.h"
 #include "raw/event_buffer.h"
 #include "raw/raw.h"
@@ -48,6 +51,9 @@ add_types(PyObject *module, ModuleState *state)
         {&epoll_spec,        &state->types.epoll,        true },
         {&event_buffer_spec, &state->types.event_buffer, true },
         {&waker_spec,        &state->types.waker,        true },
+        {&timer_spec,        &state->types.timer,        true },
+        {&signals_spec,      &state->types.signals,      true },
+        {&child_spec,        &state->types.child,        true },
         {&selector_spec,     &state->types.selector,     true },
         {&instance_spec,     &state->types.instance,     false},
         {&ready_spec,        &state->types.ready,        false},
@@ -95,10 +101,14 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->types.ready);
     Py_VISIT(state->types.event_buffer);
     Py_VISIT(state->types.waker);
+    Py_VISIT(state->types.timer);
+    Py_VISIT(state->types.signals);
+    Py_VISIT(state->types.child);
     Py_VISIT(state->types.selector);
     Py_VISIT(state->package.epoll);
     Py_VISIT(state->package.selector_key);
     Py_VISIT(state->package.event);
+    Py_VISIT(state->package.signals);
     Py_VISIT(state->package.members);
     Py_VISIT(state->instances);
     return 0;
@@ -113,10 +123,14 @@ module_clear(PyObject *module)
     Py_CLEAR(state->types.ready);
     Py_CLEAR(state->types.event_buffer);
     Py_CLEAR(state->types.waker);
+    Py_CLEAR(state->types.timer);
+    Py_CLEAR(state->types.signals);
+    Py_CLEAR(state->types.child);
     Py_CLEAR(state->types.selector);
     Py_CLEAR(state->package.epoll);
     Py_CLEAR(state->package.selector_key);
     Py_CLEAR(state->package.event);
+    Py_CLEAR(state->package.signals);
     Py_CLEAR(state->package.members);
     Py_CLEAR(state->instances);
     return 0;

@@ -273,7 +273,8 @@ def raises_list(part: str, mark: Callable[[str], str]) -> list[str]:
 def is_plain(thing: Any) -> bool:
     """Whether a docstring is C's. The package's Epoll has the core's."""
     if isinstance(thing, type):
-        return thing in (pyepoll.Epoll, pyepoll.Waker, pyepoll.raw.EventBuffer)
+        objects = pyepoll.Waker, pyepoll.Timer, pyepoll.Signals, pyepoll.Child
+        return thing in (pyepoll.Epoll, *objects, pyepoll.raw.EventBuffer)
     return inspect.isgetsetdescriptor(thing) or (inspect.isroutine(thing) and not inspect.isfunction(thing))
 
 

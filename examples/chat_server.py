@@ -151,7 +151,7 @@ class Room:
             print(f"dropped {client.name.decode()}: {why}", flush=True)
 
 
-def serve(listener: socket.socket, signals: int, limit: int) -> None:
+def serve(listener: socket.socket, signals: pyepoll.Signals, limit: int) -> None:
     """Run the room until stdin ends or a signal comes."""
     with pyepoll.Epoll[Handler]() as ep:
 
@@ -159,9 +159,13 @@ def serve(listener: socket.socket, signals: int, limit: int) -> None:
             if not os.read(0, 4096):
                 ep.close()
 
+        def stop(_events: Event) -> None:
+            signals.read()  # or close() would send them again
+            ep.close()
+
         room = Room(ep, listener, limit)
         ep.register(listener, Event.IN, data=room.accept)
-        ep.register(signals, Event.IN, data=lambda _events: ep.close())
+        ep.register(signals, Event.IN, data=stop)
         if sys.stdin:
             # A regular file or /dev/null is always ready, and epoll refuses it.
             with contextlib.suppress(PermissionError):
@@ -188,13 +192,8 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # the port is taken
         parser.error(str(error))
-    with listener:
+    with listener, pyepoll.Signals(signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
-        # A Python handler alone may run too late: see signals.py.
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         serve(listener, signals, args.limit)

@@ -43,8 +43,7 @@ class Stdin:
     """An incomplete line."""
 
 
-Source = Connection | socket.socket | Stdin | int
-"""The int is the pipe of signals."""
+Source = Connection | socket.socket | Stdin | pyepoll.Signals
 
 
 def accept(ep: pyepoll.Epoll[Source], listener: socket.socket, connections: set[Connection]) -> None:
@@ -95,7 +94,7 @@ def quits(stdin: Stdin) -> bool:
     return not data or b"quit" in lines
 
 
-def serve(listener: socket.socket, signals: int) -> None:
+def serve(listener: socket.socket, signals: pyepoll.Signals) -> None:
     """Echo until stdin ends, says ``quit``, or a signal comes."""
     connections: set[Connection] = set()
     with pyepoll.Epoll[Source]() as ep:
@@ -120,6 +119,7 @@ def serve(listener: socket.socket, signals: int) -> None:
                     if quits(conn):
                         return
                 else:
+                    conn.read()  # or close() would send the signals again
                     return
         finally:
             for conn in connections:
@@ -139,13 +139,8 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # the port is taken
         parser.error(str(error))
-    with listener:
+    with listener, pyepoll.Signals(signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
-        # A Python handler alone may run too late: see signals.py.
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         serve(listener, signals)

@@ -10,7 +10,7 @@ server. It shows:
   waiting and skips busy ones; it does not balance the load.
 - EXCLUSIVE cannot be modified, so a worker without free file descriptors unregisters the listener, and the
   others continue. It registers the listener again when one of its connections has ended.
-- The parent watches its workers through pidfds (Linux 5.3): a killed worker is replaced.
+- The parent watches its workers through ``Child`` (Linux 5.3): a killed worker is replaced.
 - All workers watch the read end of a pipe; only the parent has the write end. The pipe reports HUP when the
   parent closes it or dies for any reason, so no worker is left running.
 """
@@ -109,17 +109,18 @@ def work(listener: socket.socket, lifeline: int) -> None:
                 conn.sock.close()
 
 
-def start_worker(listener: socket.socket, lifeline: tuple[int, int]) -> int:
-    """Fork a worker; return its pidfd."""
+def start_worker(
+    listener: socket.socket, signals: pyepoll.Signals, lifeline: tuple[int, int]
+) -> pyepoll.Child:
+    """Fork a worker."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return os.pidfd_open(pid)
+        return pyepoll.Child(pid)
     status = 1
     try:
-        # With the parent's handlers, signals go into the parent's pipe. ^C goes to all processes of the
-        # terminal: the parent decides what it means.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.close()  # SIGTERM ends a worker, which has a copy of the parent's object
+        # ^C goes to all processes of the terminal: the parent decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(lifeline[1])
         work(listener, lifeline[0])
@@ -130,41 +131,40 @@ def start_worker(listener: socket.socket, lifeline: tuple[int, int]) -> int:
         os._exit(status)  # not back into the parent's code
 
 
-def reap(pidfd: int) -> bool:
-    """Wait for a worker to end; return False if it failed by itself."""
-    end = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    os.close(pidfd)
-    return end is None or end.si_code != os.CLD_EXITED or end.si_status == 0
-
-
-def supervise(listener: socket.socket, signals: int, workers: int) -> None:
+def supervise(listener: socket.socket, signals: pyepoll.Signals, workers: int) -> None:
     """Keep the workers running until stdin ends or a signal comes."""
     lifeline = os.pipe()
-    pidfds: set[int] = set()
-    with pyepoll.Epoll[int | TextIO | None]() as ep:
-        ep.register(signals, Event.IN, data=None)
+    children: set[pyepoll.Child] = set()
+    with pyepoll.Epoll[pyepoll.Child | pyepoll.Signals | TextIO]() as ep:
+        ep.register(signals, Event.IN, data=signals)
         if sys.stdin:
             # A regular file or /dev/null is always ready, and epoll refuses it.
             with contextlib.suppress(PermissionError):
                 ep.register(sys.stdin, Event.IN, data=sys.stdin)
         try:
             while True:
-                while len(pidfds) < workers:
-                    pidfd = start_worker(listener, lifeline)
-                    pidfds.add(pidfd)
-                    ep.register(pidfd, Event.IN, data=pidfd)  # ready when the worker has ended
+                while len(children) < workers:
+                    child = start_worker(listener, signals, lifeline)
+                    children.add(child)
+                    ep.register(child, Event.IN, data=child)  # ready when the worker has ended
                 for source, _events in ep.wait():
-                    if isinstance(source, int):
+                    if isinstance(source, pyepoll.Child):
+                        source.read()
                         ep.unregister(source)
-                        pidfds.discard(source)
-                        if not reap(source):
+                        source.close()
+                        children.discard(source)
+                        if source.returncode is not None and source.returncode > 0:
                             sys.exit("a worker has failed")  # and a new one would fail too
-                    elif source is None or not os.read(0, 4096):
+                    elif source is signals:
+                        signals.read()  # or close() would send them again
+                        return
+                    elif not os.read(0, 4096):
                         return
         finally:
             os.close(lifeline[1])
-            for pidfd in pidfds:
-                reap(pidfd)
+            for child in children:
+                os.waitpid(child.pid, 0)
+                child.close()
             os.close(lifeline[0])
 
 
@@ -182,13 +182,8 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # the port is taken
         parser.error(str(error))
-    with listener:
+    with listener, pyepoll.Signals(signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
-        # A Python handler alone may run too late: see signals.py.
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         supervise(listener, signals, args.workers)

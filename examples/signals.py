@@ -9,13 +9,12 @@
 shuts down its side of the others and ends with the last one. A second signal ends it immediately.
 It shows:
 
-- ``signal.set_wakeup_fd``: as soon as a signal arrives, CPython writes its number to a socket, and the other
-  end is registered like any file. The socket stays readable until it is read, so no signal is too early.
+- ``pyepoll.Signals``: as soon as a signal arrives, a handler in C remembers it and makes a file readable that
+  is registered like any other. No signal is too early for the loop, and none is lost, however many arrive.
   A Python handler alone can miss one: handlers run before a wait goes to sleep, and when a signal
   interrupts the wait. If a signal arrives between these two moments, its handler runs only after something
   else ends the wait. (``wait(sigmask=...)`` is another solution: see sigprocmask(2), pselect(2).)
-- Signals are handled in the loop, like any other event, and not between two arbitrary lines of code. Each
-  signal still needs a handler, which replaces its default action.
+- Signals are handled in the loop, like any other event, and not between two arbitrary lines of code.
 """
 
 import argparse
@@ -24,7 +23,6 @@ import errno
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyepoll
@@ -36,33 +34,17 @@ MAX_GREETING = 4096
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-@contextlib.contextmanager
-def signals_as_bytes(*signums: int) -> Iterator[socket.socket]:
-    """Yield a socket that receives one byte, the signal number, for each signal."""
-    receiver, sender = socket.socketpair()
-    with receiver, sender:
-        receiver.setblocking(False)
-        sender.setblocking(False)
-        # If the buffer is full, its content is sufficient.
-        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        handlers = {signum: signal.signal(signum, lambda *_: None) for signum in signums}
-        try:
-            yield receiver
-        finally:
-            signal.set_wakeup_fd(-1)
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
-
-
 class Server:
-    def __init__(self, listener: socket.socket, signals: socket.socket, path: Path, greeting: bytes) -> None:
+    def __init__(
+        self, listener: socket.socket, signals: pyepoll.Signals, path: Path, greeting: bytes
+    ) -> None:
         self.listener = listener
         self.signals = signals
         self.path = path
         self.greeting = greeting[:MAX_GREETING]
         self.stopping = False
         self.clients: set[socket.socket] = set()
-        self.ep: pyepoll.Epoll[socket.socket] = pyepoll.Epoll()
+        self.ep: pyepoll.Epoll[socket.socket | pyepoll.Signals] = pyepoll.Epoll()
 
     def run(self) -> None:
         """Serve until signals say stop."""
@@ -70,14 +52,14 @@ class Server:
             ep.register(self.signals, Event.IN, data=self.signals)
             ep.register(self.listener, Event.IN, data=self.listener)
             try:
-                for sock, _events in ep:
-                    if sock is self.signals:
-                        if self.handle(set(self.signals.recv(CHUNK))):
+                for source, _events in ep:
+                    if isinstance(source, pyepoll.Signals):
+                        if self.handle(set(source.read())):
                             return
-                    elif sock is self.listener:
+                    elif source is self.listener:
                         self.accept()
                     else:
-                        self.discard(sock)
+                        self.discard(source)
                     if self.stopping and not self.clients:
                         return
             finally:
@@ -156,7 +138,7 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # no such file, or the port is taken
         parser.error(str(error))
-    with listener, signals_as_bytes(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals:
+    with listener, pyepoll.Signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)

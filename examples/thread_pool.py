@@ -11,8 +11,8 @@ Each line that a client sends is answered with its PBKDF2 digest, slow on purpos
   no lock.
 - ``wait(maxevents=1)``: a thread that took a whole batch would keep the other threads from its events.
 - Every thread sees a level-triggered Waker that is never cleared: it stops all of them.
-- Every thread also sees the pipe of ``signal.set_wakeup_fd``, which is never read. A Python handler would
-  have to wait until the main thread can run it; see ``signals.py``.
+- Every thread also sees the signals, which are read when all threads have ended. A Python handler would have
+  to wait until the main thread can run it; see ``signals.py``.
 - If accept(2) fails because no file descriptor is left, the listener stays disarmed until a connection has
   ended.
 
@@ -61,7 +61,9 @@ def digest(line: bytes, rounds: int) -> bytes:
 class Server:
     """The shared state of the threads. All of them can use the Epoll and the set at once."""
 
-    def __init__(self, listener: socket.socket, signals: int, stop: pyepoll.Waker, rounds: int) -> None:
+    def __init__(
+        self, listener: socket.socket, signals: pyepoll.Signals, stop: pyepoll.Waker, rounds: int
+    ) -> None:
         self.listener = listener
         self.signals = signals
         self.stop = stop
@@ -85,6 +87,7 @@ class Server:
             finally:
                 self.stop.wake()  # if one thread has failed, the others end too
                 wait(workers)
+                self.signals.read()  # or close() would send them again
                 for conn in self.connections:
                     conn.sock.close()
             for worker in workers:
@@ -179,12 +182,9 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # the port is taken
         parser.error(str(error))
-    with listener, pyepoll.Waker() as stop:
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    with listener, pyepoll.Signals(*stopping) as signals, pyepoll.Waker() as stop:
         listener.setblocking(False)
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         Server(listener, signals, stop, args.rounds).run(args.threads)

@@ -45,8 +45,7 @@ class Connection:
     """The rest of the answer."""
 
 
-Source = Connection | socket.socket | TextIO | pyepoll.Waker | int
-"""The int is the pipe of signals."""
+Source = Connection | socket.socket | TextIO | pyepoll.Waker | pyepoll.Signals
 
 
 def digest(line: bytes, rounds: int) -> bytes:
@@ -57,7 +56,9 @@ def digest(line: bytes, rounds: int) -> bytes:
 class Server:
     """The loop. Everything except ``finished`` runs in one thread."""
 
-    def __init__(self, listener: socket.socket, signals: int, pool: ThreadPoolExecutor, rounds: int) -> None:
+    def __init__(
+        self, listener: socket.socket, signals: pyepoll.Signals, pool: ThreadPoolExecutor, rounds: int
+    ) -> None:
         self.listener = listener
         self.signals = signals
         self.pool = pool
@@ -85,7 +86,10 @@ class Server:
                         self.take_results()
                     elif source is self.listener:
                         self.accept()
-                    elif isinstance(source, int) or not os.read(0, 4096):
+                    elif source is self.signals:
+                        self.signals.read()  # or close() would send them again
+                        return
+                    elif not os.read(0, 4096):
                         return
             finally:
                 for conn in self.connections:
@@ -180,13 +184,8 @@ def main() -> None:
         listener = socket.create_server((args.host, args.port), backlog=1024)
     except OSError as error:  # the port is taken
         parser.error(str(error))
-    with listener:
+    with listener, pyepoll.Signals(signal.SIGINT, signal.SIGTERM) as signals:
         listener.setblocking(False)
-        # A Python handler alone may run too late: see signals.py.
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         host, port = listener.getsockname()[:2]
         print(f"listening on {host}:{port}", flush=True)
         with ThreadPoolExecutor(args.threads) as pool:

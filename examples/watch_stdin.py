@@ -70,13 +70,14 @@ def read_once(stdin: io.FileIO, events: Event) -> bytes | None:
     return piece
 
 
-def watch(stdin: io.FileIO, signals: int, mode: str, careless: bool) -> None:
+def watch(stdin: io.FileIO, signals: pyepoll.Signals, mode: str, careless: bool) -> None:
     """Print each event and the data read for it, until the input ends or a signal arrives."""
-    with pyepoll.Epoll[io.FileIO | int](always_ready=True) as ep:
+    with pyepoll.Epoll[io.FileIO | pyepoll.Signals](always_ready=True) as ep:
         ep.register(signals, Event.IN, data=signals)
         ep.register(stdin, MODES[mode], data=stdin)
         for source, events in ep:
-            if isinstance(source, int):
+            if isinstance(source, pyepoll.Signals):
+                source.read()  # or close() would send them again
                 return
             print(events, flush=True)
             if mode == "edge":
@@ -99,16 +100,12 @@ def main() -> None:
 
     # Unbuffered: sys.stdin reads ahead, and epoll cannot see its buffer.
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        # A Python handler alone may run too late: see signals.py.
-        signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # open until the process ends
-        signal.set_wakeup_fd(wakeup)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: None)  # replaces the default action
         # O_NONBLOCK belongs to the open file description, which a shell may share: restore it.
         blocking = os.get_blocking(0)
         os.set_blocking(0, False)
         try:
-            watch(stdin, signals, args.mode, args.no_drain)
+            with pyepoll.Signals(signal.SIGINT, signal.SIGTERM) as signals:
+                watch(stdin, signals, args.mode, args.no_drain)
         finally:
             os.set_blocking(0, blocking)
 

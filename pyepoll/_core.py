@@ -1,5 +1,6 @@
 """The Epoll class: the core in C, and the methods that need no C."""
 
+import signal
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, overload
@@ -224,3 +225,6 @@ class Epoll(_epoll.Epoll[T]):
         EPIOCSPARAMS.
         """
         self._set_params(usecs, budget, prefer)
+
+
+_epoll._use_signals({int(each): each for each in signal.Signals})

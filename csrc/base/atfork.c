@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,9 +14,19 @@
 #define MADV_WIPEONFORK 18 /* Linux 4.14 */
 #endif
 
+/* The number, and the memory of fork_wiped_memory(), which is as aligned as a page. */
+typedef struct {
+    unsigned epoch;
+    _Alignas(64) char wiped[FORK_WIPED_SIZE];
+} ForkPage;
+
 /* The page before it is mapped, and where mapping fails. */
-static unsigned plain_page = 1;
-unsigned *fork_page = &plain_page;
+static ForkPage plain_page = {.epoch = 1};
+unsigned *fork_page = &plain_page.epoch;
+
+/* Of fork_call(). */
+static void (*call_before)(void);
+static void (*call_in_child)(void);
 
 /* The highest number given out so far, by this process and its ancestors. */
 static unsigned last_epoch = 1;
@@ -45,6 +56,21 @@ void
 fork_release(void)
 {
     pthread_mutex_unlock(&hold);
+}
+
+void *
+fork_wiped_memory(void)
+{
+    return ((ForkPage *)(void *)fork_page)->wiped;
+}
+
+void
+fork_call(void (*before)(void), void (*in_child)(void))
+{
+    fork_hold();
+    call_before = before;
+    call_in_child = in_child;
+    fork_release();
 }
 
 enum { PRIVATE_FDS = sizeof(private_fds) / sizeof(private_fds[0]) };
@@ -102,12 +128,18 @@ before_fork(void)
     for (int i = 0; i < PRIVATE_FDS; i++) {
         private_fds[i].copied = private_fds[i].fd > 0 && sys_may_share_fds(private_fds[i].thread);
     }
+    if (call_before != NULL) {
+        call_before();
+    }
 }
 
 /* In the child. */
 static void
 in_child(void)
 {
+    if (*fork_page != 0) {
+        memset(fork_wiped_memory(), 0, FORK_WIPED_SIZE); /* the kernel has not done it */
+    }
     fork_renew_epoch();
     for (int i = 0; i < PRIVATE_FDS; i++) {
         if (private_fds[i].copied) {
@@ -115,10 +147,13 @@ in_child(void)
         }
         private_fds[i] = (PrivateFd){0};
     }
+    if (call_in_child != NULL) {
+        call_in_child();
+    }
 }
 
 /* A page that a fork wipes. Without the advice (before Linux 4.14), the handlers alone notice forks. */
-static unsigned *
+static ForkPage *
 new_page(void)
 {
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
@@ -127,7 +162,7 @@ new_page(void)
         return &plain_page;
     }
     (void)madvise(page, size, MADV_WIPEONFORK);
-    *(unsigned *)page = last_epoch;
+    ((ForkPage *)page)->epoch = last_epoch;
     return page;
 }
 
@@ -143,6 +178,6 @@ fork_watch_start(void)
         atomic_flag_clear(&started);
         return error;
     }
-    fork_page = new_page();
+    fork_page = &new_page()->epoch;
     return 0;
 }

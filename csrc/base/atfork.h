@@ -24,6 +24,14 @@ int fork_watch_start(void);
 void fork_hold(void);
 void fork_release(void);
 
+/* Memory that is zero at first, and again in every child, like the page of the number. */
+enum { FORK_WIPED_SIZE = 1024 };
+void *fork_wiped_memory(void);
+
+/* Call `before` in the parent before each fork, and `in_child` in the child; only one such pair. Plain C: the
+ * forking thread may have any lock but that of fork_hold(), which is held for `before`. */
+void fork_call(void (*before)(void), void (*in_child)(void));
+
 /* Make an fd that a child closes at once, because the thread that would close it does not exist there. `make`
  * returns the fd, or -1 and errno. Also -1 where there are too many. Without the GIL. */
 int fork_private_fd(int (*make)(int), int arg);

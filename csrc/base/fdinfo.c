@@ -103,6 +103,13 @@ fdinfo_is_epoll(int fd)
     return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
 }
 
+int
+fdinfo_is_any_eventfd(int fd)
+{
+    int error = compare_link(fd, "anon_inode:[eventfd]");
+    return error == ENOENT && fcntl(fd, F_GETFD) < 0 ? EBADF : error;
+}
+
 bool
 fdinfo_is_eventfd(int fd, uint64_t count, bool unknown)
 {

@@ -27,12 +27,16 @@ typedef struct {
         PyTypeObject *ready;
         PyTypeObject *event_buffer;
         PyTypeObject *waker;
+        PyTypeObject *timer;
+        PyTypeObject *signals;
+        PyTypeObject *child;
         PyTypeObject *selector;
     } types; /* set by module_exec() */
     struct {
         PyTypeObject *epoll;        /* the package's own Epoll (epoll_prepare_subclass); NULL until then */
         PyTypeObject *selector_key; /* selectors.SelectorKey (_use_keys); NULL until then */
         PyObject *event;            /* the enum Event (_use_events); NULL: events are ints */
+        PyObject *signals;          /* dict: number -> member of signal.Signals (_use_signals) */
         PyObject *members;          /* dict: mask -> the Event for it (event_member) */
     } package;
     PyObject *instances;        /* dict: fd -> weak reference to the Instance that has it (instance_find) */

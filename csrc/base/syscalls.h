@@ -1,5 +1,6 @@
-/* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11), kcmp, and statx (in
- * glibc since 2.28; Linux 4.11); and whether epoll_ctl is allowed. The caller interprets the errno. */
+/* System calls that the C library may lack: epoll_pwait2 (in glibc since 2.35; Linux 5.11), kcmp, statx (in
+ * glibc since 2.28; Linux 4.11) and those on pidfds; and whether epoll_ctl is allowed. The caller interprets
+ * the errno. */
 #ifndef PYEPOLL_SYSCALLS_H
 #define PYEPOLL_SYSCALLS_H
 
@@ -16,6 +17,26 @@
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+
+/* A pidfd of the process `pid`, close-on-exec; -1 and errno. Since Linux 5.3. */
+static inline int
+sys_pidfd_open(int pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0U);
+}
+
+/* Since Linux 5.1. */
+static inline int
+sys_pidfd_send_signal(int pidfd, int number)
+{
+    return (int)syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0U);
+}
 
 /* The calling thread, for calls that name a process by it: a thread may have an fd table of its own. */
 static inline int

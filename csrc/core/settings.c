@@ -20,6 +20,22 @@ use_events(PyObject *module, PyObject *event_class)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(use_signals_doc,
+"_use_signals($module, members, /)\n--\n\n"
+"Let Signals.read() return the members that this dict has for the numbers of signals.");
+
+static PyObject *
+use_signals(PyObject *module, PyObject *members)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (!PyDict_CheckExact(members)) {
+        PyErr_SetString(PyExc_TypeError, "a dict is required");
+        return NULL;
+    }
+    Py_XSETREF(state->package.signals, Py_NewRef(members));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(use_pwait2_doc,
 "use_pwait2($module, use, /)\n--\n\n"
 "Let waits use the system call epoll_pwait2, or avoid it if use is false; return the old value.\n\n"
@@ -59,6 +75,7 @@ switched_off_pwait2(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 
 PyMethodDef settings_functions[] = {
     {"_use_events",          use_events,          METH_O,      use_events_doc         },
+    {"_use_signals",         use_signals,         METH_O,      use_signals_doc        },
     {"use_pwait2",           use_pwait2,          METH_O,      use_pwait2_doc         },
     {"uses_pwait2",          uses_pwait2,         METH_NOARGS, uses_pwait2_doc        },
     {"_switched_off_pwait2", switched_off_pwait2, METH_NOARGS, switched_off_pwait2_doc},

@@ -43,7 +43,16 @@ def test_iteration_is_at_the_top_of_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "thing", [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Registrations, pyepoll.Waker]
+    "thing",
+    [
+        pyepoll.Epoll,
+        pyepoll.EpollSelector,
+        pyepoll.Registrations,
+        pyepoll.Waker,
+        pyepoll.Timer,
+        pyepoll.Signals,
+        pyepoll.Child,
+    ],
 )
 def test_no_slot_has_the_generic_docstring(thing: type) -> None:
     """CPython's for a slot begins with Implement or Return and names no more than the operator."""

@@ -21,7 +21,7 @@ CLASSES = {
     for each in module.__all__
     if isinstance(getattr(module, each), type)
 }
-HAVE_STATES = [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Waker]
+HAVE_STATES = [pyepoll.Epoll, pyepoll.EpollSelector, pyepoll.Waker, pyepoll.Timer]
 
 
 def look(thing: Any) -> None:
@@ -51,6 +51,9 @@ def opened() -> Iterator[Any]:
         selector.register(waker, 1)
         waker.wake()
         view = ep.registrations
+        with pyepoll.Timer(1, 2) as timer, pyepoll.Signals(40, 50) as signals:
+            with pyepoll.Child(os.getpid()) as child:
+                yield from (timer, signals, child)
         yield from (ep, waker, selector, selector.get_map(), selector.get_key(waker))
         yield from (view, view.keys(), view.items(), view.values(), view[waker][0])
         yield from (iter(ep), ep.wait(0), ep.stats(), raw.EventBuffer(2))
@@ -59,9 +62,10 @@ def opened() -> Iterator[Any]:
 def closed() -> Iterator[Any]:
     ep, waker, selector = pyepoll.Epoll(), pyepoll.Waker(), pyepoll.EpollSelector()
     things = [ep, waker, selector, selector.get_map(), ep.registrations, iter(ep), ep.wait(0)]
-    for each in ep, waker, selector:
+    ours: list[Any] = [pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid())]
+    for each in ep, waker, selector, *ours:
         each.close()
-    yield from things
+    yield from (*things, *ours)
     yield ep.registrations
 
 
@@ -78,6 +82,12 @@ def closed_behind_its_back() -> Iterator[Any]:
     yield from (ep, ep.registrations)
     with pytest.raises(OSError):
         ep.close()
+    ours: list[Any] = [pyepoll.Timer(), pyepoll.Signals(40), pyepoll.Child(os.getpid())]
+    for each in ours:
+        os.close(each.fileno())
+        yield each
+        with pytest.raises(OSError):
+            each.close()
 
 
 def object_of(kind: Any) -> Any:
@@ -88,7 +98,7 @@ def made_by_new_alone() -> Iterator[Any]:
     for kind in [*HAVE_STATES, aio.EventLoop, aio.SocketTransport]:
         made = object_of(kind)
         yield made
-        if isinstance(made, pyepoll.Epoll | pyepoll.Waker):
+        if isinstance(made, pyepoll.Epoll | pyepoll.Waker | pyepoll.Timer):
             made.close()
 
 

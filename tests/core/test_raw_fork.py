@@ -6,6 +6,7 @@ By _Fork() of the C library, or by the system call itself: as another extension 
 import ctypes
 import errno
 import os
+import select
 import signal
 import traceback
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support.fds import open_fds
+from support.fds import Pipe, open_fds
 from support.kernel import fdinfo_lines, rebuild
 from support.processes import SANITIZED, fork
 from support.threads import until, waiters
@@ -145,6 +146,51 @@ def test_a_childs_waker_is_the_parents_too(ep: Epoll, raw_fork: Callable[[], int
 
         assert in_raw_child(raw_fork, child) == ""
         assert ep.poll(0) == [("waker", Event.IN)]
+
+
+@pytest.mark.parametrize("first", ["read", "fileno"])
+@raw_forks
+def test_a_childs_signals_are_its_own(ep: Epoll, raw_fork: Callable[[], int], first: str) -> None:
+    """Those that arrive before its first use, too; and it takes none of the parent's."""
+    with pyepoll.Signals(signal.SIGUSR1, signal.SIGUSR2) as signals:
+        ep.register(signals, Event.IN, "signals")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+        def child() -> None:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            if first == "fileno":
+                assert select.select([signals], [], [], 0)[0] == [signals]
+            assert signals.read() == [signal.SIGUSR2]
+            assert select.select([signals], [], [], 0)[0] == []
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert signals.read() == [signal.SIGUSR1]
+
+        def idle_child() -> None:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+        assert in_raw_child(raw_fork, idle_child) == ""
+        assert in_raw_child(raw_fork, child) == ""
+        assert ep.poll(0) == [("signals", Event.IN)]
+        assert signals.read() == [signal.SIGUSR1]
+        assert ep.poll(0) == []
+
+
+@raw_forks
+def test_an_fd_that_a_child_has_reused_stays_as_it_is(raw_fork: Callable[[], int], pipe: Pipe) -> None:
+    with pyepoll.Signals(signal.SIGUSR1) as signals:
+        number = signals.fileno()
+
+        def child() -> None:
+            os.dup2(pipe.write, number)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with pytest.raises(OSError, match="not its eventfd"):
+                signals.read()
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            signals.close()
+            os.write(number, b"x")
+
+        assert in_raw_child(raw_fork, child) == ""
+        assert os.read(pipe.read, 100) == b"x"
 
 
 @raw_forks

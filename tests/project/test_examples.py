@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.seccomp import SYSCALLS
 
 import pyepoll
 from pyepoll import Event
@@ -799,7 +800,7 @@ def test_pool_registers_everything_for_one_thread_at_a_time() -> None:
         eventually(
             lambda: watches(child.pid, Event.IN | Event.ONESHOT) == 4, "the listener, stdin and two clients"
         )
-        assert watches(child.pid, Event.IN) == 2  # both stop them all: the waker, and the pipe of signals
+        assert watches(child.pid, Event.IN) == 2  # both stop them all: the waker, and the signals
 
 
 def test_pool_works_on_several_lines_at_a_time() -> None:
@@ -1098,6 +1099,35 @@ def test_signals_reload_and_let_the_clients_finish(tmp_path: Path) -> None:
         rests(child)
         assert child.process.poll() is None
         client.end()
+        child.process.wait(DEADLINE)
+        child.end()
+
+
+def test_signals_loses_none_while_it_is_busy(tmp_path: Path) -> None:
+    """A buffer of a few hundred signals would be full, and SIGTERM lost."""
+    greeting, slow = tmp_path / "greeting", tmp_path / "slow"
+    greeting.write_text("one\n")
+
+    def busy() -> bool:
+        call = Path(f"/proc/{child.pid}/syscall").read_text().split()[0]
+        return call == str(SYSCALLS["openat"])
+
+    def arrived() -> bool:
+        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        return all(int(line.split()[1], 16) == 0 for line in lines if line.startswith(("SigPnd", "ShdPnd")))
+
+    with server("signals", str(greeting)) as child:
+        greeting.unlink()
+        os.mkfifo(greeting)
+        os.link(greeting, slow)
+        child.process.send_signal(signal.SIGHUP)
+        eventually(busy, "it does not read the greeting")
+        for signum in [*[signal.SIGHUP] * 1000, signal.SIGTERM]:
+            child.process.send_signal(signum)
+            eventually(arrived, "the signal is still pending")
+        greeting.unlink()
+        greeting.write_text("two\n")
+        os.close(os.open(slow, os.O_WRONLY))
         child.process.wait(DEADLINE)
         child.end()
 

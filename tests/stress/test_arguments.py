@@ -14,6 +14,7 @@ import gc
 import itertools
 import os
 import re
+import signal
 from collections.abc import Callable, Mapping
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
@@ -55,6 +56,9 @@ class World:
         self.sel.register(self.target, EVENT_WRITE, "target")
         self.sel.register(self.lonely, EVENT_WRITE, "lonely", Event.EXCLUSIVE)
         self.waker = pyepoll.Waker()
+        self.timer = pyepoll.Timer(100)
+        self.signals = pyepoll.Signals(signal.SIGRTMIN + 7)
+        self.child = pyepoll.Child(os.getpid())
         self.buffer = raw.EventBuffer(8)
         self.closed = CLOSED
 
@@ -72,7 +76,8 @@ class World:
         self.ep.close()
         self.other.close()
         self.sel.close()
-        self.waker.close()
+        for each in (self.waker, self.timer, self.signals, self.child):
+            each.close()
         for fd in (self.anchor, self.target, self.spare, self.lonely, self.file, self.path, self.raw):
             os.close(fd)
 
@@ -83,6 +88,7 @@ ACTIONS: dict[str, Callable[[World], object]] = {
     "close other": lambda w: w.other.close(),
     "close selector": lambda w: w.sel.close(),
     "close waker": lambda w: w.waker.close(),
+    "close objects": lambda w: [each.close() for each in (w.timer, w.signals, w.child)],
     "register": lambda w: w.ep.register(w.spare, Event.OUT, []),
     "register lonely": lambda w: w.ep.register(w.lonely, Event.IN),
     "modify": lambda w: w.ep.modify(w.target, Event.IN, []),
@@ -424,6 +430,66 @@ TARGETS: dict[str, Target] = {
         lambda w: w.waker.__exit__, {"kind": anything, "error": anything, "trace": anything}, by_name=False
     ),
     "Waker.__repr__": Target(lambda w: w.waker.__repr__),
+    "Timer": Target(
+        lambda w: lambda *args, **kwargs: pyepoll.Timer(*args, **kwargs).close(),
+        {"delay": timeouts, "interval": timeouts, "clock": mixed(numbers, st.integers(0, 12))}, 0,
+        FD_ERRORS, "EINVAL EPERM", doc=pyepoll.Timer,
+    ),
+    "Timer.set": Target(
+        lambda w: w.timer.set, {"delay": timeouts, "interval": timeouts}, 1,
+        (ValueError,), doc=pyepoll.Timer.set,
+    ),
+    "Timer.set_at": Target(
+        lambda w: w.timer.set_at, {"when": timeouts, "interval": timeouts, "cancel_on_set": anything}, 1,
+        (ValueError,), doc=pyepoll.Timer.set_at,
+    ),
+    "Timer.cancel": Target(lambda w: w.timer.cancel),
+    "Timer.read": Target(lambda w: w.timer.read),
+    "Timer.remaining": Target(lambda w: w.timer.remaining),
+    "Timer.interval": Target(lambda w: w.timer.interval),
+    "Timer.clock": Target(lambda w: lambda: w.timer.clock),
+    "Timer.close": Target(lambda w: w.timer.close),
+    "Timer.closed": Target(lambda w: lambda: w.timer.closed),
+    "Timer.fileno": Target(lambda w: w.timer.fileno),
+    "Timer.__enter__": Target(lambda w: w.timer.__enter__),
+    "Timer.__exit__": Target(
+        lambda w: w.timer.__exit__, {"kind": anything, "error": anything, "trace": anything}, by_name=False
+    ),
+    "Timer.__repr__": Target(lambda w: w.timer.__repr__),
+    "Signals": Target(
+        lambda w: lambda *args: pyepoll.Signals(*args).close(),
+        {"first": mixed(numbers, st.integers(1, 64)), "second": mixed(numbers, st.integers(1, 64))}, 1,
+        FD_ERRORS, "EBUSY", False, pyepoll.Signals,
+    ),
+    "Signals.read": Target(lambda w: w.signals.read),
+    "Signals.signals": Target(lambda w: lambda: w.signals.signals),
+    "Signals.close": Target(lambda w: w.signals.close),
+    "Signals.closed": Target(lambda w: lambda: w.signals.closed),
+    "Signals.fileno": Target(lambda w: w.signals.fileno),
+    "Signals.__enter__": Target(lambda w: w.signals.__enter__),
+    "Signals.__exit__": Target(
+        lambda w: w.signals.__exit__, {"kind": anything, "error": anything, "trace": anything}, by_name=False
+    ),
+    "Signals.__repr__": Target(lambda w: w.signals.__repr__),
+    "Child": Target(
+        lambda w: lambda pid: pyepoll.Child(pid).close(), {"pid": mixed(numbers)}, 1,
+        (*FD_ERRORS, ProcessLookupError), "ESRCH EINVAL", False,
+    ),
+    "Child.read": Target(lambda w: w.child.read),
+    "Child.send_signal": Target(
+        lambda w: w.child.send_signal, {"signum": mixed(st.integers(65, 2**40), st.just(0))}, 1,
+        FD_ERRORS, "EINVAL", False, pyepoll.Child.send_signal,
+    ),
+    "Child.pid": Target(lambda w: lambda: w.child.pid),
+    "Child.returncode": Target(lambda w: lambda: w.child.returncode),
+    "Child.close": Target(lambda w: w.child.close),
+    "Child.closed": Target(lambda w: lambda: w.child.closed),
+    "Child.fileno": Target(lambda w: w.child.fileno),
+    "Child.__enter__": Target(lambda w: w.child.__enter__),
+    "Child.__exit__": Target(
+        lambda w: w.child.__exit__, {"kind": anything, "error": anything, "trace": anything}, by_name=False
+    ),
+    "Child.__repr__": Target(lambda w: w.child.__repr__),
     "raw.epoll_create": Target(
         lambda w: opened(raw.epoll_create), {"size": mixed(numbers)}, 1,
         (OverflowError,), "EINVAL", False, raw.epoll_create,

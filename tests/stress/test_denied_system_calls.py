@@ -10,6 +10,7 @@ import gc
 import os
 import re
 import select
+import signal
 import sysconfig
 import threading
 import time
@@ -109,6 +110,28 @@ def use_waker(world: World) -> None:
     waker.close()
 
 
+def use_timer(world: World) -> None:
+    timer = pyepoll.Timer(0)
+    until(lambda: timer.read() == 1)
+    timer.close()
+
+
+def use_signals(world: World) -> None:
+    signals = pyepoll.Signals(signal.SIGUSR1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+    assert signals.read() == [signal.SIGUSR1]
+    signals.close()
+
+
+def use_child(world: World) -> None:
+    child = pyepoll.Child(os.getpid())
+    try:
+        child.send_signal(0)
+        assert not child.read()
+    finally:
+        child.close()
+
+
 def borrow(world: World) -> None:
     """A second handle; it must not close its borrowed fd."""
     same = pyepoll.Epoll[Any].fromfd(world.ep.fileno())
@@ -136,6 +159,9 @@ EPOLL_WAIT = {"epoll_wait", "epoll_pwait"}
 CALLS: dict[str, tuple[Callable[[World], object], set[str]]] = {
     "Epoll": (lambda w: pyepoll.Epoll[Any]().close(), {"epoll_create1"}),
     "Waker": (use_waker, {"eventfd2"}),
+    "Timer": (use_timer, {"timerfd_create"}),
+    "Signals": (use_signals, {"eventfd2"}),
+    "Child": (use_child, {"pidfd_open", "pidfd_send_signal", "waitid"}),
     "register": (lambda w: w.ep.register(w.other, Event.OUT, "other"), {"epoll_ctl"}),
     "register far": (lambda w: w.ep.register(w.far, Event.OUT, "far"), {"epoll_ctl"}),
     "modify": (lambda w: w.ep.modify(w.live, Event.IN | Event.OUT), {"epoll_ctl"}),

@@ -202,6 +202,9 @@ def test_a_rebuild_at_a_limit_is_postponed(ep: Epoll, eventfd: Eventfd, syscall:
 MAKERS: dict[str, Callable[[], Any]] = {
     "epoll_create1": lambda: pyepoll.Epoll[Any](),
     "eventfd": lambda: pyepoll.Waker(),
+    "eventfd(CLOEXEC": lambda: pyepoll.Signals(40),
+    "timerfd_create": lambda: pyepoll.Timer(),
+    "pidfd_open": lambda: pyepoll.Child(os.getpid()),
     "epoll_create1(0x0)": lambda: raw.epoll_create1(0),
     "epoll_create(1)": lambda: raw.epoll_create(1),
 }

@@ -1,6 +1,7 @@
 """Each interpreter of a process has a pyepoll of its own, and from 3.12 on its own GIL."""
 
 import os
+import signal
 import sysconfig
 import threading
 from collections.abc import Callable
@@ -97,6 +98,37 @@ def test_interpreters_share_no_state() -> None:
         )
         assert ep.poll(0) == [("data", pyepoll.Event.IN)]
     os.close(fd)
+
+
+def test_signals_belong_to_the_process() -> None:
+    """One interpreter at a time has a signal, and gives it back when it ends."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, _: seen.append(signum))
+    fds = open_fds().keys()
+    try:
+        with pyepoll.Signals(signal.SIGUSR2) as signals:
+            run_in_interpreter(
+                """
+                import os, signal, pyepoll
+                try:
+                    pyepoll.Signals(signal.SIGUSR2)
+                except OSError as error:
+                    assert "another Signals object" in str(error)
+                else:
+                    raise AssertionError("it has a signal of another interpreter")
+                left_open = pyepoll.Signals(signal.SIGUSR1)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert left_open.read() == [signal.SIGUSR1]
+                assert type(left_open.signals[0]) is signal.Signals
+                """
+            )
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert signals.read() == [signal.SIGUSR2]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert open_fds().keys() == fds
 
 
 def test_an_interpreters_end_closes_no_unrelated_fd() -> None:

@@ -77,6 +77,25 @@ LIVE = {
         self.held = pyepoll.Waker()
         self.ep.register(self.held, pyepoll.Event.IN, self)
     """,
+    "Timer": """
+        self.held = pyepoll.Timer(interval=0.001)
+        self.ep.register(self.held, pyepoll.Event.IN, self)
+    """,
+    "Signals": """
+        self.held = pyepoll.Signals(10, 40, 64)
+        self.ep.register(self.held, pyepoll.Event.IN, self)
+        os.kill(os.getpid(), 10)
+        assert self.held.read() == [10]
+    """,
+    "Signals in a cycle": """
+        import signal
+        signal.Signals(10).holder = self
+        self.held = pyepoll.Signals(10)
+    """,
+    "Child": """
+        self.held = pyepoll.Child(os.getpid())
+        self.ep.register(self.held, pyepoll.Event.IN, self)
+    """,
     "EventBuffer": "self.held = [pyepoll.raw.EventBuffer(8), self]",
     "EpollSelector": """
         self.held = pyepoll.EpollSelector()

@@ -42,6 +42,14 @@ waker = pyepoll.Waker()
 ep.register(waker, Event.IN, "waker")
 waker.wake()
 assert ep.poll(1) == [("waker", Event.IN)]
+timer = pyepoll.Timer(0.001)
+child = pyepoll.Child(os.getpid())
+for each in timer, child:
+    ep.register(each, Event.IN, each)
+ep.unregister(waker)
+assert ep.poll(10) == [(timer, Event.IN)]
+assert timer.read() == 1 and not child.read()
+ep.register(waker, Event.IN)
 try:
     ep.register(2**20)
 except OSError as error:
@@ -70,8 +78,9 @@ while not other.stats().waits:
 other.close()
 thread.join()
 assert ends == [1]
-ep.unregister(waker)
-waker.close()
+for each in waker, timer, child:
+    ep.unregister(each)
+    each.close()
 os.close(keep)
 os.close(idle)
 if {close}:

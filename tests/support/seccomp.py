@@ -26,7 +26,11 @@ SYSCALLS = {
         "kcmp": 312,
         "newfstatat": 262,
         "openat": 257,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
         "readlink": 89,
+        "timerfd_create": 283,
+        "waitid": 247,
     },
     "aarch64": {
         "clock_nanosleep": 115,
@@ -44,7 +48,11 @@ SYSCALLS = {
         "kcmp": 272,
         "newfstatat": 79,
         "openat": 56,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
         "readlink": 78,
+        "timerfd_create": 85,
+        "waitid": 95,
     },
 }[os.uname().machine]
 """The numbers of the system calls that the core makes; aarch64 has but the newer ones of epoll's."""

@@ -4,11 +4,13 @@ tested over these, and a name without one is a failure."""
 import contextlib
 import gc
 import os
+import signal
 import sys
 import time
 import types
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
@@ -17,6 +19,9 @@ from pyepoll import BusyPoll, Event, raw
 from support.kernel import instance_fd
 
 Epoll = pyepoll.Epoll[Any]
+
+SIGNAL, SPARE_SIGNAL = signal.SIGRTMIN + 7, signal.SIGRTMIN + 8
+"""Nothing else uses them."""
 
 PROTOCOLS = (
     "and bool class_getitem contains enter eq exit getitem iter len next rand reduce_ex repr str".split()
@@ -96,6 +101,11 @@ class Bench:
         self.shut_sel.close()
         self.waker, self.shut_waker = pyepoll.Waker(), pyepoll.Waker()
         self.shut_waker.close()
+        self.timer, self.shut_timer = pyepoll.Timer(100, 50), pyepoll.Timer()
+        self.signals, self.shut_signals = pyepoll.Signals(SIGNAL), pyepoll.Signals(SPARE_SIGNAL)
+        self.child, self.shut_child = pyepoll.Child(os.getpid()), pyepoll.Child(os.getpid())
+        for each in self.shut_timer, self.shut_signals, self.shut_child:
+            each.close()
         self.epfd = raw.epoll_create1(raw.EPOLL_CLOEXEC)
         raw.epoll_ctl(self.epfd, raw.EPOLL_CTL_ADD, self.fd, Event.IN, 7)
         self.buffer, self.filled = raw.EventBuffer(4), raw.EventBuffer(4)
@@ -125,6 +135,8 @@ class Bench:
             self.sel.unregister(number)
         self.register_keys()
         self.waker.clear()
+        self.signals.read()
+        self.timer.set(100, 50)
         for _ in range(10):
             self.ep.poll(0)
             self.sel.select(0)
@@ -132,7 +144,8 @@ class Bench:
     def close(self) -> None:
         self.ep.close()
         self.sel.close()
-        self.waker.close()
+        for each in self.waker, self.timer, self.signals, self.child:
+            each.close()
         for fd in self.fd, self.idle, self.other, self.keep, self.file, self.epfd:
             os.close(fd)
 
@@ -354,6 +367,30 @@ def raw_ctl(bench: Bench) -> None:
     raw.epoll_ctl(bench.epfd, raw.EPOLL_CTL_DEL, bench.other)
 
 
+def read_signal(bench: Bench) -> None:
+    """What has arrived is not lost where it cannot be handed out."""
+    os.kill(os.getpid(), SIGNAL)
+    read: list[int] = []
+    try:
+        read = bench.signals.read()
+    except MemoryError:
+        read = bench.signals.read()
+        raise
+    finally:
+        assert read == [SIGNAL]
+
+
+def read_child(bench: Bench) -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    child = None
+    try:
+        child = pyepoll.Child(pid, reap=False)
+    finally:
+        os.waitpid(pid, 0)
+    assert child.read()
+    child.close()
+
+
 CALLS: dict[str, Callable[[Bench], object]] = {
     "Epoll": lambda b: pyepoll.Epoll(4, flags=pyepoll.EPOLL_CLOEXEC),
     "Epoll (a cycle)": cycle,
@@ -456,6 +493,40 @@ CALLS: dict[str, Callable[[Bench], object]] = {
     "Waker.fileno": lambda b: b.waker.fileno(),
     "Waker.wake": lambda b: b.waker.wake(),
     "Waker.wake (closed)": lambda b: b.shut_waker.wake(),
+    "Timer": lambda b: pyepoll.Timer(1, 2, clock=time.CLOCK_BOOTTIME),
+    "Timer.__enter__": lambda b: b.timer.__enter__(),
+    "Timer.__exit__": lambda b: pyepoll.Timer().__exit__(None, None, None),
+    "Timer.__repr__": lambda b: (repr(b.timer), repr(b.shut_timer)),
+    "Timer.cancel": lambda b: b.timer.cancel(),
+    "Timer.clock": lambda b: b.timer.clock,
+    "Timer.close": lambda b: pyepoll.Timer().close(),
+    "Timer.closed": lambda b: (b.timer.closed, b.shut_timer.closed),
+    "Timer.fileno": lambda b: b.timer.fileno(),
+    "Timer.interval": lambda b: b.timer.interval(),
+    "Timer.read": lambda b: b.timer.read(),
+    "Timer.remaining": lambda b: b.timer.remaining(),
+    "Timer.set": lambda b: b.timer.set(100.5, interval=Fraction(1, 3)),
+    "Timer.set_at": lambda b: b.timer.set_at(2**40, 7),
+    "Signals": lambda b: pyepoll.Signals(SPARE_SIGNAL, signal.SIGUSR1),
+    "Signals.__enter__": lambda b: b.signals.__enter__(),
+    "Signals.__exit__": lambda b: pyepoll.Signals(SPARE_SIGNAL).__exit__(None, None, None),
+    "Signals.__repr__": lambda b: (repr(b.signals), repr(b.shut_signals)),
+    "Signals.close": lambda b: pyepoll.Signals(SPARE_SIGNAL).close(),
+    "Signals.closed": lambda b: (b.signals.closed, b.shut_signals.closed),
+    "Signals.fileno": lambda b: b.signals.fileno(),
+    "Signals.read": read_signal,
+    "Signals.signals": lambda b: b.signals.signals,
+    "Child": lambda b: pyepoll.Child(os.getpid(), reap=False),
+    "Child.__enter__": lambda b: b.child.__enter__(),
+    "Child.__exit__": lambda b: pyepoll.Child(os.getpid()).__exit__(None, None, None),
+    "Child.__repr__": lambda b: (repr(b.child), repr(b.shut_child)),
+    "Child.close": lambda b: pyepoll.Child(os.getpid()).close(),
+    "Child.closed": lambda b: (b.child.closed, b.shut_child.closed),
+    "Child.fileno": lambda b: b.child.fileno(),
+    "Child.pid": lambda b: b.child.pid,
+    "Child.read": read_child,
+    "Child.returncode": lambda b: b.child.returncode,
+    "Child.send_signal": lambda b: b.child.send_signal(0),
     "raw.epoll_create": lambda b: os.close(raw.epoll_create(1)),
     "raw.epoll_create1": lambda b: os.close(raw.epoll_create1(0)),
     "raw.epoll_ctl": raw_ctl,
@@ -559,6 +630,35 @@ REFUSALS: dict[str, Callable[[Bench], tuple[Any, ...]]] = {
     "Waker.__enter__ (closed)": lambda b: (ValueError, b.shut_waker.__enter__),
     "Waker.clear (closed)": lambda b: (ValueError, b.shut_waker.clear),
     "Waker.fileno (closed)": lambda b: (ValueError, b.shut_waker.fileno),
+    "Timer (bad argument)": lambda b: (TypeError, pyepoll.Timer, "1"),
+    "Timer (bad delay)": lambda b: (ValueError, pyepoll.Timer, float("nan")),
+    "Timer (bad clock)": lambda b: (OSError, partial(pyepoll.Timer, clock=99)),
+    "Timer.__enter__ (closed)": lambda b: (ValueError, b.shut_timer.__enter__),
+    "Timer.cancel (closed)": lambda b: (ValueError, b.shut_timer.cancel),
+    "Timer.fileno (closed)": lambda b: (ValueError, b.shut_timer.fileno),
+    "Timer.interval (closed)": lambda b: (ValueError, b.shut_timer.interval),
+    "Timer.read (closed)": lambda b: (ValueError, b.shut_timer.read),
+    "Timer.remaining (closed)": lambda b: (ValueError, b.shut_timer.remaining),
+    "Timer.set (closed)": lambda b: (ValueError, b.shut_timer.set, 1),
+    "Timer.set (bad argument)": lambda b: (TypeError, b.timer.set, "1"),
+    "Timer.set (bad interval)": lambda b: (ValueError, b.timer.set, 1, -1),
+    "Timer.set_at (bad argument)": lambda b: (ZeroDivisionError, b.timer.set_at, b.broken),
+    "Timer.set_at (bad flag)": lambda b: (ValueError, b.timer.set_at, 1, 1, True),
+    "Signals (bad signal)": lambda b: (ValueError, pyepoll.Signals, signal.SIGKILL),
+    "Signals (bad argument)": lambda b: (TypeError, pyepoll.Signals, "1"),
+    "Signals (taken)": lambda b: (OSError, pyepoll.Signals, SPARE_SIGNAL, SIGNAL),
+    "Signals.__enter__ (closed)": lambda b: (ValueError, b.shut_signals.__enter__),
+    "Signals.fileno (closed)": lambda b: (ValueError, b.shut_signals.fileno),
+    "Signals.read (closed)": lambda b: (ValueError, b.shut_signals.read),
+    "Child (no process)": lambda b: (ProcessLookupError, pyepoll.Child, 2**31 - 1),
+    "Child (bad pid)": lambda b: (ValueError, pyepoll.Child, 0),
+    "Child (bad argument)": lambda b: (TypeError, pyepoll.Child, "1"),
+    "Child.__enter__ (closed)": lambda b: (ValueError, b.shut_child.__enter__),
+    "Child.fileno (closed)": lambda b: (ValueError, b.shut_child.fileno),
+    "Child.read (closed)": lambda b: (ValueError, b.shut_child.read),
+    "Child.send_signal (bad signal)": lambda b: (OSError, b.child.send_signal, 1000),
+    "Child.send_signal (bad argument)": lambda b: (TypeError, b.child.send_signal, "1"),
+    "Child.send_signal (closed)": lambda b: (ValueError, b.shut_child.send_signal, 0),
     "raw.epoll_create (refused)": lambda b: (OSError, raw.epoll_create, 0),
     "raw.epoll_create (bad argument)": lambda b: (TypeError, raw.epoll_create, "1"),
     "raw.epoll_create1 (refused)": lambda b: (OSError, raw.epoll_create1, 1),
