@@ -26,9 +26,13 @@
 
 typedef struct {
     atomic_ullong arrived;            /* set by on_signal(), cleared by signal_watch_take() */
-    atomic_int fds[SIGNALS + 1];      /* plus 1: the eventfd to write to; 0: none */
+    atomic_int fds[SIGNALS + 1];      /* plus 1: the eventfd to write to; 0: none; or GIVEN_BACK */
     atomic_uint working[SIGNALS + 1]; /* how many handlers are between their first and their last step */
 } Live;
+
+/* The watch has ended. A thread may have been on its way to the handler: it sends the signal again, to the
+ * former action. Only the first: code that others have installed may call the handler for each signal. */
+enum { GIVEN_BACK = -1 };
 
 _Static_assert(sizeof(Live) <= FORK_WIPED_SIZE, "the memory that is wiped in a child is too small");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a signal handler cannot take a lock");
@@ -51,10 +55,16 @@ on_signal(int number)
 {
     int error = errno;
     atomic_fetch_add(&live->working[number], 1);
-    atomic_fetch_or(&live->arrived, signal_bit(number));
-    int fd = atomic_load(&live->fds[number]) - 1;
-    if (fd >= 0) {
-        eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
+    int given_back = GIVEN_BACK;
+    if (atomic_compare_exchange_strong(&live->fds[number], &given_back, 0)) {
+        kill(getpid(), number);
+    }
+    else {
+        atomic_fetch_or(&live->arrived, signal_bit(number));
+        int fd = atomic_load(&live->fds[number]) - 1;
+        if (fd >= 0) {
+            eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
+        }
     }
     atomic_fetch_sub(&live->working[number], 1);
     errno = error;
@@ -66,7 +76,7 @@ has(SignalSet signals, int number)
     return (signals & signal_bit(number)) != 0;
 }
 
-/* Let the handler write to `fd`, plus 1, or to nothing: 0. */
+/* Let the handler write to `fd`, plus 1, or to nothing: 0 or GIVEN_BACK. */
 static void
 set_fd(SignalSet signals, int fd)
 {
@@ -234,7 +244,7 @@ signal_watch_remove(int index)
     Watch watch = watches[index];
     bool shared = !signal_watch_is_ready(watch.signals); /* a child's: not renewed */
     restore(watch.signals);
-    set_fd(watch.signals, 0);
+    set_fd(watch.signals, GIVEN_BACK);
     SignalSet left = signal_watch_take(watch.signals);
     watches[index] = (Watch){0};
     fork_release();
@@ -268,7 +278,7 @@ signal_watch_put_back(SignalSet signals)
 bool
 signal_watch_is_ready(SignalSet signals)
 {
-    return signals != 0 && atomic_load(&live->fds[__builtin_ctzll(signals) + 1]) != 0;
+    return signals != 0 && atomic_load(&live->fds[__builtin_ctzll(signals) + 1]) > 0;
 }
 
 int
@@ -279,4 +289,16 @@ signal_watch_renew(int index)
     int error = signal_watch_is_ready(watch->signals) ? 0 : renew(watch, false);
     fork_release();
     return error;
+}
+
+void
+signal_watch_renew_all(void)
+{
+    fork_hold();
+    for (int i = 0; i < SIGNALS; i++) {
+        if (watches[i].signals != 0 && !signal_watch_is_ready(watches[i].signals)) {
+            renew(&watches[i], false);
+        }
+    }
+    fork_release();
 }

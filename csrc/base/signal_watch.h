@@ -38,4 +38,7 @@ bool signal_watch_is_ready(SignalSet signals);
 /* 0 or an errno: EBADF where the child did not inherit the eventfd. Without the GIL. */
 int signal_watch_renew(int watch);
 
+/* The same for each watch that needs it; what fails is tried again by its next use. Without the GIL. */
+void signal_watch_renew_all(void);
+
 #endif

@@ -72,12 +72,14 @@ sys_same_file(int fd, int other)
                    (unsigned long)(unsigned)other) == 0;
 }
 
-/* Whether another thread of this process shares the calling thread's fd table; true where that is unknown. */
+/* Whether another thread of this process shares the calling thread's fd table; true where that is unknown. A
+ * thread that has ended is: another process may have its number. */
 static inline bool
 sys_may_share_fds(int other)
 {
     enum { KCMP_FILES = 2 };
-    return syscall(SYS_kcmp, sys_gettid(), other, KCMP_FILES, 0UL, 0UL) <= 0;
+    return syscall(SYS_kcmp, sys_gettid(), other, KCMP_FILES, 0UL, 0UL) <= 0 ||
+           syscall(SYS_tgkill, getpid(), other, 0) < 0;
 }
 
 /* 0, or the errno with which a sandbox answers every epoll_ctl. The kernel itself answers EINVAL: an epoll

@@ -138,6 +138,7 @@ signals_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(members);
         return NULL;
     }
+    PyObject_GC_UnTrack(self); /* or gc.get_objects() would find it in another thread before it watches */
     self->signals = signals;
     self->members = members;
     self->watch = -1;
@@ -145,6 +146,7 @@ signals_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
+    PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 

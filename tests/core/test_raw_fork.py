@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.fds import Pipe, open_fds
 from support.kernel import fdinfo_lines, rebuild
-from support.processes import SANITIZED, fork
+from support.processes import SANITIZED, fork, in_child
 from support.threads import until, waiters
 
 import pyepoll
@@ -173,6 +173,47 @@ def test_a_childs_signals_are_its_own(ep: Epoll, raw_fork: Callable[[], int], fi
         assert ep.poll(0) == [("signals", Event.IN)]
         assert signals.read() == [signal.SIGUSR1]
         assert ep.poll(0) == []
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["private", "fileno() was called"])
+@raw_forks
+def test_a_childs_epoll_watches_the_childs_signals(
+    ep: Epoll, raw_fork: Callable[[], int], public: bool
+) -> None:
+    """Also where the epoll is used first."""
+    with pyepoll.Signals(signal.SIGUSR1) as signals:
+        ep.register(signals, Event.IN, "signals")
+        if public:
+            ep.fileno()
+        os.kill(os.getpid(), signal.SIGUSR1)  # the parent's, and not read yet
+
+        def child() -> None:
+            assert ep.poll(0) == []
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert ep.poll(0) == [("signals", Event.IN)]
+                assert signals.read() == [signal.SIGUSR1]
+                assert ep.poll(0) == []
+
+        report = in_raw_child(raw_fork, child)
+        # Read in any case: close() would send it again.
+        assert (report, ep.poll(0), signals.read()) == ("", [("signals", Event.IN)], [signal.SIGUSR1])
+
+
+@raw_forks
+def test_a_grandchild_has_signals_of_its_own(raw_fork: Callable[[], int]) -> None:
+    """The thread that made the object is of another process, as where its number was reused."""
+    with pyepoll.Signals(signal.SIGUSR1) as signals:
+
+        def grandchild() -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert signals.read() == [signal.SIGUSR1]
+
+        def child() -> None:
+            assert in_child(grandchild) == ""
+
+        assert in_raw_child(raw_fork, child) == ""
+        assert signals.read() == []
 
 
 @raw_forks

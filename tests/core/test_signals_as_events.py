@@ -600,6 +600,71 @@ def test_close_waits_for_a_handler_in_another_thread(preload: Callable[[str], No
     assert run(program) == "untouched\n"
 
 
+SLOW_SIGACTION = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int sigaction(int signum, const struct sigaction *action, struct sigaction *former)
+{
+    int (*next)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    if (getenv("SLOW") != NULL) {
+        usleep(300000);
+    }
+    return next(signum, action, former);
+}
+"""
+
+
+def test_no_thread_finds_an_object_that_does_not_watch_yet(preload: Callable[[str], None]) -> None:
+    """gc.get_objects() finds what the garbage collector tracks."""
+    preload(SLOW_SIGACTION)
+    program = """
+    import gc, os, signal, threading
+    from pyepoll import Signals
+    made = []
+    thread = threading.Thread(target=lambda: made.append(Signals(signal.SIGUSR1)))
+    os.environ["SLOW"] = "1"
+    thread.start()
+    while thread.is_alive():
+        for each in gc.get_objects():
+            if type(each) is Signals:
+                each.fileno(), each.read()
+    del os.environ["SLOW"]
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert made[0].read() == [signal.SIGUSR1]
+    """
+    assert run(program) == ""
+
+
+def test_a_thread_that_comes_late_to_the_handler_loses_nothing() -> None:
+    """The kernel has chosen the handler, then another thread closes the object, then the handler runs."""
+    program = """
+    import ctypes, signal
+    from pyepoll import Signals
+    seen = []
+    signal.signal(signal.SIGUSR1, lambda signum, _: seen.append(signum))
+    for turn in 1, 2:
+        signals = Signals(signal.SIGUSR1)
+        action = (ctypes.c_void_p * 32)()  # struct sigaction, which begins with the handler
+        assert ctypes.CDLL(None).sigaction(int(signal.SIGUSR1), None, action) == 0
+        handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(action[0])
+        signals.close()
+        handler(signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1] * turn
+        # Code that has kept the handler, and calls it for each signal, does not go on without end.
+        handler(signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1] * turn
+    with Signals(signal.SIGUSR1) as signals:
+        assert signals.read() == []
+        handler(signal.SIGUSR1)
+        assert signals.read() == [signal.SIGUSR1]
+    """
+    assert run(program) == ""
+
+
 def test_closed_touches_no_fd(handled: list[int]) -> None:
     signals = Signals(HUP)
     number = signals.fileno()

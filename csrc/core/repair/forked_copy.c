@@ -2,6 +2,7 @@
 
 #include "base/errors.h"
 #include "base/fdinfo.h"
+#include "base/signal_watch.h"
 #include "core/identity.h"
 #include "core/repair/rebuild.h"
 
@@ -79,6 +80,10 @@ adopt_locked(Instance *self, LostRegistrations *lost)
         error = error == EINVAL || error == EBADF ? FD_IS_UNRELATED : error;
     }
     else {
+        /* Before the new instance watches them: it would go on watching the parent's eventfds. */
+        Py_BEGIN_ALLOW_THREADS
+        signal_watch_renew_all();
+        Py_END_ALLOW_THREADS
         error = rebuild(self, true, lost);
     }
     STATE_LOCK(self);
