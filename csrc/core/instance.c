@@ -318,6 +318,7 @@ int
 instance_close(Instance *self)
 {
     instance_notice_fork(self);
+    bool copy = instance_hold_copy(self);
     STATE_LOCK(self);
     LifecycleState before = self->lifecycle.state;
     bool wakes = self->users.waiting > 0 && !self->fds.changing;
@@ -326,6 +327,7 @@ instance_close(Instance *self)
     self->users.entered += before != CLOSED; /* until the end of this call */
     self->lifecycle.wakes_added |= wakes;
     STATE_UNLOCK(self);
+    instance_release_copy(self, copy);
     if (before == CLOSED) {
         return 0;
     }

@@ -17,7 +17,8 @@
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
  * two. close() marks the instance as closed and wakes the waiters; the last user to leave closes the fds. So
- * close never waits for other threads, and an fd cannot be reused under a system call of ours.
+ * close never waits for other threads, except for one that gives a forked copy its instance, and an fd cannot
+ * be reused under a system call of ours.
  *
  * The clock counts changes. A slot of the interest list has the time at which its last change was complete,
  * and a wait the time at which it began; core/repair/stale.h derives from the two which events are stale.
@@ -157,6 +158,28 @@ instance_notice_fork(Instance *self)
 #define STATE_LOCK(self) ((void)(self))
 #define STATE_UNLOCK(self) ((void)(self))
 #endif
+
+/* While a forked copy is held, no other thread gives it an instance: it is being closed, or once this returns,
+ * it has one. Returns whether it was a copy. */
+static inline bool
+instance_hold_copy(Instance *self)
+{
+    STATE_LOCK(self);
+    bool copy = self->lifecycle.state == FORKED_COPY;
+    STATE_UNLOCK(self);
+    if (copy) {
+        mutex_lock(&self->locks.ctl);
+    }
+    return copy;
+}
+
+static inline void
+instance_release_copy(Instance *self, bool held)
+{
+    if (held) {
+        mutex_unlock(&self->locks.ctl);
+    }
+}
 
 /* Results of instance_enter() besides 0. */
 enum {

@@ -21,7 +21,7 @@ import pytest
 from support.fds import Pipe, no_fd_left, open_fds
 from support.kernel import IMPLIED, fdinfo, rebuild
 from support.leaks import leaks
-from support.processes import in_child
+from support.processes import in_child, run
 from support.seccomp import denied
 from support.threads import until
 
@@ -566,6 +566,56 @@ def test_a_rebuild_drops_those_whose_fd_is_another_file(ep: Epoll, open_file: Op
     assert ep.poll(0) == [("kept", Event.IN)]
     ep.unregister(kept)
     assert len(open_fds()) == before
+
+
+SLOW_EPOLL_CREATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+int epoll_create1(int flags)
+{
+    int (*next)(int) = dlsym(RTLD_NEXT, "epoll_create1");
+    if (getenv("SLOW") != NULL) {
+        usleep(300000);
+    }
+    return next(flags);
+}
+"""
+
+
+def test_a_child_closes_the_epoll_while_a_thread_begins_to_use_it(
+    preload: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-ins are not freed under that thread, which would find other fds in them."""
+    monkeypatch.setenv("PYTHONMALLOC", "debug")
+    preload(SLOW_EPOLL_CREATE)
+    program = """
+    import contextlib, os, threading, time
+    from pyepoll import Epoll, Event
+    ep = Epoll(always_ready=True)
+    for _ in range(200):
+        ep.register(os.open(os.devnull, os.O_RDONLY), Event.IN)
+    child = os.fork()
+    if child == 0:
+        os.environ["SLOW"] = "1"
+
+        def use():
+            with contextlib.suppress(ValueError):
+                ep.poll(0)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        time.sleep(0.1)
+        ep.close()
+        thread.join()
+        os._exit(ep.stats().lost_registrations)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(ep.poll(0)) == 200
+    """
+    assert run(program) == ""
 
 
 # Other ways to wait.
