@@ -25,7 +25,10 @@ fd_object_dealloc(FdObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (self->fd >= 0) {
-        close(self->fd);
+        int fd = self->fd;
+        Py_BEGIN_ALLOW_THREADS
+        close(fd); /* takes the lock of each epoll that watches it */
+        Py_END_ALLOW_THREADS
     }
     type->tp_free(self);
     Py_DECREF(type);

@@ -24,6 +24,10 @@ def give_up(ep: Epoll, fd: int) -> None:
     Epoll()
 
 
+def give_up_a_waker(ep: Epoll, fd: int) -> None:
+    pyepoll.Waker()
+
+
 def give_the_fd(ep: Epoll, fd: int) -> None:
     with Epoll() as other:
         other.fileno()
@@ -43,6 +47,7 @@ def modify(ep: Epoll, fd: int) -> None:
 CALLS: list[Callable[[Epoll, int], None]] = [
     close,
     give_up,
+    give_up_a_waker,
     give_the_fd,
     register_wakeup,
     modify,
