@@ -61,24 +61,26 @@ make(Instance *self, int fd)
 {
     StandIn item = {.fd = fd};
     int error;
-    STATE_LOCK(self);
-    int status = stand_in_reserve(&self->stand_ins);
-    STATE_UNLOCK(self);
-    if (status < 0) {
-        return -1;
-    }
     Py_BEGIN_ALLOW_THREADS
     item.eventfd = stand_in_eventfd(fd);
     error = item.eventfd < 0 ? errno : 0;
     item.file = sys_file_id(fd);
     Py_END_ALLOW_THREADS
-    if (error == 0) {
-        STATE_LOCK(self);
-        stand_in_append(&self->stand_ins, item);
-        STATE_UNLOCK(self);
-        mark(self, fd, true);
+    if (error != 0) {
+        return error;
     }
-    return error;
+    STATE_LOCK(self);
+    int status = stand_in_reserve(&self->stand_ins, item.eventfd);
+    if (status == 0) {
+        stand_in_insert(&self->stand_ins, item);
+    }
+    STATE_UNLOCK(self);
+    if (status < 0) {
+        close(item.eventfd);
+        return -1;
+    }
+    mark(self, fd, true);
+    return 0;
 }
 
 /* Let a new stand-in report for `fd`, instead of the one at the index `earlier` if that is not -1. */
@@ -89,10 +91,11 @@ add(Instance *self, int fd, uint32_t mask, uint32_t generation, int earlier)
     if (error != 0) {
         return error;
     }
-    const StandIn item = self->stand_ins.items[self->stand_ins.count - 1];
+    int index = stand_in_index(&self->stand_ins, fd); /* of the new one */
+    const StandIn item = self->stand_ins.items[index];
     error = ctl_stand_in(self, EPOLL_CTL_ADD, &item, mask, generation);
     if (error != 0) {
-        drop_at(self, self->stand_ins.count - 1);
+        drop_at(self, index);
     }
     else if (earlier >= 0) {
         drop_at(self, earlier);

@@ -4,11 +4,22 @@
 #include "base/fdinfo.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 int
-stand_in_reserve(StandIns *table)
+stand_in_reserve(StandIns *table, int eventfd)
 {
+    if (eventfd / 8 >= table->bytes) {
+        int bytes = Py_MAX(eventfd / 8 + 1, table->bytes * 2);
+        uint8_t *eventfds = PyMem_Realloc(table->eventfds, (size_t)bytes);
+        if (eventfds == NULL) {
+            return -1;
+        }
+        memset(eventfds + table->bytes, 0, (size_t)(bytes - table->bytes));
+        table->eventfds = eventfds;
+        table->bytes = bytes;
+    }
     if (table->count < table->capacity) {
         return 0;
     }
@@ -22,29 +33,53 @@ stand_in_reserve(StandIns *table)
     return 0;
 }
 
-void
-stand_in_append(StandIns *table, StandIn item)
+/* How many have this fd or a lower one. */
+static int
+count_up_to(const StandIns *table, int fd)
 {
-    table->items[table->count++] = item;
+    int low = 0, high = table->count;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (table->items[middle].fd <= fd) {
+            low = middle + 1;
+        }
+        else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+void
+stand_in_insert(StandIns *table, StandIn item)
+{
+    StandIn *place = &table->items[count_up_to(table, item.fd)];
+    int closed = stand_in_index_of_eventfd(table, item.eventfd);
+    if (closed >= 0) {
+        table->items[closed].eventfd = -1; /* by others, or the new one could not have its fd */
+    }
+    memmove(place + 1, place, (size_t)(&table->items[table->count] - place) * sizeof(StandIn));
+    *place = item;
+    table->count++;
+    table->eventfds[item.eventfd / 8] |= (uint8_t)(1 << item.eventfd % 8);
 }
 
 int
 stand_in_index(const StandIns *table, int fd)
 {
-    int index = table->count - 1;
-    while (index >= 0 && table->items[index].fd != fd) {
-        index--;
-    }
-    return index;
+    int index = count_up_to(table, fd) - 1;
+    return index >= 0 && table->items[index].fd == fd ? index : -1;
 }
 
 StandIn
 stand_in_take(StandIns *table, int index)
 {
-    StandIn item = table->items[index];
+    StandIn *place = &table->items[index];
+    StandIn item = *place;
     table->count--;
-    for (int i = index; i < table->count; i++) {
-        table->items[i] = table->items[i + 1];
+    memmove(place, place + 1, (size_t)(&table->items[table->count] - place) * sizeof(StandIn));
+    if (item.eventfd >= 0) {
+        table->eventfds[item.eventfd / 8] &= (uint8_t)~(1 << item.eventfd % 8);
     }
     return item;
 }
@@ -52,7 +87,8 @@ stand_in_take(StandIns *table, int index)
 int
 stand_in_index_of_eventfd(const StandIns *table, int fd)
 {
-    int index = table->count - 1;
+    bool possible = fd >= 0 && fd / 8 < table->bytes && (table->eventfds[fd / 8] & 1 << fd % 8) != 0;
+    int index = possible ? table->count - 1 : -1;
     while (index >= 0 && table->items[index].eventfd != fd) {
         index--;
     }
@@ -102,6 +138,7 @@ stand_in_close_all(StandIns *table, int epfd)
     }
     Py_END_ALLOW_THREADS
     PyMem_Free(old.items);
+    PyMem_Free(old.eventfds);
 }
 
 bool

@@ -20,17 +20,20 @@ typedef struct {
     FileId file; /* to which `fd` referred */
 } StandIn;
 
+/* An event and a change of any file look into it, so neither may take a walk through it. */
 typedef struct {
-    StandIn *items; /* from PyMem, in the order of their registration */
+    StandIn *items; /* from PyMem, in the order of their fds */
     int count;
     int capacity;
+    uint8_t *eventfds; /* from PyMem: a bit for each fd, 0 if none of the eventfds has it */
+    int bytes;         /* of `eventfds` */
 } StandIns;
 
-/* Room for one more. 0, or -1 (no exception set) when there is no memory. */
-int stand_in_reserve(StandIns *table);
+/* Room for one more, with this eventfd. 0, or -1 (no exception set) when there is no memory. */
+int stand_in_reserve(StandIns *table, int eventfd);
 
-/* There must be room. */
-void stand_in_append(StandIns *table, StandIn item);
+/* There must be room. After one for the same fd, if there is one. */
+void stand_in_insert(StandIns *table, StandIn item);
 
 /* The index of the one for `fd`, the newest if a change is under way; -1 if there is none. */
 int stand_in_index(const StandIns *table, int fd);

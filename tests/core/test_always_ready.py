@@ -529,6 +529,44 @@ def test_a_stand_in_closed_by_others_is_no_other_file(ep: Epoll, file: int) -> N
         os.close(fd)
 
 
+def test_a_stand_in_closed_by_others_is_no_other_stand_in(ep: Epoll, open_file: Open) -> None:
+    """The stand-in of another file gets its number."""
+    fds = [open_file() for _ in range(3)]
+    ep.register(fds[1], Event.IN, "first")
+    (own,) = fdinfo(ep)
+    os.close(own)
+    ep.register(fds[0], Event.IN, "second")
+    ep.register(fds[2], Event.IN, "third")
+    assert own in fdinfo(ep)
+    ep.unregister(fds[1])
+    assert sorted(ep.poll(0)) == [("second", Event.IN), ("third", Event.IN)]
+    refused(lambda: ep.register(own, Event.IN), errno.EEXIST)
+    ep.unregister(fds[0])
+    assert ep.poll(0) == [("third", Event.IN)]
+    assert agrees(ep)
+
+
+def test_many_in_any_order(ep: Epoll, open_file: Open) -> None:
+    fds, choose = [open_file() for _ in range(60)], random.Random(1)
+    before = len(open_fds())
+    for _ in range(4):
+        choose.shuffle(fds)
+        for fd in fds[:40]:
+            ep.register(fd, Event.IN, fd)
+        assert sorted(ep.poll(0)) == sorted((fd, Event.IN) for fd in fds[:40])
+        for fd in fds[30:40]:
+            replace(fd, open_file())
+            ep.register(fd, Event.OUT, fd)
+        assert agrees(ep)
+        for own in fdinfo(ep):
+            refused(lambda own=own: ep.register(own, Event.IN), errno.EEXIST)  # type: ignore[misc]
+        choose.shuffle(fds)
+        for fd in fds:
+            with contextlib.suppress(FileNotFoundError):
+                ep.unregister(fd)
+        assert len(open_fds()) == before
+
+
 # Repairs.
 
 
