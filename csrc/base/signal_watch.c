@@ -1,6 +1,6 @@
 /*
  * The handler runs on any thread at any moment. So all that it touches is atomic and never freed, and all it
- * calls is write(2). It remembers the signal, then writes; the reader empties the eventfd, then takes the
+ * calls is a system call. It remembers the signal, then writes; the reader empties the eventfd, then takes the
  * signals. So a signal is either taken, or the eventfd is readable after it:
  *
  *     handler    sets the bit   writes
@@ -26,6 +26,7 @@
 
 typedef struct {
     atomic_ullong arrived;            /* set by on_signal(), cleared by signal_watch_take() */
+    atomic_int threads[SIGNALS + 1];  /* that made the eventfds */
     atomic_int fds[SIGNALS + 1];      /* plus 1: the eventfd to write to; 0: none; or GIVEN_BACK */
     atomic_uint working[SIGNALS + 1]; /* how many handlers are between their first and their last step */
 } Live;
@@ -50,6 +51,20 @@ typedef struct {
 static Watch watches[SIGNALS];
 static struct sigaction former[SIGNALS + 1];
 
+/* A thread with an fd table of its own has another file under the fd, or none. There, the signal goes to the
+ * thread that made the eventfd. */
+static void
+make_readable(int number, int fd)
+{
+    int thread = atomic_load(&live->threads[number]);
+    if (thread == sys_gettid() || sys_may_share_fds(thread)) {
+        eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
+    }
+    else {
+        syscall(SYS_tgkill, getpid(), thread, number);
+    }
+}
+
 static void
 on_signal(int number)
 {
@@ -63,7 +78,7 @@ on_signal(int number)
         atomic_fetch_or(&live->arrived, signal_bit(number));
         int fd = atomic_load(&live->fds[number]) - 1;
         if (fd >= 0) {
-            eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
+            make_readable(number, fd);
         }
     }
     atomic_fetch_sub(&live->working[number], 1);
@@ -76,12 +91,13 @@ has(SignalSet signals, int number)
     return (signals & signal_bit(number)) != 0;
 }
 
-/* Let the handler write to `fd`, plus 1, or to nothing: 0 or GIVEN_BACK. */
+/* Let the handler write to `fd`, plus 1, which this thread has made, or to nothing: 0 or GIVEN_BACK. */
 static void
 set_fd(SignalSet signals, int fd)
 {
     for (int number = 1; number <= SIGNALS; number++) {
         if (has(signals, number)) {
+            atomic_store(&live->threads[number], sys_gettid());
             atomic_store(&live->fds[number], fd);
         }
     }

@@ -522,6 +522,26 @@ def test_a_child_leaves_an_fd_that_it_did_not_inherit(signals: Signals) -> None:
     assert signals.read() == [USR1]
 
 
+def test_a_thread_with_an_fd_table_of_its_own_writes_to_no_other_file(signals: Signals, ep: Epoll) -> None:
+    """The thread that made the object makes it readable."""
+    ep.register(signals, Event.IN, "signals")
+    number = signals.fileno()
+
+    def work() -> None:
+        assert ctypes.CDLL(None).unshare(0x400) == 0  # CLONE_FILES
+        other = os.eventfd(0, os.EFD_NONBLOCK)
+        os.dup2(other, number)
+        for _ in range(10):
+            signal.pthread_kill(threading.get_ident(), USR1)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(number)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result(60)
+    assert ep.poll(10) == [("signals", Event.IN)]
+    assert signals.read() == [USR1]
+
+
 # The end of an object.
 
 
