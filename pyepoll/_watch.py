@@ -108,7 +108,11 @@ class watch(AsyncIterator[Event]):
         self._reads = False
         self._waiter: asyncio.Future[None] | None = None
         if self._edge:
-            self._start()
+            try:
+                self._start()
+            except BaseException:
+                epoll.close()
+                raise
 
     async def __anext__(self) -> Event:
         """Wait for the next events and return them.

@@ -481,6 +481,28 @@ def test_a_forgotten_watch_warns_and_is_closed(execute: Execute, edge: Event, wh
     execute(main())
 
 
+def test_a_watch_that_the_loop_refuses_leaves_nothing_to_close() -> None:
+    """No ResourceWarning for an object that the caller never had."""
+
+    class Refusing(asyncio.SelectorEventLoop):
+        def add_reader(self, *_: Any) -> None:
+            raise NotImplementedError
+
+    async def main() -> None:
+        with contextlib.closing(Pipe()) as pipe:
+            before = open_fds()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with pytest.raises(NotImplementedError):
+                    aio.watch(pipe.write, Event.OUT | Event.ET)
+                gc.collect()
+            assert [str(each.message) for each in caught] == []
+            assert open_fds() == before
+
+    with contextlib.closing(Refusing()) as loop:
+        loop.run_until_complete(main())
+
+
 def test_a_forgotten_iterator_warns(execute: Execute) -> None:
     """Left by break, without async with."""
 
