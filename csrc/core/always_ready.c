@@ -127,7 +127,7 @@ always_ready_settle(Instance *self, int op, int fd, uint32_t mask, uint32_t gene
     if (same && op == EPOLL_CTL_MOD) {
         return modify(self, &present, mask, generation);
     }
-    /* Where the kernel accepts the fd, it refers to another file by now. */
+    /* Where the kernel accepts the fd, it now refers to another file. */
     if (error == 0 || op == EPOLL_CTL_DEL) {
         always_ready_drop(self, fd);
     }

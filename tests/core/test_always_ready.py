@@ -503,7 +503,7 @@ def test_an_unrelated_file_becomes_a_regular_one(ep: Epoll, file: int, eventfd: 
 
 
 def test_a_registered_stand_in_is_refused(ep: Epoll, file: int) -> None:
-    """The fd of the eventfd is nobody else's: it can be neither registered nor removed."""
+    """The eventfd belongs to the registration: it can be neither registered nor removed."""
     ep.register(file, Event.IN, "file")
     (own,) = fdinfo(ep)
     assert own != file
