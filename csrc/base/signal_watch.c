@@ -1,6 +1,6 @@
 /*
  * The handler runs on any thread at any moment. So all that it touches is atomic and never freed, and all it
- * calls is write(2). It remembers the signal, then writes; the reader empties the eventfd, then takes the
+ * calls is fstat(2) and write(2). It remembers the signal, then writes; the reader empties the eventfd, then takes the
  * signals. So a signal is either taken, or the eventfd is readable after it:
  *
  *     handler    sets the bit   writes
@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +47,15 @@ typedef struct {
 static Watch watches[SIGNALS];
 static struct sigaction former[SIGNALS + 1];
 
+/* A daemon may close all its fds, and open others under the same fds: nothing is written to its files, pipes
+ * and sockets. An eventfd has no type in its mode. */
+static bool
+may_be_eventfd(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && (status.st_mode & S_IFMT) == 0;
+}
+
 static void
 on_signal(int number)
 {
@@ -53,7 +63,7 @@ on_signal(int number)
     atomic_fetch_add(&live->working[number], 1);
     atomic_fetch_or(&live->arrived, signal_bit(number));
     int fd = atomic_load(&live->fds[number]) - 1;
-    if (fd >= 0) {
+    if (fd >= 0 && may_be_eventfd(fd)) {
         eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
     }
     atomic_fetch_sub(&live->working[number], 1);
