@@ -1,6 +1,6 @@
 /*
  * The handler runs on any thread at any moment. So all that it touches is atomic and never freed, and all it
- * calls is fstat(2) and write(2). It remembers the signal, then writes; the reader empties the eventfd, then
+ * calls is statx(2) and write(2). It remembers the signal, then writes; the reader empties the eventfd, then
  * takes the signals. So a signal is either taken, or the eventfd is readable after it:
  *
  *     handler    sets the bit   writes
@@ -21,7 +21,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,12 +47,12 @@ static Watch watches[SIGNALS];
 static struct sigaction former[SIGNALS + 1];
 
 /* A daemon may close all its fds, and open others under the same fds: nothing is written to its files, pipes
- * and sockets. An eventfd has no type in its mode. */
+ * and sockets. */
 static bool
 may_be_eventfd(int fd)
 {
-    struct stat status;
-    return fstat(fd, &status) == 0 && (status.st_mode & S_IFMT) == 0;
+    FileId file = sys_file_id(fd);
+    return !file.known || file.mode == 0;
 }
 
 static void
