@@ -228,8 +228,7 @@ def tsan(session: nox.Session) -> None:
     session.run("tools/venv", ".venv", env=env)
     session.run(".venv/bin/pip", "install", "-q", "--group", "test-anywhere", "-e", ".", env=env)
     chosen = session.posargs or files(
-        "threads waker timer child signals_as_events close fork stale_events stale_registrations "
-        "registrations raw"
+        "threads waker close fork stale_events stale_registrations registrations raw"
     )
     command = [".venv/bin/pytest", "--capture=sys", "-k", "not late_calls_of_stock", *chosen]
     # Reports go to fd 2: the tests would find the fd of a log file.

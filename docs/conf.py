@@ -125,7 +125,7 @@ def stub_functions() -> dict[str, ast.FunctionDef]:
 STUB = stub_functions()
 SHORT = {"_T": "T", "_FileDescriptorLike": "FileDescriptorLike"}
 """How the stub's private names are shown; the reference explains names for several types."""
-LONG = {"_Timeout": "float | SupportsIndex | None", "_Sigmask": "Iterable[int] | None"}
+LONG = {"_Seconds": "float", "_Timeout": "float | SupportsIndex | None", "_Sigmask": "Iterable[int] | None"}
 
 
 def shown_type(annotation: ast.expr) -> str:

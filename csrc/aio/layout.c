@@ -24,8 +24,8 @@ offset_of(PyObject *type, const char *name)
     return offset;
 }
 
-/* The offsets of slots that `type` itself defines, for at most MAX_NAMES names. 0; -1 with an exception, and none
- * is written. */
+/* The offsets of slots that `type` itself defines, for at most MAX_NAMES names. 0; -1 with an exception, and
+ * none is written. */
 static int
 offsets_of(PyObject *type, const char *const *names, int count, Py_ssize_t *offsets)
 {

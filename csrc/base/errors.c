@@ -68,8 +68,8 @@ explain_watch_limit(char *cause, size_t size)
     }
 }
 
-/* st_mode and st_rdev of a file; 0 where they are unknown. os.fstat and not fstat: the symbol that fstat links
- * to on a new glibc is missing from an old one. */
+/* st_mode and st_rdev of a file; 0 where they are unknown. os.fstat and not fstat: the symbol that fstat
+ * links to on a new glibc is missing from an old one. */
 static void
 file_status(int fd, long *mode, long *device)
 {
@@ -86,9 +86,9 @@ file_status(int fd, long *mode, long *device)
     PyErr_Clear();
 }
 
-/* The kind of file that refuses to be polled. Regular files, directories, block devices and the devices of the
- * kernel's memory driver never let a caller wait for an event. Nothing like that is known of other devices, and
- * of anonymous files such as that of fsopen(2). */
+/* The kind of file that refuses to be polled. Regular files, directories, block devices and the devices of
+ * the kernel's memory driver never let a caller wait for an event. Nothing like that is known of other
+ * devices, and of anonymous files such as that of fsopen(2). */
 static void
 explain_file(int op, int fd, char *cause, size_t size)
 {

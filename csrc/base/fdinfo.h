@@ -25,8 +25,8 @@ int fdinfo_is_epoll(int fd);
 /* The same for an eventfd. */
 int fdinfo_is_any_eventfd(int fd);
 
-/* Whether `fd` is an eventfd with this count; `unknown` where its fdinfo cannot be read, which takes an fd and
- * /proc. */
+/* Whether `fd` is an eventfd with this count; `unknown` where its fdinfo cannot be read, which takes an fd
+ * and /proc. */
 bool fdinfo_is_eventfd(int fd, uint64_t count, bool unknown);
 
 #endif

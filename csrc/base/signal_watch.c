@@ -51,17 +51,26 @@ typedef struct {
 static Watch watches[SIGNALS];
 static struct sigaction former[SIGNALS + 1];
 
+/* A daemon may close all its fds, and open others under the same fds: nothing is written to its files, pipes
+ * and sockets. */
+static bool
+may_be_eventfd(int fd)
+{
+    FileId file = sys_file_id(fd);
+    return !file.known || file.mode == 0;
+}
+
 /* A thread with an fd table of its own has another file under the fd, or none. There, the signal goes to the
  * thread that made the eventfd. */
 static void
 make_readable(int number, int fd)
 {
     int thread = atomic_load(&live->threads[number]);
-    if (thread == sys_gettid() || sys_may_share_fds(thread)) {
-        eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
-    }
-    else {
+    if (thread != sys_gettid() && !sys_may_share_fds(thread)) {
         syscall(SYS_tgkill, getpid(), thread, number);
+    }
+    else if (may_be_eventfd(fd)) {
+        eventfd_write(fd, 1); /* EAGAIN: it is full, and so readable */
     }
 }
 

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -94,25 +95,28 @@ sys_epoll_ctl_denied(int epfd)
 /* A file, as far as its inode tells: two open file descriptions of one file have the same. */
 typedef struct {
     uint64_t device, inode;
+    uint16_t mode; /* its type, S_IFMT; 0 for an eventfd, a timerfd and the like */
     bool known;
 } FileId;
 
-/* The file of an fd; not known where the system call is missing or forbidden. Asks no server of a network file
- * system. */
+/* The file of an fd; not known where the system call is missing or forbidden. Asks no server of a network
+ * file system. */
 static inline FileId
 sys_file_id(int fd)
 {
     FileId id = {0};
 #ifdef SYS_statx
-    enum { STATX_INO_BIT = 0x100, EMPTY_PATH = 0x1000, DONT_SYNC = 0x4000 };
+    enum { STATX_TYPE_BIT = 1, STATX_INO_BIT = 0x100, EMPTY_PATH = 0x1000, DONT_SYNC = 0x4000 };
     /* struct statx of linux/stat.h, which is 256 bytes. */
     struct {
-        uint32_t mask, before_inode[7];
+        uint32_t mask, before_mode[6];
+        uint16_t mode, spare;
         uint64_t inode;
         uint32_t before_device[24], device_major, device_minor, rest[28];
     } found;
-    if (syscall(SYS_statx, fd, "", EMPTY_PATH | DONT_SYNC, STATX_INO_BIT, &found) == 0) {
+    if (syscall(SYS_statx, fd, "", EMPTY_PATH | DONT_SYNC, STATX_TYPE_BIT | STATX_INO_BIT, &found) == 0) {
         id.known = (found.mask & STATX_INO_BIT) != 0;
+        id.mode = found.mode & S_IFMT;
         id.device = (uint64_t)found.device_major << 32 | found.device_minor;
         id.inode = found.inode;
     }

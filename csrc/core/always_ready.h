@@ -1,14 +1,14 @@
-/* The stand-ins of an Instance (core/stand_in.h), and what becomes of a change that the kernel refused because
- * the file cannot be polled. Its table is changed with the ctl lock and the state lock, so either is enough to
- * read it. */
+/* The stand-ins of an Instance (core/stand_in.h), and what becomes of a change that the kernel refused
+ * because the file cannot be polled. Its table is changed with the ctl lock and the state lock, so either is
+ * enough to read it. */
 #ifndef PYEPOLL_ALWAYS_READY_H
 #define PYEPOLL_ALWAYS_READY_H
 
 #include "core/instance.h"
 
 /* After an epoll_ctl() for a change that is installed, in an instance that has stand-ins, or whose answer was
- * EPERM: do for the stand-in what the kernel did not do for the file. `error` is the kernel's errno, or 0. The
- * errno of the change, 0, or -1 for no memory. With the ctl lock and the GIL. */
+ * EPERM: do for the stand-in what the kernel did not do for the file. `error` is the kernel's errno, or 0.
+ * The errno of the change, 0, or -1 for no memory. With the ctl lock and the GIL. */
 int always_ready_settle(Instance *self, int op, int fd, uint32_t mask, uint32_t generation, int error);
 
 /* Whether always_ready_settle() has to be called. With the ctl lock. */

@@ -19,7 +19,7 @@ int front_open(Instance *self);
 /* A new front for the kernel instance `epfd`. An fd, or -1 and errno. Plain C, without the GIL. */
 int front_new(uint32_t base_generation, int epfd);
 
-/* Let the front watch another kernel instance as well (0 or an errno), or no longer watch one. Plain C, too. */
+/* Let the front watch another kernel instance as well (0 or an errno), or no longer watch one. Plain C. */
 int front_watch(int front_fd, uint32_t base_generation, int epfd);
 void front_unwatch(int front_fd, int epfd);
 

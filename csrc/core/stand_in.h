@@ -4,8 +4,8 @@
  * The kernel refuses to watch a regular file, a directory or /dev/null: EPOLL_CTL_ADD fails with EPERM. For
  * poll(2) such a file is always ready. With Epoll(always_ready=True), an eventfd that is always ready is in
  * the kernel's list in its place, with the mask and the epoll data of the registration. So the kernel itself
- * does what the mask says (level, edge, one-shot, exclusive), counts up to maxevents in turn with other files,
- * and makes the epoll readable for whoever watches it.
+ * does what the mask says (level, edge, one-shot, exclusive), counts up to maxevents in turn with other
+ * files, and makes the epoll readable for whoever watches it.
  *
  * This file has the eventfds and their table, without locks; core/always_ready.h is about an Instance.
  */

@@ -82,8 +82,8 @@ failed_for_closed_fd(int fd)
     return PyErr_ExceptionMatches(PyExc_OSError) && fcntl(fd, F_GETFD) < 0;
 }
 
-/* The kernel refuses to modify a registration with EXCLUSIVE. It refuses to register it once more, too, unless
- * the fd refers to another file. */
+/* The kernel refuses to modify a registration with EXCLUSIVE. It refuses to register it once more, too,
+ * unless the fd refers to another file. */
 static int
 register_or_replace(const Change *change)
 {

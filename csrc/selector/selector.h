@@ -82,14 +82,14 @@ typedef struct {
     uint32_t mask;
 } Change;
 
-/* After a backend_modify() that failed: where the fd refers to another file than the registered one, and to that
- * of the key's file object, register this file. 0, or -1 with an exception, and then neither key is
+/* After a backend_modify() that failed: where the fd refers to another file than the registered one, and to
+ * that of the key's file object, register this file. 0, or -1 with an exception, and then neither key is
  * registered. */
 int change_retry(Selector *self, const Change *change);
 
 /* Change the data alone: one system call, which finds out whether the fd refers to another file. As in
- * selectors, the key of a closed fd is changed, although nothing is registered: `*otherwise` is set to the key
- * to keep in the dict. 0, or -1 with an exception. */
+ * selectors, the key of a closed fd is changed, although nothing is registered: `*otherwise` is set to the
+ * key to keep in the dict. 0, or -1 with an exception. */
 int change_data(Selector *self, const Change *change, PyObject **otherwise);
 
 /* The fd under which an object with fileno() is registered, as fileobj_fd_or_registered(). An object that was

@@ -45,8 +45,8 @@ PyDoc_STRVAR(selector_select_doc,
 "Wait for events and return them as a list of (SelectorKey, events).\n\n"
 "timeout is in seconds, with a resolution of nanoseconds if the kernel has it, and never early: None waits\n"
 "indefinitely, 0 or less does not wait. events is EVENT_READ, EVENT_WRITE or both, limited to those of the\n"
-"key unless it has none; an error or a hang-up is reported as all events of the key. A signal runs its handler and the wait\n"
-"goes on (PEP 475).\n\n"
+"key unless it has none; an error or a hang-up is reported as all events of the key. A signal runs its\n"
+"handler, and the wait goes on (PEP 475).\n\n"
 "Raises ValueError for a timeout of nan, and if the selector is closed, also during the wait; TypeError for\n"
 "a wrong type; OverflowError for a number that is too large for a float. See epoll_pwait2(2).");
 

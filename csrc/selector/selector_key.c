@@ -40,7 +40,7 @@ reported_events(int asked, uint32_t events)
 {
     const uint32_t reads = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLRDNORM | EPOLLRDBAND;
     const uint32_t writes = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
-    /* A key for no event gets what `flags` asked for: an error or a hang-up alone is no event of selectors. */
+    /* A key for no event gets what `flags` asked for: selectors has no event for an error or a hang-up. */
     events &= asked != 0 ? events : ~(uint32_t)(EPOLLERR | EPOLLHUP);
     int happened = ((events & ~writes) != 0 ? EVENT_READ : 0) | ((events & ~reads) != 0 ? EVENT_WRITE : 0);
     if (asked == 0) {

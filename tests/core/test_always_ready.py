@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.fds import Pipe, no_fd_left, open_fds
-from support.kernel import IMPLIED, fdinfo, rebuild
+from support.kernel import IMPLIED, fdinfo, fdinfo_lines, rebuild
 from support.leaks import leaks
 from support.processes import in_child, run
 from support.seccomp import denied
@@ -500,6 +500,22 @@ def test_an_unrelated_file_becomes_a_regular_one(ep: Epoll, file: int, eventfd: 
     ep.register(fd, Event.IN, "file")
     assert ep.poll(0) == [("file", Event.IN)]
     os.close(fd)
+
+
+def test_a_stand_in_with_the_fd_of_a_stale_registration_is_kept(ep: Epoll, file: int) -> None:
+    """The repair must not take the one for the other, which has the fd that the kernel's entry names."""
+    closed = os.eventfd(1)
+    ep.register(closed, Event.IN, "closed")
+    kept = os.dup(closed)
+    os.close(closed)
+    with pytest.raises(OSError):
+        ep.unregister(closed)
+    ep.register(file, Event.IN, "file")
+    assert [fd for fd, _, _ in fdinfo_lines(ep)] == [closed, closed]  # the stale one and the stand-in
+    for _ in range(3):
+        assert ep.poll(0) == [("file", Event.IN)]
+    assert ep.stats().rebuilds == 1
+    os.close(kept)
 
 
 def test_a_registered_stand_in_is_refused(ep: Epoll, file: int) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import functools
+import os
 import pickle
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -51,12 +53,15 @@ def watch(stack: ExitStack) -> Any:
 
 
 MAKE: dict[str, Callable[[ExitStack], Any]] = {
+    "Child": lambda stack: stack.enter_context(pyepoll.Child(os.getpid())),
     "Epoll": lambda stack: stack.enter_context(pyepoll.Epoll[Any]()),
     "EpollSelector": lambda stack: stack.enter_context(pyepoll.EpollSelector()),
     "EventBuffer": lambda stack: raw.EventBuffer(1),
     "EventLoop": lambda stack: stack.enter_context(closing(aio.new_event_loop())),
     "Registrations": registrations,
+    "Signals": lambda stack: stack.enter_context(pyepoll.Signals(signal.SIGUSR2)),
     "SocketTransport": transport,
+    "Timer": lambda stack: stack.enter_context(pyepoll.Timer()),
     "Waker": lambda stack: stack.enter_context(pyepoll.Waker()),
     "watch": watch,
 }

@@ -716,6 +716,20 @@ def test_an_fd_that_was_closed_elsewhere_is_an_error(handled: list[int]) -> None
     assert handled == [HUP]  # not lost
 
 
+def test_nothing_is_written_to_a_file_that_has_the_fd_now(signals: Signals, tmp_path: Path) -> None:
+    """A daemon that closes all its fds, and then opens files of its own."""
+    fd = signals.fileno()
+    saved = os.dup(fd)
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        os.dup2(log.fileno(), fd)
+        send(HUP)
+    os.dup2(saved, fd, inheritable=False)
+    os.close(saved)
+    assert (tmp_path / "log").read_bytes() == b""
+    send(USR1)
+    assert signals.read() == [HUP, USR1]
+
+
 def test_an_object_that_is_dropped_gives_the_signal_back(handled: list[int]) -> None:
     fds = open_fds()
     Signals(HUP)

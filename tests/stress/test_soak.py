@@ -339,6 +339,11 @@ def repair_by_hand(ep: "pyepoll.Epoll[Any]", fds: list[int]) -> float:
     return time.monotonic() - start
 
 
+def repairs_of(ep: pyepoll.Epoll[Any]) -> int:
+    stats = ep.stats()
+    return stats.rebuilds + stats.failed_rebuilds
+
+
 @pytest.mark.parametrize("foreign", [False, True], ids=["own", "foreign"])
 def test_repairs_pause_in_proportion_to_their_duration(
     foreign: bool, effort: Effort, show: Callable[[str], None]
@@ -356,7 +361,8 @@ def test_repairs_pause_in_proportion_to_their_duration(
             ep.register(fd, Event.IN)
         by_hand = min(repair_by_hand(ep, [] if foreign else idle) for _ in range(20))
         start = time.monotonic()
-        while time.monotonic() < start + effort(1, 30):
+        # On a busy machine the first repair may take so long that the second is due only later.
+        while time.monotonic() < start + effort(1, 30) or repairs_of(ep) < 2:
             fd = os.eventfd(1)
             kept.append(os.dup(fd))
             ep.register(fd, Event.IN)
@@ -374,7 +380,6 @@ def test_repairs_pause_in_proportion_to_their_duration(
         os.close(fd)
     repairs = stats.rebuilds + stats.failed_rebuilds
     show(f"{repairs} repairs in {took:.1f} s, one by hand in {by_hand * 1e6:.0f} us; {stats}")
-    assert repairs > 1
     rest = REST_AFTER_FAILURE if foreign else REST_AFTER_SUCCESS
     # Half of it, for the time that Python adds. The last rest may be cut off.
     assert (repairs - 1) * (1 + rest) * by_hand / 2 <= took

@@ -38,12 +38,21 @@ see_stale_entry(const KernelEntry *entry, void *arg)
     return self->foreign || !search->stale;
 }
 
+/* Whether the fd may refer to a file that is listed for a reason of its own: a registration, or an eventfd of
+ * ours, which can have got the fd after it was closed. With the ctl lock. */
+static bool
+is_in_use(const Instance *self, int fd)
+{
+    return interest_get(&self->list, fd) != NULL || stand_in_index_of_eventfd(&self->stand_ins, fd) >= 0 ||
+           fd == self->module->always_ready_fd;
+}
+
 /* The fd may refer to the file again, as another duplicate: then the kernel removes the entry. Only for an
  * entry of ours: in a foreign instance it is removed only if others have none under this fd. */
 static bool
 delete_entry(const Instance *self, int fd)
 {
-    return interest_get(&self->list, fd) == NULL &&
+    return !is_in_use(self, fd) &&
            epoll_ctl(self->fds.epfd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0}) == 0;
 }
 
