@@ -485,7 +485,7 @@ def test_a_watch_that_the_loop_refuses_leaves_nothing_to_close() -> None:
     """No ResourceWarning for an object that the caller never had."""
 
     class Refusing(asyncio.SelectorEventLoop):
-        def add_reader(self, *_: Any) -> None:
+        def add_reader(self, *_: Any) -> None:  # type: ignore[override]
             raise NotImplementedError
 
     async def main() -> None:
