@@ -1,15 +1,15 @@
 """A TCP proxy: forwards each connection to a target, with at most 64 KiB in memory for each direction.
 
-    python examples/proxy.py 127.0.0.1:8000 127.0.0.1:9000 --idle 60
+    $ python proxy.py 127.0.0.1:8000 127.0.0.1:9000 --idle 60
+    listening on 127.0.0.1:8000
 
 If one peer ends its stream, the other may still send. After an error, or `--idle` seconds without data, both
-peers get a reset, so that neither takes a part for the whole. SIGINT and SIGTERM end the program.
+peers get a reset, so that neither takes a part for the whole. SIGINT and SIGTERM stop the proxy.
 """
 
 import argparse
 import itertools
 import os
-import signal
 import socket
 import struct
 import sys
@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from signal import SIGINT, SIGTERM
 
 from pyepoll import Epoll, Event, Signals, Timer
 
@@ -24,7 +25,7 @@ RESET, FINISH = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # what close()
 
 
 def flow(ep: Epoll[object], source: socket.socket, sink: socket.socket) -> Iterator[bool]:
-    """Move data until the source ends. Yield if a socket would block: its next edge continues the flow."""
+    """Move data until the source ends. Yield when a socket would block: its next edge continues the flow."""
     data = b""
     for turn in itertools.count(1):
         try:
@@ -36,7 +37,7 @@ def flow(ep: Epoll[object], source: socket.socket, sink: socket.socket) -> Itera
             data = data[sink.send(data) :]
             if turn % 16:
                 continue
-            ep.rearm(sink if data else source)  # the other connections come first
+            ep.rearm(sink if data else source)  # go on after the other connections
         except BlockingIOError:
             pass
         yield True
@@ -46,7 +47,7 @@ class Connection(ExitStack):
     """A client and its server; close() undoes what open() did."""
 
     def open(self, ep: Epoll[object], listener: socket.socket, target: tuple[str, int]) -> None:
-        server = self.enter_context(socket.socket())  # before accept(): no client without a fd for its server
+        server = self.enter_context(socket.socket())  # first: no client without an fd for its server
         client = self.enter_context(listener.accept()[0])
         self.sockets = client, server
         self.flows = [flow(ep, client, server), flow(ep, server, client)]
@@ -55,7 +56,7 @@ class Connection(ExitStack):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             ep.register(sock, Event.IN | Event.OUT | Event.ET, data=self)
             self.callback(ep.unregister, sock)
-        with suppress(BlockingIOError):  # in progress: an edge follows
+        with suppress(BlockingIOError):  # in progress: OUT or ERR follows
             server.connect(target)
 
     def move(self, events: Event) -> bool:
@@ -65,34 +66,33 @@ class Connection(ExitStack):
                 if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(error, os.strerror(error))
             self.flows = [flow for flow in self.flows if next(flow, False)]
-        except (ConnectionResetError, BrokenPipeError):
-            return False
-        except OSError as error:  # the target cannot be reached, or a peer has disappeared
-            print(error, file=sys.stderr)
+        except OSError as error:
+            if not isinstance(error, (ConnectionResetError, BrokenPipeError)):
+                print(f"proxy: {error}", file=sys.stderr)  # such as: the target refuses connections
             return False
         return bool(self.flows)
 
 
+def address(text: str) -> tuple[str, int]:
+    host, port = text.rsplit(":", 1)
+    if int(port) not in range(65536):
+        raise ValueError
+    return host, int(port)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Forward TCP connections to a target.")
-    parser.add_argument("listen", help="HOST:PORT")
-    parser.add_argument("target", help="HOST:PORT")
+    parser.add_argument("listen", type=address, help="HOST:PORT; port 0: any free port")
+    parser.add_argument("target", type=address, help="HOST:PORT")
     parser.add_argument("--idle", type=float, default=60, help="seconds without data; default: 60")
     args = parser.parse_args()
     try:
-        host, port = args.target.rsplit(":", 1)
-        target = socket.gethostbyname(host), int(port)  # once: it may wait
-        host, port = args.listen.rsplit(":", 1)
-        listener = socket.create_server((host, int(port)), backlog=1024)
-    except (OSError, OverflowError, ValueError) as error:
+        target = socket.gethostbyname(args.target[0]), args.target[1]  # once, because it may wait
+        listener = socket.create_server(args.listen, backlog=1024)
+    except OSError as error:  # no such host, or the port is taken
         parser.error(str(error))
     connections = OrderedDict[Connection, float]()  # the time of the last event; the oldest is first
-    with (
-        listener,
-        Timer(interval=0.5) as tick,
-        Signals(signal.SIGINT, signal.SIGTERM) as signals,
-        Epoll[object]() as ep,
-    ):
+    with listener, Epoll[object]() as ep, Timer(interval=0.5) as tick, Signals(SIGINT, SIGTERM) as signals:
         listener.setblocking(False)
         for file in listener, tick, signals:
             ep.register(file, Event.IN, data=file)
@@ -109,12 +109,11 @@ def main() -> None:
                 try:
                     connection.open(ep, listener, target)
                     connections[connection] = time.monotonic()
-                except (BlockingIOError, ConnectionAbortedError):
+                except OSError as error:
                     connection.close()
-                except OSError as error:  # no fd is left: paused until the next tick, or it would spin
-                    print(error, file=sys.stderr)
-                    connection.close()
-                    ep.modify(listener, 0)
+                    if not isinstance(error, (BlockingIOError, ConnectionAbortedError)):
+                        print(f"proxy: {error}", file=sys.stderr)
+                        ep.modify(listener, 0)  # no fd is left: wait for a tick, or the loop would spin
             elif source is tick:
                 tick.read()
                 ep.modify(listener, Event.IN)
