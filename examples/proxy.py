@@ -3,8 +3,8 @@
     $ python proxy.py 127.0.0.1:8000 127.0.0.1:9000 --idle 60
     listening on 127.0.0.1:8000
 
-If one peer ends its stream, the other may still send. After an error, or `--idle` seconds without data, both
-peers get a reset, so that neither takes a part for the whole. SIGINT and SIGTERM stop the proxy.
+If one peer ends its stream, the other may still send. After an error, or ``--idle`` seconds without data,
+both peers get a reset, so that neither takes a part for the whole. SIGINT and SIGTERM stop the proxy.
 """
 
 import argparse
@@ -53,6 +53,7 @@ class Connection(ExitStack):
         self.flows = [flow(ep, client, server), flow(ep, server, client)]
         for sock in self.sockets:
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small pieces need not wait
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             ep.register(sock, Event.IN | Event.OUT | Event.ET, data=self)
             self.callback(ep.unregister, sock)
