@@ -950,6 +950,238 @@ def test_prefork_leaves_no_worker_behind() -> None:
         child.end(-signal.SIGKILL)
 
 
+# The proxy.
+
+
+@contextlib.contextmanager
+def proxy(*args: str, errors: bytes = rb"") -> Iterator[tuple[Child, socket.socket]]:
+    """Run a proxy and its target's listener; stop the proxy if it still runs, and check how it ends."""
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        target.settimeout(DEADLINE)
+        port = target.getsockname()[1]
+        with example("proxy", "127.0.0.1:0", f"127.0.0.1:{port}", *args) as child:
+            listening(child)
+            yield child, target
+            if child.process.returncode is None:
+                child.process.send_signal(signal.SIGTERM)
+                child.end(errors=errors)
+            assert child.output == b""
+
+
+@contextlib.contextmanager
+def proxied(child: Child, target: socket.socket, receive_buffer: int = 0) -> Iterator[tuple[Client, Client]]:
+    """Connect through a proxy, and return both ends of the connection."""
+    with contextlib.closing(Client(child.port, receive_buffer)) as client:
+        server = object.__new__(Client)
+        server.buffer, server.sock = bytearray(), target.accept()[0]
+        server.sock.settimeout(DEADLINE)
+        with contextlib.closing(server):
+            yield client, server
+
+
+def passes(client: Client, server: Client) -> None:
+    """Have one exchange through a proxy."""
+    client.send(b"question\n")
+    assert server.line() == b"question\n"
+    server.send(b"answer\n")
+    assert client.line() == b"answer\n"
+
+
+def is_reset(client: Client) -> None:
+    with pytest.raises(ConnectionResetError):
+        client.rest()
+
+
+def send_and_end(end: Client, data: bytes) -> None:
+    end.send(data)
+    end.end()
+
+
+def resident(pid: int) -> int:
+    """Return how many bytes of memory a process uses."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_proxy_moves_much_in_both_directions_at_once() -> None:
+    there, back = 8 * MEBIBYTE, 8 * MEBIBYTE[::-1]
+    with proxy() as (child, target), ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(proxied(child, target)) for _ in range(2)]
+        received = [(pool.submit(server.rest), pool.submit(client.rest)) for client, server in pairs]
+        for client, server in pairs:
+            pool.submit(send_and_end, client, there)
+            pool.submit(send_and_end, server, back)
+        for to_server, to_client in received:
+            assert to_server.result() == there
+            assert to_client.result() == back
+        eventually(lambda: not connections(child.pid), "the connections have not been closed")
+
+
+def test_proxy_goes_on_after_its_turn() -> None:
+    with proxy() as (child, target), proxied(child, target) as (client, server):
+        for turn in range(1, 33):  # until the kernel's buffers have grown
+            client.send(MEBIBYTE)
+            while len(server.buffer) < turn * len(MEBIBYTE):
+                assert server.receive()
+        with ThreadPoolExecutor(2) as pool:
+            child.process.send_signal(signal.SIGSTOP)
+            pool.submit(send_and_end, client, 2 * MEBIBYTE)
+            time.sleep(0.3)  # until the buffers have most of it
+            received = pool.submit(server.rest)
+            child.process.send_signal(signal.SIGCONT)
+            assert received.result() == 34 * MEBIBYTE
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_proxy_passes_on_a_half_close(first: str) -> None:
+    with proxy() as (child, target), proxied(child, target) as pair:
+        one, other = pair if first == "client" else pair[::-1]
+        one.send(b"the last words")
+        one.end()
+        assert other.rest() == b"the last words"
+        rests(child)
+        other.send(MEBIBYTE)
+        other.end()
+        assert one.rest() == MEBIBYTE
+        eventually(lambda: not connections(child.pid), "the connection has not been closed")
+
+
+@pytest.mark.parametrize("slow", ["client", "server"])
+def test_proxy_pauses_for_a_peer_that_does_not_read(slow: str) -> None:
+    pattern = bytes(range(256))
+    with proxy() as (child, target):
+        with proxied(child, target) as warm:
+            passes(*warm)
+        before = resident(child.pid)
+        with proxied(child, target, receive_buffer=4096) as pair, proxied(child, target) as others:
+            reader, sender = pair if slow == "client" else pair[::-1]
+            sent = sender.send_until_blocked(pattern, LIMIT)
+            assert (1 << 20) < sent < LIMIT  # the kernel's buffers
+            assert resident(child.pid) - before < 1 << 20
+            rests(child)
+            passes(*others)
+            sender.end()
+            assert reader.rest() == (pattern * (sent // len(pattern) + 1))[:sent]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_proxy_passes_on_a_reset(first: str, paused: bool) -> None:
+    with proxy() as (child, target), proxied(child, target) as pair:
+        passes(*pair)
+        one, other = pair if first == "client" else pair[::-1]
+        if paused:
+            one.send_until_blocked(b"x", LIMIT)
+        one.reset()
+        eventually(lambda: not connections(child.pid), "the connection has not been closed")
+        is_reset(other)
+
+
+def test_proxy_rests_when_a_half_closed_peer_has_gone() -> None:
+    with proxy() as (child, target), proxied(child, target) as (client, server):
+        client.end()
+        assert server.rest() == b""
+        client.close()
+        rests(child)
+        with contextlib.suppress(ConnectionError):
+            server.send(MEBIBYTE)
+        eventually(lambda: not connections(child.pid), "the connection has not been closed")
+
+
+def test_proxy_resets_a_client_when_the_target_is_down() -> None:
+    with proxy(errors=rb"(proxy: \[Errno 111\] Connection refused\n){2}") as (child, target):
+        address = target.getsockname()
+        target.close()
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError), clients(child, 1) as (client,):  # maybe in connect()
+                client.rest()
+        with socket.create_server(address) as again:
+            again.settimeout(DEADLINE)
+            with proxied(child, again) as pair:
+                passes(*pair)
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+def test_proxy_keeps_what_comes_before_it_is_connected(early: bytes) -> None:
+    with socket.socket() as target, contextlib.ExitStack() as stack:
+        target.settimeout(DEADLINE)
+        target.bind(("127.0.0.1", 0))
+        target.listen(0)
+        port = target.getsockname()[1]
+        fillers = [stack.enter_context(contextlib.closing(Client(port)))]  # the backlog is full
+        with example("proxy", "127.0.0.1:0", f"127.0.0.1:{port}") as child:
+            listening(child)
+            with clients(child, 1) as (client,):
+                client.send(early)
+                client.end()
+                rests(child)
+                with target.accept()[0] as filler:
+                    assert filler.getpeername() == fillers[0].sock.getsockname()
+                with target.accept()[0] as server:
+                    assert server.recv(100, socket.MSG_WAITALL) == early
+                    server.sendall(b"late")
+                assert client.rest() == b"late"
+            child.stop(signal.SIGTERM)
+
+
+def test_proxy_ends_idle_connections_only() -> None:
+    with (
+        proxy("--idle", "1.5") as (child, target),
+        proxied(child, target) as busy,
+        proxied(child, target) as idle,
+    ):
+        began = time.monotonic()
+        passes(*idle)
+        while connections(child.pid) == 4:
+            passes(*busy)
+            time.sleep(0.05)
+        assert 1.5 <= time.monotonic() - began < DEADLINE / 2
+        for end in idle:
+            is_reset(end)
+        passes(*busy)
+
+
+def test_proxy_rests_when_it_is_out_of_descriptors() -> None:
+    errors = rb"(proxy: \[Errno 24\] Too many open files\n)+"
+    with proxy(errors=errors) as (child, target), contextlib.ExitStack() as stack:
+        leave_descriptors(child.pid, 3)  # one connection, and half of another
+        with proxied(child, target) as pair, clients(child, 2) as waiting:
+            passes(*pair)
+            rests(child)
+            assert connections(child.pid) == 2
+            for client in waiting:
+                assert client.silent(0.1)
+                client.send(b"waited")
+        for _ in range(2):
+            server = stack.enter_context(target.accept()[0])
+            server.settimeout(DEADLINE)
+            assert server.recv(100, socket.MSG_WAITALL) == b"waited"
+            server.close()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_proxy_stops_on_a_signal(signum: int) -> None:
+    with proxy() as (child, target), contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(proxied(child, target)) for _ in range(100)]
+        passes(*pairs[0])
+        child.stop(signum)
+        for pair in pairs:
+            for end in pair:
+                is_reset(end)
+
+
+@pytest.mark.parametrize(
+    ("listen", "target", "message"),
+    [
+        ("127.0.0.1:70000", "127.0.0.1:1", rb"argument listen: invalid address value: '127.0.0.1:70000'"),
+        ("127.0.0.1:0", "127.0.0.1", rb"argument target: invalid address value: '127.0.0.1'"),
+        ("127.0.0.1:0", "127.0.0.1:-1", rb"argument target: invalid address value: '127.0.0.1:-1'"),
+        ("192.0.2.1:0", "127.0.0.1:1", rb"\[Errno 99\] Cannot assign requested address[^\n]*"),
+    ],
+)
+def test_proxy_explains_an_invalid_address(listen: str, target: str, message: bytes) -> None:
+    refuses("proxy", listen, target, message=message)
+
+
 # The watcher of stdin.
 
 
