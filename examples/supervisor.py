@@ -182,7 +182,7 @@ def listen(path: str) -> socket.socket:
         if Path(path).is_socket() and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)  # left by a supervisor that was killed
     sock.bind(path)
-    os.chmod(path, 0o600)  # nobody can connect yet
+    os.chmod(path, 0o600)  # before listen(), every connect fails
     sock.listen()
     return sock
 
