@@ -62,6 +62,7 @@ class Command:
             if pid:  # no fd is left for the Child
                 kill(pid)
                 os.waitpid(pid, 0)
+            drop_oldest_client()
             self.show(f"cannot start, {error}")
             self.timer.set(options.delay)
         else:
@@ -148,18 +149,24 @@ class Client:
         self.sock.close()
 
 
+def drop_oldest_client() -> bool:
+    """Free an fd, if there is a client."""
+    for client in clients[:1]:
+        client.close()
+        return True
+    return False
+
+
 def accept(events: Event) -> None:
     try:
         if len(clients) == CLIENTS:
-            clients[0].close()
+            drop_oldest_client()
         Client(listener.accept()[0])
     except (BlockingIOError, ConnectionAbortedError):
         pass
     except OSError as error:  # no fd is left: a client gives way; without one, the listener pauses
         logging.warning("cannot accept: %s", error)
-        if clients:
-            clients[0].close()
-        else:
+        if not drop_oldest_client():
             ep.modify(listener, 0)
             pause.set(1)
 
@@ -174,17 +181,15 @@ def act(events: Event) -> None:
         restart_all(stop=signum != signal.SIGHUP)
 
 
-def listen(path: str) -> socket.socket:
-    sock, probe = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    sock.setblocking(False)
-    with probe:
+def listen(path: str) -> None:
+    listener.setblocking(False)
+    with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         if Path(path).is_socket() and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)  # left by a supervisor that was killed
-    sock.bind(path)
+    listener.bind(path)
     os.chmod(path, 0o600)  # before listen(), every connect fails
-    sock.listen()
-    return sock
+    listener.listen()
 
 
 if __name__ == "__main__":
@@ -195,17 +200,17 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=float, default=10, help="seconds between SIGTERM and SIGKILL")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        listener = listen(options.socket)
-    except OSError as error:
-        parser.error(f"{options.socket}: {error}")
     clients: list[Client] = []
     with (
-        listener,
+        socket.socket(socket.AF_UNIX) as listener,
         Signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals,
         Epoll[Callable[[Event], None]]() as ep,
         Timer() as pause,
     ):
+        try:
+            listen(options.socket)
+        except OSError as error:
+            parser.error(f"{options.socket}: {error}")
         ep.register(signals, Event.IN, data=act)
         ep.register(listener, Event.IN, data=accept)
         ep.register(pause, Event.IN, data=resume)
@@ -218,5 +223,7 @@ if __name__ == "__main__":
             for command in commands:
                 if command.child:
                     kill(command.child.pid)
+            while drop_oldest_client():
+                pass
             os.unlink(options.socket)
             signals.read()  # one that has come too late
