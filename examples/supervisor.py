@@ -225,5 +225,5 @@ if __name__ == "__main__":
                     kill(command.child.pid)
             while drop_oldest_client():
                 pass
-            os.unlink(options.socket)
+            Path(options.socket).unlink(missing_ok=True)
             signals.read()  # one that has come too late
