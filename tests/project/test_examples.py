@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import functools
 import hashlib
 import itertools
@@ -1375,3 +1376,131 @@ def test_a_second_signal_does_not_let_them_finish(tmp_path: Path, signum: int) -
         for client in many:
             assert client.rest() == b""
         child.stop(signum)
+
+
+SUPERVISOR_LOG = rb"(\S+ \S+ (running|ended|ending|cannot)[^\n]*\n)*"
+
+
+@contextlib.contextmanager
+def supervisor(path: Path, *commands: str, args: tuple[str, ...] = ()) -> Iterator[Child]:
+    with example("supervisor", "--socket", str(path), "--delay", "0.1", *args, *commands) as child:
+        eventually(path.is_socket, "there is no socket")
+        eventually(lambda: all("waiting" not in line for line in ask(path, "status")), "not all have started")
+        yield child
+
+
+def ask(path: Path, *lines: str) -> list[str]:
+    """Send lines in pieces to the control socket; return the lines of the answer."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        while sock.connect_ex(str(path)) == errno.ECONNREFUSED:
+            time.sleep(0.01)  # between bind() and listen()
+        for piece in "".join(f"{line}\n" for line in lines).partition(" "):
+            sock.sendall(piece.encode())
+            time.sleep(0.01)
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile() as file:
+            return file.read().splitlines()
+
+
+def pid_of(line: str) -> int:
+    match = re.match(r"\d+ (running|ending), pid (\d+): ", line)
+    return int(match[2]) if match else 0
+
+
+def is_another(path: Path, number: int, pid: int) -> bool:
+    """Return whether a command of the supervisor runs, in a process that is not the given one."""
+    return pid_of(ask(path, "status")[number]) not in (0, pid)
+
+
+def session(leader: int) -> set[int]:
+    """Return the processes of a session that have not ended."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, number = (process / "stat").read_text().rpartition(") ")[2].split()[:4]
+            if int(number) == leader and state not in "ZX":
+                found.add(int(process.name))
+    return found
+
+
+STUBBORN = 'trap "" TERM; sleep 20 & wait; sleep 21'
+
+
+def test_supervisor_starts_again_what_ends_and_stops_all(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    commands = ("exec sleep 20", STUBBORN, "exit 3", "sleep 22 & exit 0")
+    with supervisor(path, *commands, args=("--limit", "0.5")) as child:
+        first, stubborn, failed, _, ok = ask(path, "status")
+        assert ok == "ok"
+        assert failed.startswith(("2 ended, status 3: ", "2 running, "))
+        os.kill(pid_of(first), signal.SIGKILL)
+        eventually(lambda: is_another(path, 0, pid_of(first)), "it was not started again")
+
+        before = pid_of(ask(path, "status")[0])
+        answers = ask(path, "restart 0", "restart 9", "")
+        assert answers == ["ok", *["error: status, restart N, or stop"] * 2]
+        eventually(lambda: is_another(path, 0, before), "it was not restarted")
+
+        before = pid_of(ask(path, "status")[0])
+        for _ in range(20):
+            child.process.send_signal(signal.SIGHUP)
+        eventually(lambda: is_another(path, 0, before), "SIGHUP restarts nothing")
+        eventually(
+            lambda: is_another(path, 1, pid_of(stubborn)), "SIGTERM is ignored, and no SIGKILL follows"
+        )
+
+        child.process.send_signal(signal.SIGTERM)
+        eventually(lambda: ask(path, "status")[1].startswith("1 ending, "), "it does not end them")
+        child.process.send_signal(signal.SIGHUP)
+        child.process.send_signal(signal.SIGINT)
+        child.process.wait(DEADLINE)
+        child.end(errors=SUPERVISOR_LOG)
+        assert not path.exists()
+        eventually(lambda: not session(child.pid), "it has left processes behind")
+
+
+def test_supervisor_survives_clients_that_never_read_and_a_lack_of_descriptors(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    with supervisor(path, "exec sleep 20") as child, contextlib.ExitStack() as stack:
+        before = pid_of(ask(path, "status")[0])
+        leave_descriptors(child.pid, 5)
+        for _ in range(50):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(path))
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                while True:
+                    sock.send(b"status\n" * 100)
+        assert pid_of(ask(path, "status")[0]) == before
+        rests(child)
+        os.kill(before, signal.SIGKILL)  # its fd is free now: for a client, or for the next process
+        for _ in range(10):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        eventually(lambda: is_another(path, 0, before), "it was not started again")
+
+        files = resource.prlimit(child.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (3, files[1]))
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        rests(child)
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, files)
+        assert ask(path, "stop") == ["ok"]
+        child.process.wait(DEADLINE)
+        child.end(errors=SUPERVISOR_LOG)
+        assert not path.exists()
+
+
+def test_supervisor_replaces_a_stale_socket_and_nothing_else(tmp_path: Path) -> None:
+    path, file = tmp_path / "control", tmp_path / "file"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    file.touch()
+    with supervisor(path, "exec sleep 20") as child:
+        for taken in (path, file):
+            with example("supervisor", "--socket", str(taken), "true") as second:
+                second.end(2, rb"usage: .*Address already in use\n")
+        assert len(ask(path, "status")) == 2
+        child.process.send_signal(signal.SIGINT)
+        child.process.wait(DEADLINE)
+        child.end(errors=SUPERVISOR_LOG)
+    assert file.exists()
