@@ -1,7 +1,7 @@
 /*
  * The handler runs on any thread at any moment. So all that it touches is atomic and never freed, and all it
- * calls is a system call. It remembers the signal, then writes; the reader empties the eventfd, then takes the
- * signals. So a signal is either taken, or the eventfd is readable after it:
+ * calls is a system call. It remembers the signal, then writes; the reader empties the eventfd, then takes
+ * the signals. So a signal is either taken, or the eventfd is readable after it:
  *
  *     handler    sets the bit   writes
  *     reader                             reads the eventfd   takes the bits

@@ -159,8 +159,8 @@ instance_notice_fork(Instance *self)
 #define STATE_UNLOCK(self) ((void)(self))
 #endif
 
-/* While a forked copy is held, no other thread gives it an instance: it is being closed, or once this returns,
- * it has one. Returns whether it was a copy. */
+/* While a forked copy is held, no other thread gives it an instance: it is being closed, or once this
+ * returns, it has one. Returns whether it was a copy. */
 static inline bool
 instance_hold_copy(Instance *self)
 {
