@@ -30,11 +30,11 @@ def growth(call: Callable[[], object], times: int) -> dict[str, int]:
 
 
 def leaks(call: Callable[[], object], times: int) -> dict[str, int]:
-    """Which counts keep growing. Once may be by chance: caches fill, other threads end."""
+    """Which counts keep growing. A few times may be by chance: caches fill, other threads end."""
     for _ in itertools.repeat(None, 10):
         call()
     grown: dict[str, int] = {}
-    for _ in range(5):
+    for _ in range(10):
         grown = {name: by for name, by in growth(call, times).items() if by > FEW}
         if not grown:
             break
