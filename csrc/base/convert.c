@@ -260,7 +260,8 @@ convert_seconds(PyObject *object, int64_t minus_one, int64_t *timeout)
         *timeout = NO_TIMEOUT;
         return 0;
     }
-    if (PyFloat_Check(object)) {
+    /* PyLong_Check() looks at a flag; PyFloat_Check() is a call where the type is not float itself. */
+    if (!PyLong_Check(object) && PyFloat_Check(object)) {
         return convert_float_timeout(PyFloat_AS_DOUBLE(object), minus_one, timeout);
     }
     long long seconds;
@@ -292,7 +293,8 @@ convert_timeout(PyObject *object, int64_t *timeout)
 int
 convert_selector_timeout(PyObject *object, int64_t *timeout)
 {
-    return is_real_only(object) ? convert_real(object, 0, timeout) : convert_seconds(object, 0, timeout);
+    return !PyLong_Check(object) && is_real_only(object) ? convert_real(object, 0, timeout)
+                                                         : convert_seconds(object, 0, timeout);
 }
 
 int
