@@ -24,9 +24,9 @@ static PyObject *
 raise_pidfd_open(int error, int pid)
 {
     return os_error(error, "pidfd_open(%d)%s", pid,
-                    error == ENOSYS   ? " needs Linux 5.3, and a sandbox that allows it"
-                    : error == EINVAL ? ": this is a thread, or no process"
-                                      : "");
+                    error == ENOSYS                      ? " needs Linux 5.3, and a sandbox that allows it"
+                    : error == EINVAL || error == ENOENT ? ": this is a thread, or no process"
+                                                         : "");
 }
 
 static PyObject *
@@ -213,8 +213,8 @@ PyDoc_STRVAR(child_doc,
 "subprocess.Popen. After a fork, parent and child share the pidfd, like every fd; the child sees the end\n"
 "only.\n\n"
 "Raises ProcessLookupError if there is no such process; ValueError if pid is not above 0; OverflowError\n"
-"if it does not fit into 32 bits; OSError: EINVAL if it is a thread; ENOSYS before Linux 5.3; EPERM if a\n"
-"sandbox forbids it; EMFILE or ENFILE if no fd is left. See pidfd_open(2).");
+"if it does not fit into 32 bits; OSError: EINVAL, or ENOENT on newer kernels, if it is a thread; ENOSYS\n"
+"before Linux 5.3; EPERM if a sandbox forbids it; EMFILE or ENFILE if no fd is left. See pidfd_open(2).");
 
 static PyType_Slot child_slots[] = {
     {Py_tp_doc,     (void *)child_doc},

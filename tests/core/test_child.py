@@ -365,3 +365,16 @@ def test_is_close_on_exec(sleeper: Child) -> None:
 def test_reap_is_a_keyword() -> None:
     with pytest.raises(TypeError):
         Child(os.getpid(), False)  # type: ignore[call-arg]
+
+
+def test_a_thread_is_refused_with_the_reason() -> None:
+    ready, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (ready.set(), done.wait()))
+    thread.start()
+    ready.wait()
+    try:
+        with pytest.raises(OSError, match="this is a thread"):
+            Child(thread.native_id or 0)
+    finally:
+        done.set()
+        thread.join()

@@ -473,7 +473,7 @@ TARGETS: dict[str, Target] = {
     "Signals.__repr__": Target(lambda w: w.signals.__repr__),
     "Child": Target(
         lambda w: lambda pid: pyepoll.Child(pid).close(), {"pid": mixed(numbers)}, 1,
-        (*FD_ERRORS, ProcessLookupError), "ESRCH EINVAL", False,
+        (*FD_ERRORS, ProcessLookupError, FileNotFoundError), "ESRCH EINVAL ENOENT", False,
     ),
     "Child.read": Target(lambda w: w.child.read),
     "Child.send_signal": Target(
