@@ -368,10 +368,9 @@ def test_reap_is_a_keyword() -> None:
 
 
 def test_a_thread_is_refused_with_the_reason() -> None:
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: (ready.set(), done.wait()))
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
     thread.start()
-    ready.wait()
     try:
         with pytest.raises(OSError, match="this is a thread"):
             Child(thread.native_id or 0)
