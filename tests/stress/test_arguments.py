@@ -10,6 +10,7 @@ import decimal
 import enum
 import errno
 import fractions
+import functools
 import gc
 import itertools
 import os
@@ -36,6 +37,14 @@ class Odd(BaseException):
     """The exception of a hostile method."""
 
 
+@functools.cache
+def ended_process() -> int:
+    """A process that takes every signal without an effect: it has ended, and is not reaped."""
+    pid = os.posix_spawnp("true", ["true"], os.environ)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
 class World:
     """The objects for a call. A wait always has an event: the anchor is ready, and no trick touches it."""
 
@@ -58,7 +67,7 @@ class World:
         self.waker = pyepoll.Waker()
         self.timer = pyepoll.Timer(100)
         self.signals = pyepoll.Signals(signal.SIGRTMIN + 7)
-        self.child = pyepoll.Child(os.getpid())
+        self.child = pyepoll.Child(ended_process(), reap=False)
         self.buffer = raw.EventBuffer(8)
         self.closed = CLOSED
 
