@@ -195,9 +195,9 @@ renew_watch(Signals *self)
         return 0;
     }
     guard_lock(&self->base.guard);
-    bool open = self->base.fd >= 0;
+    int fd = self->base.fd;
     guard_unlock(&self->base.guard);
-    if (open) {
+    if (fd >= 0) {
         Py_BEGIN_ALLOW_THREADS
         error = signal_watch_renew(self->watch);
         Py_END_ALLOW_THREADS
@@ -205,7 +205,7 @@ renew_watch(Signals *self)
     if (error == EBADF) {
         os_error(error,
                  "fd %d, the signals object that this process inherited through fork, is not its eventfd",
-                 self->base.fd);
+                 fd);
     }
     else if (error != 0) {
         os_error(error, "cannot give the signals object inherited through fork an eventfd of this process");
