@@ -147,9 +147,11 @@ always_ready_owns_slowly(Instance *self, int fd)
         Py_BEGIN_ALLOW_THREADS
         owns = stand_in_has_eventfd(&item, true);
         Py_END_ALLOW_THREADS
-        /* Otherwise another file has this fd, and may be registered: no change of ours may reach it. */
+    }
+    if (index >= 0 && !owns) {
+        /* Another file has this fd, and may be registered: no change of ours may reach it. */
         STATE_LOCK(self);
-        self->stand_ins.items[index].eventfd = owns ? fd : -1;
+        stand_in_forget_eventfd(&self->stand_ins, index);
         STATE_UNLOCK(self);
     }
     return owns;

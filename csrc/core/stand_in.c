@@ -50,13 +50,21 @@ count_up_to(const StandIns *table, int fd)
     return low;
 }
 
+static void
+clear_bit(StandIns *table, int eventfd)
+{
+    if (eventfd >= 0) {
+        table->eventfds[eventfd / 8] &= (uint8_t)~(1 << eventfd % 8);
+    }
+}
+
 void
 stand_in_insert(StandIns *table, StandIn item)
 {
     StandIn *place = &table->items[count_up_to(table, item.fd)];
     int closed = stand_in_index_of_eventfd(table, item.eventfd);
     if (closed >= 0) {
-        table->items[closed].eventfd = -1; /* by others, or the new one could not have its fd */
+        stand_in_forget_eventfd(table, closed); /* or the new one could not have its fd */
     }
     memmove(place + 1, place, (size_t)(&table->items[table->count] - place) * sizeof(StandIn));
     *place = item;
@@ -78,10 +86,15 @@ stand_in_take(StandIns *table, int index)
     StandIn item = *place;
     table->count--;
     memmove(place, place + 1, (size_t)(&table->items[table->count] - place) * sizeof(StandIn));
-    if (item.eventfd >= 0) {
-        table->eventfds[item.eventfd / 8] &= (uint8_t)~(1 << item.eventfd % 8);
-    }
+    clear_bit(table, item.eventfd);
     return item;
+}
+
+void
+stand_in_forget_eventfd(StandIns *table, int index)
+{
+    clear_bit(table, table->items[index].eventfd);
+    table->items[index].eventfd = -1;
 }
 
 int

@@ -44,6 +44,9 @@ StandIn stand_in_take(StandIns *table, int index);
 /* The index of the one whose eventfd has this fd, or -1. */
 int stand_in_index_of_eventfd(const StandIns *table, int fd);
 
+/* The fd of its eventfd refers to another file now: others have closed the eventfd. */
+void stand_in_forget_eventfd(StandIns *table, int index);
+
 /* A new eventfd that stands in for `fd`: its count says so to whoever reads its fdinfo. -1 and errno. */
 int stand_in_eventfd(int fd);
 
