@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from support.fds import no_fd_left, open_fds
-from support.processes import in_child, run
+from support.processes import SANITIZED, in_child, run
 from support.threads import until
 
 import pyepoll
@@ -424,6 +424,7 @@ def test_is_close_on_exec_and_does_not_block() -> None:
         assert os.get_blocking(timer.fileno()) is False
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer keeps freed memory")
 def test_a_busy_loop_of_reads_needs_no_memory() -> None:
     with Timer(interval=1e-9) as timer:
         for _ in range(2_000):
