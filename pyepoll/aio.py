@@ -17,10 +17,11 @@ import selectors
 import socket
 import sys
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _aio
 from ._core import refuse_to_copy
+from ._epoll import _load_aio
 from ._selector import EpollSelector
 from ._watch import watch
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 watch.__module__ = __name__
 
+_aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.selector_events
 """Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
 _sslproto: Any = asyncio.sslproto

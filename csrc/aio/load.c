@@ -1,12 +1,6 @@
-/* The extension module pyepoll._aio: the parts of an asyncio transport and of a turn of the loop that are in
- * C. */
-#include "aio/module.h"
-
-static AioState *
-state_of(PyObject *module)
-{
-    return PyModule_GetState(module);
-}
+/* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
+ * do not pay for them. */
+#include "aio/state.h"
 
 PyDoc_STRVAR(layout_read_transport_doc,
 "_learn_transport($module, type, socket_type, /)\n--\n\n"
@@ -22,15 +16,16 @@ PyDoc_STRVAR(group_doc,
 "The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
 "cancelled or anything is not as asyncio makes it.");
 
-static PyMethodDef module_methods[] = {
+static PyMethodDef functions[] = {
     {"_batch",           handles_group,         METH_VARARGS, group_doc                },
     {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
     {"_learn_handles",   layout_read_handles,   METH_O,       layout_read_handles_doc  },
     {NULL,               NULL,                  0,            NULL                     },
 };
 
+/* 0, or -1 with an exception. */
 static int
-module_exec(PyObject *module)
+make_names(AioState *state)
 {
     static const char *const names[METHODS] = {
         [APPENDLEFT] = "appendleft",
@@ -44,7 +39,6 @@ module_exec(PyObject *module)
         [READY] = "_ready",
         [RUN] = "_run",
     };
-    AioState *state = state_of(module);
     for (int i = 0; i < METHODS; i++) {
         state->methods[i] = PyUnicode_InternFromString(names[i]);
         if (state->methods[i] == NULL) {
@@ -52,21 +46,87 @@ module_exec(PyObject *module)
         }
     }
     state->minus_one = PyLong_FromLong(-1);
-    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
-    if (state->minus_one == NULL || state->group_type == NULL) {
-        return -1;
-    }
-    state->transport_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &transport_spec, NULL);
-    if (state->transport_type == NULL || PyModule_AddType(module, state->transport_type) < 0) {
-        return -1;
-    }
-    return PyModule_AddType(module, state->group_type);
+    return state->minus_one != NULL ? 0 : -1;
 }
 
+/* Make the types; they are the module's. 0, or -1 with an exception. */
 static int
-module_traverse(PyObject *module, visitproc visit, void *arg)
+make_types(PyObject *module, AioState *state)
 {
-    AioState *state = state_of(module);
+    const struct {
+        PyType_Spec *spec;
+        PyTypeObject **type;
+    } types[] = {
+        {&group_spec,     &state->group_type    },
+        {&transport_spec, &state->transport_type},
+    };
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (*types[i].type == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1
+ * with an exception. */
+static int
+add_named(PyObject *result, const char *name, PyObject *object)
+{
+    int status = object != NULL ? PyDict_SetItemString(result, name, object) : -1;
+    Py_XDECREF(object);
+    return status;
+}
+
+static PyObject *
+exported(PyObject *module, const AioState *state)
+{
+    PyObject *result = PyDict_New();
+    int status = result != NULL ? add_named(result, "SocketTransport", Py_NewRef(state->transport_type)) : -1;
+    for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
+        status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
+    }
+    if (status < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(load_doc,
+"_load_aio($module, /)\n--\n\n"
+"Make the types of pyepoll.aio, and return these and its functions by name.");
+
+static PyObject *
+aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *owner = PyModule_GetState(module);
+    if (owner->aio == NULL) {
+        AioState *state = PyMem_Calloc(1, sizeof(*state));
+        if (state == NULL) {
+            return PyErr_NoMemory();
+        }
+        owner->aio = state;
+        if (make_names(state) < 0 || make_types(module, state) < 0) {
+            aio_free(owner);
+            return NULL;
+        }
+    }
+    return exported(module, owner->aio);
+}
+
+PyMethodDef aio_functions[] = {
+    {"_load_aio", aio_load, METH_NOARGS, load_doc},
+    {NULL,        NULL,     0,           NULL    },
+};
+
+int
+aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
+{
+    const AioState *state = owner->aio;
+    if (state == NULL) {
+        return 0;
+    }
     Py_VISIT(state->transport_type);
     Py_VISIT(state->group_type);
     Py_VISIT(state->handle_type);
@@ -80,21 +140,24 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
  * the module is garbage. */
-static int
-module_clear(PyObject *module)
+void
+aio_clear(ModuleState *owner)
 {
-    AioState *state = state_of(module);
-    Py_CLEAR(state->transport_type);
-    Py_CLEAR(state->group_type);
-    return 0;
+    AioState *state = owner->aio;
+    if (state != NULL) {
+        Py_CLEAR(state->transport_type);
+        Py_CLEAR(state->group_type);
+    }
 }
 
-static void
-module_free(void *object)
+void
+aio_free(ModuleState *owner)
 {
-    PyObject *module = object;
-    AioState *state = state_of(module);
-    module_clear(module);
+    AioState *state = owner->aio;
+    if (state == NULL) {
+        return;
+    }
+    aio_clear(owner);
     Py_CLEAR(state->socket_type);
     for (int i = 0; i < INHERITED; i++) {
         Py_CLEAR(state->inherited[i]);
@@ -106,44 +169,13 @@ module_free(void *object)
         Py_CLEAR(state->methods[i]);
     }
     PyMem_Free(atomic_exchange(&state->spare, NULL));
+    owner->aio = NULL;
+    PyMem_Free(state);
 }
-
-static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec,                  module_exec                         },
-#ifdef Py_mod_multiple_interpreters
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#ifdef Py_mod_gil
-    {Py_mod_gil,                   Py_MOD_GIL_NOT_USED                 },
-#endif
-    {0,                            NULL                                },
-};
-
-static PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "pyepoll._aio",
-    .m_doc = "The C paths of pyepoll.aio's transports. Import pyepoll.aio instead.",
-    .m_size = sizeof(AioState),
-    .m_methods = module_methods,
-    .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-    .m_free = module_free,
-};
 
 AioState *
 aio_state_of(PyTypeObject *type)
 {
-    /* A type that the garbage collector has cleared has no method resolution order to search. */
-    PyObject *module = type->tp_mro != NULL ? PyType_GetModuleByDef(type, &module_def) : NULL;
-    if (module == NULL && !PyErr_Occurred()) {
-        PyErr_SetString(PyExc_RuntimeError, "the module pyepoll._aio has been cleared");
-    }
-    return module != NULL ? state_of(module) : NULL;
-}
-
-PyMODINIT_FUNC
-PyInit__aio(void)
-{
-    return PyModuleDef_Init(&module_def);
+    const ModuleState *owner = module_state_of(type);
+    return owner != NULL ? owner->aio : NULL;
 }

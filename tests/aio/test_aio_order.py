@@ -19,7 +19,7 @@ import pytest
 from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
 from support.processes import run
 
-from pyepoll import _aio
+from pyepoll.aio import _aio
 
 PAIRS = 6
 Pairs = list[tuple[socket.socket, socket.socket]]
