@@ -16,19 +16,20 @@ import contextvars
 import selectors
 import socket
 import sys
+import weakref
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._core import refuse_to_copy
 from ._epoll import _load_aio
-from ._selector import EpollSelector
+from ._loop_selector import LoopSelector
 from ._watch import watch
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-__all__ = ["EventLoop", "SocketTransport", "new_event_loop", "run", "watch"]
+__all__ = ["EventLoop", "LoopSelector", "SocketTransport", "new_event_loop", "run", "watch"]
 
 T = TypeVar("T")
 
@@ -100,11 +101,11 @@ if _is_as_made(asyncio.Handle, asyncio.events, "_run"):
         _aio._learn_handles(asyncio.Handle)
 
 
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(_aio.LoopReaders, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
-    selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
-    loop closes it.
+    selector: any :class:`selectors.BaseSelector`; a new :class:`LoopSelector` if it is None. The loop closes
+    it.
     """
 
     # Of a loop that was made by __new__ alone, for repr() and __del__, which read them.
@@ -115,7 +116,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(EpollSelector() if selector is None else selector)
+        super().__init__(LoopSelector() if selector is None else selector)
 
     def _make_socket_transport(
         self,
@@ -158,39 +159,6 @@ class EventLoop(asyncio.SelectorEventLoop):
         transport: asyncio.Transport = tls._app_transport
         return transport
 
-    def _forget_reused(self, fd: Any) -> None:
-        """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
-        selector = self._selector  # type: ignore[attr-defined]
-        key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
-        if key is not None:
-            try:
-                selector._selector.rearm(key.fd)
-            except OSError:  # ENOENT: the kernel knows no such registration.
-                selector.unregister(key.fd)
-                for handle in key.data:
-                    if handle is not None:
-                        handle.cancel()
-
-    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()  # type: ignore[attr-defined]
-        self._forget_reused(fd)
-        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
-
-    def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()  # type: ignore[attr-defined]
-        self._forget_reused(fd)
-        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
-
-    def _remove_reader(self, fd: Any) -> bool:
-        if not self.is_closed():
-            self._forget_reused(fd)
-        return super()._remove_reader(fd)  # type: ignore[misc,no-any-return]
-
-    def _remove_writer(self, fd: Any) -> bool:
-        if not self.is_closed():
-            self._forget_reused(fd)
-        return super()._remove_writer(fd)  # type: ignore[misc,no-any-return]
-
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
         batch = None if self._debug else _aio._batch(self, event_list)
         if batch is None:
@@ -209,6 +177,16 @@ class EventLoop(asyncio.SelectorEventLoop):
             self.call_exception_handler(context)
         finally:
             del error  # The traceback leads here: it would be a cycle.
+
+
+_aio._learn_fds(
+    EventLoop,
+    asyncio.SelectorEventLoop,
+    LoopSelector,
+    socket.socket,
+    weakref.WeakValueDictionary,
+    asyncio.events,
+)
 
 
 def new_event_loop() -> EventLoop:

@@ -16,8 +16,14 @@ PyDoc_STRVAR(group_doc,
 "The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
 "cancelled or anything is not as asyncio makes it.");
 
+PyDoc_STRVAR(fds_learn_doc,
+"_learn_fds($module, loop, stock_loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
+"Give loop, a class of the package, and selector methods in C. The rest are asyncio's and the standard\n"
+"library's: SelectorEventLoop, socket, WeakValueDictionary, and the module asyncio.events.");
+
 static PyMethodDef functions[] = {
     {"_batch",           handles_group,         METH_VARARGS, group_doc                },
+    {"_learn_fds",       fds_learn,             METH_VARARGS, fds_learn_doc            },
     {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
     {"_learn_handles",   layout_read_handles,   METH_O,       layout_read_handles_doc  },
     {NULL,               NULL,                  0,            NULL                     },
@@ -84,6 +90,8 @@ exported(PyObject *module, const AioState *state)
 {
     PyObject *result = PyDict_New();
     int status = result != NULL ? add_named(result, "SocketTransport", Py_NewRef(state->transport_type)) : -1;
+    status = status == 0 ? add_named(result, "LoopSelector", Py_NewRef(state->fds.base_type)) : -1;
+    status = status == 0 ? add_named(result, "LoopReaders", Py_NewRef(state->fds.readers_type)) : -1;
     for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
         status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
     }
@@ -107,7 +115,7 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
             return PyErr_NoMemory();
         }
         owner->aio = state;
-        if (make_names(state) < 0 || make_types(module, state) < 0) {
+        if (make_names(state) < 0 || make_types(module, state) < 0 || fds_init(module, &state->fds) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -135,7 +143,7 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     for (int i = 0; i < INHERITED; i++) {
         Py_VISIT(state->inherited[i]);
     }
-    return 0;
+    return fds_traverse(&state->fds, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -147,6 +155,7 @@ aio_clear(ModuleState *owner)
     if (state != NULL) {
         Py_CLEAR(state->transport_type);
         Py_CLEAR(state->group_type);
+        fds_clear(&state->fds);
     }
 }
 
@@ -165,6 +174,7 @@ aio_free(ModuleState *owner)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->handle_run);
     Py_CLEAR(state->minus_one);
+    fds_free(&state->fds);
     for (int i = 0; i < METHODS; i++) {
         Py_CLEAR(state->methods[i]);
     }
