@@ -2,6 +2,7 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
+#include "aio/loop_selector_docs.h"
 #include "base/convert.h"
 #include "core/epoll.h"
 #include "selector/selector_key.h"
@@ -20,10 +21,6 @@ loop_selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UN
     }
     return (PyObject *)self;
 }
-
-PyDoc_STRVAR(use_epoll_doc,
-"_use_epoll($self, epoll, /)\n--\n\n"
-"Keep the registrations in epoll, an Epoll that is used for nothing else.");
 
 static PyObject *
 use_epoll(LoopSelector *self, PyObject *epoll)
@@ -169,14 +166,6 @@ release_dropped(FdUpdate *update)
     Py_CLEAR(update->dropped[WRITER]);
 }
 
-PyDoc_STRVAR(register_doc,
-"register($self, /, fileobj, events, data=None)\n--\n\n"
-"Watch fileobj, an fd or an object with fileno(), and return its SelectorKey. events is EVENT_READ,\n"
-"EVENT_WRITE or both. An fd that was closed and now refers to another file can be registered again.\n\n"
-"Raises KeyError if fileobj is registered; ValueError for other events, an invalid or closed file object,\n"
-"and if the selector is closed; OverflowError for an fd that does not fit 32 bits; RuntimeError in a child of\n"
-"the process that made it; OSError: EBADF, EPERM, EINVAL, ELOOP, ENOSPC and ENOMEM as Epoll.register.");
-
 static PyObject *
 loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -209,13 +198,6 @@ loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nar
     return key != NULL ? key : raise_not_registered(given[0]);
 }
 
-PyDoc_STRVAR(modify_doc,
-"modify($self, /, fileobj, events, data=None)\n--\n\n"
-"Change the events and the data of fileobj, and return its new SelectorKey. If the fd was closed and now\n"
-"refers to another file, that file is registered.\n\n"
-"Raises KeyError if fileobj is not registered, and the rest as register(): then it is not registered any\n"
-"more if the error is an OSError.");
-
 static PyObject *
 loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -246,11 +228,6 @@ loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     return key != NULL || status < 0 ? key : raise_not_registered(given[0]);
 }
 
-PyDoc_STRVAR(unregister_doc,
-"unregister($self, fileobj, /)\n--\n\n"
-"Stop watching fileobj, which may be closed already, and return its SelectorKey.\n\n"
-"Raises KeyError if fileobj is not registered; ValueError for an invalid file object.");
-
 static PyObject *
 loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
 {
@@ -270,12 +247,6 @@ loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
     release_dropped(&update);
     return key;
 }
-
-PyDoc_STRVAR(select_doc,
-"select($self, /, timeout=None)\n--\n\n"
-"Wait for events and return them as a list of (SelectorKey, events), as EpollSelector.select().\n\n"
-"Raises ValueError for a timeout of nan, and if the selector is closed, also during the wait; TypeError for\n"
-"a wrong type; RuntimeError in a child of the process that made it.");
 
 static PyObject *
 loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -304,10 +275,6 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     return result;
 }
 
-PyDoc_STRVAR(get_doc,
-"_get($self, fileobj, /)\n--\n\n"
-"The SelectorKey of a file object or fd, or None. Raises ValueError for an object that is no file object.");
-
 static PyObject *
 loop_selector_get(LoopSelector *self, PyObject *fileobj)
 {
@@ -315,10 +282,6 @@ loop_selector_get(LoopSelector *self, PyObject *fileobj)
     PyObject *key = fd >= 0 ? find_key(self, fd) : NULL;
     return key != NULL ? key : PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
-
-PyDoc_STRVAR(fds_doc,
-"_fds($self, /)\n--\n\n"
-"A list of the fds that are registered.");
 
 static PyObject *
 loop_selector_fds(LoopSelector *self, PyObject *Py_UNUSED(ignored))
@@ -335,10 +298,6 @@ loop_selector_fds(LoopSelector *self, PyObject *Py_UNUSED(ignored))
     }
     return list;
 }
-
-PyDoc_STRVAR(clear_doc,
-"_clear($self, /)\n--\n\n"
-"Forget everything that is registered, without a system call.");
 
 static PyObject *
 loop_selector_forget(LoopSelector *self, PyObject *Py_UNUSED(ignored))
@@ -376,10 +335,6 @@ static PyMemberDef loop_selector_members[] = {
     {"_selector", T_OBJECT_EX, offsetof(LoopSelector, epoll), READONLY, "The Epoll underneath."},
     {NULL, 0, 0, 0, NULL},
 };
-
-PyDoc_STRVAR(loop_selector_doc,
-"LoopSelector()\n--\n\n"
-"The core of pyepoll.aio's LoopSelector.");
 
 static PyType_Slot loop_selector_slots[] = {
     {Py_tp_doc,      (void *)loop_selector_doc},

@@ -37,7 +37,6 @@ from support.loops import (
 )
 from support.processes import run
 
-import pyepoll
 from pyepoll import aio
 
 
