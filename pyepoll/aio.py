@@ -162,9 +162,9 @@ class EventLoop(_aio.LoopReaders, asyncio.SelectorEventLoop):  # type: ignore[mi
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
         batch = None if self._debug else _aio._batch(self, event_list)
         if batch is None:
-            super()._process_events(event_list)  # type: ignore[misc]
+            super()._process_events(event_list)
         elif event_list:
-            self._ready.append(batch)  # type: ignore[attr-defined]
+            self._ready.append(batch)
 
     def _callback_failed(self, handle: Any, error: BaseException) -> None:
         try:
