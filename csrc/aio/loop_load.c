@@ -87,6 +87,17 @@ find_globals(LoopState *state)
     return 0;
 }
 
+bool
+loop_is_asyncios(PyObject *object)
+{
+    if (!PyFunction_Check(object)) {
+        return false;
+    }
+    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(object), "__name__");
+    const char *text = name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    return text != NULL && strncmp(text, "asyncio.", 8) == 0;
+}
+
 int
 loop_state_init(PyObject *module, LoopState *state)
 {
@@ -101,9 +112,13 @@ loop_state_init(PyObject *module, LoopState *state)
     state->handle_run = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_RUN]);
     state->handle_cancel = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_CANCEL]);
     state->timer_cancel = PyObject_GetAttr((PyObject *)state->stock_timer, state->names[LOOP_CANCEL]);
-    return state->handle_run != NULL && state->handle_cancel != NULL && state->timer_cancel != NULL
-               ? handle_init(module, state)
-               : -1;
+    if (state->handle_run == NULL || state->handle_cancel == NULL || state->timer_cancel == NULL) {
+        return -1;
+    }
+    if (!loop_is_asyncios(state->handle_run)) {
+        Py_CLEAR(state->handle_run);
+    }
+    return handle_init(module, state);
 }
 
 int

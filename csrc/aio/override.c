@@ -1,16 +1,6 @@
 #include "aio/override.h"
 
-/* A function of asyncio's, not a replacement that was there before our class: for all that is known. */
-static bool
-is_as_made(PyObject *object)
-{
-    if (!PyFunction_Check(object)) {
-        return false;
-    }
-    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(object), "__name__");
-    const char *text = name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
-    return text != NULL && strncmp(text, "asyncio.", 8) == 0;
-}
+#include "aio/loop_load.h"
 
 int
 override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock)
@@ -22,7 +12,7 @@ override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock)
             Py_XDECREF(theirs);
             return -1;
         }
-        bool known = is_as_made(theirs);
+        bool known = loop_is_asyncios(theirs);
         Py_XSETREF(state->stock_methods[i], known ? Py_NewRef(theirs) : NULL);
         Py_XSETREF(state->methods[i], known ? Py_NewRef(own) : NULL);
         Py_DECREF(theirs);
