@@ -1,5 +1,5 @@
 /* Handle and TimerHandle: subclasses of asyncio's, which keep up to three arguments in the object. Their
- * attributes lie where asyncio's __slots__ put them; handle_init() checks that. */
+ * attributes lie where asyncio's __slots__ put them; handle_type_init() checks that. */
 #ifndef PYEPOLL_HANDLE_H
 #define PYEPOLL_HANDLE_H
 
@@ -63,8 +63,13 @@ typedef struct {
 PyObject *handle_new(AioState *state, const Call *call);
 PyObject *timer_new(AioState *state, const Call *call, PyObject *when);
 
-/* Make the types, if asyncio's have the known layout. 0, or -1 with an exception. */
-int handle_init(PyObject *module, LoopState *state);
+/* Functions of the types. */
+int handle_traverse(Handle *self, visitproc visit, void *arg);
+int handle_clear(Handle *self);
+void handle_dealloc(Handle *self);
+int timer_traverse(Timer *self, visitproc visit, void *arg);
+int timer_clear(Timer *self);
+void timer_dealloc(Timer *self);
 
 /* Free the spare handles. */
 void handle_free_spare(LoopState *state);

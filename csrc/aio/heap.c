@@ -78,7 +78,8 @@ towards_leaf(const LoopState *state, PyObject *list, Py_ssize_t index)
     while (2 * index + 1 < size) {
         Py_ssize_t child = 2 * index + 1;
         if (child + 1 < size) {
-            int before = is_before(state, list, PyList_GET_ITEM(list, child), PyList_GET_ITEM(list, child + 1));
+            int before = is_before(state, list, PyList_GET_ITEM(list, child),
+                                   PyList_GET_ITEM(list, child + 1));
             if (before < 0) {
                 return -1;
             }

@@ -24,8 +24,8 @@ enum { HAS_THREADSAFE_HANDLE = PY_VERSION_HEX >= 0x030E0000 };
 PyObject *
 inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const uint32_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) | HOOK(WRITE_TO_SELF) |
-                          STOCK_HOOK(CALL_SOON_THREADSAFE);
+    const uint32_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+                          HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
     PyObject *ready = loop_member(&self->ready);
     Call call;
     if (HAS_THREADSAFE_HANDLE || ready == NULL || !Py_IS_TYPE(ready, self->state->loop.queue_type) ||

@@ -27,11 +27,8 @@ static int
 make_names(AioState *state)
 {
     static const char *const names[METHODS] = {
-        [BUFFER_UPDATED] = "buffer_updated",
-        [DATA_RECEIVED] = "data_received",
-        [FAILED] = "_failed",
-        [GET_BUFFER] = "get_buffer",
-        [ON_EOF] = "_read_ready__on_eof",
+        [BUFFER_UPDATED] = "buffer_updated", [DATA_RECEIVED] = "data_received", [FAILED] = "_failed",
+        [GET_BUFFER] = "get_buffer",         [ON_EOF] = "_read_ready__on_eof",
     };
     for (int i = 0; i < METHODS; i++) {
         state->methods[i] = PyUnicode_InternFromString(names[i]);
@@ -80,11 +77,11 @@ exported(PyObject *module, const AioState *state)
         const char *name;
         PyTypeObject *type;
     } types[] = {
-        {"SocketTransport", state->transport_type   },
-        {"_LoopBase",       state->loop.base_type   },
-        {"ReadyQueue",      state->loop.queue_type  },
-        {"Handle",          state->loop.handle_type },
-        {"TimerHandle",     state->loop.timer_type  },
+        {"SocketTransport", state->transport_type  },
+        {"_LoopBase",       state->loop.base_type  },
+        {"ReadyQueue",      state->loop.queue_type },
+        {"Handle",          state->loop.handle_type},
+        {"TimerHandle",     state->loop.timer_type },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {

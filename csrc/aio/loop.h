@@ -28,12 +28,12 @@ typedef struct {
     PyObject *ssock;
 
     AioState *state;
-    ModuleState *module;   /* with a reference: base/module_state.h */
-    atomic_int sleep;      /* whether other threads must wake the loop: inbox.h */
-    bool all_turns;        /* the next _run_once() is run_forever()'s: turn.c */
-    bool exposed;          /* its __dict__ was handed out: override.c */
-    uint32_t overridden;   /* the hooks that are replaced, as found out for ... */
-    unsigned checked;      /* ... this version of the type; 0 for none */
+    ModuleState *module; /* with a reference: base/module_state.h */
+    atomic_int sleep;    /* whether other threads must wake the loop: inbox.h */
+    bool all_turns;      /* the next _run_once() is run_forever()'s: turn.c */
+    bool exposed;        /* its __dict__ was handed out: override.c */
+    uint32_t overridden; /* the hooks that are replaced, as found out for ... */
+    unsigned checked;    /* ... this version of the type; 0 for none */
     unsigned turns;
 } EventLoop;
 

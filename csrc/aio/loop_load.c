@@ -1,6 +1,8 @@
 #include "aio/loop_load.h"
 
 #include "aio/handle.h"
+#include "aio/handle_type.h"
+#include "aio/override.h"
 
 /* An attribute of a module, which is imported: a new reference, or NULL with an exception. */
 static PyObject *
@@ -17,8 +19,9 @@ static int
 intern_names(LoopState *state)
 {
     static const char *const names[LOOP_NAMES] = {
-        [LOOP_CANCEL] = "cancel", [LOOP_CANCELLED] = "_cancelled", [LOOP_CONTEXT] = "context",
-        [LOOP_LOOP] = "loop",     [LOOP_NAME] = "name",            [LOOP_RUN] = "_run",
+        [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
+        [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
+        [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
         [LOOP_SELECT] = "select",
     };
     static const char *const methods[LOOP_METHODS] = {
@@ -87,17 +90,6 @@ find_globals(LoopState *state)
     return 0;
 }
 
-bool
-loop_is_asyncios(PyObject *object)
-{
-    if (!PyFunction_Check(object)) {
-        return false;
-    }
-    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(object), "__name__");
-    const char *text = name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
-    return text != NULL && strncmp(text, "asyncio.", 8) == 0;
-}
-
 int
 loop_state_init(PyObject *module, LoopState *state)
 {
@@ -115,10 +107,10 @@ loop_state_init(PyObject *module, LoopState *state)
     if (state->handle_run == NULL || state->handle_cancel == NULL || state->timer_cancel == NULL) {
         return -1;
     }
-    if (!loop_is_asyncios(state->handle_run)) {
+    if (!override_is_asyncios(state->handle_run)) {
         Py_CLEAR(state->handle_run);
     }
-    return handle_init(module, state);
+    return handle_type_init(module, state);
 }
 
 int

@@ -4,9 +4,6 @@
 
 #include "aio/state.h"
 
-/* Whether a function is asyncio's own, not a replacement that was there before our class. */
-bool loop_is_asyncios(PyObject *object);
-
 /* 0, or -1 with an exception. */
 int loop_state_init(PyObject *module, LoopState *state);
 int loop_state_traverse(const LoopState *state, visitproc visit, void *arg);

@@ -59,7 +59,7 @@ typedef struct {
     PyObject *timer_cancel;
     PyObject *names[LOOP_NAMES];
     PyObject *method_names[LOOP_METHODS];
-    PyObject *methods[LOOP_METHODS];     /* as our class has them; NULL: replaced before it was made */
+    PyObject *methods[LOOP_METHODS];       /* as our class has them; NULL: replaced before it was made */
     PyObject *stock_methods[LOOP_METHODS]; /* as asyncio's class has them */
     LoopGlobal globals[LOOP_GLOBALS];
     PyObject *context_names; /* ("context",) */
@@ -71,7 +71,7 @@ typedef struct {
     struct {
         PyObject *first; /* dead handles, linked by their callback slot */
         int count;
-    } spare[2];          /* handles, timers */
+    } spare[2]; /* handles, timers */
 } LoopState;
 
 /* The value of a module's global, which may have been replaced: borrowed, or NULL. */

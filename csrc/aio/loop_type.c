@@ -199,15 +199,15 @@ loop_learn(PyObject *module, PyObject *args)
     LoopState *state = &aio_state(module)->loop;
     PyTypeObject *ours, *stock, *selector;
     PyObject *report;
-    if (!PyArg_ParseTuple(args, "O!O!O!O:_learn_loop", &PyType_Type, &ours, &PyType_Type, &stock, &PyType_Type,
-                          &selector, &report)) {
+    if (!PyArg_ParseTuple(args, "O!O!O!O:_learn_loop", &PyType_Type, &ours, &PyType_Type, &stock,
+                          &PyType_Type, &selector, &report)) {
         return NULL;
     }
     if (!PyType_IsSubtype(ours, state->base_type) || !PyType_IsSubtype(ours, stock)) {
-        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %R and %R", ours, state->base_type, stock);
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %R and %R", ours, state->base_type,
+                            stock);
     }
-    if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 ||
-        override_learn(state, ours, stock) < 0) {
+    if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 || override_learn(state, ours, stock) < 0) {
         return NULL;
     }
     Py_XSETREF(state->selector_type, (PyTypeObject *)Py_NewRef(selector));

@@ -1,6 +1,15 @@
 #include "aio/override.h"
 
-#include "aio/loop_load.h"
+bool
+override_is_asyncios(PyObject *object)
+{
+    if (!PyFunction_Check(object)) {
+        return false;
+    }
+    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(object), "__name__");
+    const char *text = name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    return text != NULL && strncmp(text, "asyncio.", 8) == 0;
+}
 
 int
 override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock)
@@ -12,7 +21,7 @@ override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock)
             Py_XDECREF(theirs);
             return -1;
         }
-        bool known = loop_is_asyncios(theirs);
+        bool known = override_is_asyncios(theirs);
         Py_XSETREF(state->stock_methods[i], known ? Py_NewRef(theirs) : NULL);
         Py_XSETREF(state->methods[i], known ? Py_NewRef(own) : NULL);
         Py_DECREF(theirs);
@@ -52,7 +61,8 @@ override_check(EventLoop *self)
         PyObject *name = state->method_names[i];
         bool same = attribute_is(type, name, state->methods[i]) && !is_in_dict(dict, name);
         overridden |= same ? 0 : HOOK(i);
-        if (i < STOCK_METHODS && !attribute_is((PyObject *)state->stock_loop, name, state->stock_methods[i])) {
+        if (i < STOCK_METHODS &&
+            !attribute_is((PyObject *)state->stock_loop, name, state->stock_methods[i])) {
             overridden |= STOCK_HOOK(i);
         }
     }

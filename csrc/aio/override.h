@@ -9,6 +9,9 @@
 /* asyncio's own version of a method that our class replaces. */
 #define STOCK_HOOK(method) (UINT32_C(1) << (LOOP_METHODS + (method)))
 
+/* Whether a function is asyncio's own, not a replacement that was there before our class. */
+bool override_is_asyncios(PyObject *object);
+
 /* Find it out again. */
 uint32_t override_check(EventLoop *self);
 

@@ -37,9 +37,7 @@ poll_is_idle(const EventLoop *self)
 static PyObject *
 timeout_object(double timeout)
 {
-    return timeout < 0    ? Py_NewRef(Py_None)
-           : timeout == 0 ? PyLong_FromLong(0)
-                          : PyFloat_FromDouble(timeout);
+    return timeout < 0 ? Py_NewRef(Py_None) : timeout == 0 ? PyLong_FromLong(0) : PyFloat_FromDouble(timeout);
 }
 
 /* The list of events. A new reference; NULL with an exception. */
@@ -56,7 +54,8 @@ wait_events(EventLoop *self, double timeout)
     }
     PyObject *object = timeout_object(timeout);
     PyObject *list = object != NULL && self->selector != NULL
-                         ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT], object)
+                         ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],
+                                                     object)
                          : NULL;
     Py_XDECREF(object);
     return list;
@@ -70,8 +69,8 @@ queue_pair(const LoopState *state, ReadyQueue *queue, PyObject *pair, long mask)
     PyObject *handles[2];
     for (int i = 0; i < 2; i++) {
         handles[i] = (mask & (1 << i)) != 0 ? PyTuple_GET_ITEM(pair, i) : Py_None;
-        if (handles[i] != Py_None && (!is_known_handle(state, handles[i]) ||
-                                      ((StockHandle *)handles[i])->cancelled != Py_False)) {
+        if (handles[i] != Py_None &&
+            (!is_known_handle(state, handles[i]) || ((StockHandle *)handles[i])->cancelled != Py_False)) {
             return 0;
         }
     }

@@ -71,7 +71,8 @@ call(Callee *callee)
     PyObject *result = callee->tuple != NULL
                            ? PyObject_Call(callee->callback, callee->tuple, NULL)
                            : PyObject_Vectorcall(callee->callback, callee->inlined,
-                                                 (size_t)callee->count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+                                                 (size_t)callee->count | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                                 NULL);
     return leave_context(callee->context, result);
 }
 

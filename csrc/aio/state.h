@@ -12,14 +12,7 @@
 enum { BUFFER, CONN_LOST, EMPTY_WAITER, EOF_WRITTEN, PROTOCOL, READ_READY_CB, SOCK, SOCK_FD, ATTRIBUTES };
 
 /* The names of the methods that the C paths call. */
-enum {
-    BUFFER_UPDATED,
-    DATA_RECEIVED,
-    FAILED,
-    GET_BUFFER,
-    ON_EOF,
-    METHODS
-};
+enum { BUFFER_UPDATED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, METHODS };
 
 /* asyncio's functions: two for the cases that C leaves to them, and one for each kind of protocol, to
  * recognize it. */

@@ -60,7 +60,10 @@ static int
 is_stopping(const EventLoop *self)
 {
     PyObject *stopping = self->stopping;
-    return stopping == Py_False ? 0 : stopping == Py_True ? 1 : stopping != NULL ? PyObject_IsTrue(stopping) : 0;
+    return stopping == Py_False  ? 0
+           : stopping == Py_True ? 1
+           : stopping != NULL    ? PyObject_IsTrue(stopping)
+                                 : 0;
 }
 
 /* How long the turn may wait, in seconds. 1; 0 where asyncio's method has to find out; -1 with an
