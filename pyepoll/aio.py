@@ -11,7 +11,6 @@ import asyncio.events
 import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
-import contextlib
 import contextvars
 import selectors
 import socket
@@ -95,6 +94,7 @@ def _is_as_made(owner: type, module: Any, *names: str) -> bool:
 _READS = "_read_ready", "_read_ready__data_received", "_read_ready__get_buffer"
 if _is_as_made(SocketTransport, _stock, "write", *_READS):
     _aio._learn_transport(SocketTransport, socket.socket)
+
 
 class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.

@@ -6,19 +6,16 @@ Ours queues and runs the handles of events in C; see csrc/aio/poll.c and run.c.
 import asyncio
 import contextlib
 import contextvars
-import gc
 import socket
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
-from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
+from support.loops import FACTORIES, Plain, complaints, connection, logged, same, soon, tcp_pair, turns
 from support.processes import run
-
 
 PAIRS = 6
 Pairs = list[tuple[socket.socket, socket.socket]]
@@ -379,8 +376,8 @@ def fed(*feeds: Any) -> list[Any]:
 
 class SubclassedHandle(asyncio.Handle):
     def _run(self) -> None:
-        super()._run()  # type: ignore[misc]
-        super()._run()  # type: ignore[misc]
+        super()._run()
+        super()._run()
 
 
 def test_events_run_the_handles_of_their_keys() -> None:
@@ -412,7 +409,8 @@ def test_events_that_are_no_list_are_left_to_asyncio() -> None:
 
 
 def test_a_cancelled_reader_is_removed() -> None:
-    assert fed([("key", 1), ("cancelled", 3), ("key", 2)]) == ["writer", "writer"]  # The one queued before is cancelled as well.
+    # So the reader that was queued before is cancelled as well.
+    assert fed([("key", 1), ("cancelled", 3), ("key", 2)]) == ["writer", "writer"]
 
 
 def test_handles_of_another_class_run_by_their_own_method() -> None:
