@@ -28,16 +28,28 @@ SHORT_AIO = """
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from benchmarks import aio
+from benchmarks.aio import loops, servers, sleeps
 
-factories = aio.loops()
-figures = [figure for figure in aio.sleep_figures(factories, 2)]
+factories = loops.installed(["stock", "uvloop", "pyepoll"])
+figures = [figure for figure in sleeps.figures(factories, 2)]
 with TemporaryDirectory() as directory:
-    pem = aio.certificate(Path(directory))
-    for scenario in aio.SCENARIOS:
-        if scenario.connections == 64 and not aio.missing_for(scenario, pem):
-            figures += aio.figures_of(scenario, aio.results_of(scenario, factories, pem, 1, 10))
+    pem = servers.certificate(Path(directory))
+    for scenario in servers.SCENARIOS:
+        if scenario.connections == 64 and not servers.missing_for(scenario, pem):
+            figures += servers.figures_of(scenario, servers.results_of(scenario, factories, pem, 1, 10))
 print(json.dumps([[figure.name, figure.value.median, figure.bar is not None] for figure in figures]))
+"""
+
+# Every operation once.
+OPERATIONS = """
+import json
+from benchmarks.aio import loops, operations
+
+factories = loops.installed(["stock", "pyepoll"])
+print(json.dumps({
+    operation.name: sorted(operations.times_of(operation, factories, 1))
+    for operation in operations.OPERATIONS
+}))
 """
 
 
@@ -67,10 +79,21 @@ def test_asyncio_servers_answer_their_loads() -> None:
     figures = json.loads(output_of(sys.executable, "-c", SHORT_AIO))
     assert all(value > 0 for _, value, _ in figures)
     names = {name for name, _, _ in figures}
-    for server in ("Protocol echo", "Protocol echo, 16 in flight", "Streams echo"):
+    for server in (
+        "Protocol echo",
+        "Protocol echo, 16 in flight",
+        "Streams echo",
+        "sock_recv and sock_sendall echo",
+    ):
         assert {f"{server}, stock{what}" for what in ("", ": p50", ": p99", ": had its core")} <= names
     assert {"Protocol echo, stock / C", "asyncio.sleep(0.0001), stock"} <= names
     assert any(has_bar for _, _, has_bar in figures)
+
+
+def test_both_loops_do_every_operation() -> None:
+    done = json.loads(output_of(sys.executable, "-c", OPERATIONS))
+    assert {"call_soon", "UDP round trip", "subprocess"} <= done.keys()
+    assert all(loops == ["pyepoll", "stock"] for loops in done.values()), done
 
 
 def load(listener: socket.socket, answer: bytes, delay: float) -> subprocess.CompletedProcess[str]:
