@@ -2,7 +2,8 @@
 
 A loop that is not installed or that a server does not work on is left out, and so are the figures that need
 it. The round trips are those of a server that is never idle: their median adds little to the rate, for all
-connections are in flight and each waits for the others. The 99th percentile shows how much longer a connection may wait.
+connections are in flight and each waits for the others. The 99th percentile shows how much longer a
+connection may wait.
 """
 
 import shutil
