@@ -65,7 +65,8 @@ def main() -> None:
     machine = describe()
     rounds = QUICK_ROUNDS if given.quick else ROUNDS
     figures: list[Figure] = []
-    parts: dict[str, Callable[[int], list[Figure]]] = {**PARTS, "aio": partial(measure_aio, only=given.only, loops=given.loops)}
+    aio = partial(measure_aio, only=given.only, loops=given.loops)
+    parts: dict[str, Callable[[int], list[Figure]]] = {**PARTS, "aio": aio}
     for part, measure in parts.items():
         if part in given.parts or not given.parts:
             print(f"measuring {part} ...", file=sys.stderr)

@@ -7,6 +7,8 @@ tears down is not measured.
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -18,8 +20,17 @@ __all__ = ["FILES", "Work"]
 Work = Callable[[int], Awaitable[int]]
 
 MESSAGE = b"x" * 64
-BLOCK = b"x" * (1 << 20)
-"""What the bulk transfer writes at a time."""
+SENDER = """
+import contextlib, os, socket, sys
+with contextlib.suppress(OSError):
+    os.sched_setaffinity(0, set(range(os.cpu_count())) - os.sched_getaffinity(0))
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as conn:
+    for count in sys.stdin:
+        left = memoryview(bytes(int(count) * 1024))
+        while left:
+            conn.sendall(left[:262144])
+            left = left[262144:]
+"""
 
 
 @asynccontextmanager
@@ -107,23 +118,24 @@ class Receiver(asyncio.Protocol):
 
 @asynccontextmanager
 async def bulk() -> AsyncIterator[Work]:
-    """KiB from a StreamWriter to a Protocol in the same loop, over TCP."""
+    """KiB that a Protocol receives over TCP from another process, which has another core."""
     loop, receiver = asyncio.get_running_loop(), Receiver()
 
     async def work(count: int) -> int:
         before = receiver.received
         receiver.wanted, receiver.complete = before + count * 1024, loop.create_future()
         complete = receiver.complete
-        for _ in range(count * 1024 // len(BLOCK)):
-            writer.write(BLOCK)
-            await writer.drain()
+        os.write(commands, f"{count}\n".encode())
         await complete
         return (receiver.received - before) // 1024
 
     server = await loop.create_server(lambda: receiver, "127.0.0.1", 0)
-    _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
-    yield work
-    writer.close()
+    port = str(server.sockets[0].getsockname()[1])
+    with subprocess.Popen([sys.executable, "-c", SENDER, port], stdin=subprocess.PIPE) as sender:
+        assert sender.stdin is not None
+        commands = sender.stdin.fileno()
+        yield work
+        sender.kill()
     server.close()
 
 

@@ -1,4 +1,4 @@
-"""The part ``aio``: operations of each loop, servers on it under load, short sleeps."""
+"""The part ``aio``: operations of each loop, servers on it, memory of connections, short sleeps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from ..machine import allow_fds
 from ..report import Figure
-from . import operations, servers, sleeps
+from . import memory, operations, servers, sleeps
 from .loops import installed, leave_out
 
 __all__ = ["measure"]
@@ -33,6 +33,8 @@ def measure(rounds: int, only: Sequence[str] = (), loops: Sequence[str] = ()) ->
             figures += servers.figures_of(
                 scenario, servers.results_of(scenario, factories, pem, max(5, rounds // 5), servers.BURST_MS)
             )
+    for kind in filter(lambda kind: wanted(kind.name), memory.KINDS):
+        figures += memory.figures(kind, factories, rounds)
     if wanted(sleeps.NAME):
         figures += sleeps.figures(factories, rounds)
     return figures

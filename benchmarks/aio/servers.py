@@ -44,7 +44,7 @@ class Scenario(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"{self.name}, {self.connections} connections"
+        return f"{self.name}, {self.connections:,}"
 
 
 # io_uring saves blazio system calls that epoll needs.
@@ -82,17 +82,23 @@ def tls_program() -> Path:
     return compiled("load.c", "-DTLS", "-lssl", name="load_tls")
 
 
+def missing_for_tls(pem: str) -> str:
+    """Return the reason why TLS cannot be measured here, or ""."""
+    if find_spec("_ssl") is None:
+        return "this Python has no ssl"
+    if not pem:
+        return "no openssl to make a certificate with"
+    try:
+        tls_program()
+    except subprocess.CalledProcessError:
+        return "the load needs OpenSSL's headers"
+    return ""
+
+
 def missing_for(scenario: Scenario, pem: str) -> str:
     """Return the reason why a scenario cannot be measured here, or ""."""
     if scenario.kind == "tls":
-        if find_spec("_ssl") is None:
-            return "this Python has no ssl"
-        if not pem:
-            return "no openssl to make a certificate with"
-        try:
-            tls_program()
-        except subprocess.CalledProcessError:
-            return "the load needs OpenSSL's headers"
+        return missing_for_tls(pem)
     needs = {"uvicorn": ("uvicorn", "httptools"), "aiohttp": ("aiohttp",)}.get(scenario.kind, ())
     missing = [package for package in needs if find_spec(package) is None]
     return f"{' and '.join(missing)} not installed" if missing else ""

@@ -48,8 +48,8 @@ async def serve(name: str) -> None:
 
 def main() -> None:
     factory, name = sys.argv[1:]
-    # A large block that was freed once makes glibc keep the memory of smaller ones. Programs that have run for
-    # a while are in this state. Without it, a loop that reads with a large buffer pays for page faults.
+    # A large block that was freed once makes glibc keep the memory of smaller ones, as in a program that has
+    # run for a while. Without it, a loop that reads with a large buffer would pay for page faults.
     bytes(LARGE)
     with asyncio.Runner(loop_factory=pkgutil.resolve_name(factory)) as runner:
         runner.run(serve(name))
