@@ -3,8 +3,8 @@
 The arguments are FACTORY COUNT [LOAD CERTIFICATE], the last two with TLS.
 
 A fresh interpreter makes some connections, asks the kernel for its real memory, makes ``COUNT`` more, and
-asks again; see ``benchmarks/memory.py``. Without TLS one end is a socket of a socket pair; TLS connections come
-from ``load.c`` in another process, and have had their handshake. The kernel's own share is not in it.
+asks again; see ``benchmarks/memory.py``. Without TLS one end is a socket of a socket pair; TLS connections
+come from ``load.c`` in another process, and have had their handshake. The kernel's own share is not in it.
 """
 
 import asyncio
