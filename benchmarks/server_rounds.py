@@ -100,18 +100,22 @@ def say(process: Process, line: str) -> None:
         os.write(process.stdin.fileno(), f"{line}\n".encode())
 
 
+def last_words(process: Process) -> str:
+    """Return the last line that a program wrote to standard error, or ""."""
+    assert process.stderr is not None
+    process.stderr.seek(0)
+    return ([""] + [line.strip() for line in process.stderr if line.strip()])[-1]
+
+
 def hear(process: Process) -> str:
     """Return the next line of a program that prints one for each that it is told, or raise Failed."""
     assert process.stdout is not None
-    assert process.stderr is not None
     if not select([process.stdout], [], [], SILENCE)[0]:
         raise Failed(f"no answer in {SILENCE} seconds")
     if line := process.stdout.readline():
         return line
     process.wait()
-    process.stderr.seek(0)
-    said = [line for line in process.stderr.read().splitlines() if line.strip()]
-    raise Failed(said[-1].strip() if said else f"ended with status {process.returncode}")
+    raise Failed(last_words(process) or f"ended with status {process.returncode}")
 
 
 def cpu_ns(process: Process) -> int:
@@ -146,7 +150,7 @@ def turns(
                 hear(load)
                 turn(server, load, milliseconds)
             except (Failed, OSError) as reason:
-                failed[name] = str(reason)
+                failed[name] = last_words(server) or str(reason)
                 server.kill()
             else:
                 pairs[name] = server, load

@@ -239,8 +239,8 @@ def event_loops(runs: Runs) -> list[str]:
         "### Event loops",
         "",
         *text(
-            "CPU time of each operation (less is better), answers per second of each server (more is better), "
-            "and memory of connections. Each loop runs in processes of its own; all take turns. A dash: the loop "
+            "CPU time of each operation (less is better), answers per second of each server (more is "
+            "better), and memory of connections. Each loop runs in processes of its own. A dash: the loop "
             "cannot do it, or has no wheel for this interpreter."
         ),
         "",

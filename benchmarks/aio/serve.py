@@ -137,7 +137,9 @@ async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
             return
         case _:
             raise ValueError(f"no such server: {kind}")
-    await server.serve_forever()
+    # Not serve_forever(), which rloop has not.
+    await loop.create_future()
+    server.close()
 
 
 def main() -> None:
