@@ -1,6 +1,7 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
+#include "aio/handle.h"
 #include "core/ready.h"
 #include "selector/selector_key.h"
 
@@ -107,6 +108,9 @@ fds_event(LoopSelector *self, PyObject *pair, uint8_t *events)
 static int
 is_cancelled(const AioState *state, PyObject *handle)
 {
+    if (is_known_handle(&state->loop, handle) && ((StockHandle *)handle)->cancelled == Py_False) {
+        return 0;
+    }
     PyObject *value = PyObject_GetAttr(handle, state->fds.names[FDS_CANCELLED]);
     int cancelled = value != NULL ? PyObject_IsTrue(value) : -1;
     Py_XDECREF(value);
@@ -143,9 +147,9 @@ handle_of(LoopSelector *self, FdEntry *entry, int direction)
     return handle;
 }
 
-/* Append one handle. 1, 0, or -1 with an exception. */
+/* Queue the handle of an event. 0, or -1 with an exception. */
 static int
-append_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend append, void *queue)
+queue_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend append, void *queue)
 {
     PyObject *handle = handle_of(self, entry, direction);
     if (handle == NULL) {
@@ -156,34 +160,23 @@ append_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend appen
         status = remove_cancelled(self, entry, direction);
     }
     else if (status == 0) {
-        status = append(queue, handle) < 0 ? -1 : 1;
+        status = append(queue, handle);
     }
     Py_DECREF(handle);
     return status;
 }
 
-Py_ssize_t
-fds_select(LoopSelector *self, int64_t timeout, FdsAppend append, void *queue)
+int
+fds_queue(LoopSelector *self, PyObject *list, FdsAppend append, void *queue)
 {
-    PyObject *list = fds_wait(self, timeout);
-    if (list == NULL) {
-        return -1;
-    }
-    Py_ssize_t appended = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
         uint8_t events;
         FdEntry *entry = fds_event(self, PyList_GET_ITEM(list, i), &events);
         for (int direction = 0; direction < DIRECTIONS; direction++) {
-            int status = (events & (1 << direction)) != 0
-                             ? append_handle(self, entry, direction, append, queue)
-                             : 0;
-            if (status < 0) {
-                Py_DECREF(list);
+            if ((events & (1 << direction)) != 0 && queue_handle(self, entry, direction, append, queue) < 0) {
                 return -1;
             }
-            appended += status;
         }
     }
-    Py_DECREF(list);
-    return appended;
+    return 0;
 }

@@ -17,15 +17,15 @@ is_loop_selector(const AioState *state, PyObject *object)
     return object != NULL && Py_IS_TYPE(object, state->fds.selector_class);
 }
 
-/* Wait, and append the handles of the events: for each fd the reader before the writer, as asyncio's
- * _process_events(). One that is cancelled is skipped and removed. `timeout` is in nanoseconds, NO_TIMEOUT to
- * wait indefinitely, or 0. How many handles were appended, or -1 with an exception. */
-Py_ssize_t fds_select(LoopSelector *self, int64_t timeout, FdsAppend append, void *queue);
-
-/* For select(): wait, and return a list of pairs for fds_event(). NULL with an exception. */
+/* Wait, and return a list of events, for fds_queue() or fds_event(). `timeout` is in nanoseconds, NO_TIMEOUT to
+ * wait indefinitely, or 0. NULL with an exception. */
 PyObject *fds_wait(LoopSelector *self, int64_t timeout);
 
-/* The entry of such a pair, borrowed, and those of its events that are watched; NULL where it is no entry. */
+/* Append the handles of such events: for each fd the reader before the writer, as asyncio's _process_events().
+ * One that is cancelled is skipped and removed. 0, or -1 with an exception. */
+int fds_queue(LoopSelector *self, PyObject *list, FdsAppend append, void *queue);
+
+/* The entry of one of the events, borrowed, and those of its events that are watched; NULL where it is no entry. */
 FdEntry *fds_event(LoopSelector *self, PyObject *pair, uint8_t *events);
 
 /* An EventsFactory (core/instance.h): the mask as an int. */

@@ -1,12 +1,58 @@
-/* The methods of a loop that watch files: count the arguments, look for a transport, delegate. */
+/* Count the arguments, look for a transport, delegate. What another selector or a replaced method needs is left
+ * to asyncio's own code. */
+#include "aio/reader_methods.h"
+
+#include "aio/override.h"
 #include "aio/readers.h"
+#include "aio/schedule.h"
+
+/* The loop's selector, if C may work on its table and the loop is open: a new reference, or NULL. */
+static LoopSelector *
+open_selector(EventLoop *self)
+{
+    PyObject *selector = loop_member(&self->selector);
+    return loop_member(&self->closed) == Py_False && is_loop_selector(self->state, selector)
+               ? (LoopSelector *)Py_NewRef(selector)
+               : NULL;
+}
+
+/* _add_reader() or _add_writer(). The handle, a new reference. */
+static PyObject *
+add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    Call call;
+    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? open_selector(self) : NULL;
+    if (selector == NULL || !schedule_parse(self, args, nargs, names, 1, &call)) {
+        Py_XDECREF(selector);
+        return schedule_stock(self, ADD_READER + direction, args, nargs, names);
+    }
+    PyObject *handle = readers_handle(self, &call);
+    if (handle != NULL && readers_add(selector, direction, args[0], handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    Py_DECREF(selector);
+    return handle;
+}
+
+/* _remove_reader() or _remove_writer(). */
+static PyObject *
+remove_(int direction, EventLoop *self, PyObject *fileobj)
+{
+    LoopSelector *selector = open_selector(self);
+    if (selector == NULL) {
+        return schedule_stock(self, REMOVE_READER + direction, &fileobj, 1, NULL);
+    }
+    int status = readers_remove(selector, direction, fileobj);
+    Py_DECREF(selector);
+    return status >= 0 ? PyBool_FromLong(status) : NULL;
+}
 
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
 static bool
-has_no_transport(const AioState *state, PyObject *loop, PyObject *fileobj)
+has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
 {
     bool none = false;
-    PyObject *transports = PyObject_GetAttr(loop, state->fds.names[FDS_TRANSPORTS]);
+    PyObject *transports = PyObject_GetAttr((PyObject *)self, state->fds.names[FDS_TRANSPORTS]);
     PyObject *data = transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)
                          ? PyObject_GetAttr(transports, state->fds.names[FDS_DATA])
                          : NULL;
@@ -24,150 +70,105 @@ has_no_transport(const AioState *state, PyObject *loop, PyObject *fileobj)
     return none;
 }
 
-/* Whether the loop is of the package's own class, and its dict has none of the two methods: then they are
- * ours. */
-static bool
-is_plain(const AioState *state, PyObject *loop, int method)
-{
-    PyObject *dict = Py_IS_TYPE(loop, state->fds.loop_class) ? PyObject_GenericGetDict(loop, NULL) : NULL;
-    bool plain = dict != NULL && PyDict_Contains(dict, state->fds.names[method]) == 0 &&
-                 PyDict_Contains(dict, state->fds.names[FDS_ENSURE_NO_TRANSPORT]) == 0;
-    Py_XDECREF(dict);
-    PyErr_Clear();
-    return plain;
-}
-
 /* loop._ensure_fd_no_transport(fileobj). 0, or -1 with an exception. */
 static int
-ensure_no_transport(const AioState *state, PyObject *loop, PyObject *fileobj)
+ensure_no_transport(EventLoop *self, PyObject *fileobj)
 {
-    PyObject *result = PyObject_CallMethodOneArg(loop, state->fds.names[FDS_ENSURE_NO_TRANSPORT], fileobj);
+    const AioState *state = self->state;
+    if ((loop_overridden(self) & HOOK(ENSURE_NO_TRANSPORT)) == 0 && has_no_transport(state, self, fileobj)) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)self,
+                                                 state->loop.method_names[ENSURE_NO_TRANSPORT], fileobj);
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
 }
 
-/* The loop's method with an underscore, whoever has replaced it. */
+/* The method with an underscore, where it was replaced. */
 static PyObject *
-call_method(const AioState *state, int method, PyObject *loop, PyObject *const *args, Py_ssize_t nargs)
+call_replaced(int method, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject **given = PyMem_Malloc((size_t)(nargs + 1) * sizeof(*given));
-    if (given == NULL) {
-        return PyErr_NoMemory();
-    }
-    given[0] = loop;
-    memcpy(given + 1, args, (size_t)nargs * sizeof(*given));
-    PyObject *result = PyObject_VectorcallMethod(state->fds.names[method], given, (size_t)nargs + 1, NULL);
-    PyMem_Free(given);
+    PyObject *function = PyObject_GetAttr((PyObject *)self, self->state->loop.method_names[method]);
+    PyObject *result = function != NULL ? PyObject_Vectorcall(function, args, (size_t)nargs, NULL) : NULL;
+    Py_XDECREF(function);
     return result;
 }
 
-/* 0, or -1 with an exception: the call has fewer arguments than `least`. */
-static int
-check_count(const AioState *state, int method, Py_ssize_t nargs, Py_ssize_t least)
-{
-    if (nargs >= least) {
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError, "%U() takes at least %zd arguments (%zd given)", state->fds.names[method],
-                 least, nargs);
-    return -1;
-}
-
 static PyObject *
-private_add(int direction, PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    const AioState *state = aio_state_of(Py_TYPE(loop));
-    return state != NULL && check_count(state, direction, nargs, 2) == 0
-               ? readers_private_add(state, direction, loop, args, nargs, kwnames)
-               : NULL;
-}
-
-static PyObject *
-public_add(int direction, PyObject *loop, PyObject *const *args, Py_ssize_t nargs)
-{
-    const AioState *state = aio_state_of(Py_TYPE(loop));
-    if (state == NULL || check_count(state, FDS_PUBLIC + direction, nargs, 2) < 0) {
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError, "add_%s() takes at least 2 arguments (%zd given)",
+                     direction == READER ? "reader" : "writer", nargs);
         return NULL;
     }
-    bool plain = is_plain(state, loop, direction);
-    if (!(plain && has_no_transport(state, loop, args[0])) && ensure_no_transport(state, loop, args[0]) < 0) {
+    if (ensure_no_transport(self, args[0]) < 0) {
         return NULL;
     }
-    PyObject *handle = plain ? readers_private_add(state, direction, loop, args, nargs, NULL)
-                             : call_method(state, direction, loop, args, nargs);
+    int method = ADD_READER + direction;
+    PyObject *handle = (loop_overridden(self) & HOOK(method)) == 0 ? add(direction, self, args, nargs, NULL)
+                                                                   : call_replaced(method, self, args, nargs);
     Py_XDECREF(handle);
     return handle != NULL ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *
-public_remove(int direction, PyObject *loop, PyObject *fileobj)
+public_remove(int direction, EventLoop *self, PyObject *fileobj)
 {
-    const AioState *state = aio_state_of(Py_TYPE(loop));
-    if (state == NULL) {
+    if (ensure_no_transport(self, fileobj) < 0) {
         return NULL;
     }
-    int method = FDS_REMOVE_READER + direction;
-    bool plain = is_plain(state, loop, method);
-    if (!(plain && has_no_transport(state, loop, fileobj)) && ensure_no_transport(state, loop, fileobj) < 0) {
-        return NULL;
-    }
-    return plain ? readers_private_remove(state, direction, loop, fileobj)
-                 : call_method(state, method, loop, &fileobj, 1);
+    int method = REMOVE_READER + direction;
+    return (loop_overridden(self) & HOOK(method)) == 0 ? remove_(direction, self, fileobj)
+                                                       : call_replaced(method, self, &fileobj, 1);
 }
 
 static PyObject *
-private_remove(int direction, PyObject *loop, PyObject *fileobj)
+add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    const AioState *state = aio_state_of(Py_TYPE(loop));
-    return state != NULL ? readers_private_remove(state, direction, loop, fileobj) : NULL;
+    return public_add(READER, self, args, nargs);
 }
 
 static PyObject *
-add_reader(PyObject *loop, PyObject *const *args, Py_ssize_t nargs)
+add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return public_add(READER, loop, args, nargs);
+    return public_add(WRITER, self, args, nargs);
 }
 
 static PyObject *
-add_writer(PyObject *loop, PyObject *const *args, Py_ssize_t nargs)
+remove_reader(EventLoop *self, PyObject *fileobj)
 {
-    return public_add(WRITER, loop, args, nargs);
+    return public_remove(READER, self, fileobj);
 }
 
 static PyObject *
-remove_reader(PyObject *loop, PyObject *fileobj)
+remove_writer(EventLoop *self, PyObject *fileobj)
 {
-    return public_remove(READER, loop, fileobj);
+    return public_remove(WRITER, self, fileobj);
 }
 
 static PyObject *
-remove_writer(PyObject *loop, PyObject *fileobj)
+private_add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_remove(WRITER, loop, fileobj);
+    return add(READER, self, args, nargs, names);
 }
 
 static PyObject *
-private_add_reader(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+private_add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return private_add(READER, loop, args, nargs, kwnames);
+    return add(WRITER, self, args, nargs, names);
 }
 
 static PyObject *
-private_add_writer(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+private_remove_reader(EventLoop *self, PyObject *fileobj)
 {
-    return private_add(WRITER, loop, args, nargs, kwnames);
+    return remove_(READER, self, fileobj);
 }
 
 static PyObject *
-private_remove_reader(PyObject *loop, PyObject *fileobj)
+private_remove_writer(EventLoop *self, PyObject *fileobj)
 {
-    return private_remove(READER, loop, fileobj);
-}
-
-static PyObject *
-private_remove_writer(PyObject *loop, PyObject *fileobj)
-{
-    return private_remove(WRITER, loop, fileobj);
+    return remove_(WRITER, self, fileobj);
 }
 
 PyDoc_STRVAR(add_reader_doc,
@@ -197,29 +198,14 @@ PyDoc_STRVAR(private_doc,
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
-PyMethodDef readers_methods[] = {
+PyMethodDef reader_methods[] = {
     {"add_reader", FAST(add_reader), add_reader_doc},
     {"add_writer", FAST(add_writer), add_writer_doc},
-    {"remove_reader", remove_reader, METH_O, remove_reader_doc},
-    {"remove_writer", remove_writer, METH_O, remove_writer_doc},
+    {"remove_reader", (PyCFunction)remove_reader, METH_O, remove_reader_doc},
+    {"remove_writer", (PyCFunction)remove_writer, METH_O, remove_writer_doc},
     {"_add_reader", KEYWORDS(private_add_reader), private_doc},
     {"_add_writer", KEYWORDS(private_add_writer), private_doc},
-    {"_remove_reader", private_remove_reader, METH_O, private_doc},
-    {"_remove_writer", private_remove_writer, METH_O, private_doc},
+    {"_remove_reader", (PyCFunction)private_remove_reader, METH_O, private_doc},
+    {"_remove_writer", (PyCFunction)private_remove_writer, METH_O, private_doc},
     {NULL, NULL, 0, NULL},
-};
-
-PyDoc_STRVAR(loop_readers_doc,
-"The part of a loop that watches files.");
-
-static PyType_Slot loop_readers_slots[] = {
-    {Py_tp_doc,     (void *)loop_readers_doc},
-    {Py_tp_methods, readers_methods         },
-    {0,             NULL                    },
-};
-
-PyType_Spec loop_readers_spec = {
-    .name = "pyepoll._epoll.LoopReaders",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .slots = loop_readers_slots,
 };
