@@ -84,6 +84,9 @@ exported(PyObject *module, const AioState *state)
 {
     PyObject *result = PyDict_New();
     int status = result != NULL ? add_named(result, "SocketTransport", Py_NewRef(state->transport_type)) : -1;
+    if (status == 0) {
+        status = add_named(result, "DatagramTransport", Py_NewRef(state->datagram.type));
+    }
     for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
         status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
     }
@@ -107,7 +110,8 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
             return PyErr_NoMemory();
         }
         owner->aio = state;
-        if (make_names(state) < 0 || make_types(module, state) < 0) {
+        if (make_names(state) < 0 || make_types(module, state) < 0 ||
+            datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -135,7 +139,7 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     for (int i = 0; i < INHERITED; i++) {
         Py_VISIT(state->inherited[i]);
     }
-    return 0;
+    return datagram_traverse(&state->datagram, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -147,6 +151,7 @@ aio_clear(ModuleState *owner)
     if (state != NULL) {
         Py_CLEAR(state->transport_type);
         Py_CLEAR(state->group_type);
+        datagram_clear(&state->datagram);
     }
 }
 
@@ -169,6 +174,7 @@ aio_free(ModuleState *owner)
         Py_CLEAR(state->methods[i]);
     }
     PyMem_Free(atomic_exchange(&state->spare, NULL));
+    datagram_free(&state->datagram);
     owner->aio = NULL;
     PyMem_Free(state);
 }
