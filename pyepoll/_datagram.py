@@ -21,7 +21,7 @@ Address = Any
 """Whatever the family of the socket has as an address."""
 
 BURST = 16
-"""So many datagrams are received, or sent from the queue, for one event. csrc/aio/datagram/receive.c has it too."""
+"""So many datagrams are received, or sent from the queue, for one event; also in datagram/receive.c."""
 
 HEADER_SIZE = 8
 """asyncio adds so many bytes for each datagram to the size of the queue."""
@@ -37,7 +37,13 @@ class DatagramTransport(_Base):  # type: ignore[misc]
     what is left. The callbacks run in the context that was current when the transport was made.
     """
 
-    if TYPE_CHECKING:  # In C.
+    if TYPE_CHECKING:  # In C, or inherited.
+        _loop: Any
+        _sock: Any
+        _protocol: Any
+        _closing: bool
+        _conn_lost: int
+        _extra: dict[str, Any]
         max_size: int
 
         def sendto(self, data: bytes | bytearray | memoryview, addr: Address = None) -> None: ...
@@ -59,7 +65,7 @@ class DatagramTransport(_Base):  # type: ignore[misc]
         self._add_names(sock)
         self._address = address
         self._family = sock.family
-        self._connected = bool(self._extra["peername"])
+        self._connected = self._extra["peername"] is not None  # A Unix socket may have an unnamed peer: "".
         self._sock = sock
         self._sock_fd = sock.fileno()
         self._protocol = protocol

@@ -18,7 +18,7 @@ typedef struct {
     _Atomic(char *) spare; /* where a datagram is received, when no thread has it */
 } DatagramState;
 
-/* Make the type, of module. 0, or -1 with an exception. */
+/* init.c: make the type, of module. 0, or -1 with an exception. */
 int datagram_init(PyObject *module, DatagramState *state);
 int datagram_traverse(const DatagramState *state, visitproc visit, void *arg);
 
