@@ -171,6 +171,39 @@ class EventLoop(asyncio.SelectorEventLoop):
         transport: asyncio.Transport = tls._app_transport
         return transport
 
+    def _forget_reused(self, fd: Any) -> None:
+        """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
+        selector = self._selector  # type: ignore[attr-defined]
+        key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
+        if key is not None:
+            try:
+                selector._selector.rearm(key.fd)
+            except OSError:  # ENOENT: the kernel knows no such registration.
+                selector.unregister(key.fd)
+                for handle in key.data:
+                    if handle is not None:
+                        handle.cancel()
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._forget_reused(fd)
+        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+
+    def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._forget_reused(fd)
+        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+
+    def _remove_reader(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_reader(fd)  # type: ignore[misc,no-any-return]
+
+    def _remove_writer(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_writer(fd)  # type: ignore[misc,no-any-return]
+
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
         batch = None if self._debug else _aio._batch(self, event_list)
         if batch is None:
