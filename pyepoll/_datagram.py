@@ -64,7 +64,7 @@ class DatagramTransport(_Base):  # type: ignore[misc]
         self._server = None
         self._add_names(sock)
         self._address = address
-        self._family = sock.family
+        self._family = sock.family if type(sock) is socket.socket else 0  # 0 is not for C.
         self._connected = self._extra["peername"] is not None  # A Unix socket may have an unnamed peer: "".
         self._sock = sock
         self._sock_fd = sock.fileno()

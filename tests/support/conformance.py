@@ -149,6 +149,8 @@ NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
 
+LOGGER = "replaces the logger of asyncio.selector_events; ours calls the logger that it names"
+
 CANNOT_HOLD = {
     "asyncio": (
         mocked := {
@@ -156,7 +158,6 @@ CANNOT_HOLD = {
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
             # From CPython 3.15 on.
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
@@ -166,6 +167,7 @@ CANNOT_HOLD = {
         **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
+        "test.test_asyncio.test_selector_events.SelectorDatagramTransportTests.test_sendto_exception": LOGGER,
     },
 }
 """The tests of private details that fail on ours, by swap, and the reasons. They must fail."""
