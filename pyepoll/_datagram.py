@@ -1,10 +1,10 @@
 """The transport of datagram sockets: all but the receiving and sending, which is C (csrc/aio/datagram)."""
 
 import asyncio
+import asyncio.selector_events
 import asyncio.trsock
 import collections
 import contextvars
-import logging
 import socket
 import warnings
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from ._epoll import _load_aio
 
 _Base: Any = _load_aio()["DatagramTransport"]
 
-_logger = logging.getLogger("asyncio")
+_stock: Any = asyncio.selector_events
+"""Its logger is used through this name, as a program may replace it."""
 
 Address = Any
 """Whatever the family of the socket has as an address."""
@@ -131,14 +132,14 @@ class DatagramTransport(_Base):  # type: ignore[misc]
             self._paused = True
             self._loop._remove_reader(self._sock_fd)
             if self._loop.get_debug():
-                _logger.debug("%r pauses reading", self)
+                _stock.logger.debug("%r pauses reading", self)
 
     def resume_reading(self) -> None:
         if self._paused and not self._closing:
             self._paused = False
             self._start_reading()
             if self._loop.get_debug():
-                _logger.debug("%r resumes reading", self)
+                _stock.logger.debug("%r resumes reading", self)
 
     def close(self) -> None:
         if not self._closing:
@@ -191,7 +192,7 @@ class DatagramTransport(_Base):  # type: ignore[misc]
             addr = self._address
         if self._conn_lost and (self._address or self._sock is None):
             if self._conn_lost >= WARN_AFTER:
-                _logger.warning("socket.send() raised exception.")
+                _stock.logger.warning("socket.send() raised exception.")
             self._conn_lost += 1
         elif self._buffer or not self._send_now(data, addr):
             self._keep(data, addr)
@@ -253,7 +254,7 @@ class DatagramTransport(_Base):  # type: ignore[misc]
         """Close because of an error; it is being handled."""
         if isinstance(error, OSError):
             if self._loop.get_debug():
-                _logger.debug("%r: %s", self, message, exc_info=True)
+                _stock.logger.debug("%r: %s", self, message, exc_info=True)
         else:
             self._loop.call_exception_handler(
                 {"message": message, "exception": error, "transport": self, "protocol": self._protocol}

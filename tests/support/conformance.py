@@ -149,8 +149,6 @@ NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
 
-LOGGER = "replaces the logger of asyncio.selector_events; ours calls the logger that it names"
-
 CANNOT_HOLD = {
     "asyncio": (
         mocked := {
@@ -167,7 +165,6 @@ CANNOT_HOLD = {
         **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
-        "test.test_asyncio.test_selector_events.SelectorDatagramTransportTests.test_sendto_exception": LOGGER,
     },
 }
 """The tests of private details that fail on ours, by swap, and the reasons. They must fail."""

@@ -76,7 +76,8 @@ def swap_bases() -> list[Role]:
     roles = swap_asyncio()
     replace_in_asyncio(selector_events.BaseSelectorEventLoop, aio.EventLoop)
     replace_in_asyncio(STOCK_TRANSPORT, aio.SocketTransport)
-    replace_in_asyncio(STOCK_DATAGRAM, aio.DatagramTransport)
+    if sys.version_info >= (3, 13):  # Before, a test expects that an empty datagram is not sent.
+        replace_in_asyncio(STOCK_DATAGRAM, aio.DatagramTransport)
     return roles
 
 
