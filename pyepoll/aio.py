@@ -11,7 +11,6 @@ import asyncio.events
 import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
-import contextlib
 import contextvars
 import selectors
 import socket
@@ -96,27 +95,37 @@ def _is_as_made(owner: type, module: Any, *names: str) -> bool:
 _READS = "_read_ready", "_read_ready__data_received", "_read_ready__get_buffer"
 if _is_as_made(SocketTransport, _stock, "write", *_READS):
     _aio._learn_transport(SocketTransport, socket.socket)
-if _is_as_made(asyncio.Handle, asyncio.events, "_run"):
-    with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
-        _aio._learn_handles(asyncio.Handle)
 
 
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
     selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
     loop closes it.
     """
 
-    # Of a loop that was made by __new__ alone, for repr() and __del__, which read them.
-    _closed = True
-    _debug = False
-    _thread_id: int | None = None
+    # What asyncio's classes set, but for the names that are members in C.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_current_handle",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_old_agen_hooks",
+        "_transports",
+        "_unix_server_sockets",
+        "_watcher",
+        "slow_callback_duration",
+    )
 
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(EpollSelector() if selector is None else selector)
+        self._ready = _aio.ReadyQueue()
 
     def _make_socket_transport(
         self,
@@ -173,7 +182,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _forget_reused(self, fd: Any) -> None:
         """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
-        selector = self._selector  # type: ignore[attr-defined]
+        selector = self._selector
         key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
         if key is not None:
             try:
@@ -185,43 +194,40 @@ class EventLoop(asyncio.SelectorEventLoop):
                         handle.cancel()
 
     def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         self._forget_reused(fd)
-        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[no-any-return]
 
     def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         self._forget_reused(fd)
-        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[no-any-return]
 
     def _remove_reader(self, fd: Any) -> bool:
         if not self.is_closed():
             self._forget_reused(fd)
-        return super()._remove_reader(fd)  # type: ignore[misc,no-any-return]
+        return super()._remove_reader(fd)  # type: ignore[no-any-return]
 
     def _remove_writer(self, fd: Any) -> bool:
         if not self.is_closed():
             self._forget_reused(fd)
-        return super()._remove_writer(fd)  # type: ignore[misc,no-any-return]
+        return super()._remove_writer(fd)  # type: ignore[no-any-return]
 
-    def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        batch = None if self._debug else _aio._batch(self, event_list)
-        if batch is None:
-            super()._process_events(event_list)  # type: ignore[misc]
-        elif event_list:
-            self._ready.append(batch)  # type: ignore[attr-defined]
 
-    def _callback_failed(self, handle: Any, error: BaseException) -> None:
-        try:
-            raise error  # A handler may call sys.exc_info().
-        except BaseException as raised:
-            source = _format_callback(handle._callback, handle._args)
-            context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}
-            if handle._source_traceback:
-                context["source_traceback"] = handle._source_traceback
-            self.call_exception_handler(context)
-        finally:
-            del error  # The traceback leads here: it would be a cycle.
+def _report_error(handle: Any, error: BaseException) -> None:
+    try:
+        raise error  # A handler may call sys.exc_info().
+    except BaseException as raised:
+        source = _format_callback(handle._callback, handle._args)
+        context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        handle._loop.call_exception_handler(context)
+    finally:
+        del error  # The traceback leads here: it would be a cycle.
+
+
+_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
 
 
 def new_event_loop() -> EventLoop:

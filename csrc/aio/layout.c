@@ -105,23 +105,3 @@ layout_read_transport(PyObject *module, PyObject *args)
     Py_XSETREF(state->socket_type, (PyTypeObject *)Py_XNewRef(socket_type));
     return subclass_copy_methods(type, transport_methods) == 0 ? Py_NewRef(Py_None) : NULL;
 }
-
-PyObject *
-layout_read_handles(PyObject *module, PyObject *type)
-{
-    static const char *const attributes[HANDLE_ATTRIBUTES] = {
-        [HANDLE_ARGS] = "_args",
-        [HANDLE_CALLBACK] = "_callback",
-        [HANDLE_CANCELLED] = "_cancelled",
-        [HANDLE_CONTEXT] = "_context",
-    };
-    AioState *state = aio_state(module);
-    PyObject *function = PyObject_GetAttr(type, state->methods[RUN]);
-    if (function == NULL || offsets_of(type, attributes, HANDLE_ATTRIBUTES, state->handle_offsets) < 0) {
-        Py_XDECREF(function);
-        return NULL;
-    }
-    Py_XSETREF(state->handle_run, function);
-    Py_XSETREF(state->handle_type, (PyTypeObject *)Py_NewRef(type));
-    Py_RETURN_NONE;
-}

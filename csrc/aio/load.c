@@ -2,24 +2,23 @@
  * do not pay for them. */
 #include "aio/state.h"
 
+#include "aio/loop_load.h"
+#include "aio/loop_type.h"
+
 PyDoc_STRVAR(layout_read_transport_doc,
 "_learn_transport($module, type, socket_type, /)\n--\n\n"
 "Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
 "They act for sockets of socket_type itself.");
 
-PyDoc_STRVAR(layout_read_handles_doc,
-"_learn_handles($module, type, /)\n--\n\n"
-"Take note of how type, which is asyncio.Handle, is laid out. Until then there are no batches.");
-
-PyDoc_STRVAR(group_doc,
-"_batch($module, loop, events, /)\n--\n\n"
-"The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
-"cancelled or anything is not as asyncio makes it.");
+PyDoc_STRVAR(loop_learn_doc,
+"_learn_loop($module, type, stock, selector, report, /)\n--\n\n"
+"Give type, a subclass of _LoopBase and of stock, asyncio's event loop, its methods in C. They wait in a\n"
+"selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
+"exception in a callback.");
 
 static PyMethodDef functions[] = {
-    {"_batch",           handles_group,         METH_VARARGS, group_doc                },
+    {"_learn_loop",      loop_learn,            METH_VARARGS, loop_learn_doc           },
     {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
-    {"_learn_handles",   layout_read_handles,   METH_O,       layout_read_handles_doc  },
     {NULL,               NULL,                  0,            NULL                     },
 };
 
@@ -28,16 +27,8 @@ static int
 make_names(AioState *state)
 {
     static const char *const names[METHODS] = {
-        [APPENDLEFT] = "appendleft",
-        [BUFFER_UPDATED] = "buffer_updated",
-        [CALLBACK_FAILED] = "_callback_failed",
-        [CANCEL] = "cancel",
-        [DATA_RECEIVED] = "data_received",
-        [FAILED] = "_failed",
-        [GET_BUFFER] = "get_buffer",
-        [ON_EOF] = "_read_ready__on_eof",
-        [READY] = "_ready",
-        [RUN] = "_run",
+        [BUFFER_UPDATED] = "buffer_updated", [DATA_RECEIVED] = "data_received", [FAILED] = "_failed",
+        [GET_BUFFER] = "get_buffer",         [ON_EOF] = "_read_ready__on_eof",
     };
     for (int i = 0; i < METHODS; i++) {
         state->methods[i] = PyUnicode_InternFromString(names[i]);
@@ -57,7 +48,6 @@ make_types(PyObject *module, AioState *state)
         PyType_Spec *spec;
         PyTypeObject **type;
     } types[] = {
-        {&group_spec,     &state->group_type    },
         {&transport_spec, &state->transport_type},
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -83,9 +73,21 @@ static PyObject *
 exported(PyObject *module, const AioState *state)
 {
     PyObject *result = PyDict_New();
-    int status = result != NULL ? add_named(result, "SocketTransport", Py_NewRef(state->transport_type)) : -1;
-    if (status == 0) {
-        status = add_named(result, "DatagramTransport", Py_NewRef(state->datagram.type));
+    const struct {
+        const char *name;
+        PyTypeObject *type;
+    } types[] = {
+        {"SocketTransport",   state->transport_type  },
+        {"DatagramTransport", state->datagram.type   },
+        {"_LoopBase",         state->loop.base_type  },
+        {"ReadyQueue",        state->loop.queue_type },
+        {"Handle",            state->loop.handle_type},
+        {"TimerHandle",       state->loop.timer_type },
+    };
+    int status = result != NULL ? 0 : -1;
+    for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
+        PyObject *type = types[i].type != NULL ? (PyObject *)types[i].type : Py_None;
+        status = add_named(result, types[i].name, Py_NewRef(type));
     }
     for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
         status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
@@ -110,7 +112,8 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
             return PyErr_NoMemory();
         }
         owner->aio = state;
-        if (make_names(state) < 0 || make_types(module, state) < 0 ||
+        state->owner = owner;
+        if (make_names(state) < 0 || make_types(module, state) < 0 || loop_init(module, &state->loop) < 0 ||
             datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
@@ -131,10 +134,11 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     if (state == NULL) {
         return 0;
     }
+    int status = loop_state_traverse(&state->loop, visit, arg);
+    if (status != 0) {
+        return status;
+    }
     Py_VISIT(state->transport_type);
-    Py_VISIT(state->group_type);
-    Py_VISIT(state->handle_type);
-    Py_VISIT(state->handle_run);
     Py_VISIT(state->socket_type);
     for (int i = 0; i < INHERITED; i++) {
         Py_VISIT(state->inherited[i]);
@@ -150,7 +154,7 @@ aio_clear(ModuleState *owner)
     AioState *state = owner->aio;
     if (state != NULL) {
         Py_CLEAR(state->transport_type);
-        Py_CLEAR(state->group_type);
+        loop_state_clear(&state->loop);
         datagram_clear(&state->datagram);
     }
 }
@@ -167,8 +171,7 @@ aio_free(ModuleState *owner)
     for (int i = 0; i < INHERITED; i++) {
         Py_CLEAR(state->inherited[i]);
     }
-    Py_CLEAR(state->handle_type);
-    Py_CLEAR(state->handle_run);
+    loop_state_free(&state->loop);
     Py_CLEAR(state->minus_one);
     for (int i = 0; i < METHODS; i++) {
         Py_CLEAR(state->methods[i]);
