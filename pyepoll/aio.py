@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._core import refuse_to_copy
+from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._selector import EpollSelector
@@ -29,11 +30,19 @@ from ._watch import watch
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-__all__ = ["EventLoop", "LoopSelector", "SocketTransport", "new_event_loop", "run", "watch"]
+__all__ = [
+    "DatagramTransport",
+    "EventLoop",
+    "LoopSelector",
+    "SocketTransport",
+    "new_event_loop",
+    "run",
+    "watch",
+]
 
 T = TypeVar("T")
 
-watch.__module__ = __name__
+watch.__module__ = DatagramTransport.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.selector_events
@@ -142,6 +151,18 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         # CPython 3.15 passes context= to both of these methods, and its transports take it.
         return SocketTransport(self, sock, protocol, waiter, extra, server, **context)
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport:
+        if sys.version_info >= (3, 12):
+            self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,
