@@ -20,9 +20,9 @@ intern_names(LoopState *state)
 {
     static const char *const names[LOOP_NAMES] = {
         [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-        [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
-        [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
-        [LOOP_SELECT] = "select",
+        [LOOP_CONTEXT] = "context", [LOOP_FILENO] = "fileno",
+        [LOOP_LOOP] = "loop",       [LOOP_NAME] = "name",
+        [LOOP_RUN] = "_run",        [LOOP_SELECT] = "select",
     };
     static const char *const methods[LOOP_METHODS] = {
         [ADD_CALLBACK] = "_add_callback",
@@ -124,6 +124,7 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->stock_timer);
     Py_VISIT(state->stock_loop);
     Py_VISIT(state->selector_type);
+    Py_VISIT(state->selector_select);
     Py_VISIT(state->report_error);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->handle_cancel);
@@ -148,6 +149,7 @@ loop_state_clear(LoopState *state)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->selector_type);
+    Py_CLEAR(state->selector_select);
     Py_CLEAR(state->report_error);
     for (int i = 0; i < LOOP_METHODS; i++) {
         Py_CLEAR(state->methods[i]);

@@ -8,19 +8,36 @@
 
 #include <math.h>
 
-/* The selector of the loop, if C may call it: it is exactly EpollSelector, on the package's own Epoll, and its
- * select() is its class's. Borrowed, or NULL. */
+/* EpollSelector.select is as it was when our class learned of it. */
+static bool
+select_is_stock(LoopState *state)
+{
+    unsigned version = state->selector_type->tp_version_tag;
+    if (version == 0 || version != state->select_version) {
+        PyObject *method = PyObject_GetAttr((PyObject *)state->selector_type, state->names[LOOP_SELECT]);
+        state->select_is_stock = method != NULL && method == state->selector_select;
+        Py_XDECREF(method);
+        PyErr_Clear();
+        state->select_version = state->selector_type->tp_version_tag;
+    }
+    return state->select_is_stock;
+}
+
+/* The selector of the loop, if C may call it: it is exactly EpollSelector, on the package's own Epoll, and
+ * nobody has replaced its select(). Borrowed, or NULL. */
 static Selector *
 direct_selector(const EventLoop *self)
 {
-    const LoopState *state = &self->state->loop;
+    LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
-    if (object == NULL || !Py_IS_TYPE(object, state->selector_type) || !((Selector *)object)->direct) {
+    if (object == NULL || !Py_IS_TYPE(object, state->selector_type) || !((Selector *)object)->direct ||
+        !select_is_stock(state)) {
         return NULL;
     }
-    PyObject *method = PyObject_GetAttr(object, state->names[LOOP_SELECT]);
-    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == object;
-    Py_XDECREF(method);
+    PyObject *dict = PyObject_GenericGetDict(object, NULL);
+    bool own = dict != NULL &&
+               (PyDict_GET_SIZE(dict) == 0 || PyDict_Contains(dict, state->names[LOOP_SELECT]) == 0);
+    Py_XDECREF(dict);
     PyErr_Clear();
     return own ? (Selector *)object : NULL;
 }
