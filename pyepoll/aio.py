@@ -24,7 +24,6 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
-from ._selector import EpollSelector
 from ._watch import watch
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ _aio._learn_fds(
     weakref.WeakValueDictionary,
     asyncio.events,
 )
-_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
+_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, LoopSelector, _report_error)
 
 
 def new_event_loop() -> EventLoop:

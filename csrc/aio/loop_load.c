@@ -16,9 +16,9 @@ imported(const char *module_name, const char *name)
 
 static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
-    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
-    [LOOP_SELECT] = "select",
+    [LOOP_CONTEXT] = "context", [LOOP_FILENO] = "fileno",
+    [LOOP_LOOP] = "loop",       [LOOP_NAME] = "name",
+    [LOOP_RUN] = "_run",        [LOOP_SELECT] = "select",
 };
 
 static const char *const methods[LOOP_METHODS] = {
@@ -131,6 +131,7 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->stock_timer);
     Py_VISIT(state->stock_loop);
     Py_VISIT(state->selector_type);
+    Py_VISIT(state->selector_select);
     Py_VISIT(state->report_error);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->handle_cancel);
@@ -155,6 +156,7 @@ loop_state_clear(LoopState *state)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->selector_type);
+    Py_CLEAR(state->selector_select);
     Py_CLEAR(state->report_error);
     for (int i = 0; i < LOOP_METHODS; i++) {
         Py_CLEAR(state->methods[i]);

@@ -4,42 +4,47 @@
 #include "aio/handle.h"
 #include "aio/inbox.h"
 #include "base/convert.h"
-#include "selector/selector.h"
 #include "selector/selector_key.h"
 
 #include <math.h>
 
-/* Whether select() of a selector is its class's. */
+/* LoopSelector.select is as it was when our class learned of it. */
+static bool
+select_is_stock(LoopState *state)
+{
+    unsigned version = state->selector_type->tp_version_tag;
+    if (version == 0 || version != state->select_version) {
+        PyObject *method = PyObject_GetAttr((PyObject *)state->selector_type, state->names[LOOP_SELECT]);
+        state->select_is_stock = method != NULL && method == state->selector_select;
+        Py_XDECREF(method);
+        PyErr_Clear();
+        state->select_version = state->selector_type->tp_version_tag;
+    }
+    return state->select_is_stock;
+}
+
+/* Whether the object has a select() of its own. */
 static bool
 has_own_select(const LoopState *state, PyObject *selector)
 {
-    PyObject *method = PyObject_GetAttr(selector, state->names[LOOP_SELECT]);
-    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == selector;
-    Py_XDECREF(method);
+    PyObject *dict = PyObject_GenericGetDict(selector, NULL);
+    bool own = dict == NULL ||
+               (PyDict_GET_SIZE(dict) != 0 && PyDict_Contains(dict, state->names[LOOP_SELECT]) != 0);
+    Py_XDECREF(dict);
     PyErr_Clear();
     return own;
 }
 
-/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and its select() is its class's.
- * Borrowed, or NULL. */
+/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and nobody has replaced its
+ * select(). Borrowed, or NULL. */
 static LoopSelector *
 loop_selector(const EventLoop *self)
 {
+    LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
-    return is_loop_selector(self->state, object) && has_own_select(&self->state->loop, object)
+    return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type) &&
+                   select_is_stock(state) && !has_own_select(state, object)
                ? (LoopSelector *)object
-               : NULL;
-}
-
-/* The same for EpollSelector, on the package's own Epoll. */
-static Selector *
-direct_selector(const EventLoop *self)
-{
-    const LoopState *state = &self->state->loop;
-    PyObject *object = loop_member(&self->selector);
-    return object != NULL && Py_IS_TYPE(object, state->selector_type) && ((Selector *)object)->direct &&
-                   has_own_select(state, object)
-               ? (Selector *)object
                : NULL;
 }
 
@@ -68,13 +73,6 @@ timeout_object(double timeout)
 static PyObject *
 wait_events(EventLoop *self, double timeout)
 {
-    Selector *selector = direct_selector(self);
-    if (selector != NULL) {
-        Py_INCREF(selector);
-        PyObject *list = backend_wait(selector, Py_None, nanoseconds(timeout));
-        Py_DECREF(selector);
-        return list;
-    }
     PyObject *object = timeout_object(timeout);
     PyObject *list = object != NULL && self->selector != NULL
                          ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],
