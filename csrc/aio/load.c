@@ -1,11 +1,7 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
  * do not pay for them. */
 #include "aio/state.h"
-
-PyDoc_STRVAR(layout_read_transport_doc,
-"_learn_transport($module, type, socket_type, /)\n--\n\n"
-"Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
-"They act for sockets of socket_type itself.");
+#include "aio/stream/stream.h"
 
 PyDoc_STRVAR(layout_read_handles_doc,
 "_learn_handles($module, type, /)\n--\n\n"
@@ -17,10 +13,9 @@ PyDoc_STRVAR(group_doc,
 "cancelled or anything is not as asyncio makes it.");
 
 static PyMethodDef functions[] = {
-    {"_batch",           handles_group,         METH_VARARGS, group_doc                },
-    {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
-    {"_learn_handles",   layout_read_handles,   METH_O,       layout_read_handles_doc  },
-    {NULL,               NULL,                  0,            NULL                     },
+    {"_batch",         handles_group,       METH_VARARGS, group_doc              },
+    {"_learn_handles", layout_read_handles, METH_O,       layout_read_handles_doc},
+    {NULL,             NULL,                0,            NULL                   },
 };
 
 /* 0, or -1 with an exception. */
@@ -29,13 +24,8 @@ make_names(AioState *state)
 {
     static const char *const names[METHODS] = {
         [APPENDLEFT] = "appendleft",
-        [BUFFER_UPDATED] = "buffer_updated",
         [CALLBACK_FAILED] = "_callback_failed",
         [CANCEL] = "cancel",
-        [DATA_RECEIVED] = "data_received",
-        [FAILED] = "_failed",
-        [GET_BUFFER] = "get_buffer",
-        [ON_EOF] = "_read_ready__on_eof",
         [READY] = "_ready",
         [RUN] = "_run",
     };
@@ -45,28 +35,15 @@ make_names(AioState *state)
             return -1;
         }
     }
-    state->minus_one = PyLong_FromLong(-1);
-    return state->minus_one != NULL ? 0 : -1;
+    return 0;
 }
 
 /* Make the types; they are the module's. 0, or -1 with an exception. */
 static int
 make_types(PyObject *module, AioState *state)
 {
-    const struct {
-        PyType_Spec *spec;
-        PyTypeObject **type;
-    } types[] = {
-        {&group_spec,     &state->group_type    },
-        {&transport_spec, &state->transport_type},
-    };
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
-        if (*types[i].type == NULL) {
-            return -1;
-        }
-    }
-    return 0;
+    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
+    return state->group_type != NULL ? stream_setup(module, &state->stream) : -1;
 }
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1
@@ -79,15 +56,24 @@ add_named(PyObject *result, const char *name, PyObject *object)
     return status;
 }
 
+/* The same for functions. */
+static int
+add_functions(PyObject *result, PyObject *module, PyMethodDef *defined)
+{
+    int status = 0;
+    for (PyMethodDef *function = defined; status == 0 && function->ml_name != NULL; function++) {
+        status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
+    }
+    return status;
+}
+
 static PyObject *
 exported(PyObject *module, const AioState *state)
 {
     PyObject *result = PyDict_New();
-    int status = result != NULL ? add_named(result, "SocketTransport", Py_NewRef(state->transport_type)) : -1;
-    for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
-        status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
-    }
-    if (status < 0) {
+    if (result == NULL || add_named(result, "SocketTransport", Py_NewRef(state->stream.type)) < 0 ||
+        add_named(result, "PendingWrites", Py_NewRef(state->stream.writes_type)) < 0 ||
+        add_functions(result, module, functions) < 0 || add_functions(result, module, stream_functions) < 0) {
         Py_CLEAR(result);
     }
     return result;
@@ -127,15 +113,10 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     if (state == NULL) {
         return 0;
     }
-    Py_VISIT(state->transport_type);
     Py_VISIT(state->group_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->handle_run);
-    Py_VISIT(state->socket_type);
-    for (int i = 0; i < INHERITED; i++) {
-        Py_VISIT(state->inherited[i]);
-    }
-    return 0;
+    return stream_traverse_state(&state->stream, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -145,8 +126,8 @@ aio_clear(ModuleState *owner)
 {
     AioState *state = owner->aio;
     if (state != NULL) {
-        Py_CLEAR(state->transport_type);
         Py_CLEAR(state->group_type);
+        stream_clear_state(&state->stream);
     }
 }
 
@@ -158,17 +139,12 @@ aio_free(ModuleState *owner)
         return;
     }
     aio_clear(owner);
-    Py_CLEAR(state->socket_type);
-    for (int i = 0; i < INHERITED; i++) {
-        Py_CLEAR(state->inherited[i]);
-    }
+    stream_free_state(&state->stream);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->handle_run);
-    Py_CLEAR(state->minus_one);
     for (int i = 0; i < METHODS; i++) {
         Py_CLEAR(state->methods[i]);
     }
-    PyMem_Free(atomic_exchange(&state->spare, NULL));
     owner->aio = NULL;
     PyMem_Free(state);
 }
