@@ -10,7 +10,7 @@ static PyObject *
 buffer_of(Stream *self)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *buffer = PyObject_CallMethodOneArg(protocol, stream_name(self, GET_BUFFER),
+    PyObject *buffer = PyObject_CallMethodOneArg(protocol, stream_name(self, NAME_GET_BUFFER),
                                                  stream_state(self)->minus_one);
     Py_DECREF(protocol);
     Py_ssize_t length = buffer != NULL ? PyObject_Size(buffer) : -1;
@@ -34,7 +34,7 @@ static Received
 receive_by_method(Stream *self, PyObject *buffer)
 {
     PyObject *number = is_given(self->sock)
-                           ? PyObject_CallMethodOneArg(self->sock, stream_name(self, RECV_INTO), buffer)
+                           ? PyObject_CallMethodOneArg(self->sock, stream_name(self, NAME_RECV_INTO), buffer)
                            : NULL;
     Py_ssize_t count = number != NULL ? PyLong_AsSsize_t(number) : -1;
     Py_XDECREF(number);
@@ -73,9 +73,9 @@ deliver_count(Stream *self, ssize_t received)
 {
     PyObject *protocol = Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
     PyObject *count = PyLong_FromSsize_t(received);
-    PyObject *result = count != NULL
-                           ? PyObject_CallMethodOneArg(protocol, stream_name(self, BUFFER_UPDATED), count)
-                           : NULL;
+    PyObject *result = count != NULL ? PyObject_CallMethodOneArg(
+                                           protocol, stream_name(self, NAME_BUFFER_UPDATED), count)
+                                     : NULL;
     Py_XDECREF(count);
     Py_DECREF(protocol);
     return result != NULL ? status_of(result)

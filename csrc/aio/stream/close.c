@@ -18,12 +18,12 @@ stream_set_waiter(Stream *self, PyObject *error)
         return 0;
     }
     PyObject *waiter = Py_NewRef(self->empty_waiter);
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, stream_name(self, DONE));
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, stream_name(self, NAME_DONE));
     int truth = done != NULL ? PyObject_IsTrue(done) : -1;
     Py_XDECREF(done);
     int status = truth;
     if (truth == 0) {
-        PyObject *name = stream_name(self, error != NULL ? SET_EXCEPTION : SET_RESULT);
+        PyObject *name = stream_name(self, error != NULL ? NAME_SET_EXCEPTION : NAME_SET_RESULT);
         status = status_of(PyObject_CallMethodOneArg(waiter, name, error != NULL ? error : Py_None));
     }
     Py_DECREF(waiter);
@@ -34,8 +34,9 @@ int
 stream_shutdown(Stream *self)
 {
     PyObject *how = PyLong_FromLong(SHUT_WR);
-    PyObject *result = how != NULL ? PyObject_CallMethodOneArg(self->sock, stream_name(self, SHUTDOWN), how)
-                                   : NULL;
+    PyObject *result = how != NULL
+                           ? PyObject_CallMethodOneArg(self->sock, stream_name(self, NAME_SHUTDOWN), how)
+                           : NULL;
     Py_XDECREF(how);
     return status_of(result);
 }
@@ -45,7 +46,7 @@ static int
 cancel_sendfile(Stream *self)
 {
     return is_given(self->sendfile)
-               ? status_of(PyObject_CallMethodNoArgs(self->sendfile, stream_name(self, CANCEL_SENDFILE)))
+               ? status_of(PyObject_CallMethodNoArgs(self->sendfile, stream_name(self, NAME_CANCEL_SENDFILE)))
                : 0;
 }
 
@@ -71,7 +72,7 @@ force_close(Stream *self, PyObject *error)
     if (cancel_sendfile(self) < 0) {
         return -1;
     }
-    return stream_call_soon_self(self, CONNECTION_LOST_CALLBACK, error);
+    return stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error);
 }
 
 /* Report an exception that is no OSError to the loop's handler. */
@@ -80,9 +81,10 @@ report(Stream *self, PyObject *error, PyObject *message)
 {
     PyObject *context = Py_BuildValue("{sOsOsOsO}", "message", message, "exception", error, "transport", self,
                                       "protocol", self->protocol != NULL ? self->protocol : Py_None);
-    PyObject *result = context != NULL ? PyObject_CallMethodOneArg(
-                                             self->loop, stream_name(self, CALL_EXCEPTION_HANDLER), context)
-                                       : NULL;
+    PyObject *result = context != NULL
+                           ? PyObject_CallMethodOneArg(
+                                 self->loop, stream_name(self, NAME_CALL_EXCEPTION_HANDLER), context)
+                           : NULL;
     Py_XDECREF(context);
     return status_of(result);
 }
@@ -182,14 +184,15 @@ stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->conn_lost++;
-    return none_or_error(stream_call_soon_self(self, CONNECTION_LOST_CALLBACK, Py_None));
+    return none_or_error(stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, Py_None));
 }
 
 static int
 close_socket(Stream *self)
 {
-    return is_given(self->sock) ? status_of(PyObject_CallMethodNoArgs(self->sock, stream_name(self, CLOSE)))
-                                : 0;
+    return is_given(self->sock)
+               ? status_of(PyObject_CallMethodNoArgs(self->sock, stream_name(self, NAME_CLOSE)))
+               : 0;
 }
 
 static int
@@ -201,9 +204,9 @@ detach_server(Stream *self)
     }
     self->server = Py_NewRef(Py_None);
 #if PY_VERSION_HEX >= 0x030D0000
-    PyObject *result = PyObject_CallMethodOneArg(server, stream_name(self, DETACH), (PyObject *)self);
+    PyObject *result = PyObject_CallMethodOneArg(server, stream_name(self, NAME_DETACH), (PyObject *)self);
 #else
-    PyObject *result = PyObject_CallMethodNoArgs(server, stream_name(self, DETACH));
+    PyObject *result = PyObject_CallMethodNoArgs(server, stream_name(self, NAME_DETACH));
 #endif
     Py_DECREF(server);
     return status_of(result);
@@ -233,7 +236,8 @@ stream_lost(Stream *self, PyObject *error)
     int status = 0;
     if (is_given(self->protocol)) {
         PyObject *protocol = Py_NewRef(self->protocol);
-        status = status_of(PyObject_CallMethodOneArg(protocol, stream_name(self, CONNECTION_LOST), error));
+        status = status_of(
+            PyObject_CallMethodOneArg(protocol, stream_name(self, NAME_CONNECTION_LOST), error));
         Py_DECREF(protocol);
     }
     int (*const steps[])(Stream *) = {close_socket, detach_server, release_waiter};

@@ -47,28 +47,45 @@ send_released(Stream *self, struct iovec *entries, int count)
     return sent;
 }
 
-/* For a socket of a class that may have methods of its own. The count; -1 with errno 0 and an exception. */
-static ssize_t
-send_by_method(Stream *self)
+/* Where asyncio calls sendmsg() for data that it has kept. */
+#if PY_VERSION_HEX >= 0x030C0000
+enum { KEPT_BY_SENDMSG = 1 };
+#else
+enum { KEPT_BY_SENDMSG = 0 };
+#endif
+
+/* The first of the data, without what has been sent, as asyncio gives it to the method of a socket. */
+static PyObject *
+first_argument(Stream *self)
 {
-    errno = 0;
     PyObject *data = Py_NewRef(self->queue.items[self->queue.head]);
     PyObject *view = PyMemoryView_FromObject(data);
     PyObject *rest = view != NULL ? PySequence_GetSlice(view, self->queue.sent, PY_SSIZE_T_MAX) : NULL;
-    PyObject *sent = rest != NULL ? PyObject_CallMethodOneArg(self->sock, stream_name(self, SEND), rest)
-                                  : NULL;
-    Py_ssize_t count = sent != NULL ? PyLong_AsSsize_t(sent) : -1;
-    Py_XDECREF(sent);
-    Py_XDECREF(rest);
     Py_XDECREF(view);
     Py_DECREF(data);
+    return self->writing && KEPT_BY_SENDMSG && rest != NULL ? Py_BuildValue("[N]", rest) : rest;
+}
+
+/* For a socket of a class that may have methods of its own. The count; -1 with errno, which is 0 where an
+ * exception is set. */
+static ssize_t
+send_by_method(Stream *self)
+{
+    PyObject *name = stream_name(self, self->writing && KEPT_BY_SENDMSG ? NAME_SENDMSG : NAME_SEND);
+    PyObject *data = first_argument(self);
+    PyObject *sent = data != NULL ? PyObject_CallMethodOneArg(self->sock, name, data) : NULL;
+    Py_ssize_t count = sent != NULL ? PyLong_AsSsize_t(sent) : -1;
+    Py_XDECREF(sent);
+    Py_XDECREF(data);
+    errno = 0;
+    if (count < 0 && PyErr_Occurred() == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the socket has sent a negative count of bytes");
+    }
     if (count < 0 &&
         (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError))) {
         PyErr_Clear();
         errno = EAGAIN;
-        return -1;
     }
-    errno = 0;
     return count;
 }
 
@@ -150,7 +167,7 @@ stream_maybe_pause(Stream *self)
     if (self->queue.size <= limit(self->high_water) || self->protocol_paused == Py_True) {
         return 0;
     }
-    return status_of(PyObject_CallMethodNoArgs((PyObject *)self, stream_name(self, MAYBE_PAUSE)));
+    return status_of(PyObject_CallMethodNoArgs((PyObject *)self, stream_name(self, NAME_MAYBE_PAUSE)));
 }
 
 int
@@ -193,7 +210,8 @@ write_ready(Stream *self)
         return -1;
     }
     if (self->protocol_paused == Py_True) {
-        if (status_of(PyObject_CallMethodNoArgs((PyObject *)self, stream_name(self, MAYBE_RESUME))) < 0) {
+        if (status_of(PyObject_CallMethodNoArgs((PyObject *)self, stream_name(self, NAME_MAYBE_RESUME))) <
+            0) {
             return -1;
         }
     }

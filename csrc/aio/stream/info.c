@@ -4,26 +4,61 @@
 
 #include <structmember.h>
 
+/* What the loop's selector watches the fd for: a mask of selectors' events; 0 where it cannot say. */
+static long
+watched_events(Stream *self)
+{
+    PyObject *selector = PyObject_GetAttr(self->loop, stream_name(self, NAME_SELECTOR));
+    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *key = selector != NULL && fd != NULL
+                        ? PyObject_CallMethodOneArg(selector, stream_name(self, NAME_GET_KEY), fd)
+                        : NULL;
+    PyObject *events = key != NULL ? PyObject_GetAttr(key, stream_name(self, NAME_EVENTS)) : NULL;
+    long mask = events != NULL ? PyLong_AsLong(events) : 0;
+    PyErr_Clear();
+    Py_XDECREF(selector);
+    Py_XDECREF(fd);
+    Py_XDECREF(key);
+    Py_XDECREF(events);
+    return mask < 0 ? 0 : mask;
+}
+
+static bool
+has_open_loop(Stream *self)
+{
+    PyObject *closed = is_given(self->loop)
+                           ? PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_IS_CLOSED))
+                           : NULL;
+    bool open = closed == Py_False;
+    PyErr_Clear();
+    Py_XDECREF(closed);
+    return open;
+}
+
 PyObject *
 stream_repr(PyObject *object)
 {
+    enum { READ = 1, WRITE = 2 }; /* selectors.EVENT_READ and EVENT_WRITE */
     Stream *self = (Stream *)object;
     if (self->loop == NULL) {
         return PyUnicode_FromFormat("<%s object at %p>", Py_TYPE(self)->tp_name, self);
     }
-    bool lost = !is_given(self->loop);
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "__name__");
-    const char *state = lost ? " closed" : self->closing ? " closing" : "";
-    PyObject *text = NULL;
-    if (name != NULL && lost) {
-        text = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, self->fd);
+    if (name == NULL) {
+        return NULL;
     }
-    else if (name != NULL) {
+    const char *state = self->loop == Py_None ? " closed" : self->closing ? " closing" : "";
+    PyObject *text;
+    if (has_open_loop(self)) {
+        long events = watched_events(self);
         text = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zd>>", name, state, self->fd,
-                                    self->reading ? "polling" : "idle", self->writing ? "polling" : "idle",
+                                    events & READ ? "polling" : "idle", events & WRITE ? "polling" : "idle",
                                     self->queue.size);
     }
-    Py_XDECREF(name);
+    else {
+        text = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, self->fd);
+    }
+    Py_DECREF(name);
     return text;
 }
 
@@ -48,11 +83,11 @@ static int
 fill_extra(Stream *self, PyObject *extra)
 {
     PyObject *sock = transport_socket(self);
-    if (sock == NULL || PyDict_SetItem(extra, stream_name(self, SOCKET), sock) < 0 ||
-        PyDict_SetItem(extra, stream_name(self, SOCKNAME), self->sockname) < 0) {
+    if (sock == NULL || PyDict_SetItem(extra, stream_name(self, NAME_SOCKET), sock) < 0 ||
+        PyDict_SetItem(extra, stream_name(self, NAME_SOCKNAME), self->sockname) < 0) {
         return -1;
     }
-    return PyDict_SetItem(extra, stream_name(self, PEERNAME), self->peername);
+    return PyDict_SetItem(extra, stream_name(self, NAME_PEERNAME), self->peername);
 }
 
 /* The result of a method of the socket; None if the system refuses. A new reference. */
@@ -71,17 +106,17 @@ name_or_none(Stream *self, int method)
 int
 stream_set_extra(Stream *self, PyObject *extra)
 {
-    Py_XSETREF(self->sockname, name_or_none(self, GETSOCKNAME));
+    Py_XSETREF(self->sockname, name_or_none(self, NAME_GETSOCKNAME));
     if (self->sockname == NULL) {
         return -1;
     }
     PyObject *peername = NULL;
     if (is_given(extra) && PyDict_Check(extra) &&
-        PyDict_GetItemRef(extra, stream_name(self, PEERNAME), &peername) < 0) {
+        PyDict_GetItemRef(extra, stream_name(self, NAME_PEERNAME), &peername) < 0) {
         return -1;
     }
     bool whole = !is_given(extra) || (PyDict_Check(extra) && PyDict_GET_SIZE(extra) == (peername != NULL));
-    Py_XSETREF(self->peername, peername != NULL ? peername : name_or_none(self, GETPEERNAME));
+    Py_XSETREF(self->peername, peername != NULL ? peername : name_or_none(self, NAME_GETPEERNAME));
     if (self->peername == NULL) {
         return -1;
     }
@@ -129,10 +164,10 @@ find_extra(Stream *self, PyObject *name)
     if (self->extra != NULL) {
         return PyDict_Check(self->extra) ? PyDict_GetItemWithError(self->extra, name) : NULL;
     }
-    return is_name(self, name, SOCKET) && self->sock != NULL ? transport_socket(self)
-           : is_name(self, name, SOCKNAME)                   ? self->sockname
-           : is_name(self, name, PEERNAME)                   ? self->peername
-                                                             : NULL;
+    return is_name(self, name, NAME_SOCKET) && self->sock != NULL ? transport_socket(self)
+           : is_name(self, name, NAME_SOCKNAME)                   ? self->sockname
+           : is_name(self, name, NAME_PEERNAME)                   ? self->peername
+                                                                  : NULL;
 }
 
 PyObject *

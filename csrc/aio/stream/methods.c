@@ -75,7 +75,7 @@ make_empty_waiter(PyObject *object, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     PyObject *waiter = PyObject_CallMethodNoArgs(self->loop != NULL ? self->loop : Py_None,
-                                                 stream_name(self, CREATE_FUTURE));
+                                                 stream_name(self, NAME_CREATE_FUTURE));
     if (waiter == NULL) {
         return NULL;
     }

@@ -32,7 +32,7 @@ end_of_stream(Stream *self)
         return -1;
     }
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *keep = PyObject_CallMethodNoArgs(protocol, stream_name(self, EOF_RECEIVED));
+    PyObject *keep = PyObject_CallMethodNoArgs(protocol, stream_name(self, NAME_EOF_RECEIVED));
     int keep_open = keep != NULL ? PyObject_IsTrue(keep) : -1;
     bool failed = keep == NULL;
     Py_XDECREF(keep);
@@ -67,7 +67,7 @@ static int
 deliver_data(Stream *self, PyObject *data)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *result = PyObject_CallMethodOneArg(protocol, stream_name(self, DATA_RECEIVED), data);
+    PyObject *result = PyObject_CallMethodOneArg(protocol, stream_name(self, NAME_DATA_RECEIVED), data);
     Py_DECREF(protocol);
     Py_DECREF(data);
     return result != NULL ? status_of(result)
@@ -79,7 +79,7 @@ static int
 read_by_method(Stream *self)
 {
     PyObject *size = PyLong_FromSsize_t(self->max_size);
-    PyObject *data = size != NULL ? PyObject_CallMethodOneArg(self->sock, stream_name(self, RECV), size)
+    PyObject *data = size != NULL ? PyObject_CallMethodOneArg(self->sock, stream_name(self, NAME_RECV), size)
                                   : NULL;
     Py_XDECREF(size);
     Py_ssize_t length = data != NULL ? PyObject_Size(data) : -1;

@@ -49,7 +49,6 @@ typedef struct {
     char closing;           /* close() was called, or the connection is lost */
     char paused;            /* pause_reading() was called */
     char eof;               /* write_eof() was called */
-    char reading;           /* the loop watches the fd for reading */
     char writing;           /* ... and for writing, because the socket did not take all */
     char sending;           /* a send without the GIL is under way */
     char listed;            /* in `writes` */

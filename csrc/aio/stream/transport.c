@@ -46,7 +46,7 @@ stream_set_protocol_now(Stream *self, PyObject *protocol)
 static int
 set_nodelay(Stream *self)
 {
-    PyObject *proto = PyObject_GetAttr(self->sock, stream_name(self, PROTO));
+    PyObject *proto = PyObject_GetAttr(self->sock, stream_name(self, NAME_PROTO));
     long number = proto != NULL ? PyLong_AsLong(proto) : -1;
     Py_XDECREF(proto);
     if (number == -1 && PyErr_Occurred()) {
@@ -63,7 +63,7 @@ set_nodelay(Stream *self)
 static int
 set_connection(Stream *self, PyObject *loop, PyObject *sock, PyObject *extra, PyObject *context)
 {
-    PyObject *number = PyObject_CallMethodNoArgs(sock, stream_name(self, FILENO));
+    PyObject *number = PyObject_CallMethodNoArgs(sock, stream_name(self, NAME_FILENO));
     long fd = number != NULL ? PyLong_AsLong(number) : -1;
     Py_XDECREF(number);
     if (fd == -1 && PyErr_Occurred()) {
@@ -78,7 +78,7 @@ set_connection(Stream *self, PyObject *loop, PyObject *sock, PyObject *extra, Py
     if (self->context == NULL || stream_set_extra(self, extra) < 0) {
         return -1;
     }
-    writes = PyObject_GetAttr(loop, stream_name(self, PENDING_WRITES));
+    writes = PyObject_GetAttr(loop, stream_name(self, NAME_PENDING_WRITES));
     if (writes == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
         return -1;
     }
@@ -97,9 +97,10 @@ attach(Stream *self, PyObject *server)
     Py_XSETREF(self->server, Py_NewRef(server));
     if (server != Py_None) {
 #if PY_VERSION_HEX >= 0x030D0000
-        PyObject *result = PyObject_CallMethodOneArg(server, stream_name(self, ATTACH), (PyObject *)self);
+        PyObject *result = PyObject_CallMethodOneArg(server, stream_name(self, NAME_ATTACH),
+                                                     (PyObject *)self);
 #else
-        PyObject *result = PyObject_CallMethodNoArgs(server, stream_name(self, ATTACH));
+        PyObject *result = PyObject_CallMethodNoArgs(server, stream_name(self, NAME_ATTACH));
 #endif
         if (status_of(result) < 0) {
             return -1;
@@ -117,11 +118,11 @@ attach(Stream *self, PyObject *server)
 static int
 schedule_start(Stream *self, PyObject *waiter)
 {
-    PyObject *made = PyObject_GetAttr(self->protocol, stream_name(self, CONNECTION_MADE));
+    PyObject *made = PyObject_GetAttr(self->protocol, stream_name(self, NAME_CONNECTION_MADE));
     int status = made != NULL ? stream_call_soon(self, made, (PyObject *)self, NULL) : -1;
     Py_XDECREF(made);
     if (status == 0) {
-        status = stream_call_soon_self(self, START_READING, NULL);
+        status = stream_call_soon_self(self, NAME_START_READING, NULL);
     }
     if (status < 0 || waiter == Py_None) {
         return status;

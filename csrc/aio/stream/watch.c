@@ -16,22 +16,23 @@ stream_watch(Stream *self, bool writing)
         return 0;
     }
     PyObject *method = PyObject_GetAttr((PyObject *)self,
-                                        stream_name(self, writing ? WRITE_READY : READ_READY));
+                                        stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
     PyObject *fd = PyLong_FromLong(self->fd);
     PyObject *args[] = {self->loop, fd, method};
     PyObject *handle = method != NULL && fd != NULL
-                           ? PyObject_VectorcallMethod(stream_name(self, writing ? ADD_WRITER : ADD_READER),
-                                                       args, 3, NULL)
+                           ? PyObject_VectorcallMethod(
+                                 stream_name(self, writing ? NAME_ADD_WRITER : NAME_ADD_READER), args, 3,
+                                 NULL)
                            : NULL;
     Py_XDECREF(method);
     Py_XDECREF(fd);
     int status = handle != NULL ? 0 : -1;
     if (handle != NULL && handle != Py_None) {
-        status = PyObject_SetAttr(handle, stream_name(self, CONTEXT), self->context);
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
     }
     Py_XDECREF(handle);
-    if (status == 0) {
-        *(writing ? &self->writing : &self->reading) = 1;
+    if (status == 0 && writing) {
+        self->writing = 1;
     }
     return status;
 }
@@ -39,16 +40,18 @@ stream_watch(Stream *self, bool writing)
 int
 stream_unwatch(Stream *self, bool writing)
 {
-    *(writing ? &self->writing : &self->reading) = 0;
+    if (writing) {
+        self->writing = 0;
+    }
     if (has_no_loop(self)) {
         return 0;
     }
     PyObject *fd = PyLong_FromLong(self->fd);
     PyObject *args[] = {self->loop, fd};
-    PyObject *result = fd != NULL
-                           ? PyObject_VectorcallMethod(
-                                 stream_name(self, writing ? REMOVE_WRITER : REMOVE_READER), args, 2, NULL)
-                           : NULL;
+    PyObject *result = fd != NULL ? PyObject_VectorcallMethod(
+                                        stream_name(self, writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER),
+                                        args, 2, NULL)
+                                  : NULL;
     Py_XDECREF(fd);
     return status_of(result);
 }
@@ -56,6 +59,10 @@ stream_unwatch(Stream *self, bool writing)
 int
 stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
 {
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_loop");
+        return -1;
+    }
     PyObject *args[5] = {self->loop, callback, first, second};
     size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
     PyObject *names = NULL;
@@ -66,7 +73,7 @@ stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *se
             return -1;
         }
     }
-    PyObject *handle = PyObject_VectorcallMethod(stream_name(self, CALL_SOON), args, count, names);
+    PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
     Py_XDECREF(names);
     return status_of(handle);
 }
@@ -86,7 +93,7 @@ stream_is_debug(Stream *self)
     if (has_no_loop(self)) {
         return 0;
     }
-    PyObject *debug = PyObject_CallMethodNoArgs(self->loop, stream_name(self, GET_DEBUG));
+    PyObject *debug = PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_GET_DEBUG));
     int result = debug != NULL ? PyObject_IsTrue(debug) : -1;
     Py_XDECREF(debug);
     return result;
@@ -97,8 +104,9 @@ int
 stream_check_thread(Stream *self)
 {
     int debug = stream_is_debug(self);
-    return debug <= 0 ? debug
-                      : status_of(PyObject_CallMethodNoArgs(self->loop, stream_name(self, CHECK_THREAD)));
+    return debug <= 0
+               ? debug
+               : status_of(PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_CHECK_THREAD)));
 }
 
 int
