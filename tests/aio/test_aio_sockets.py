@@ -312,7 +312,7 @@ def test_a_transport_made_without_init_does_not_crash(recwarn: pytest.WarningsRe
     "name",
     [
         *("_empty_waiter", "_extra", "_high_water", "_loop", "_low_water", "_protocol_paused"),
-        *("_sendfile", "_server", "_sock", "max_size"),
+        *("_server", "_sock", "max_size"),
     ],
 )
 @pytest.mark.parametrize("value", [None, -1, "text", 1 << 100, "deleted"])

@@ -66,6 +66,14 @@ append(Stream *self, PyObject *data)
     return status;
 }
 
+/* As __name__: without the module. */
+static const char *
+short_name(PyTypeObject *type)
+{
+    const char *dot = strrchr(type->tp_name, '.');
+    return dot != NULL ? dot + 1 : type->tp_name;
+}
+
 PyObject *
 stream_write(PyObject *object, PyObject *data)
 {
@@ -77,7 +85,7 @@ stream_write(PyObject *object, PyObject *data)
 #else
         return PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
 #endif
-                            Py_TYPE(data)->tp_name);
+                            short_name(Py_TYPE(data)));
     }
     if (may_write(self, "write") < 0) {
         return NULL;
