@@ -173,10 +173,14 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     async def start_tls(
         self,
-        transport: asyncio.WriteTransport,
+        transport: asyncio.BaseTransport,
         protocol: asyncio.BaseProtocol,
         sslcontext: "ssl.SSLContext",
-        **options: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport | None:
         def hand_over() -> None:
             # The peer's first message may have come with the data before it (fixed in CPython 3.14).
@@ -186,9 +190,15 @@ class EventLoop(asyncio.SelectorEventLoop):
                 tls._incoming.write(early)
                 early.clear()
 
-        if options.get("server_side") and isinstance(protocol, asyncio.StreamReaderProtocol):
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
             self.call_soon(hand_over)  # Before the handshake, which is the next callback.
-        return await super().start_tls(transport, protocol, sslcontext, **options)
+        return await super().start_tls(
+            *(transport, protocol, sslcontext),
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         """As asyncio's; but when the transport is aborted, sending ends before the socket is closed."""
@@ -202,7 +212,8 @@ class EventLoop(asyncio.SelectorEventLoop):
                 self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
             )
             try:
-                return await sending
+                sent: int = await sending
+                return sent
             except asyncio.CancelledError:
                 if not transp._conn_lost or _is_cancelling():
                     raise

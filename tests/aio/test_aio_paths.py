@@ -12,7 +12,7 @@ from support.processes import run
 
 from pyepoll import aio
 
-FLOW: Any = asyncio.transports._FlowControlMixin  # type: ignore[attr-defined]
+FLOW: Any = asyncio.transports._FlowControlMixin
 
 
 @pytest.fixture

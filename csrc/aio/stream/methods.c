@@ -3,18 +3,32 @@
 
 #include <structmember.h>
 
+/* The one argument of a method, which may be given by name. Borrowed; NULL with TypeError. */
+static inline PyObject *
+sole_argument(const char *method, const char *keyword, PyObject *const *args, Py_ssize_t count,
+              PyObject *names)
+{
+    bool named = count == 0 && names != NULL && PyTuple_GET_SIZE(names) == 1 &&
+                 PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), keyword) == 0;
+    if ((count == 1 && names == NULL) || named) {
+        return args[0];
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes exactly one argument, %s", method, keyword);
+    return NULL;
+}
+
 static PyObject *
 write_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    if (count == 1 && names == NULL) {
-        return stream_write(self, args[0]);
-    }
-    if (count == 0 && names != NULL && PyTuple_GET_SIZE(names) == 1 &&
-        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "data") == 0) {
-        return stream_write(self, args[0]);
-    }
-    PyErr_SetString(PyExc_TypeError, "write() takes exactly one argument: data");
-    return NULL;
+    PyObject *data = sole_argument("write", "data", args, count, names);
+    return data != NULL ? stream_write(self, data) : NULL;
+}
+
+static PyObject *
+writelines_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *list = sole_argument("writelines", "list_of_data", args, count, names);
+    return list != NULL ? stream_writelines(self, list) : NULL;
 }
 
 static PyObject *
@@ -24,9 +38,13 @@ can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-set_protocol(PyObject *object, PyObject *protocol)
+set_protocol_call(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     Stream *self = (Stream *)object;
+    PyObject *protocol = sole_argument("set_protocol", "protocol", args, count, names);
+    if (protocol == NULL) {
+        return NULL;
+    }
     return none_or_error(stream_flush(self) == 0 ? stream_set_protocol_now(self, protocol) : -1);
 }
 
@@ -109,7 +127,7 @@ PyDoc_STRVAR(write_doc,
 "anything else, and RuntimeError after write_eof(), while loop.sendfile() is at work, and in debug mode in\n"
 "another thread than the loop's. See asyncio.WriteTransport.write().");
 PyDoc_STRVAR(writelines_doc,
-"writelines($self, list_of_data, /)\n--\n\n"
+"writelines($self, /, list_of_data)\n--\n\n"
 "Write each item of an iterable as write() does: all, or none where one of them raises TypeError.");
 PyDoc_STRVAR(write_eof_doc,
 "write_eof($self, /)\n--\n\n"
@@ -121,7 +139,7 @@ PyDoc_STRVAR(close_doc,
 PyDoc_STRVAR(abort_doc,
 "abort($self, /)\n--\n\n"
 "Discard what the socket does not accept now, close it and call connection_lost(None).");
-PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, protocol, /)\n--\n\nSend pending data; set the protocol.");
+PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, /, protocol)\n--\n\nSend pending data; set the protocol.");
 PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\nReturn the protocol; None after the loss.");
 PyDoc_STRVAR(is_closing_doc, "is_closing($self, /)\n--\n\nReturn whether it is closing or closed.");
 PyDoc_STRVAR(is_reading_doc, "is_reading($self, /)\n--\n\nReturn whether it receives: not paused, not closing.");
@@ -141,12 +159,12 @@ PyDoc_STRVAR(private_doc, "As asyncio's own transport has it, for asyncio's loop
 
 static PyMethodDef methods[] = {
     {"write",                 CALL(write_call),            METH_FASTCALL | METH_KEYWORDS, write_doc                },
-    {"writelines",            stream_writelines,           METH_O,                        writelines_doc           },
+    {"writelines",            CALL(writelines_call),       METH_FASTCALL | METH_KEYWORDS, writelines_doc           },
     {"write_eof",             stream_write_eof,            METH_NOARGS,                   write_eof_doc            },
     {"can_write_eof",         can_write_eof,               METH_NOARGS,                   can_write_eof_doc        },
     {"close",                 stream_close,                METH_NOARGS,                   close_doc                },
     {"abort",                 stream_abort,                METH_NOARGS,                   abort_doc                },
-    {"set_protocol",          set_protocol,                METH_O,                        set_protocol_doc         },
+    {"set_protocol",          CALL(set_protocol_call),     METH_FASTCALL | METH_KEYWORDS, set_protocol_doc         },
     {"get_protocol",          get_protocol,                METH_NOARGS,                   get_protocol_doc         },
     {"is_closing",            is_closing,                  METH_NOARGS,                   is_closing_doc           },
     {"is_reading",            is_reading,                  METH_NOARGS,                   is_reading_doc           },
