@@ -48,6 +48,18 @@ if TYPE_CHECKING:
         """The transport of a stream socket. The loop makes it."""
 
         max_size: int
+        """The most that one read receives, in bytes; for a BufferedProtocol, its buffer says that."""
+
+        def __init__(
+            self,
+            loop: asyncio.AbstractEventLoop,
+            sock: socket.socket,
+            protocol: asyncio.BaseProtocol,
+            waiter: asyncio.Future[None] | None = None,
+            extra: dict[str, Any] | None = None,
+            server: Any = None,
+            context: contextvars.Context | None = None,
+        ) -> None: ...
 else:
     SocketTransport = _aio.SocketTransport
 
@@ -143,7 +155,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     ) -> SocketTransport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        return SocketTransport(self, sock, protocol, waiter, extra, server, context)  # type: ignore[call-arg, arg-type]
+        return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,
@@ -167,7 +179,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        SocketTransport(self, rawsock, tls, None, extra, server, context)  # type: ignore[call-arg, arg-type]
+        SocketTransport(self, rawsock, tls, None, extra, server, context)
         transport: asyncio.Transport = tls._app_transport
         return transport
 

@@ -149,6 +149,8 @@ NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
 
+OWN_TRANSPORT = "asks for an instance of asyncio's own transport class; ours has its own state"
+
 CANNOT_HOLD = {
     "asyncio": (
         mocked := {
@@ -162,6 +164,9 @@ CANNOT_HOLD = {
         **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
+        "test.test_asyncio.test_selector_events.BaseSelectorEventLoopTests.test_make_socket_transport": (
+            OWN_TRANSPORT
+        ),
     },
 }
 """The tests of private details that fail on ours, by swap, and the reasons. They must fail."""
