@@ -183,10 +183,10 @@ def test_a_transport_can_be_paused_when_made() -> None:
             await soon(lambda: seen.has(4))
             return [before, seen.seen]
 
-    before, after = same(scenario)
-    # The first releases of 3.11 read nevertheless.
-    assert before == ["made"] or (sys.version_info < (3, 11, 7) and before == ["made", b"data"])
-    assert after == ["made", b"data", ("lost", None)]
+    # asyncio's transport of the first releases of 3.11 reads nevertheless.
+    assert on("pyepoll", scenario) == [["made"], ["made", b"data", ("lost", None)]]
+    if sys.version_info >= (3, 11, 7):
+        same(scenario)
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

@@ -2,8 +2,6 @@
  * look at. */
 #include "aio/stream/stream.h"
 
-#include <structmember.h>
-
 /* What the loop's selector watches the fd for: a mask of selectors' events; 0 where it cannot say. */
 static long
 watched_events(Stream *self)

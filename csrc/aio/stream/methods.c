@@ -1,8 +1,6 @@
 /* The methods of SocketTransport, and the making of its type. */
 #include "aio/stream/stream.h"
 
-#include <structmember.h>
-
 /* The one argument of a method, which may be given by name. Borrowed; NULL with TypeError. */
 static inline PyObject *
 sole_argument(const char *method, const char *keyword, PyObject *const *args, Py_ssize_t count,

@@ -1,8 +1,6 @@
 /* What the transports need of asyncio, looked up once. */
 #include "aio/stream/stream.h"
 
-#include <structmember.h>
-
 static const char *const names[STREAM_NAMES] = {
     [NAME_ADD_READER] = "_add_reader",
     [NAME_ADD_WRITER] = "_add_writer",

@@ -5,6 +5,7 @@
 #include "aio/state.h"
 #include "aio/stream/write_queue.h"
 
+#include <structmember.h>
 #include <sys/socket.h>
 
 /* The writes of one turn of a loop: the transports that have data to send at its end. */
@@ -143,7 +144,7 @@ int stream_read_to_buffer(Stream *self);
 
 /* info.c */
 extern PyGetSetDef stream_getset[];
-extern struct PyMemberDef stream_members[];
+extern PyMemberDef stream_members[];
 PyObject *stream_repr(PyObject *self);
 PyObject *stream_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs);
 int stream_set_extra(Stream *self, PyObject *extra);
