@@ -298,7 +298,7 @@ def load(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md (`-- --quick wait`: fewer rounds of one part)."""
-    install(session, "benchmarks")
+    install(session, "aio-peers")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -23,7 +23,10 @@ def results_of(size: int, rounds: int) -> dict[str, list[Turn]]:
         "pyepoll": [*python, "pyepoll", str(seconds)],
         "select.epoll": [*python, "select.epoll", str(seconds)],
     }
-    return turns(servers, message_load(size, seconds), rounds, BURST_MS)
+    results, failed = turns(servers, message_load(size, seconds), rounds, BURST_MS)
+    if failed:
+        raise RuntimeError(f"servers that failed: {failed}")
+    return results
 
 
 def figures_of(size: int, bar: Bar, results: dict[str, list[Turn]]) -> list[Figure]:

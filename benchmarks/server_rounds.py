@@ -9,10 +9,12 @@ another program, and its rate says little about it.
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from select import select
+from tempfile import TemporaryFile
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .compiler import compiled
 from .machine import server_and_load_cores
@@ -20,13 +22,32 @@ from .measure import in_turns
 from .messages import MESSAGE
 from .report import Bar
 
-__all__ = ["SATURATED", "Command", "Turn", "message_load", "seconds_for", "turns"]
+__all__ = [
+    "SATURATED",
+    "Command",
+    "Failed",
+    "Process",
+    "Turn",
+    "hear",
+    "message_load",
+    "running",
+    "say",
+    "seconds_for",
+    "turns",
+]
 
 SATURATED = Bar(">=", 0.9)
 """The share of the time that a server must have had its core."""
 
+SILENCE = 30
+"""For how many seconds a program may say nothing when its turn has come."""
+
 Process = subprocess.Popen[str]
 Command = list[str | Path]
+
+
+class Failed(Exception):
+    """A program ended or did not answer; the text says why."""
 
 
 class Turn(NamedTuple):
@@ -60,8 +81,11 @@ def message_load(
 
 @contextmanager
 def running(command: Command, core: int) -> Iterator[Process]:
-    """Start a program on ``core``, and kill it in the end."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    """Start a program on ``core``, and kill it in the end. Its errors are kept for ``hear``."""
+    errors = TemporaryFile("w+", errors="replace")
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        process.stderr = errors
         os.sched_setaffinity(process.pid, {core})
         try:
             yield process
@@ -71,15 +95,27 @@ def running(command: Command, core: int) -> Iterator[Process]:
 
 def say(process: Process, line: str) -> None:
     assert process.stdin is not None
-    print(line, file=process.stdin, flush=True)
+    # If the program has ended, ``hear`` says so. Nothing stays in a buffer that could not be flushed later.
+    with suppress(BrokenPipeError):
+        os.write(process.stdin.fileno(), f"{line}\n".encode())
+
+
+def last_words(process: Process) -> str:
+    """Return the last line that a program wrote to standard error, or ""."""
+    assert process.stderr is not None
+    process.stderr.seek(0)
+    return ([""] + [line.strip() for line in process.stderr if line.strip()])[-1]
 
 
 def hear(process: Process) -> str:
+    """Return the next line of a program that prints one for each that it is told, or raise Failed."""
     assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"{process.args!r} ended with status {process.wait()}")
-    return line
+    if not select([process.stdout], [], [], SILENCE)[0]:
+        raise Failed(f"no answer in {SILENCE} seconds")
+    if line := process.stdout.readline():
+        return line
+    process.wait()
+    raise Failed(last_words(process) or f"ended with status {process.returncode}")
 
 
 def cpu_ns(process: Process) -> int:
@@ -97,20 +133,32 @@ def turn(server: Process, load: Process, milliseconds: int) -> Turn:
 
 def turns(
     servers: Mapping[str, Command], load_on: Callable[[str], Command], rounds: int, milliseconds: int
-) -> dict[str, list[Turn]]:
-    """Start each server, which prints its port, and its load, and burst each in turn, ``rounds`` times."""
+) -> tuple[dict[str, list[Turn]], dict[str, str]]:
+    """Start each server, which prints its port, and its load, and burst each in turn, ``rounds`` times.
+
+    Return the turns of each server, and the reasons of those that failed, which have none.
+    """
     server_core, load_core = server_and_load_cores()
+    failed: dict[str, str] = {}
     with ExitStack() as stack:
         pairs = {}
         for name, command in servers.items():
             server = stack.enter_context(running(command, server_core))
-            port = hear(server).strip()
-            load = stack.enter_context(running(load_on(port), load_core))
-            hear(load)
-            pairs[name] = server, load
-        for server, load in pairs.values():
-            turn(server, load, milliseconds)
+            try:
+                port = hear(server).strip()
+                load = stack.enter_context(running(load_on(port), load_core))
+                hear(load)
+                turn(server, load, milliseconds)
+            except (Failed, OSError) as reason:
+                failed[name] = last_words(server) or str(reason)
+                server.kill()
+            else:
+                pairs[name] = server, load
         results: dict[str, list[Turn]] = {name: [] for name in pairs}
         for name in in_turns(pairs, rounds):
-            results[name].append(turn(*pairs[name], milliseconds))
-    return results
+            if name not in failed:
+                try:
+                    results[name].append(turn(*pairs[name], milliseconds))
+                except Failed as reason:
+                    failed[name] = str(reason)
+    return {name: of_one for name, of_one in results.items() if name not in failed}, failed

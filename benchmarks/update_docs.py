@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .aio.overview import overview
 from .measure import Spread
-from .report import Figure
+from .report import Bar, Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 CHARTS = ROOT / "docs" / "charts"
@@ -51,7 +52,7 @@ class Runs:
         self.machine: dict[str, str] = runs[-1]["machine"]
         self.rounds: int = runs[-1]["rounds"]
         self.pythons = [re.sub(r"CPython (\d+\.\d+).*", r"\1", run["machine"]["python"]) for run in runs]
-        self.newest: list[dict[str, Any]] = runs[-1]["figures"]
+        self.figures: list[list[dict[str, Any]]] = [run["figures"] for run in runs]
         self.medians: list[Medians] = [
             {(each["name"], each["size"]): each["value"]["median"] for each in run["figures"]} for run in runs
         ]
@@ -224,6 +225,31 @@ def asyncio_servers(runs: Runs) -> list[str]:
     ]
 
 
+def figure_of(row: dict[str, Any]) -> Figure:
+    bar = Bar(**row["bar"]) if row["bar"] else None
+    return Figure(row["part"], row["name"], Spread(**row["value"]), bar, row["size"], row["unit"])
+
+
+def event_loops(runs: Runs) -> list[str]:
+    """A table of all loops for each interpreter, if the results have their operations."""
+    if not runs.every("call_soon, "):
+        return []
+    lines = [
+        "",
+        "### Event loops",
+        "",
+        *text(
+            "CPU time of each operation (less is better), answers per second of each server (more is "
+            "better), and memory of connections. Each loop runs in processes of its own. A dash: the loop "
+            "cannot do it, or has no wheel for this interpreter."
+        ),
+        "",
+    ]
+    for python, rows in zip(runs.pythons, runs.figures, strict=True):
+        lines += [f"CPython {python}:", "", overview([figure_of(row) for row in rows]), ""]
+    return lines[:-1]
+
+
 def performance_block(runs: Runs) -> str:
     lines = [
         *text(
@@ -237,6 +263,7 @@ def performance_block(runs: Runs) -> str:
         *registrations(runs),
         *echo_server(runs),
         *asyncio_servers(runs),
+        *event_loops(runs),
     ]
     return "\n".join(lines) + "\n"
 
@@ -260,11 +287,7 @@ def draw_charts(runs: Runs) -> None:
     # Only here: all else works without matplotlib.
     from .plot import draw
 
-    figures = [
-        Figure(each["part"], each["name"], Spread(**each["value"]), size=each["size"], unit=each["unit"])
-        for each in runs.newest
-    ]
-    draw(CHARTS, runs.machine, figures)
+    draw(CHARTS, runs.machine, [figure_of(row) for row in runs.figures[-1]])
 
 
 def main() -> None:

@@ -7,11 +7,9 @@ in C in the common cases.
 """
 
 import asyncio
-import asyncio.events
 import asyncio.format_helpers
 import asyncio.sslproto
 import asyncio.trsock
-import contextlib
 import contextvars
 import os
 import selectors
@@ -101,17 +99,7 @@ class TransportSocket(asyncio.trsock.TransportSocket):
 _aio._use_sockets(socket.socket, TransportSocket)
 
 
-def _is_as_made(owner: type, module: Any, *names: str) -> bool:
-    """Return whether these methods are the module's own; a program's replacements must be called instead."""
-    return all(getattr(getattr(owner, name, None), "__globals__", None) is vars(module) for name in names)
-
-
-if _is_as_made(asyncio.Handle, asyncio.events, "_run"):
-    with contextlib.suppress(AttributeError, TypeError):  # Handles of another shape are asyncio's to run.
-        _aio._learn_handles(asyncio.Handle)
-
-
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
     selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
@@ -120,28 +108,29 @@ class EventLoop(asyncio.SelectorEventLoop):
     one system call each; False: in write(), as asyncio does. In debug mode data is always sent in write().
     """
 
-    # Of a loop that was made by __new__ alone, for repr() and __del__, which read them.
-    _closed = True
-    _debug = False
-    _thread_id: int | None = None
+    # What asyncio's classes set, but for the names that are members in C.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_current_handle",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_old_agen_hooks",
+        "_transports",
+        "_unix_server_sockets",
+        "_watcher",
+        "slow_callback_duration",
+    )
 
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:
-        self._gather_writes = gather_writes
-        self._pending_writes = _aio.PendingWrites()
+        self._pending_writes = _aio.PendingWrites(gather_writes)
         super().__init__(EpollSelector() if selector is None else selector)
-
-    # --- The end of a turn: the one place where gathered writes meet the loop. ---
-    def _run_once(self) -> None:
-        pending = self._pending_writes
-        pending.begin(self._gather_writes and not self._debug)
-        try:
-            super()._run_once()  # type: ignore[misc]
-        finally:
-            pending.end()
-
-    # --- until here ---
+        self._ready = _aio.ReadyQueue()
 
     def _make_socket_transport(
         self,
@@ -238,24 +227,54 @@ class EventLoop(asyncio.SelectorEventLoop):
             if not transp._conn_lost:
                 transports[transp._sock_fd] = transp
 
-    def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        batch = None if self._debug else _aio._batch(self, event_list)
-        if batch is None:
-            super()._process_events(event_list)  # type: ignore[misc]
-        elif event_list:
-            self._ready.append(batch)  # type: ignore[attr-defined]
+    def _forget_reused(self, fd: Any) -> None:
+        """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
+        selector = self._selector
+        key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
+        if key is not None:
+            try:
+                selector._selector.rearm(key.fd)
+            except OSError:  # ENOENT: the kernel knows no such registration.
+                selector.unregister(key.fd)
+                for handle in key.data:
+                    if handle is not None:
+                        handle.cancel()
 
-    def _callback_failed(self, handle: Any, error: BaseException) -> None:
-        try:
-            raise error  # A handler may call sys.exc_info().
-        except BaseException as raised:
-            source = _format_callback(handle._callback, handle._args)
-            context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}
-            if handle._source_traceback:
-                context["source_traceback"] = handle._source_traceback
-            self.call_exception_handler(context)
-        finally:
-            del error  # The traceback leads here: it would be a cycle.
+    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()
+        self._forget_reused(fd)
+        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[no-any-return]
+
+    def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()
+        self._forget_reused(fd)
+        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[no-any-return]
+
+    def _remove_reader(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_reader(fd)  # type: ignore[no-any-return]
+
+    def _remove_writer(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_writer(fd)  # type: ignore[no-any-return]
+
+
+def _report_error(handle: Any, error: BaseException) -> None:
+    try:
+        raise error  # A handler may call sys.exc_info().
+    except BaseException as raised:
+        source = _format_callback(handle._callback, handle._args)
+        context = {"message": f"Exception in callback {source}", "exception": raised, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        handle._loop.call_exception_handler(context)
+    finally:
+        del error  # The traceback leads here: it would be a cycle.
+
+
+_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
 
 
 def _is_cancelling() -> bool:

@@ -1,50 +1,21 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
  * do not pay for them. */
 #include "aio/state.h"
+
+#include "aio/loop_load.h"
+#include "aio/loop_type.h"
 #include "aio/stream/stream.h"
 
-PyDoc_STRVAR(layout_read_handles_doc,
-"_learn_handles($module, type, /)\n--\n\n"
-"Take note of how type, which is asyncio.Handle, is laid out. Until then there are no batches.");
-
-PyDoc_STRVAR(group_doc,
-"_batch($module, loop, events, /)\n--\n\n"
-"The handles of loop that wait for the events that its selector reports, as one handle; None where one is\n"
-"cancelled or anything is not as asyncio makes it.");
+PyDoc_STRVAR(loop_learn_doc,
+"_learn_loop($module, type, stock, selector, report, /)\n--\n\n"
+"Give type, a subclass of _LoopBase and of stock, asyncio's event loop, its methods in C. They wait in a\n"
+"selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
+"exception in a callback.");
 
 static PyMethodDef functions[] = {
-    {"_batch",         handles_group,       METH_VARARGS, group_doc              },
-    {"_learn_handles", layout_read_handles, METH_O,       layout_read_handles_doc},
-    {NULL,             NULL,                0,            NULL                   },
+    {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
+    {NULL,          NULL,       0,            NULL          },
 };
-
-/* 0, or -1 with an exception. */
-static int
-make_names(AioState *state)
-{
-    static const char *const names[METHODS] = {
-        [APPENDLEFT] = "appendleft",
-        [CALLBACK_FAILED] = "_callback_failed",
-        [CANCEL] = "cancel",
-        [READY] = "_ready",
-        [RUN] = "_run",
-    };
-    for (int i = 0; i < METHODS; i++) {
-        state->methods[i] = PyUnicode_InternFromString(names[i]);
-        if (state->methods[i] == NULL) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Make the types; they are the module's. 0, or -1 with an exception. */
-static int
-make_types(PyObject *module, AioState *state)
-{
-    state->group_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &group_spec, NULL);
-    return state->group_type != NULL ? stream_setup(module, &state->stream) : -1;
-}
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1
  * with an exception. */
@@ -56,24 +27,33 @@ add_named(PyObject *result, const char *name, PyObject *object)
     return status;
 }
 
-/* The same for functions. */
-static int
-add_functions(PyObject *result, PyObject *module, PyMethodDef *defined)
-{
-    int status = 0;
-    for (PyMethodDef *function = defined; status == 0 && function->ml_name != NULL; function++) {
-        status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
-    }
-    return status;
-}
-
 static PyObject *
 exported(PyObject *module, const AioState *state)
 {
     PyObject *result = PyDict_New();
-    if (result == NULL || add_named(result, "SocketTransport", Py_NewRef(state->stream.type)) < 0 ||
-        add_named(result, "PendingWrites", Py_NewRef(state->stream.writes_type)) < 0 ||
-        add_functions(result, module, functions) < 0 || add_functions(result, module, stream_functions) < 0) {
+    const struct {
+        const char *name;
+        PyTypeObject *type;
+    } types[] = {
+        {"SocketTransport", state->stream.type       },
+        {"PendingWrites",   state->stream.writes_type},
+        {"_LoopBase",       state->loop.base_type    },
+        {"ReadyQueue",      state->loop.queue_type   },
+        {"Handle",          state->loop.handle_type  },
+        {"TimerHandle",     state->loop.timer_type   },
+    };
+    int status = result != NULL ? 0 : -1;
+    for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
+        PyObject *type = types[i].type != NULL ? (PyObject *)types[i].type : Py_None;
+        status = add_named(result, types[i].name, Py_NewRef(type));
+    }
+    PyMethodDef *const tables[] = {functions, stream_functions};
+    for (size_t i = 0; status == 0 && i < sizeof(tables) / sizeof(tables[0]); i++) {
+        for (PyMethodDef *function = tables[i]; status == 0 && function->ml_name != NULL; function++) {
+            status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
+        }
+    }
+    if (status < 0) {
         Py_CLEAR(result);
     }
     return result;
@@ -93,7 +73,8 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
             return PyErr_NoMemory();
         }
         owner->aio = state;
-        if (make_names(state) < 0 || make_types(module, state) < 0) {
+        state->owner = owner;
+        if (stream_setup(module, &state->stream) < 0 || loop_init(module, &state->loop) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -113,9 +94,10 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     if (state == NULL) {
         return 0;
     }
-    Py_VISIT(state->group_type);
-    Py_VISIT(state->handle_type);
-    Py_VISIT(state->handle_run);
+    int status = loop_state_traverse(&state->loop, visit, arg);
+    if (status != 0) {
+        return status;
+    }
     return stream_traverse_state(&state->stream, visit, arg);
 }
 
@@ -126,8 +108,8 @@ aio_clear(ModuleState *owner)
 {
     AioState *state = owner->aio;
     if (state != NULL) {
-        Py_CLEAR(state->group_type);
         stream_clear_state(&state->stream);
+        loop_state_clear(&state->loop);
     }
 }
 
@@ -140,11 +122,7 @@ aio_free(ModuleState *owner)
     }
     aio_clear(owner);
     stream_free_state(&state->stream);
-    Py_CLEAR(state->handle_type);
-    Py_CLEAR(state->handle_run);
-    for (int i = 0; i < METHODS; i++) {
-        Py_CLEAR(state->methods[i]);
-    }
+    loop_state_free(&state->loop);
     owner->aio = NULL;
     PyMem_Free(state);
 }

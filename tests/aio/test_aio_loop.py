@@ -45,7 +45,7 @@ def test_the_loop_is_a_selector_event_loop() -> None:
     loop = aio.new_event_loop()
     assert type(loop) is aio.EventLoop
     assert isinstance(loop, asyncio.SelectorEventLoop)
-    assert type(loop._selector) is pyepoll.EpollSelector  # type: ignore[attr-defined]
+    assert type(loop._selector) is pyepoll.EpollSelector
     assert repr(loop) == "<EventLoop running=False closed=False debug=False>"
     loop.close()
     loop.close()

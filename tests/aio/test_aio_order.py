@@ -1,25 +1,21 @@
 """Ready callbacks run in asyncio's order, as often as on asyncio's loop, and in its context.
 
-Ours runs the events of one select() as one handle of the loop, in C; see csrc/aio/handles.c.
+Ours queues and runs the handles of events in C; see csrc/aio/poll.c and run.c.
 """
 
 import asyncio
 import contextlib
 import contextvars
-import gc
 import socket
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
-from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
+from support.loops import FACTORIES, Plain, complaints, connection, logged, same, soon, tcp_pair, turns
 from support.processes import run
-
-from pyepoll.aio import _aio
 
 PAIRS = 6
 Pairs = list[tuple[socket.socket, socket.socket]]
@@ -335,39 +331,67 @@ def test_a_nested_run_keeps_the_rest_of_the_turn(pairs: Pairs) -> None:
     assert same(scenario) == {*range(PAIRS), "inner"}
 
 
-def batch_of(loop: Any, key: Any, mask: int) -> Any:
-    before = len(loop._ready)
-    loop._process_events([(key, mask)])
-    return loop._ready.pop() if len(loop._ready) > before else None
+def fed(*feeds: Any) -> list[Any]:
+    """On both loops: the selector reports these lists of events, one a turn; what ran, and what was raised.
 
+    In an event, "key" stands for the key of a reader and a writer, "cancelled" for one whose reader is.
+    """
 
-def on_a_key(check: Callable[[Any, Any], None]) -> None:
-    """Check on our loop, with the key of a reader and a writer."""
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
+    def scenario(loop: Any) -> list[Any]:
         a, b = socket.socketpair()
+        seen: list[Any] = []
         with a, b:
-            loop.add_reader(a, int)
-            loop.add_writer(a, int)
-            check(loop, loop._selector.get_key(a))  # type: ignore[attr-defined]
+            loop.add_reader(a, seen.append, "reader")
+            loop.add_writer(a, seen.append, "writer")
+            key = loop._selector.get_key(a)
+            gone = asyncio.Handle(seen.append, ("gone",), loop)
+            gone.cancel()
+            other = SubclassedHandle(seen.append, ("subclass",), loop)
+            names = {
+                "key": key,
+                "cancelled": key._replace(data=(gone, key.data[1])),
+                "subclass": key._replace(data=(other, None)),
+            }
+            reports = [
+                type(feed)(
+                    (names.get(event[0], event[0]), *event[1:]) if type(event) is tuple and event else event
+                    for event in feed
+                )
+                for feed in feeds
+            ]
+
+            def select(timeout: float | None) -> Any:
+                if not reports:
+                    loop.stop()
+                return reports.pop(0) if reports else []
+
+            proper, loop._selector.select = loop._selector.select, select
+            try:
+                loop.run_forever()
+            except Exception as error:
+                seen.append(type(error))
+            loop._selector.select = proper
             loop.remove_reader(a)
             loop.remove_writer(a)
+        loop.close()
+        return seen
 
-    on("pyepoll", scenario)
+    theirs, ours = (scenario(make()) for make in FACTORIES.values())
+    assert ours == theirs
+    return ours
 
 
-def test_a_group_has_the_attributes_of_a_handle() -> None:
-    def check(loop: Any, key: Any) -> None:
-        batch = batch_of(loop, key, 3)
-        assert type(batch).__name__ == "Batch"
-        assert batch._cancelled is False
-        assert batch._callback is None
-        assert batch._run() is None
-        with pytest.raises(TypeError, match="cannot create"):
-            type(batch)()
+class SubclassedHandle(asyncio.Handle):
+    def _run(self) -> None:
+        super()._run()
+        super()._run()
 
-    on_a_key(check)
+
+def test_events_run_the_handles_of_their_keys() -> None:
+    assert fed([("key", 1)], [("key", 2)], [("key", 3), ("key", 1)]) == [
+        *("reader", "writer"),
+        *("reader", "writer", "reader"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -378,80 +402,26 @@ def test_a_group_has_the_attributes_of_a_handle() -> None:
         (None, 1),
         ((0, 0, 0, None), 1),
         ((0, 0, 0, (None,)), 1),
-        ((0, 0, 0, ("reader", None)), 1),
+        (("fileobj", 0, 0, ("reader", None)), 1),
         ((0, 0, 0, (None, None)), "mask"),
         ((0, 0, 0, (None, None)), 1 << 80),
     ],
 )
 def test_events_of_another_form_are_left_to_asyncio(event: Any) -> None:
-    def check(loop: Any, key: Any) -> None:
-        assert _aio._batch(loop, [(key, 3)]) is not None
-        assert _aio._batch(loop, [(key, 3), event]) is None
-
-    on_a_key(check)
+    fed([("key", 3), event, ("key", 1)])
 
 
 def test_events_that_are_no_list_are_left_to_asyncio() -> None:
-    def check(loop: Any, key: Any) -> None:
-        assert _aio._batch(loop, ((key, 3),)) is None
-        wrong: list[tuple[Any, ...]] = [(), (loop,), (loop, [], [])]
-        for args in wrong:
-            with pytest.raises(TypeError):
-                _aio._batch(*args)
-
-    on_a_key(check)
+    assert fed((("key", 3),)) == ["reader", "writer"]
 
 
-def test_a_cancelled_handle_is_left_to_asyncio() -> None:
-    def check(loop: Any, key: Any) -> None:
-        key.data[0].cancel()
-        assert _aio._batch(loop, [(key, 3)]) is None
-        assert _aio._batch(loop, [(key, 2)]) is not None
-
-    on_a_key(check)
+def test_a_cancelled_reader_is_removed() -> None:
+    # So the reader that was queued before is cancelled as well.
+    assert fed([("key", 1), ("cancelled", 3), ("key", 2)]) == ["writer", "writer"]
 
 
-def test_handles_of_another_class_are_left_to_asyncio() -> None:
-    class Other(asyncio.Handle):
-        pass
-
-    def check(loop: Any, key: Any) -> None:
-        event: Any = (0, 0, 0, (Other(int, (), loop), None)), 1
-        assert _aio._batch(loop, [event]) is None
-
-    on_a_key(check)
-
-
-def test_a_class_without_slots_is_refused() -> None:
-    with pytest.raises((AttributeError, TypeError)):
-        _aio._learn_handles(object)
-    with pytest.raises((AttributeError, TypeError)):
-        _aio._learn_handles(asyncio.TimerHandle)  # Its slots are those of its base.
-
-    def check(loop: Any, key: Any) -> None:
-        """A class learned before is still known."""
-        assert batch_of(loop, key, 3)._run() is None
-
-    on_a_key(check)
-
-
-def test_a_group_that_never_runs_is_collected() -> None:
-    """With a cycle through its handles."""
-    gone: list[weakref.ref[object]] = []
-
-    def check(loop: Any, key: Any) -> None:
-        class Kept:
-            pass
-
-        kept: Any = Kept()
-        handle = asyncio.Handle(kept, (), loop)
-        kept.batch = _aio._batch(loop, [((0, 0, 0, (handle, None)), 1)])
-        assert kept.batch is not None
-        gone.append(weakref.ref(kept))
-
-    on_a_key(check)
-    gc.collect()
-    assert gone[0]() is None
+def test_handles_of_another_class_run_by_their_own_method() -> None:
+    assert fed([("subclass", 1), ("key", 1)]) == ["subclass", "subclass", "reader"]
 
 
 def test_a_handle_patched_before_the_import_is_called() -> None:

@@ -28,16 +28,28 @@ SHORT_AIO = """
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from benchmarks import aio
+from benchmarks.aio import loops, servers, sleeps
 
-factories = aio.loops()
-figures = [figure for figure in aio.sleep_figures(factories, 2)]
+factories = loops.installed(["stock", "uvloop", "pyepoll"])
+figures = [figure for figure in sleeps.figures(factories, 2)]
 with TemporaryDirectory() as directory:
-    pem = aio.certificate(Path(directory))
-    for scenario in aio.SCENARIOS:
-        if scenario.connections == 64 and not aio.missing_for(scenario, pem):
-            figures += aio.figures_of(scenario, aio.results_of(scenario, factories, pem, 1, 10))
+    pem = servers.certificate(Path(directory))
+    for scenario in servers.SCENARIOS:
+        if scenario.connections == 64 and not servers.missing_for(scenario, pem):
+            figures += servers.figures_of(scenario, servers.results_of(scenario, factories, pem, 1, 10))
 print(json.dumps([[figure.name, figure.value.median, figure.bar is not None] for figure in figures]))
+"""
+
+# Every operation once.
+OPERATIONS = """
+import json
+from benchmarks.aio import loops, operations
+
+factories = loops.installed(["stock", "pyepoll"])
+print(json.dumps({
+    operation.name: sorted(operations.times_of(operation, factories, 1))
+    for operation in operations.OPERATIONS
+}))
 """
 
 
@@ -67,10 +79,85 @@ def test_asyncio_servers_answer_their_loads() -> None:
     figures = json.loads(output_of(sys.executable, "-c", SHORT_AIO))
     assert all(value > 0 for _, value, _ in figures)
     names = {name for name, _, _ in figures}
-    for server in ("Protocol echo", "Protocol echo, 16 in flight", "Streams echo"):
+    for server in (
+        "Protocol echo",
+        "Protocol echo, 16 in flight",
+        "Streams echo",
+        "sock_recv and sock_sendall echo",
+    ):
         assert {f"{server}, stock{what}" for what in ("", ": p50", ": p99", ": had its core")} <= names
     assert {"Protocol echo, stock / C", "asyncio.sleep(0.0001), stock"} <= names
     assert any(has_bar for _, _, has_bar in figures)
+
+
+def test_both_loops_do_every_operation() -> None:
+    done = json.loads(output_of(sys.executable, "-c", OPERATIONS))
+    assert {"call_soon", "UDP round trip", "subprocess"} <= done.keys()
+    assert all(loops == ["pyepoll", "stock"] for loops in done.values()), done
+
+
+# A loop that cannot be made.
+LEFT_OUT = """
+import json
+from benchmarks.aio import operations, servers
+
+factories = {"stock": "asyncio:new_event_loop", "broken": "no_such_package:new_event_loop"}
+by_name = {operation.name: operation for operation in operations.OPERATIONS}
+done = [sorted(operations.times_of(by_name["UDP round trip"], factories, 1))]
+(scenario,) = [each for each in servers.SCENARIOS if each.name == "Streams echo"]
+done.append(sorted(servers.results_of(scenario, factories, "", 1, 10)))
+print(json.dumps(done))
+"""
+
+
+def test_a_loop_that_fails_is_left_out_with_a_reason() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OUT], cwd=ROOT, capture_output=True, text=True, timeout=HANG - 10
+    )
+    assert json.loads(done.stdout) == [["stock"], ["stock"]], done.stderr
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("aio: without ")]
+    assert [line.count("broken") for line in reasons] == [1, 1]
+    assert all("No module named 'no_such_package'" in line for line in reasons), reasons
+
+
+def test_the_worker_refuses_work_that_was_not_done() -> None:
+    command = [sys.executable, "-m", "benchmarks.aio.worker", "asyncio:new_event_loop", "call_soon"]
+    # They are done in batches of a hundred.
+    done = subprocess.run(
+        command, cwd=ROOT, input="200\n150\n", capture_output=True, text=True, timeout=HANG - 10
+    )
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert "done 100 times, not 150" in done.stderr
+
+
+def test_rows_and_loops_can_be_chosen(tmp_path: Path) -> None:
+    report = tmp_path / "figures.json"
+    chosen = ["--only", "TIMER FIRED", "--only", "asyncio.timeout", "--loops", "stock,pyepoll"]
+    printed = output_of(sys.executable, "-m", "benchmarks", "aio", "--quick", "--json", report, *chosen)
+    names = [figure["name"] for figure in json.loads(report.read_text())["figures"]]
+    assert names == [
+        f"{row}, {what}"
+        for row in ("timer fired", "asyncio.timeout")
+        for what in ("CPU time, stock / pyepoll", "stock", "pyepoll")
+    ]
+    # The last table has a row for each, and a column for each loop.
+    assert [line.count("|") for line in printed.splitlines()[-4:]] == [5] * 4
+    assert printed.splitlines()[-1].startswith("| asyncio.timeout, ns | ")
+
+
+MEMORY = """
+from benchmarks.aio import memory
+(figure,) = memory.figures(memory.KINDS[0]._replace(connections=400), {"stock": "asyncio:new_event_loop"}, 1)
+print(figure.value.median, figure.unit)
+"""
+
+
+def test_an_idle_connection_takes_memory() -> None:
+    size, unit = output_of(sys.executable, "-c", MEMORY).split()
+    # Its transport, protocol and socket objects alone take more than half a KiB.
+    assert 0.5 < float(size) < 20
+    assert unit == "KiB"
 
 
 def load(listener: socket.socket, answer: bytes, delay: float) -> subprocess.CompletedProcess[str]:

@@ -276,6 +276,9 @@ stream_flush_all(PendingWrites *writes)
     for (Py_ssize_t i = 0; i < writes->count; i++) {
         /* More may be listed meanwhile: by pause_writing(), or an exception handler. */
         Stream *stream = (Stream *)writes->items[i];
+        if (stream == NULL) {
+            continue; /* This call is inside another: of the hook before fork(). */
+        }
         writes->items[i] = NULL;
         stream->listed = 0;
         if (stream_flush(stream) < 0) {

@@ -1,34 +1,46 @@
 /* PendingWrites as a Python object: a loop has one, and calls it around each turn. */
 #include "aio/stream/stream.h"
 
-PyDoc_STRVAR(begin_doc,
-"begin($self, gather, /)\n--\n\n"
-"A turn of the loop begins in this thread. gather: whether write() may leave data to its end.");
-
-static PyObject *
-writes_begin(PyObject *object, PyObject *gather)
+PendingWrites *
+stream_begin_turn(const AioState *state, PyObject *object, bool may_gather)
 {
-    PendingWrites *self = (PendingWrites *)object;
-    int truth = PyObject_IsTrue(gather);
-    if (truth < 0) {
+    if (object == NULL || !Py_IS_TYPE(object, state->stream.writes_type)) {
         return NULL;
     }
-    self->gather = truth != 0;
+    PendingWrites *self = (PendingWrites *)Py_NewRef(object);
+    self->gather = self->enabled && may_gather;
     self->thread = PyThread_get_thread_ident();
-    Py_RETURN_NONE;
+    return self;
 }
 
-PyDoc_STRVAR(end_doc,
-"end($self, /)\n--\n\n"
-"The turn ends: send what is pending. Raises what a protocol's callback raised to end the program.");
+int
+stream_end_turn(PendingWrites *self, int status)
+{
+    if (self->count > 0) {
+        PyObject *error = status < 0 ? PyErr_GetRaisedException() : NULL;
+        int flushed = stream_flush_all(self);
+        if (error != NULL) {
+            PyErr_SetRaisedException(error);
+        }
+        status = flushed < 0 ? -1 : status;
+    }
+    self->thread = 0;
+    return status;
+}
 
 static PyObject *
-writes_end(PyObject *object, PyObject *Py_UNUSED(ignored))
+writes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PendingWrites *self = (PendingWrites *)object;
-    int status = self->count > 0 ? stream_flush_all(self) : 0;
-    self->thread = 0;
-    return none_or_error(status);
+    static char *names[] = {"gather", NULL};
+    int gather = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:PendingWrites", names, &gather)) {
+        return NULL;
+    }
+    PendingWrites *self = (PendingWrites *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->enabled = gather != 0;
+    }
+    return (PyObject *)self;
 }
 
 PyDoc_STRVAR(flush_doc,
@@ -79,19 +91,17 @@ writes_dealloc(PyObject *object)
 }
 
 static PyMethodDef writes_methods[] = {
-    {"begin", writes_begin, METH_O,      begin_doc},
-    {"end",   writes_end,   METH_NOARGS, end_doc  },
     {"flush", writes_flush, METH_NOARGS, flush_doc},
     {NULL,    NULL,         0,           NULL     },
 };
 
 PyDoc_STRVAR(writes_doc,
-"PendingWrites()\n--\n\n"
+"PendingWrites(gather=True)\n--\n\n"
 "The transports of a loop that have data to send at the end of the turn.");
 
 static PyType_Slot writes_slots[] = {
     {Py_tp_doc,      (void *)writes_doc},
-    {Py_tp_new,      PyType_GenericNew },
+    {Py_tp_new,      writes_new        },
     {Py_tp_traverse, writes_traverse   },
     {Py_tp_clear,    writes_clear      },
     {Py_tp_dealloc,  writes_dealloc    },

@@ -14,7 +14,8 @@ typedef struct {
     PyObject **items; /* SocketTransports that are `listed` */
     Py_ssize_t count;
     Py_ssize_t capacity;
-    unsigned long thread; /* of the loop, during a turn; 0 otherwise */
+    unsigned long thread; /* of the loop, during a turn; 0 otherwise (stream_begin_turn, stream_end_turn) */
+    bool enabled;         /* by the argument gather_writes of the loop */
     bool gather;          /* whether write() leaves data to the end of this turn */
 } PendingWrites;
 
@@ -108,6 +109,11 @@ bool stream_gathers(Stream *self); /* whether the data may wait for the end of t
 int stream_maybe_pause(Stream *self);
 PyObject *stream_write_ready(PyObject *self, PyObject *ignored);
 
+/* For the loop, around each turn. `object` is its _pending_writes: a new reference to it; NULL, without an
+ * exception, if that is something else. The end takes the turn's status, whose exception comes first. */
+PendingWrites *stream_begin_turn(const AioState *state, PyObject *object, bool may_gather);
+int stream_end_turn(PendingWrites *writes, int status);
+
 /* The end of a turn, and any other moment at which nothing may be pending. 0, or -1 with an exception; all
  * have been sent nevertheless. */
 int stream_flush_all(PendingWrites *writes);
@@ -133,7 +139,8 @@ int stream_set_waiter(Stream *self,
                       PyObject *error); /* let sendfile() go on; with an exception unless NULL */
 
 /* read.c */
-int stream_open_fd(const Stream *self); /* the fd if C may use it, -1 otherwise */
+PyObject *transport_read_ready(PyObject *self, PyObject *ignored); /* the socket is readable */
+int stream_open_fd(const Stream *self);                            /* the fd if C may use it, -1 otherwise */
 int stream_nothing_received(Stream *self, ssize_t count, int error);
 PyObject *stream_start_reading(PyObject *self, PyObject *ignored);
 PyObject *stream_pause_reading(PyObject *self, PyObject *ignored);

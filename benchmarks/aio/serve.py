@@ -1,4 +1,4 @@
-"""The asyncio servers: ``python -m benchmarks.aio_servers KIND FACTORY CERTIFICATE SECONDS``.
+"""The asyncio servers: ``python -m benchmarks.aio.serve KIND FACTORY CERTIFICATE SECONDS``.
 
 FACTORY names the function that makes the event loop, as uvicorn spells it: ``pyepoll.aio:new_event_loop``.
 CERTIFICATE is a file that has the key too; only TLS needs it. Each server prints its port and serves
@@ -13,11 +13,13 @@ import socket
 import sys
 from typing import Any, cast
 
-from .messages import BODY, MESSAGE
+from ..messages import BODY, MESSAGE
 
 __all__: list[str] = []
 
 READ_MAX = 65536
+HEAD = 16
+"""How much of an answer in two writes is in the first."""
 
 
 class Echo(asyncio.Protocol):
@@ -44,6 +46,31 @@ async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
+class EchoInTwo(Echo):
+    """Answer in two writes, as a protocol with a header and a body does."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data[:HEAD])
+        self.transport.write(data[HEAD:])
+
+
+async def echo_sock(conn: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with conn:
+        while data := await loop.sock_recv(conn, READ_MAX):
+            await loop.sock_sendall(conn, data)
+
+
+async def serve_sock(listener: socket.socket) -> None:
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    while True:
+        conn, _ = await loop.sock_accept(listener)
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.create_task(echo_sock(conn))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
 async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Answer every request alike: an ASGI application."""
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
@@ -51,7 +78,7 @@ async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-async def serve_http(listener: socket.socket) -> None:
+async def serve_uvicorn(listener: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -67,6 +94,20 @@ async def serve_http(listener: socket.socket) -> None:
     await uvicorn.Server(config).serve([listener])
 
 
+async def serve_aiohttp(listener: socket.socket) -> None:
+    from aiohttp import web
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY, content_type="text/plain")
+
+    application = web.Application()
+    application.router.add_get("/", answer)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=3600)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    await asyncio.get_running_loop().create_future()
+
+
 async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
     loop, backlog = asyncio.get_running_loop(), socket.SOMAXCONN
     server: asyncio.AbstractServer
@@ -75,6 +116,8 @@ async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
             server = await loop.create_server(Echo, sock=listener, backlog=backlog)
         case "messages":
             server = await loop.create_server(EchoMessages, sock=listener, backlog=backlog)
+        case "two_writes":
+            server = await loop.create_server(EchoInTwo, sock=listener, backlog=backlog)
         case "streams":
             server = await asyncio.start_server(echo_stream, sock=listener, backlog=backlog)
         case "tls":
@@ -83,12 +126,20 @@ async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(certificate)
             server = await loop.create_server(Echo, sock=listener, ssl=tls, backlog=backlog)
-        case "http":
-            await serve_http(listener)
+        case "uvicorn":
+            await serve_uvicorn(listener)
+            return
+        case "aiohttp":
+            await serve_aiohttp(listener)
+            return
+        case "sock":
+            await serve_sock(listener)
             return
         case _:
             raise ValueError(f"no such server: {kind}")
-    await server.serve_forever()
+    # Not serve_forever(), which rloop has not.
+    await loop.create_future()
+    server.close()
 
 
 def main() -> None:

@@ -1,0 +1,246 @@
+#include "aio/handle.h"
+
+enum { SPARE_HANDLE, SPARE_TIMER, SPARE_MAX = 1024 };
+
+/* Take a dead handle, or allocate one. Its members are not set. */
+static PyObject *
+allocate(LoopState *state, PyTypeObject *type, int kind)
+{
+    if (module_type(type) == NULL) {
+        return NULL;
+    }
+#ifndef Py_GIL_DISABLED
+    StockHandle *spare = (StockHandle *)state->spare[kind].first;
+    if (spare != NULL) {
+        state->spare[kind].first = spare->callback;
+        state->spare[kind].count--;
+        return PyObject_Init((PyObject *)spare, type);
+    }
+#else
+    (void)state;
+    (void)kind;
+#endif
+    return (PyObject *)PyObject_GC_New(StockHandle, type);
+}
+
+/* Keep the memory of a dead handle, or free it. */
+static void
+release(LoopState *state, StockHandle *self, int kind)
+{
+#ifndef Py_GIL_DISABLED
+    if (state != NULL && state->spare[kind].count < SPARE_MAX) {
+        self->callback = state->spare[kind].first;
+        state->spare[kind].first = (PyObject *)self;
+        state->spare[kind].count++;
+        return;
+    }
+#else
+    (void)state;
+    (void)kind;
+#endif
+    PyObject_GC_Del(self);
+}
+
+void
+handle_free_spare(LoopState *state)
+{
+    for (int kind = SPARE_HANDLE; kind <= SPARE_TIMER; kind++) {
+        while (state->spare[kind].first != NULL) {
+            StockHandle *spare = (StockHandle *)state->spare[kind].first;
+            state->spare[kind].first = spare->callback;
+            PyObject_GC_Del(spare);
+        }
+        state->spare[kind].count = 0;
+    }
+}
+
+/* Set the members that handles and timers share. 0, or -1 with an exception: they are set all the same. */
+static int
+fill(AioState *state, StockHandle *self, InlineArgs *inline_args, const Call *call)
+{
+    self->args = NULL;
+    self->callback = Py_NewRef(call->callback);
+    self->cancelled = Py_NewRef(Py_False);
+    self->context = call->context != NULL ? Py_NewRef(call->context) : PyContext_CopyCurrent();
+    self->loop = Py_NewRef(call->loop);
+    self->repr = Py_NewRef(Py_None);
+    self->source_traceback = Py_NewRef(Py_None);
+#if PY_VERSION_HEX < 0x030C0000
+    self->weakrefs = NULL;
+#endif
+#ifndef Py_GIL_DISABLED
+    inline_args->module = module_hold(state->owner);
+#else
+    (void)state;
+#endif
+    inline_args->count = 0;
+    if (call->count <= INLINE_ARGS) {
+        for (; inline_args->count < call->count; inline_args->count++) {
+            inline_args->items[inline_args->count] = Py_NewRef(call->args[inline_args->count]);
+        }
+        return self->context != NULL ? 0 : -1;
+    }
+    self->args = PyTuple_New(call->count);
+    for (Py_ssize_t i = 0; self->args != NULL && i < call->count; i++) {
+        PyTuple_SET_ITEM(self->args, i, Py_NewRef(call->args[i]));
+    }
+    return self->context != NULL && self->args != NULL ? 0 : -1;
+}
+
+static PyObject *
+finish(PyObject *self, int status)
+{
+    PyObject_GC_Track(self);
+    if (status < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+PyObject *
+handle_new(AioState *state, const Call *call)
+{
+    PyObject *self = allocate(&state->loop, state->loop.handle_type, SPARE_HANDLE);
+    return self != NULL ? finish(self, fill(state, (StockHandle *)self, &((Handle *)self)->inline_args, call))
+                        : NULL;
+}
+
+PyObject *
+timer_new(AioState *state, const Call *call, PyObject *when)
+{
+    PyObject *self = allocate(&state->loop, state->loop.timer_type, SPARE_TIMER);
+    if (self == NULL) {
+        return NULL;
+    }
+    Timer *timer = (Timer *)self;
+    timer->base.scheduled = Py_NewRef(Py_False);
+    timer->base.when = Py_NewRef(when);
+    timer->index = -1;
+    return finish(self, fill(state, &timer->base.base, &timer->inline_args, call));
+}
+
+static void
+inline_clear(InlineArgs *self)
+{
+    while (self->count > 0) {
+        Py_DECREF(self->items[--self->count]);
+    }
+}
+
+static int
+inline_traverse(const InlineArgs *self, visitproc visit, void *arg)
+{
+    for (int i = 0; i < self->count; i++) {
+        Py_VISIT(self->items[i]);
+    }
+#ifndef Py_GIL_DISABLED
+    Py_VISIT(self->module->object);
+#endif
+    return 0;
+}
+
+static int
+stock_traverse(StockHandle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->args);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->repr);
+    Py_VISIT(self->source_traceback);
+    return 0;
+}
+
+static int
+stock_clear(StockHandle *self)
+{
+    Py_CLEAR(self->args);
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->cancelled);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->repr);
+    Py_CLEAR(self->source_traceback);
+    return 0;
+}
+
+static bool
+has_weakrefs(PyObject *self)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    return ((StockHandle *)self)->weakrefs != NULL;
+#else
+    (void)self;
+    return true;
+#endif
+}
+
+/* The end of a handle whose members are cleared. */
+static void
+destroy(StockHandle *self, InlineArgs *inline_args, int kind)
+{
+    PyTypeObject *type = Py_TYPE(self);
+#ifndef Py_GIL_DISABLED
+    ModuleState *module = inline_args->module;
+    release(module->aio != NULL ? &module->aio->loop : NULL, self, kind);
+    module_drop(module);
+#else
+    (void)inline_args;
+    release(NULL, self, kind);
+#endif
+    Py_DECREF(type);
+}
+
+int
+handle_traverse(Handle *self, visitproc visit, void *arg)
+{
+    int status = inline_traverse(&self->inline_args, visit, arg);
+    return status == 0 ? stock_traverse(&self->base, visit, arg) : status;
+}
+
+int
+handle_clear(Handle *self)
+{
+    inline_clear(&self->inline_args);
+    return stock_clear(&self->base);
+}
+
+void
+handle_dealloc(Handle *self)
+{
+    PyObject_GC_UnTrack(self);
+    if (has_weakrefs((PyObject *)self)) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    handle_clear(self);
+    destroy(&self->base, &self->inline_args, SPARE_HANDLE);
+}
+
+int
+timer_traverse(Timer *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->base.when);
+    int status = inline_traverse(&self->inline_args, visit, arg);
+    return status == 0 ? stock_traverse(&self->base.base, visit, arg) : status;
+}
+
+int
+timer_clear(Timer *self)
+{
+    Py_CLEAR(self->base.scheduled);
+    Py_CLEAR(self->base.when);
+    inline_clear(&self->inline_args);
+    return stock_clear(&self->base.base);
+}
+
+void
+timer_dealloc(Timer *self)
+{
+    PyObject_GC_UnTrack(self);
+    if (has_weakrefs((PyObject *)self)) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    timer_clear(self);
+    destroy(&self->base.base, &self->inline_args, SPARE_TIMER);
+}

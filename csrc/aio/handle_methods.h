@@ -1,0 +1,12 @@
+/* The methods and attributes of our handles that are not asyncio's: cancel() and _args. */
+#ifndef PYEPOLL_HANDLE_METHODS_H
+#define PYEPOLL_HANDLE_METHODS_H
+
+#include "aio/handle.h"
+
+extern PyMethodDef handle_methods[];
+extern PyMethodDef timer_methods[];
+extern PyGetSetDef handle_getset[];
+extern PyGetSetDef timer_getset[];
+
+#endif

@@ -1,0 +1,170 @@
+#include "aio/heap.h"
+
+/* The time of a timer whose `_when` is a float; false for anything else. */
+static bool
+plain_time(const LoopState *state, PyObject *object, double *time)
+{
+    PyObject *when = is_known_timer(state, object) ? ((StockTimer *)object)->when : NULL;
+    if (when == NULL || !PyFloat_CheckExact(when)) {
+        return false;
+    }
+    *time = PyFloat_AS_DOUBLE(when);
+    return true;
+}
+
+/* Whether the first is due before the second: 1 or 0; -1 with an exception. Where it is not a matter of two
+ * floats, Python code may run, and change the list. */
+static int
+is_before(const LoopState *state, PyObject *list, PyObject *first, PyObject *second)
+{
+    double a, b;
+    if (plain_time(state, first, &a) && plain_time(state, second, &b)) {
+        return a < b;
+    }
+    Py_ssize_t size = PyList_GET_SIZE(list);
+    Py_INCREF(first);
+    Py_INCREF(second);
+    int before = PyObject_RichCompareBool(first, second, Py_LT);
+    Py_DECREF(first);
+    Py_DECREF(second);
+    if (before >= 0 && size != PyList_GET_SIZE(list)) {
+        PyErr_SetString(PyExc_RuntimeError, "list changed size during iteration");
+        return -1;
+    }
+    return before;
+}
+
+/* Note in our timer where it is. */
+static void
+note_place(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    PyObject *object = PyList_GET_ITEM(list, index);
+    if (is_our_timer(state, object)) {
+        ((Timer *)object)->index = index;
+    }
+}
+
+static void
+swap(const LoopState *state, PyObject *list, Py_ssize_t a, Py_ssize_t b)
+{
+    PyObject *object = PyList_GET_ITEM(list, a);
+    PyList_SET_ITEM(list, a, PyList_GET_ITEM(list, b));
+    PyList_SET_ITEM(list, b, object);
+    note_place(state, list, a);
+    note_place(state, list, b);
+}
+
+/* heapq's _siftdown: move the item at `index` towards the root as long as it is before its parent. */
+static int
+towards_root(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    while (index > 0) {
+        Py_ssize_t parent = (index - 1) / 2;
+        int before = is_before(state, list, PyList_GET_ITEM(list, index), PyList_GET_ITEM(list, parent));
+        if (before <= 0) {
+            return before;
+        }
+        swap(state, list, index, parent);
+        index = parent;
+    }
+    return 0;
+}
+
+/* heapq's _siftup: move the item at `index` down to a leaf, then up to its place. */
+static int
+towards_leaf(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    Py_ssize_t size = PyList_GET_SIZE(list);
+    while (2 * index + 1 < size) {
+        Py_ssize_t child = 2 * index + 1;
+        if (child + 1 < size) {
+            int before = is_before(state, list, PyList_GET_ITEM(list, child),
+                                   PyList_GET_ITEM(list, child + 1));
+            if (before < 0) {
+                return -1;
+            }
+            child += before == 0;
+        }
+        swap(state, list, index, child);
+        index = child;
+    }
+    return towards_root(state, list, index);
+}
+
+int
+heap_push(const LoopState *state, PyObject *list, PyObject *timer)
+{
+    int status = -1;
+    Py_BEGIN_CRITICAL_SECTION(list);
+    status = PyList_Append(list, timer);
+    if (status == 0) {
+        Py_ssize_t last = PyList_GET_SIZE(list) - 1;
+        note_place(state, list, last);
+        status = towards_root(state, list, last);
+    }
+    Py_END_CRITICAL_SECTION();
+    return status;
+}
+
+/* Take out the last item: a new reference, or NULL with an exception. */
+static PyObject *
+take_last(PyObject *list)
+{
+    Py_ssize_t last = PyList_GET_SIZE(list) - 1;
+    PyObject *object = Py_NewRef(PyList_GET_ITEM(list, last));
+    if (PyList_SetSlice(list, last, last + 1, NULL) < 0) {
+        Py_CLEAR(object);
+    }
+    return object;
+}
+
+PyObject *
+heap_pop(const LoopState *state, PyObject *list)
+{
+    PyObject *first = NULL;
+    Py_BEGIN_CRITICAL_SECTION(list);
+    first = take_last(list);
+    if (first != NULL && PyList_GET_SIZE(list) > 0) {
+        PyObject *last = first;
+        first = PyList_GET_ITEM(list, 0);
+        PyList_SET_ITEM(list, 0, last);
+        note_place(state, list, 0);
+        if (towards_leaf(state, list, 0) < 0) {
+            Py_CLEAR(first);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return first;
+}
+
+static int
+remove_at(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    PyObject *last = take_last(list);
+    if (last == NULL) {
+        return -1;
+    }
+    if (index == PyList_GET_SIZE(list)) {
+        Py_DECREF(last);
+        return 1;
+    }
+    PyObject *removed = PyList_GET_ITEM(list, index);
+    PyList_SET_ITEM(list, index, last);
+    note_place(state, list, index);
+    int status = towards_leaf(state, list, index);
+    Py_DECREF(removed);
+    return status < 0 ? -1 : 1;
+}
+
+int
+heap_remove(const LoopState *state, PyObject *list, PyObject *timer)
+{
+    int status = 0;
+    Py_BEGIN_CRITICAL_SECTION(list);
+    Py_ssize_t index = ((Timer *)timer)->index;
+    if (index >= 0 && index < PyList_GET_SIZE(list) && PyList_GET_ITEM(list, index) == timer) {
+        status = remove_at(state, list, index);
+    }
+    Py_END_CRITICAL_SECTION();
+    return status;
+}

@@ -1,0 +1,53 @@
+/* The C part of an event loop, and what other files of the layer use of it. */
+#ifndef PYEPOLL_LOOP_H
+#define PYEPOLL_LOOP_H
+
+#include "aio/ring.h"
+#include "aio/state.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* The base of pyepoll.aio.EventLoop. The members are attributes that asyncio's code in Python reads and
+ * writes too, under the same names with an underscore: each may be any object, or NULL, at any time. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *ready;     /* a ReadyQueue, normally */
+    PyObject *scheduled; /* a list that is a heap of timers, normally */
+    PyObject *selector;
+    PyObject *debug;
+    PyObject *closed;
+    PyObject *stopping;
+    PyObject *thread_id;
+    PyObject *timer_cancelled_count;
+    PyObject *clock_resolution;
+    PyObject *task_factory;
+    PyObject *internal_fds;
+    PyObject *signal_handlers;
+    PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
+    PyObject *csock;
+    PyObject *ssock;
+
+    AioState *state;
+    ModuleState *module; /* with a reference: base/module_state.h */
+    atomic_int sleep;    /* whether other threads must wake the loop: inbox.h */
+    bool all_turns;      /* the next _run_once() is run_forever()'s: turn.c */
+    bool exposed;        /* its __dict__ was handed out: override.c */
+    uint32_t overridden; /* the hooks that are replaced, as found out for ... */
+    unsigned checked;    /* ... this version of the type; 0 for none */
+    unsigned turns;
+} EventLoop;
+
+/* The value of a member: borrowed, or NULL. */
+static inline PyObject *
+loop_member(PyObject *const *member)
+{
+    return __atomic_load_n(member, __ATOMIC_RELAXED);
+}
+
+/* loop.call_soon(callback, *args, context=context) for any object that is a loop; `context` may be NULL. The
+ * handle, a new reference; NULL with an exception: schedule.c. */
+PyObject *loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *const *args,
+                         Py_ssize_t count, PyObject *context);
+
+#endif

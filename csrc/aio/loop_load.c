@@ -1,0 +1,183 @@
+#include "aio/loop_load.h"
+
+#include "aio/handle.h"
+#include "aio/handle_type.h"
+#include "aio/override.h"
+
+/* An attribute of a module, which is imported: a new reference, or NULL with an exception. */
+static PyObject *
+imported(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return value;
+}
+
+/* 0, or -1 with an exception. */
+static int
+intern_names(LoopState *state)
+{
+    static const char *const names[LOOP_NAMES] = {
+        [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
+        [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
+        [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
+        [LOOP_SELECT] = "select",
+    };
+    static const char *const methods[LOOP_METHODS] = {
+        [ADD_CALLBACK] = "_add_callback",
+        [CALL_AT] = "call_at",
+        [CALL_LATER] = "call_later",
+        [CALL_SOON] = "call_soon",
+        [CALL_SOON_THREADSAFE] = "call_soon_threadsafe",
+        [CHECK_CLOSED] = "_check_closed",
+        [CREATE_FUTURE] = "create_future",
+        [CREATE_TASK] = "create_task",
+        [GET_DEBUG] = "get_debug",
+        [PRIVATE_CALL_SOON] = "_call_soon",
+        [PROCESS_EVENTS] = "_process_events",
+        [PROCESS_SELF_DATA] = "_process_self_data",
+        [READ_FROM_SELF] = "_read_from_self",
+        [RUN_FOREVER] = "run_forever",
+        [RUN_ONCE] = "_run_once",
+        [TIME] = "time",
+        [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",
+        [WRITE_TO_SELF] = "_write_to_self",
+    };
+    for (int i = 0; i < LOOP_NAMES; i++) {
+        if ((state->names[i] = PyUnicode_InternFromString(names[i])) == NULL) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        if ((state->method_names[i] = PyUnicode_InternFromString(methods[i])) == NULL) {
+            return -1;
+        }
+    }
+    PyObject *const *name = state->names;
+    state->context_names = PyTuple_Pack(1, name[LOOP_CONTEXT]);
+    state->loop_names = PyTuple_Pack(1, name[LOOP_LOOP]);
+    state->task_names = PyTuple_Pack(3, name[LOOP_LOOP], name[LOOP_NAME], name[LOOP_CONTEXT]);
+    state->zero = PyLong_FromLong(0);
+    return state->context_names != NULL && state->loop_names != NULL && state->task_names != NULL &&
+                   state->zero != NULL
+               ? 0
+               : -1;
+}
+
+/* 0, or -1 with an exception. */
+static int
+find_globals(LoopState *state)
+{
+    static const struct {
+        const char *module;
+        const char *name;
+    } globals[LOOP_GLOBALS] = {
+        [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"   },
+        [GLOBAL_MONOTONIC] = {"time",                "monotonic"},
+        [GLOBAL_TASK] = {"asyncio.tasks",       "Task"     },
+        [GLOBAL_TIME] = {"asyncio.base_events", "time"     },
+    };
+    for (int i = 0; i < LOOP_GLOBALS; i++) {
+        LoopGlobal *global = &state->globals[i];
+        global->dict = imported(globals[i].module, "__dict__");
+        global->name = PyUnicode_InternFromString(globals[i].name);
+        global->value = global->dict != NULL && global->name != NULL ? Py_XNewRef(loop_global(global)) : NULL;
+        if (global->value == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+loop_state_init(PyObject *module, LoopState *state)
+{
+    if (intern_names(state) < 0 || find_globals(state) < 0) {
+        return -1;
+    }
+    state->stock_handle = (PyTypeObject *)imported("asyncio.events", "Handle");
+    state->stock_timer = (PyTypeObject *)imported("asyncio.events", "TimerHandle");
+    if (state->stock_handle == NULL || state->stock_timer == NULL) {
+        return -1;
+    }
+    state->handle_run = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_RUN]);
+    state->handle_cancel = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_CANCEL]);
+    state->timer_cancel = PyObject_GetAttr((PyObject *)state->stock_timer, state->names[LOOP_CANCEL]);
+    if (state->handle_run == NULL || state->handle_cancel == NULL || state->timer_cancel == NULL) {
+        return -1;
+    }
+    if (!override_is_asyncios(state->handle_run)) {
+        Py_CLEAR(state->handle_run);
+    }
+    return handle_type_init(module, state);
+}
+
+int
+loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
+{
+    Py_VISIT(state->base_type);
+    Py_VISIT(state->queue_type);
+    Py_VISIT(state->handle_type);
+    Py_VISIT(state->timer_type);
+    Py_VISIT(state->stock_handle);
+    Py_VISIT(state->stock_timer);
+    Py_VISIT(state->stock_loop);
+    Py_VISIT(state->selector_type);
+    Py_VISIT(state->report_error);
+    Py_VISIT(state->handle_run);
+    Py_VISIT(state->handle_cancel);
+    Py_VISIT(state->timer_cancel);
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        Py_VISIT(state->methods[i]);
+        Py_VISIT(state->stock_methods[i]);
+    }
+    for (int i = 0; i < LOOP_GLOBALS; i++) {
+        Py_VISIT(state->globals[i].dict);
+        Py_VISIT(state->globals[i].value);
+    }
+    return 0;
+}
+
+void
+loop_state_clear(LoopState *state)
+{
+    handle_free_spare(state);
+    Py_CLEAR(state->base_type);
+    Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->timer_type);
+    Py_CLEAR(state->selector_type);
+    Py_CLEAR(state->report_error);
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        Py_CLEAR(state->methods[i]);
+    }
+}
+
+void
+loop_state_free(LoopState *state)
+{
+    loop_state_clear(state);
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        Py_CLEAR(state->stock_methods[i]);
+        Py_CLEAR(state->method_names[i]);
+    }
+    for (int i = 0; i < LOOP_GLOBALS; i++) {
+        Py_CLEAR(state->globals[i].dict);
+        Py_CLEAR(state->globals[i].name);
+        Py_CLEAR(state->globals[i].value);
+    }
+    for (int i = 0; i < LOOP_NAMES; i++) {
+        Py_CLEAR(state->names[i]);
+    }
+    Py_CLEAR(state->context_names);
+    Py_CLEAR(state->loop_names);
+    Py_CLEAR(state->task_names);
+    Py_CLEAR(state->zero);
+    Py_CLEAR(state->handle_run);
+    Py_CLEAR(state->handle_cancel);
+    Py_CLEAR(state->timer_cancel);
+    Py_CLEAR(state->stock_loop);
+    Py_CLEAR(state->stock_handle);
+    Py_CLEAR(state->stock_timer);
+}

@@ -1,0 +1,84 @@
+/* What the loop's files keep in one interpreter: types, names, and asyncio's own methods. */
+#ifndef PYEPOLL_LOOP_STATE_H
+#define PYEPOLL_LOOP_STATE_H
+
+#include "base/compat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Methods of a loop that a subclass, an instance or a patched class may replace (override.c). Those up to
+ * STOCK_METHODS have a C version in our class; asyncio's own version may have been replaced as well. */
+enum {
+    CALL_AT,
+    CALL_LATER,
+    CALL_SOON,
+    CALL_SOON_THREADSAFE,
+    CREATE_FUTURE,
+    CREATE_TASK,
+    READ_FROM_SELF,
+    RUN_FOREVER,
+    RUN_ONCE,
+    STOCK_METHODS,
+    PROCESS_EVENTS = STOCK_METHODS,
+    ADD_CALLBACK,
+    CHECK_CLOSED,
+    GET_DEBUG,
+    PRIVATE_CALL_SOON,
+    PROCESS_SELF_DATA,
+    TIME,
+    TIMER_HANDLE_CANCELLED,
+    WRITE_TO_SELF,
+    LOOP_METHODS
+};
+
+/* Other names that the loop's files look up. */
+enum { LOOP_CANCEL, LOOP_CANCELLED, LOOP_CONTEXT, LOOP_LOOP, LOOP_NAME, LOOP_RUN, LOOP_SELECT, LOOP_NAMES };
+
+/* Values of modules that a program may replace: freezegun replaces time.monotonic, for example. */
+enum { GLOBAL_FUTURE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
+
+typedef struct {
+    PyObject *dict; /* of the module */
+    PyObject *name;
+    PyObject *value; /* at load; NULL: already replaced */
+} LoopGlobal;
+
+typedef struct {
+    PyTypeObject *base_type;     /* _LoopBase */
+    PyTypeObject *queue_type;    /* ReadyQueue */
+    PyTypeObject *handle_type;   /* our Handle; NULL where asyncio's has another layout than handle.h */
+    PyTypeObject *timer_type;    /* our TimerHandle; NULL together with handle_type */
+    PyTypeObject *stock_handle;  /* asyncio.Handle */
+    PyTypeObject *stock_timer;   /* asyncio.TimerHandle */
+    PyTypeObject *stock_loop;    /* asyncio.SelectorEventLoop; NULL until _learn_loop() */
+    PyTypeObject *selector_type; /* pyepoll.EpollSelector */
+    PyObject *report_error;      /* the function for an exception in a callback */
+    PyObject *handle_run;        /* asyncio.Handle._run as it was at load */
+    PyObject *handle_cancel;     /* asyncio's cancel(), of Handle and TimerHandle */
+    PyObject *timer_cancel;
+    PyObject *names[LOOP_NAMES];
+    PyObject *method_names[LOOP_METHODS];
+    PyObject *methods[LOOP_METHODS];       /* as our class has them; NULL: replaced before it was made */
+    PyObject *stock_methods[LOOP_METHODS]; /* as asyncio's class has them */
+    LoopGlobal globals[LOOP_GLOBALS];
+    PyObject *context_names; /* ("context",) */
+    PyObject *loop_names;    /* ("loop",) */
+    PyObject *task_names;    /* ("loop", "name", "context") */
+    PyObject *zero;
+    unsigned run_version; /* of Handle's type, when `run_is_stock` was found out */
+    bool run_is_stock;
+    struct {
+        PyObject *first; /* dead handles, linked by their callback slot */
+        int count;
+    } spare[2]; /* handles, timers */
+} LoopState;
+
+/* The value of a module's global, which may have been replaced: borrowed, or NULL. */
+static inline PyObject *
+loop_global(const LoopGlobal *global)
+{
+    return PyDict_GetItemWithError(global->dict, global->name);
+}
+
+#endif

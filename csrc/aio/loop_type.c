@@ -1,0 +1,217 @@
+#include "aio/loop_type.h"
+
+#include "aio/create.h"
+#include "aio/inbox.h"
+#include "aio/loop_load.h"
+#include "aio/override.h"
+#include "aio/schedule.h"
+#include "aio/turn.h"
+#include "base/subclass.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    ModuleState *module = module_state_of(type);
+    if (module == NULL || module->aio == NULL) {
+        return NULL;
+    }
+    EventLoop *self = (EventLoop *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->module = module_hold(module);
+    self->state = module->aio;
+    /* For repr() and __del__ of a loop that was made by __new__ alone. */
+    self->closed = Py_NewRef(Py_True);
+    self->debug = Py_NewRef(Py_False);
+    self->thread_id = Py_NewRef(Py_None);
+    return (PyObject *)self;
+}
+
+/* The members, which are objects, are a block from `ready` to `ssock`. */
+enum { MEMBERS = (offsetof(EventLoop, ssock) - offsetof(EventLoop, ready)) / sizeof(PyObject *) + 1 };
+
+static int
+loop_traverse(EventLoop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    PyObject **members = &self->ready;
+    for (int i = 0; i < MEMBERS; i++) {
+        Py_VISIT(members[i]);
+    }
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
+    return 0;
+}
+
+static int
+loop_clear(EventLoop *self)
+{
+    PyObject **members = &self->ready;
+    for (int i = 0; i < MEMBERS; i++) {
+        Py_CLEAR(members[i]);
+    }
+    return 0;
+}
+
+static void
+loop_dealloc(EventLoop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
+    PyObject_GC_UnTrack(self);
+    loop_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+    module_drop(module);
+}
+
+/* Whatever is set may be a hook: look again. */
+static int
+loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
+{
+    int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
+    self->checked = 0;
+    return status;
+}
+
+/* `__dict__`: from now on it may change unseen. */
+static PyObject *
+loop_get_dict(EventLoop *self, void *Py_UNUSED(closure))
+{
+    self->exposed = true;
+    self->checked = 0;
+    return PyObject_GenericGetDict((PyObject *)self, NULL);
+}
+
+static PyMemberDef loop_members[] = {
+    {"_ready", T_OBJECT_EX, offsetof(EventLoop, ready), 0, NULL},
+    {"_scheduled", T_OBJECT_EX, offsetof(EventLoop, scheduled), 0, NULL},
+    {"_selector", T_OBJECT_EX, offsetof(EventLoop, selector), 0, NULL},
+    {"_debug", T_OBJECT_EX, offsetof(EventLoop, debug), 0, NULL},
+    {"_closed", T_OBJECT_EX, offsetof(EventLoop, closed), 0, NULL},
+    {"_stopping", T_OBJECT_EX, offsetof(EventLoop, stopping), 0, NULL},
+    {"_thread_id", T_OBJECT_EX, offsetof(EventLoop, thread_id), 0, NULL},
+    {"_timer_cancelled_count", T_OBJECT_EX, offsetof(EventLoop, timer_cancelled_count), 0, NULL},
+    {"_clock_resolution", T_OBJECT_EX, offsetof(EventLoop, clock_resolution), 0, NULL},
+    {"_task_factory", T_OBJECT_EX, offsetof(EventLoop, task_factory), 0, NULL},
+    {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
+    {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
+    {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
+    {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
+    {"_ssock", T_OBJECT_EX, offsetof(EventLoop, ssock), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef loop_getset[] = {
+    {"__dict__", (getter)loop_get_dict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL,       NULL,                  NULL,                    NULL, NULL},
+};
+
+PyDoc_STRVAR(call_soon_doc,
+"call_soon($self, callback, /, *args, context=None)\n--\n\n"
+"Call a function in the next turn of the loop. Returns its asyncio.Handle.\n\n"
+"context: the contextvars.Context to call it in; a copy of the present one if it is None.\n\n"
+"Raises RuntimeError if the loop is closed. See asyncio.loop.call_soon().");
+
+PyDoc_STRVAR(call_soon_threadsafe_doc,
+"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+"Like call_soon(), from any thread: wakes the loop if it is waiting.");
+
+PyDoc_STRVAR(call_later_doc,
+"call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+"Call a function in delay seconds, an int or a float. Returns its asyncio.TimerHandle.\n\n"
+"Raises TypeError if delay is None; RuntimeError if the loop is closed. See asyncio.loop.call_later().");
+
+PyDoc_STRVAR(call_at_doc,
+"call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+"Call a function at a time of the clock that loop.time() shows. Returns its asyncio.TimerHandle.\n\n"
+"Raises TypeError if when is None; RuntimeError if the loop is closed. See asyncio.loop.call_at().");
+
+PyDoc_STRVAR(create_future_doc,
+"create_future($self, /)\n--\n\n"
+"Return a new asyncio.Future of this loop.");
+
+PyDoc_STRVAR(create_task_doc,
+"create_task($self, coro, /, **kwargs)\n--\n\n"
+"Return a new task that runs a coroutine. See asyncio.loop.create_task().");
+
+PyDoc_STRVAR(run_once_doc,
+"_run_once($self, /)\n--\n\n"
+"Run one turn.");
+
+PyDoc_STRVAR(run_forever_doc,
+"run_forever($self, /)\n--\n\n"
+"Run until stop() is called.\n\n"
+"Raises RuntimeError if the loop is closed, or a loop is running in this thread.");
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", FAST(schedule_soon), call_soon_doc},
+    {"call_soon_threadsafe", FAST(inbox_call_soon_threadsafe), call_soon_threadsafe_doc},
+    {"call_later", FAST(schedule_later), call_later_doc},
+    {"call_at", FAST(schedule_at), call_at_doc},
+    {"create_future", (PyCFunction)create_future, METH_NOARGS, create_future_doc},
+    {"create_task", FAST(create_task), create_task_doc},
+    {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
+    {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(loop_doc,
+"The base of pyepoll.aio's event loop: its turns, and what schedules callbacks.");
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc,      (void *)loop_doc},
+    {Py_tp_new,      loop_new        },
+    {Py_tp_dealloc,  loop_dealloc    },
+    {Py_tp_traverse, loop_traverse   },
+    {Py_tp_clear,    loop_clear      },
+    {Py_tp_setattro, loop_setattro   },
+    {Py_tp_members,  loop_members    },
+    {Py_tp_methods,  loop_methods    },
+    {Py_tp_getset,   loop_getset     },
+    {0,              NULL            },
+};
+
+static PyType_Spec loop_spec = {
+    .name = "pyepoll._epoll._LoopBase",
+    .basicsize = sizeof(EventLoop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+int
+loop_init(PyObject *module, LoopState *state)
+{
+    state->base_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
+    state->queue_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_spec, NULL);
+    return state->base_type != NULL && state->queue_type != NULL ? loop_state_init(module, state) : -1;
+}
+
+PyObject *
+loop_learn(PyObject *module, PyObject *args)
+{
+    LoopState *state = &aio_state(module)->loop;
+    PyTypeObject *ours, *stock, *selector;
+    PyObject *report;
+    if (!PyArg_ParseTuple(args, "O!O!O!O:_learn_loop", &PyType_Type, &ours, &PyType_Type, &stock,
+                          &PyType_Type, &selector, &report)) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype(ours, state->base_type) || !PyType_IsSubtype(ours, stock)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %R and %R", ours, state->base_type,
+                            stock);
+    }
+    if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 || override_learn(state, ours, stock) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(state->selector_type, (PyTypeObject *)Py_NewRef(selector));
+    Py_XSETREF(state->report_error, Py_NewRef(report));
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,95 @@
+#include "aio/override.h"
+
+bool
+override_is_asyncios(PyObject *object)
+{
+    if (!PyFunction_Check(object)) {
+        return false;
+    }
+    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(object), "__name__");
+    const char *text = name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    return text != NULL && strncmp(text, "asyncio.", 8) == 0;
+}
+
+int
+override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock)
+{
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        PyObject *theirs = PyObject_GetAttr((PyObject *)stock, state->method_names[i]);
+        PyObject *own = theirs != NULL ? PyObject_GetAttr((PyObject *)ours, state->method_names[i]) : NULL;
+        if (own == NULL) {
+            Py_XDECREF(theirs);
+            return -1;
+        }
+        bool known = override_is_asyncios(theirs);
+        Py_XSETREF(state->stock_methods[i], known ? Py_NewRef(theirs) : NULL);
+        Py_XSETREF(state->methods[i], known ? Py_NewRef(own) : NULL);
+        Py_DECREF(theirs);
+        Py_DECREF(own);
+    }
+    Py_XSETREF(state->stock_loop, (PyTypeObject *)Py_NewRef(stock));
+    return 0;
+}
+
+static bool
+attribute_is(PyObject *object, PyObject *name, const PyObject *expected)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    Py_XDECREF(value);
+    return value != NULL && value == expected;
+}
+
+/* Whether the loop's own dict has a name; true where that cannot be found out. */
+static bool
+is_in_dict(PyObject *dict, PyObject *name)
+{
+    return dict != NULL && PyDict_Contains(dict, name) != 0;
+}
+
+uint32_t
+override_check(EventLoop *self)
+{
+    const LoopState *state = &self->state->loop;
+    if (state->stock_loop == NULL || state->handle_type == NULL) {
+        return UINT32_MAX;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *type = (PyObject *)Py_TYPE(self);
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)self, NULL);
+    uint32_t overridden = 0;
+    for (int i = 0; i < LOOP_METHODS; i++) {
+        PyObject *name = state->method_names[i];
+        bool same = attribute_is(type, name, state->methods[i]) && !is_in_dict(dict, name);
+        overridden |= same ? 0 : HOOK(i);
+        if (i < STOCK_METHODS &&
+            !attribute_is((PyObject *)state->stock_loop, name, state->stock_methods[i])) {
+            overridden |= STOCK_HOOK(i);
+        }
+    }
+    Py_XDECREF(dict);
+    PyErr_Clear();
+    PyErr_SetRaisedException(error);
+    self->overridden = overridden;
+    self->checked = self->exposed ? 0 : Py_TYPE(self)->tp_version_tag;
+    return overridden;
+}
+
+bool
+override_clock_is_stock(const LoopState *state)
+{
+    const LoopGlobal *time = &state->globals[GLOBAL_TIME], *clock = &state->globals[GLOBAL_MONOTONIC];
+    return loop_global(time) == time->value && loop_global(clock) == clock->value;
+}
+
+bool
+override_run_is_stock(LoopState *state)
+{
+    unsigned version = state->stock_handle->tp_version_tag;
+    if (version == 0 || version != state->run_version) {
+        state->run_is_stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN],
+                                           state->handle_run);
+        PyErr_Clear();
+        state->run_version = state->stock_handle->tp_version_tag;
+    }
+    return state->run_is_stock;
+}

@@ -1,0 +1,35 @@
+/* Which methods of a loop a subclass, the instance or a patch of a class has replaced. */
+#ifndef PYEPOLL_OVERRIDE_H
+#define PYEPOLL_OVERRIDE_H
+
+#include "aio/loop.h"
+
+#define HOOK(method) (UINT32_C(1) << (method))
+
+/* asyncio's own version of a method that our class replaces. */
+#define STOCK_HOOK(method) (UINT32_C(1) << (LOOP_METHODS + (method)))
+
+/* Whether a function is asyncio's own, not a replacement that was there before our class. */
+bool override_is_asyncios(PyObject *object);
+
+/* Find it out again. */
+uint32_t override_check(EventLoop *self);
+
+/* The HOOKs and STOCK_HOOKs that are not as they were at load: all, where that cannot be found out. */
+static inline uint32_t
+loop_overridden(EventLoop *self)
+{
+    unsigned version = Py_TYPE(self)->tp_version_tag;
+    return version != 0 && version == self->checked ? self->overridden : override_check(self);
+}
+
+/* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
+int override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock);
+
+/* time.monotonic(), as the loop's time() calls it, is the interpreter's own. */
+bool override_clock_is_stock(const LoopState *state);
+
+/* asyncio.Handle._run() is asyncio's own. */
+bool override_run_is_stock(LoopState *state);
+
+#endif

@@ -1,0 +1,154 @@
+#include "aio/poll.h"
+
+#include "aio/handle.h"
+#include "aio/inbox.h"
+#include "base/convert.h"
+#include "selector/selector.h"
+#include "selector/selector_key.h"
+
+#include <math.h>
+
+/* The selector of the loop, if C may call it: it is exactly EpollSelector, on the package's own Epoll, and its
+ * select() is its class's. Borrowed, or NULL. */
+static Selector *
+direct_selector(const EventLoop *self)
+{
+    const LoopState *state = &self->state->loop;
+    PyObject *object = loop_member(&self->selector);
+    if (object == NULL || !Py_IS_TYPE(object, state->selector_type) || !((Selector *)object)->direct) {
+        return NULL;
+    }
+    PyObject *method = PyObject_GetAttr(object, state->names[LOOP_SELECT]);
+    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == object;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    return own ? (Selector *)object : NULL;
+}
+
+bool
+poll_is_idle(const EventLoop *self)
+{
+    const Selector *selector = direct_selector(self);
+    PyObject *handlers = loop_member(&self->signal_handlers);
+    return selector != NULL && PyDict_GET_SIZE(selector->keys) <= 1 && handlers != NULL &&
+           PyDict_CheckExact(handlers) && PyDict_GET_SIZE(handlers) == 0;
+}
+
+static PyObject *
+timeout_object(double timeout)
+{
+    return timeout < 0 ? Py_NewRef(Py_None) : timeout == 0 ? PyLong_FromLong(0) : PyFloat_FromDouble(timeout);
+}
+
+/* The list of events. A new reference; NULL with an exception. */
+static PyObject *
+wait_events(EventLoop *self, double timeout)
+{
+    Selector *selector = direct_selector(self);
+    if (selector != NULL) {
+        int64_t nanoseconds = timeout < 0 ? NO_TIMEOUT : (int64_t)ceil(timeout * 1e9);
+        Py_INCREF(selector);
+        PyObject *list = backend_wait(selector, Py_None, nanoseconds);
+        Py_DECREF(selector);
+        return list;
+    }
+    PyObject *object = timeout_object(timeout);
+    PyObject *list = object != NULL && self->selector != NULL
+                         ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],
+                                                     object)
+                         : NULL;
+    Py_XDECREF(object);
+    return list;
+}
+
+/* Queue the handles of a key's data, a pair. 1; 0 where anything is not as asyncio makes it, or a handle is
+ * cancelled: nothing is queued; -1 with an exception. */
+static int
+queue_pair(const LoopState *state, ReadyQueue *queue, PyObject *pair, long mask)
+{
+    PyObject *handles[2];
+    for (int i = 0; i < 2; i++) {
+        handles[i] = (mask & (1 << i)) != 0 ? PyTuple_GET_ITEM(pair, i) : Py_None;
+        if (handles[i] != Py_None &&
+            (!is_known_handle(state, handles[i]) || ((StockHandle *)handles[i])->cancelled != Py_False)) {
+            return 0;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        if (handles[i] != Py_None && ready_put(queue, handles[i]) < 0) {
+            return -1;
+        }
+    }
+    return 1;
+}
+
+/* The data of an event's key, a pair, and the event's mask: borrowed; NULL, without an exception, for an event
+ * of another form. */
+static PyObject *
+data_of(PyObject *event, long *mask)
+{
+    PyObject *key = PyTuple_Check(event) && PyTuple_GET_SIZE(event) == 2 ? PyTuple_GET_ITEM(event, 0) : NULL;
+    if (key == NULL || !PyTuple_Check(key) || PyTuple_GET_SIZE(key) != KEY_SIZE ||
+        !PyLong_CheckExact(PyTuple_GET_ITEM(event, 1))) {
+        return NULL;
+    }
+    int overflow;
+    *mask = PyLong_AsLongAndOverflow(PyTuple_GET_ITEM(event, 1), &overflow);
+    PyObject *data = PyTuple_GET_ITEM(key, KEY_DATA);
+    return overflow == 0 && PyTuple_CheckExact(data) && PyTuple_GET_SIZE(data) == 2 ? data : NULL;
+}
+
+/* Leave the events from `start` on to asyncio's method. */
+static int
+process_rest(EventLoop *self, PyObject *events, Py_ssize_t start)
+{
+    PyObject *rest = PyList_GetSlice(events, start, PyList_GET_SIZE(events));
+    PyObject *result = rest != NULL
+                           ? PyObject_CallMethodOneArg((PyObject *)self,
+                                                       self->state->loop.method_names[PROCESS_EVENTS], rest)
+                           : NULL;
+    Py_XDECREF(result);
+    Py_XDECREF(rest);
+    return result != NULL ? 0 : -1;
+}
+
+static int
+process(EventLoop *self, ReadyQueue *queue, PyObject *events)
+{
+    if (!PyList_CheckExact(events)) {
+        PyObject *result = PyObject_CallMethodOneArg((PyObject *)self,
+                                                     self->state->loop.method_names[PROCESS_EVENTS], events);
+        Py_XDECREF(result);
+        return result != NULL ? 0 : -1;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(events); i++) {
+        long mask = 0;
+        PyObject *pair = data_of(PyList_GET_ITEM(events, i), &mask);
+        int status = pair != NULL ? queue_pair(&self->state->loop, queue, pair, mask) : 0;
+        if (status <= 0) {
+            return status < 0 ? -1 : process_rest(self, events, i);
+        }
+    }
+    return 0;
+}
+
+int
+poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
+{
+    if (timeout != 0) {
+        atomic_store(&self->sleep, ASLEEP);
+        if (ready_collect(queue) < 0) {
+            return -1;
+        }
+        timeout = queue->ring.count > 0 ? 0 : timeout;
+    }
+    PyObject *events = wait_events(self, timeout);
+    atomic_store(&self->sleep, AWAKE);
+    if (events == NULL || ready_collect(queue) < 0) {
+        Py_XDECREF(events);
+        return -1;
+    }
+    int status = process(self, queue, events);
+    Py_DECREF(events);
+    return status;
+}

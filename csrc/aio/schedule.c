@@ -1,0 +1,164 @@
+#include "aio/schedule.h"
+
+#include "aio/clock.h"
+#include "aio/heap.h"
+#include "aio/override.h"
+
+PyObject *
+schedule_stock(EventLoop *self, int method, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    const LoopState *state = &self->state->loop;
+    if (state->stock_loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "import pyepoll.aio, which has the event loop");
+        return NULL;
+    }
+    PyObject *function = PyObject_GetAttr((PyObject *)state->stock_loop, state->method_names[method]);
+    PyObject *bound = function != NULL ? PyMethod_New(function, (PyObject *)self) : NULL;
+    PyObject *result = bound != NULL ? PyObject_Vectorcall(bound, args, (size_t)count, names) : NULL;
+    Py_XDECREF(bound);
+    Py_XDECREF(function);
+    return result;
+}
+
+bool
+schedule_is_plain(EventLoop *self, uint32_t used)
+{
+    return loop_member(&self->closed) == Py_False && loop_member(&self->debug) == Py_False &&
+           (loop_overridden(self) & used) == 0;
+}
+
+bool
+schedule_parse(const EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names, int skip,
+               Call *call)
+{
+    if (count <= skip) {
+        return false;
+    }
+    *call = (Call){(PyObject *)self, args[skip], args + skip + 1, count - skip - 1, NULL};
+    if (names == NULL || PyTuple_GET_SIZE(names) == 0) {
+        return true;
+    }
+    if (PyTuple_GET_SIZE(names) != 1 ||
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "context") != 0) {
+        return false;
+    }
+    call->context = args[count] != Py_None ? args[count] : NULL;
+    return true;
+}
+
+/* The queue of the loop, if it is one of ours: borrowed, or NULL. */
+static ReadyQueue *
+queue_of(const EventLoop *self)
+{
+    PyObject *ready = loop_member(&self->ready);
+    return ready != NULL && Py_IS_TYPE(ready, self->state->loop.queue_type) ? (ReadyQueue *)ready : NULL;
+}
+
+static const uint32_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+                                   STOCK_HOOK(CALL_SOON);
+
+PyObject *
+schedule_soon(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Call call;
+    ReadyQueue *queue = queue_of(self);
+    if (queue == NULL || !schedule_is_plain(self, soon_hooks) ||
+        !schedule_parse(self, args, count, names, 0, &call)) {
+        return schedule_stock(self, CALL_SOON, args, count, names);
+    }
+    PyObject *handle = handle_new(self->state, &call);
+    if (handle != NULL && ready_put(queue, handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+/* A timer of ours in the heap. */
+static PyObject *
+add_timer(EventLoop *self, const Call *call, PyObject *when)
+{
+    const LoopState *state = &self->state->loop;
+    PyObject *timer = timer_new(self->state, call, when);
+    if (timer == NULL) {
+        return NULL;
+    }
+    if (heap_push(state, self->scheduled, timer) < 0) {
+        Py_DECREF(timer);
+        return NULL;
+    }
+    Py_SETREF(((StockTimer *)timer)->scheduled, Py_NewRef(Py_True));
+    return timer;
+}
+
+static const uint32_t timer_hooks = HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG);
+
+static bool
+has_heap(const EventLoop *self)
+{
+    PyObject *scheduled = loop_member(&self->scheduled);
+    return scheduled != NULL && PyList_CheckExact(scheduled);
+}
+
+PyObject *
+schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Call call;
+    if (!has_heap(self) || !schedule_is_plain(self, timer_hooks | STOCK_HOOK(CALL_AT)) ||
+        !schedule_parse(self, args, count, names, 1, &call) || args[0] == Py_None) {
+        return schedule_stock(self, CALL_AT, args, count, names);
+    }
+    return add_timer(self, &call, args[0]);
+}
+
+PyObject *
+schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    const uint32_t used = timer_hooks | HOOK(CALL_AT) | HOOK(TIME) | STOCK_HOOK(CALL_AT) |
+                          STOCK_HOOK(CALL_LATER);
+    Call call;
+    if (!has_heap(self) || !schedule_is_plain(self, used) ||
+        !schedule_parse(self, args, count, names, 1, &call) ||
+        !(PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])) ||
+        !override_clock_is_stock(&self->state->loop)) {
+        return schedule_stock(self, CALL_LATER, args, count, names);
+    }
+    double delay = PyFloat_AsDouble(args[0]);
+    if (delay == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *when = PyFloat_FromDouble(clock_now() + delay);
+    PyObject *timer = when != NULL ? add_timer(self, &call, when) : NULL;
+    Py_XDECREF(when);
+    return timer;
+}
+
+PyObject *
+loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+               PyObject *context)
+{
+    if (PyObject_TypeCheck(loop, state->loop.base_type)) {
+        EventLoop *self = (EventLoop *)loop;
+        ReadyQueue *queue = queue_of(self);
+        if (queue != NULL && schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON))) {
+            const Call call = {loop, callback, args, count, context};
+            PyObject *handle = handle_new(state, &call);
+            if (handle != NULL && ready_put(queue, handle) < 0) {
+                Py_CLEAR(handle);
+            }
+            return handle;
+        }
+    }
+    PyObject *all[16];
+    if (count + 3 > (Py_ssize_t)(sizeof(all) / sizeof(all[0]))) {
+        PyErr_SetString(PyExc_TypeError, "too many arguments for a callback");
+        return NULL;
+    }
+    all[0] = loop;
+    all[1] = callback;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        all[i + 2] = args[i];
+    }
+    all[count + 2] = context;
+    return PyObject_VectorcallMethod(state->loop.method_names[CALL_SOON], all, (size_t)count + 2,
+                                     context != NULL ? state->loop.context_names : NULL);
+}

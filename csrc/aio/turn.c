@@ -1,0 +1,239 @@
+/*
+ * A turn does what asyncio's BaseEventLoop._run_once() does, in its order. It leaves the turn to that method
+ * where a part of it was replaced, in debug mode, and while cancelled timers of asyncio's own class are in the
+ * heap, which that method removes in its own way.
+ */
+#include "aio/turn.h"
+
+#include "aio/clock.h"
+#include "aio/handle.h"
+#include "aio/heap.h"
+#include "aio/inbox.h"
+#include "aio/override.h"
+#include "aio/poll.h"
+#include "aio/run.h"
+#include "aio/schedule.h"
+#include "aio/stream/stream.h"
+
+#include <math.h>
+
+/* asyncio's MAXIMUM_SELECT_TIMEOUT. */
+static const double longest_wait = 24 * 3600;
+
+/* Where there is nothing to poll for, every so many turns poll all the same: it lets other threads run. */
+enum { POLL_EVERY = 64 };
+
+static const uint32_t turn_hooks = HOOK(ADD_CALLBACK) | HOOK(GET_DEBUG) | HOOK(PROCESS_EVENTS) | HOOK(TIME) |
+                                   STOCK_HOOK(RUN_ONCE);
+
+/* The queue, if C may run the turn; NULL if asyncio's method has to. */
+static ReadyQueue *
+plain_queue(EventLoop *self)
+{
+    const LoopState *state = &self->state->loop;
+    PyObject *ready = self->ready, *scheduled = self->scheduled;
+    bool plain = ready != NULL && Py_IS_TYPE(ready, state->queue_type) && scheduled != NULL &&
+                 PyList_CheckExact(scheduled) && self->debug == Py_False &&
+                 self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
+                 PyFloat_CheckExact(self->clock_resolution) && (loop_overridden(self) & turn_hooks) == 0 &&
+                 override_clock_is_stock(state);
+    return plain ? (ReadyQueue *)ready : NULL;
+}
+
+/* When the first timer is due. False, without an exception, where its time is not a float. */
+static bool
+first_due(const EventLoop *self, double *when)
+{
+    PyObject *first = PyList_GET_ITEM(self->scheduled, 0);
+    if (!is_known_timer(&self->state->loop, first)) {
+        return false;
+    }
+    PyObject *object = ((StockTimer *)first)->when;
+    if (object == NULL || !PyFloat_CheckExact(object)) {
+        return false;
+    }
+    *when = PyFloat_AS_DOUBLE(object);
+    return true;
+}
+
+/* Whether stop() was called: 1 or 0, -1 with an exception. */
+static int
+is_stopping(const EventLoop *self)
+{
+    PyObject *stopping = self->stopping;
+    return stopping == Py_False  ? 0
+           : stopping == Py_True ? 1
+           : stopping != NULL    ? PyObject_IsTrue(stopping)
+                                 : 0;
+}
+
+/* How long the turn may wait, in seconds. 1; 0 where asyncio's method has to find out; -1 with an
+ * exception. */
+static int
+find_timeout(EventLoop *self, const ReadyQueue *queue, double *timeout)
+{
+    int stopping = is_stopping(self);
+    if (stopping != 0 || queue->ring.count > 0) {
+        *timeout = 0;
+        return stopping < 0 ? -1 : 1;
+    }
+    *timeout = POLL_FOREVER;
+    if (PyList_GET_SIZE(self->scheduled) == 0) {
+        return 1;
+    }
+    double when;
+    if (!first_due(self, &when)) {
+        return 0;
+    }
+    double left = when - clock_now();
+    *timeout = left > longest_wait ? longest_wait : left > 0 ? left : 0;
+    return 1;
+}
+
+/* Until when timers are due. */
+static double
+end_of_turn(const EventLoop *self)
+{
+    double now = clock_now(), resolution = PyFloat_AS_DOUBLE(self->clock_resolution);
+#if PY_VERSION_HEX >= 0x030F0000
+    double ulp = nextafter(now, INFINITY) - now;
+    resolution = resolution > ulp ? resolution : ulp;
+#endif
+    return now + resolution;
+}
+
+/* Queue the timers that are due. 0, or -1 with an exception. */
+static int
+queue_due(EventLoop *self, ReadyQueue *queue)
+{
+    if (PyList_GET_SIZE(self->scheduled) == 0) {
+        return 0;
+    }
+    double end = end_of_turn(self), when;
+    while (PyList_GET_SIZE(self->scheduled) > 0 && first_due(self, &when) && when < end) {
+        PyObject *timer = heap_pop(&self->state->loop, self->scheduled);
+        if (timer == NULL) {
+            return -1;
+        }
+        Py_XSETREF(((StockTimer *)timer)->scheduled, Py_NewRef(Py_False));
+        int status = ready_put(queue, timer);
+        Py_DECREF(timer);
+        if (status < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Run the handles that are queued now, not those that they queue. 0, or -1 with an exception: the rest stays
+ * queued. */
+static int
+run_queued(EventLoop *self, ReadyQueue *queue)
+{
+    int status = 0;
+    for (size_t left = queue->ring.count; left > 0 && queue->ring.count > 0 && status == 0; left--) {
+        PyObject *handle = ring_popleft(&queue->ring);
+        status = run_handle(self->state, handle);
+        Py_DECREF(handle);
+    }
+    return status;
+}
+
+static int
+turn_in_c(EventLoop *self, ReadyQueue *queue, double timeout)
+{
+    self->turns++;
+    int status = timeout == 0 && self->turns % POLL_EVERY != 0 && poll_is_idle(self)
+                     ? PyErr_CheckSignals()
+                     : poll_events(self, queue, timeout);
+    if (status == 0 && PyList_CheckExact(self->scheduled)) {
+        status = queue_due(self, queue);
+    }
+    return status == 0 ? run_queued(self, queue) : -1;
+}
+
+/* asyncio's own turn. */
+static int
+turn_in_python(EventLoop *self)
+{
+    atomic_store(&self->sleep, OUTSIDE);
+    PyObject *result = schedule_stock(self, RUN_ONCE, (PyObject *[]){NULL}, 0, NULL);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+/* One turn, without the writes that it gathers. 0, or -1 with an exception. */
+static int
+turn_of_callbacks(EventLoop *self)
+{
+    ReadyQueue *queue = plain_queue(self);
+    if (queue == NULL) {
+        return turn_in_python(self);
+    }
+    atomic_store(&self->sleep, AWAKE);
+    Py_INCREF(queue);
+    double timeout = 0;
+    int status = ready_collect(queue) < 0 ? -1 : find_timeout(self, queue, &timeout);
+    if (status > 0) {
+        status = turn_in_c(self, queue, timeout);
+    }
+    else if (status == 0) {
+        status = turn_in_python(self);
+    }
+    Py_DECREF(queue);
+    return status;
+}
+
+/* One turn. 0, or -1 with an exception. */
+static int
+turn(EventLoop *self)
+{
+    PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
+    int status = turn_of_callbacks(self);
+    if (writes != NULL) {
+        status = stream_end_turn(writes, status);
+        Py_DECREF(writes);
+    }
+    return status;
+}
+
+static unsigned long
+swap_owner(EventLoop *self, unsigned long thread)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *ready = self->ready;
+    if (ready != NULL && Py_IS_TYPE(ready, self->state->loop.queue_type)) {
+        return atomic_exchange(&((ReadyQueue *)ready)->owner, thread);
+    }
+#else
+    (void)self;
+    (void)thread;
+#endif
+    return 0;
+}
+
+PyObject *
+turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    bool all = self->all_turns;
+    self->all_turns = false;
+    int sleep = atomic_load(&self->sleep);
+    unsigned long owner = swap_owner(self, PyThread_get_thread_ident());
+    int status = turn(self);
+    while (all && status == 0 && (status = is_stopping(self)) == 0 &&
+           (loop_overridden(self) & HOOK(RUN_ONCE)) == 0) {
+        status = turn(self);
+    }
+    swap_owner(self, owner);
+    atomic_store(&self->sleep, sleep);
+    return status >= 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyObject *
+turn_run_forever(EventLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    self->all_turns = (loop_overridden(self) & HOOK(RUN_ONCE)) == 0;
+    PyObject *result = schedule_stock(self, RUN_FOREVER, (PyObject *[]){NULL}, 0, NULL);
+    self->all_turns = false;
+    return result;
+}
