@@ -12,7 +12,13 @@ PyDoc_STRVAR(loop_learn_doc,
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
 
+PyDoc_STRVAR(fds_learn_doc,
+"_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
+"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
+"WeakValueDictionary, and the module asyncio.events.");
+
 static PyMethodDef functions[] = {
+    {"_learn_fds",  fds_learn,  METH_VARARGS, fds_learn_doc },
     {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
     {NULL,          NULL,       0,            NULL          },
 };
@@ -35,12 +41,14 @@ exported(PyObject *module, const AioState *state)
         const char *name;
         PyTypeObject *type;
     } types[] = {
-        {"SocketTransport", state->stream.type       },
-        {"PendingWrites",   state->stream.writes_type},
-        {"_LoopBase",       state->loop.base_type    },
-        {"ReadyQueue",      state->loop.queue_type   },
-        {"Handle",          state->loop.handle_type  },
-        {"TimerHandle",     state->loop.timer_type   },
+        {"SocketTransport",   state->stream.type       },
+        {"PendingWrites",     state->stream.writes_type},
+        {"LoopSelector",      state->fds.base_type     },
+        {"_LoopBase",         state->loop.base_type    },
+        {"ReadyQueue",        state->loop.queue_type   },
+        {"Handle",            state->loop.handle_type  },
+        {"TimerHandle",       state->loop.timer_type   },
+        {"DatagramTransport", state->datagram.type     },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
@@ -74,7 +82,8 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
         }
         owner->aio = state;
         state->owner = owner;
-        if (stream_setup(module, &state->stream) < 0 || loop_init(module, &state->loop) < 0) {
+        if (stream_setup(module, &state->stream) < 0 || loop_init(module, &state->loop) < 0 ||
+            fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -98,7 +107,12 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     if (status != 0) {
         return status;
     }
-    return stream_traverse_state(&state->stream, visit, arg);
+    status = stream_traverse_state(&state->stream, visit, arg);
+    if (status != 0) {
+        return status;
+    }
+    status = fds_traverse(&state->fds, visit, arg);
+    return status != 0 ? status : datagram_traverse(&state->datagram, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -110,6 +124,8 @@ aio_clear(ModuleState *owner)
     if (state != NULL) {
         stream_clear_state(&state->stream);
         loop_state_clear(&state->loop);
+        fds_clear(&state->fds);
+        datagram_clear(&state->datagram);
     }
 }
 
@@ -123,6 +139,8 @@ aio_free(ModuleState *owner)
     aio_clear(owner);
     stream_free_state(&state->stream);
     loop_state_free(&state->loop);
+    fds_free(&state->fds);
+    datagram_free(&state->datagram);
     owner->aio = NULL;
     PyMem_Free(state);
 }

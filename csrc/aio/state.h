@@ -2,6 +2,8 @@
 #ifndef PYEPOLL_AIO_STATE_H
 #define PYEPOLL_AIO_STATE_H
 
+#include "aio/datagram/state.h"
+#include "aio/fds_state.h"
 #include "aio/loop_state.h"
 #include "aio/stream/stream_state.h"
 #include "base/module_state.h"
@@ -12,6 +14,8 @@ typedef struct AioState {
     ModuleState *owner;
     LoopState loop;
     StreamState stream; /* of stream/ */
+    FdsState fds;
+    DatagramState datagram;
 } AioState;
 
 /* The state of the module; it has been loaded. */
@@ -19,6 +23,12 @@ static inline AioState *
 aio_state(PyObject *module)
 {
     return ((const ModuleState *)PyModule_GetState(module))->aio;
+}
+
+static inline AioState *
+aio_of(const ModuleState *module)
+{
+    return module->aio;
 }
 
 /* The value of a slot of an object: borrowed, NULL if it is not set. */

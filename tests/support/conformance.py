@@ -154,7 +154,6 @@ OWN_TRANSPORT = "asks for an instance of asyncio's own transport class; ours has
 CANNOT_HOLD = {
     "asyncio": (
         mocked := {
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
             # From CPython 3.15 on.
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
