@@ -225,7 +225,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         """As asyncio's; but when the transport is aborted, sending ends before the socket is closed."""
-        transports: Any = self._transports  # type: ignore[attr-defined]
+        transports: Any = self._transports
         del transports[transp._sock_fd]
         resume_reading = transp.is_reading()
         transp.pause_reading()
