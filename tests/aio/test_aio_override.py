@@ -1,4 +1,4 @@
-"""Whatever a program replaces of the loop is called: by a subclass, on the loop, in a class or in a module."""
+"""What a program replaces of the loop is called: by a subclass, on the loop, in a class or in a module."""
 
 import asyncio
 import contextlib
@@ -73,10 +73,18 @@ def by_subclass(make: Callable[[], Any], name: str, called: list[str]) -> Any:
     return Subclass()
 
 
+def noting(proper: Any, name: str, called: list[str]) -> Any:
+    def hook(*args: Any, **kwargs: Any) -> Any:
+        called.append(name)
+        return proper(*args, **kwargs)
+
+    return hook
+
+
 def on_the_loop(make: Callable[[], Any], name: str, called: list[str]) -> Any:
     loop = make()
     proper = getattr(loop, name)
-    setattr(loop, name, lambda *args, **kwargs: called.append(name) or proper(*args, **kwargs))
+    setattr(loop, name, noting(proper, name, called))
     return loop
 
 
@@ -85,7 +93,7 @@ def in_its_dict(make: Callable[[], Any], name: str, called: list[str]) -> Any:
     names = vars(loop)
     use(loop)
     proper = getattr(loop, name)
-    names[name] = lambda *args, **kwargs: called.append(name) or proper(*args, **kwargs)
+    names[name] = noting(proper, name, called)
     return loop
 
 
@@ -114,19 +122,14 @@ def test_patched_class_is_called(name: str, owner: Any, monkeypatch: pytest.Monk
     """Also while there are loops; and not after the patch has been taken back."""
     if not hasattr(asyncio.BaseEventLoop, name):
         owner = asyncio.SelectorEventLoop if owner is asyncio.BaseEventLoop else owner
-    base: Any = asyncio.selector_events.BaseSelectorEventLoop  # type: ignore[attr-defined]
+    base: Any = asyncio.selector_events.BaseSelectorEventLoop
     if owner is asyncio.BaseEventLoop and name in vars(base):
         owner = base
     with contextlib.closing(EventLoop()) as loop:
         use(loop)
         called: list[str] = []
         proper = getattr(owner, name)
-
-        def hook(*args: Any, **kwargs: Any) -> Any:
-            called.append(name)
-            return proper(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, hook)
+        monkeypatch.setattr(owner, name, noting(proper, name, called))
         use(loop)
         assert called
         monkeypatch.undo()
@@ -213,9 +216,14 @@ def test_select_of_the_selector_is_called(monkeypatch: pytest.MonkeyPatch) -> No
 def test_run_of_a_handle_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(EventLoop()) as loop:
         use(loop)
-        proper: Any = asyncio.Handle._run  # type: ignore[attr-defined]
+        proper: Any = asyncio.Handle._run
         ran: list[Any] = []
-        monkeypatch.setattr(asyncio.Handle, "_run", lambda self: ran.append(self) or proper(self))
+
+        def run(self: Any) -> None:
+            ran.append(self)
+            proper(self)
+
+        monkeypatch.setattr(asyncio.Handle, "_run", run)
         use(loop)
         assert len(ran) > 5
         assert any(isinstance(handle, asyncio.TimerHandle) for handle in ran)
