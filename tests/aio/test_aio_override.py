@@ -188,11 +188,13 @@ def test_time_of_the_loop_moves_the_timers() -> None:
         del loop.time, loop._selector.select
 
 
-def test_select_of_the_selector_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("selector", [None, pyepoll.EpollSelector])
+def test_select_of_the_selector_is_called(selector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaced on the object and on the class: no turn goes without it."""
-    with contextlib.closing(EventLoop()) as loop:
+    with contextlib.closing(EventLoop(selector and selector())) as loop:
         calls: list[Any] = []
-        proper: Any = pyepoll.EpollSelector.select
+        kind: Any = type(loop._selector)
+        proper = kind.select
 
         def select(self: Any, timeout: float | None = None) -> Any:
             calls.append(timeout)
@@ -203,11 +205,13 @@ def test_select_of_the_selector_is_called(monkeypatch: pytest.MonkeyPatch) -> No
                 await asyncio.sleep(0)
 
         loop.run_until_complete(turns())
-        monkeypatch.setattr(pyepoll.EpollSelector, "select", select)
+        monkeypatch.setattr(kind, "select", select)
         loop.run_until_complete(turns())
         assert calls.count(0) >= 10
         monkeypatch.undo()
         calls.clear()
+        loop.run_until_complete(turns())
+        assert not calls
         loop._selector.select = lambda timeout=None: select(loop._selector, timeout)
         loop.run_until_complete(turns())
         assert calls.count(0) >= 10
