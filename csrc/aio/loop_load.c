@@ -131,7 +131,6 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->stock_timer);
     Py_VISIT(state->stock_loop);
     Py_VISIT(state->selector_type);
-    Py_VISIT(state->selector_select);
     Py_VISIT(state->report_error);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->handle_cancel);
@@ -156,7 +155,6 @@ loop_state_clear(LoopState *state)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->selector_type);
-    Py_CLEAR(state->selector_select);
     Py_CLEAR(state->report_error);
     for (int i = 0; i < LOOP_METHODS; i++) {
         Py_CLEAR(state->methods[i]);

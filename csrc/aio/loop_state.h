@@ -72,7 +72,6 @@ typedef struct {
     PyObject *handle_run;        /* asyncio.Handle._run as it was at load */
     PyObject *handle_cancel;     /* asyncio's cancel(), of Handle and TimerHandle */
     PyObject *timer_cancel;
-    PyObject *selector_select; /* its method select() as it was then */
     PyObject *names[LOOP_NAMES];
     PyObject *method_names[LOOP_METHODS];
     PyObject *methods[LOOP_METHODS];       /* as our class has them; NULL: replaced before it was made */
@@ -82,10 +81,8 @@ typedef struct {
     PyObject *loop_names;    /* ("loop",) */
     PyObject *task_names;    /* ("loop", "name", "context") */
     PyObject *zero;
-    unsigned run_version; /* of Handle's type, when `run_is_stock` was found out */
-    bool run_is_stock;
-    unsigned select_version; /* the same of the selector's type */
-    bool select_is_stock;
+    unsigned run_version;    /* of Handle's type, when _run() was found to be asyncio's */
+    unsigned select_version; /* of a selector's type, when its select() was found to be in C */
     struct {
         PyObject *first; /* dead handles, linked by their callback slot */
         int count;

@@ -216,11 +216,6 @@ loop_learn(PyObject *module, PyObject *args)
     if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 || override_learn(state, ours, stock) < 0) {
         return NULL;
     }
-    PyObject *select = PyObject_GetAttr((PyObject *)selector, state->names[LOOP_SELECT]);
-    if (select == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(state->selector_select, select);
     Py_XSETREF(state->selector_type, (PyTypeObject *)Py_NewRef(selector));
     Py_XSETREF(state->report_error, Py_NewRef(report));
     Py_RETURN_NONE;

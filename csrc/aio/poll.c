@@ -3,47 +3,21 @@
 #include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/inbox.h"
+#include "aio/override.h"
 #include "base/convert.h"
 #include "selector/selector_key.h"
 
 #include <math.h>
 
-/* LoopSelector.select is as it was when our class learned of it. */
-static bool
-select_is_stock(LoopState *state)
-{
-    unsigned version = state->selector_type->tp_version_tag;
-    if (version == 0 || version != state->select_version) {
-        PyObject *method = PyObject_GetAttr((PyObject *)state->selector_type, state->names[LOOP_SELECT]);
-        state->select_is_stock = method != NULL && method == state->selector_select;
-        Py_XDECREF(method);
-        PyErr_Clear();
-        state->select_version = state->selector_type->tp_version_tag;
-    }
-    return state->select_is_stock;
-}
-
-/* Whether the object has a select() of its own. */
-static bool
-has_own_select(const LoopState *state, PyObject *selector)
-{
-    PyObject *dict = PyObject_GenericGetDict(selector, NULL);
-    bool own = dict == NULL ||
-               (PyDict_GET_SIZE(dict) != 0 && PyDict_Contains(dict, state->names[LOOP_SELECT]) != 0);
-    Py_XDECREF(dict);
-    PyErr_Clear();
-    return own;
-}
-
-/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and nobody has replaced its
- * select(). Borrowed, or NULL. */
+/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and its select() is its class's.
+ * Borrowed, or NULL. */
 static LoopSelector *
 loop_selector(const EventLoop *self)
 {
     LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
     return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type) &&
-                   select_is_stock(state) && !has_own_select(state, object)
+                   override_has_own_select(state, object)
                ? (LoopSelector *)object
                : NULL;
 }

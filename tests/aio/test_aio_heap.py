@@ -1,4 +1,4 @@
-"""`_scheduled` is a heap as heapq makes it, whoever pushes and cancels, and cancelled timers leave it at once."""
+"""`_scheduled` is a heap as heapq makes it, whoever changes it, and cancelled timers leave it at once."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from pyepoll.aio import EventLoop, _aio
 @contextlib.contextmanager
 def new_loop() -> Iterator[Any]:
     loop = EventLoop()
+    loop.set_debug(False)
     try:
         yield loop
     finally:
