@@ -11,6 +11,8 @@ import asyncio.events
 import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
+import concurrent.futures
+import contextlib
 import contextvars
 import selectors
 import socket
@@ -98,6 +100,19 @@ if _is_as_made(SocketTransport, _stock, "write", *_READS):
     _aio._learn_transport(SocketTransport, socket.socket)
 
 
+_getaddrinfo: Any = socket.getaddrinfo
+_run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
+_aio_find_addresses = _aio._find_addresses
+_address_templates: dict[int, list[Any]] = {}
+_EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
+
+
+def _needs_no_resolver(host: object, port: object) -> bool:
+    """Return whether host is none or an address with a scope, and port a number: this asks no server."""
+    numeric = type(port) is int or (type(port) is str and port.isdecimal() and port.isascii())
+    return numeric and (host is None or (type(host) is str and "%" in host))
+
+
 class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
@@ -127,6 +142,38 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[Any, ...]]:
+        """Return :func:`socket.getaddrinfo`'s result: at once for a numeric host and port, else from a thread.
+
+        Raises :exc:`socket.gaierror`, a subclass of OSError, as socket.getaddrinfo.
+        """
+        if (
+            self._debug is False
+            and self._closed is False
+            and socket.getaddrinfo is _getaddrinfo
+            and getattr(self.run_in_executor, "__func__", None) is _run_in_executor
+            and self._executor_shutdown_called is False
+            and self._default_executor.__class__ in _EXECUTORS
+        ):
+            query = family, type, proto, flags
+            found = _aio_find_addresses(_address_templates, _getaddrinfo, host, port, *query)
+            if found is None and _needs_no_resolver(host, port):
+                with contextlib.suppress(socket.gaierror):
+                    found = _getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        options = {"family": family, "type": type, "proto": proto, "flags": flags}
+        return await super().getaddrinfo(host, port, **options)  # type: ignore[no-any-return]
 
     def _make_socket_transport(
         self,

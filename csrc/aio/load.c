@@ -1,5 +1,6 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
  * do not pay for them. */
+#include "aio/address.h"
 #include "aio/state.h"
 
 #include "aio/loop_load.h"
@@ -16,16 +17,19 @@ PyDoc_STRVAR(loop_learn_doc,
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
 
+PyDoc_STRVAR(address_doc, ADDRESS_DOC);
+
 PyDoc_STRVAR(fds_learn_doc,
 "_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
 "Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
 "WeakValueDictionary, and the module asyncio.events.");
 
 static PyMethodDef functions[] = {
-    {"_learn_fds",       fds_learn,             METH_VARARGS, fds_learn_doc            },
-    {"_learn_loop",      loop_learn,            METH_VARARGS, loop_learn_doc           },
-    {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
-    {NULL,               NULL,                  0,            NULL                     },
+    {"_find_addresses",  (PyCFunction)(void (*)(void))address_find, METH_FASTCALL, address_doc              },
+    {"_learn_fds",       fds_learn,                                 METH_VARARGS,  fds_learn_doc            },
+    {"_learn_loop",      loop_learn,                                METH_VARARGS,  loop_learn_doc           },
+    {"_learn_transport", layout_read_transport,                     METH_VARARGS,  layout_read_transport_doc},
+    {NULL,               NULL,                                      0,             NULL                     },
 };
 
 /* 0, or -1 with an exception. */
