@@ -14,6 +14,7 @@ import asyncio.sslproto
 import concurrent.futures
 import contextlib
 import contextvars
+import errno
 import selectors
 import socket
 import sys
@@ -30,6 +31,8 @@ from ._watch import watch
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
+
+    from _typeshed import ReadableBuffer
 
 __all__ = ["EventLoop", "LoopSelector", "SocketTransport", "new_event_loop", "run", "watch"]
 
@@ -102,6 +105,11 @@ if _is_as_made(SocketTransport, _stock, "write", *_READS):
 
 _getaddrinfo: Any = socket.getaddrinfo
 _run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
+_try_recv = _aio._try_recv
+_try_send = _aio._try_send
+_logger = asyncio.log.logger  # type: ignore[attr-defined]
+_ACCEPTS_PER_TURN = 100
+_ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _aio_find_addresses = _aio._find_addresses
 _address_templates: dict[int, list[Any]] = {}
 _EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
@@ -153,7 +161,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         proto: int = 0,
         flags: int = 0,
     ) -> list[tuple[Any, ...]]:
-        """Return :func:`socket.getaddrinfo`'s result: at once for a numeric host and port, else from a thread.
+        """Return :func:`socket.getaddrinfo`'s result: at once for numeric ones, else from a thread.
 
         Raises :exc:`socket.gaierror`, a subclass of OSError, as socket.getaddrinfo.
         """
@@ -173,7 +181,95 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
             if found is not None:
                 return found  # type: ignore[no-any-return]
         options = {"family": family, "type": type, "proto": proto, "flags": flags}
-        return await super().getaddrinfo(host, port, **options)  # type: ignore[no-any-return]
+        return await super().getaddrinfo(host, port, **options)
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
+        if type(sock) is not socket.socket or self._debug:
+            return await super().sock_recv(sock, n)
+        data: bytes | None = _try_recv(sock, n)
+        if data is not None:
+            return data
+        future = self.create_future()
+        # The socket, not its fd: then the selector needs no system call for a reader that is added again.
+        handle = self._add_checked_reader(sock, self._sock_recv, future, sock, n)
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            if not handle._cancelled:
+                self.remove_reader(sock)
+
+    def _sock_recv(self, fut: asyncio.Future[bytes], sock: socket.socket, n: int) -> None:
+        if type(sock) is not socket.socket or fut.done():
+            return super()._sock_recv(fut, sock, n)  # type: ignore[no-any-return]
+        try:
+            data = _try_recv(sock, n)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            fut.set_exception(error)
+        else:
+            if data is not None:
+                fut.set_result(data)
+        return None
+
+    async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
+        """Send all of data to a non-blocking socket; see :meth:`asyncio.loop.sock_sendall`."""
+        if type(sock) is not socket.socket or type(data) is not bytes or self._debug:
+            return await super().sock_sendall(sock, data)
+        sent = _try_send(sock, data)
+        if sent == len(data):
+            return None
+        future = self.create_future()
+        handle = self._add_checked_writer(sock, self._sock_sendall, future, sock, memoryview(data), [sent])
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            if not handle._cancelled:
+                self.remove_writer(sock)
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *options: Any,
+    ) -> None:
+        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
+        # listener leaves the rest of the turn to others after so many connections.
+        for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
+            try:
+                connection, address = sock.accept()
+                connection.setblocking(False)
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": error,
+                        "socket": asyncio.trsock.TransportSocket(sock),  # type: ignore[attr-defined]
+                    }
+                )
+                self._remove_reader(sock.fileno())
+                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options
+                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
+                return
+            if self._debug:
+                _logger.debug("%r got a new connection from %r: %r", server, address, connection)
+            timeouts, context = options[:2], next(iter(options[2:]), None)
+            own = {} if context is None else {"context": context.copy()}
+            extra = {"peername": address}
+            accepted = self._accept_connection2(
+                protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
+            )
+            self.create_task(accepted, **own)
 
     def _make_socket_transport(
         self,

@@ -5,6 +5,7 @@
 
 #include "aio/loop_load.h"
 #include "aio/loop_type.h"
+#include "aio/sockop.h"
 
 PyDoc_STRVAR(layout_read_transport_doc,
 "_learn_transport($module, type, socket_type, /)\n--\n\n"
@@ -19,17 +20,22 @@ PyDoc_STRVAR(loop_learn_doc,
 
 PyDoc_STRVAR(address_doc, ADDRESS_DOC);
 
+PyDoc_STRVAR(sockop_receive_doc, SOCKOP_RECEIVE_DOC);
+PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
+
 PyDoc_STRVAR(fds_learn_doc,
 "_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
 "Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
 "WeakValueDictionary, and the module asyncio.events.");
 
 static PyMethodDef functions[] = {
-    {"_find_addresses",  (PyCFunction)(void (*)(void))address_find, METH_FASTCALL, address_doc              },
-    {"_learn_fds",       fds_learn,                                 METH_VARARGS,  fds_learn_doc            },
-    {"_learn_loop",      loop_learn,                                METH_VARARGS,  loop_learn_doc           },
-    {"_learn_transport", layout_read_transport,                     METH_VARARGS,  layout_read_transport_doc},
-    {NULL,               NULL,                                      0,             NULL                     },
+    {"_find_addresses",  (PyCFunction)(void (*)(void))address_find,   METH_FASTCALL, address_doc              },
+    {"_try_recv",        (PyCFunction)(void (*)(void))sockop_receive, METH_FASTCALL, sockop_receive_doc       },
+    {"_try_send",        (PyCFunction)(void (*)(void))sockop_send,    METH_FASTCALL, sockop_send_doc          },
+    {"_learn_fds",       fds_learn,                                   METH_VARARGS,  fds_learn_doc            },
+    {"_learn_loop",      loop_learn,                                  METH_VARARGS,  loop_learn_doc           },
+    {"_learn_transport", layout_read_transport,                       METH_VARARGS,  layout_read_transport_doc},
+    {NULL,               NULL,                                        0,             NULL                     },
 };
 
 /* 0, or -1 with an exception. */

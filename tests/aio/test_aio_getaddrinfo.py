@@ -1,4 +1,4 @@
-"""loop.getaddrinfo() of numeric hosts and ports needs no thread; it returns what socket.getaddrinfo() does."""
+"""loop.getaddrinfo() of numeric hosts and ports: no thread, and what socket.getaddrinfo() does."""
 
 import asyncio
 import itertools
@@ -99,7 +99,7 @@ def test_results_are_those_of_socket_getaddrinfo() -> None:
 
 
 def test_odd_arguments_too() -> None:
-    every = [(host, port, {}) for host in HOSTS for port in PORTS + ODD_PORTS]
+    every: list[Any] = [(host, port, {}) for host in HOSTS for port in PORTS + ODD_PORTS]
     every += [(host, port, {"flags": socket.AI_NUMERICHOST}) for host in OTHERS for port in (None, 80)]
     every += [(host, 80, {"flags": flags}) for host in HOSTS for flags in FLAGS]
     compare(every)
@@ -120,7 +120,7 @@ def test_replacements_are_honoured(what: str, monkeypatch: pytest.MonkeyPatch) -
     called: list[Any] = []
 
     class Counts(aio.EventLoop):
-        def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
             called.append(args[0])
             return super().run_in_executor(executor, func, *args)
 
@@ -132,10 +132,12 @@ def test_replacements_are_honoured(what: str, monkeypatch: pytest.MonkeyPatch) -
         loop: Any = asyncio.get_running_loop()
         if what == "run_in_executor":
             original = loop.run_in_executor
-            loop.run_in_executor = lambda executor, func, *args: (
-                called.append(args[0]),
-                original(executor, func, *args),
-            )[1]
+
+            def counted(executor: Any, func: Any, *args: Any) -> Any:
+                called.append(args[0])
+                return original(executor, func, *args)
+
+            loop.run_in_executor = counted
         if what == "debug":
             loop._getaddrinfo_debug = replaced
         return await loop.getaddrinfo("127.0.0.1", 80)
@@ -154,7 +156,7 @@ def test_a_closed_loop_raises() -> None:
     loop.close()
     query = loop.getaddrinfo("127.0.0.1", 80)
     with pytest.raises(RuntimeError, match="closed"):
-        query.send(None)  # type: ignore[attr-defined]
+        query.send(None)
 
 
 def test_hooks_for_audits_see_the_query() -> None:
