@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._core import refuse_to_copy
+from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._selector import EpollSelector
@@ -34,11 +35,19 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-__all__ = ["EventLoop", "LoopSelector", "SocketTransport", "new_event_loop", "run", "watch"]
+__all__ = [
+    "DatagramTransport",
+    "EventLoop",
+    "LoopSelector",
+    "SocketTransport",
+    "new_event_loop",
+    "run",
+    "watch",
+]
 
 T = TypeVar("T")
 
-watch.__module__ = __name__
+watch.__module__ = DatagramTransport.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.selector_events
@@ -107,7 +116,6 @@ _getaddrinfo: Any = socket.getaddrinfo
 _run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
 _try_recv = _aio._try_recv
 _try_send = _aio._try_send
-_logger = asyncio.log.logger  # type: ignore[attr-defined]
 _ACCEPTS_PER_TURN = 100
 _ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _aio_find_addresses = _aio._find_addresses
@@ -254,7 +262,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                     {
                         "message": "socket.accept() out of system resource",
                         "exception": error,
-                        "socket": asyncio.trsock.TransportSocket(sock),  # type: ignore[attr-defined]
+                        "socket": _stock.trsock.TransportSocket(sock),
                     }
                 )
                 self._remove_reader(sock.fileno())
@@ -262,7 +270,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                 self.call_later(_ACCEPT_RETRY_DELAY, *serve)
                 return
             if self._debug:
-                _logger.debug("%r got a new connection from %r: %r", server, address, connection)
+                _stock.logger.debug("%r got a new connection from %r: %r", server, address, connection)
             timeouts, context = options[:2], next(iter(options[2:]), None)
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
@@ -285,6 +293,18 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         # CPython 3.15 passes context= to both of these methods, and its transports take it.
         return SocketTransport(self, sock, protocol, waiter, extra, server, **context)
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport:
+        if sys.version_info >= (3, 12):
+            self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,

@@ -93,12 +93,13 @@ exported(PyObject *module, const AioState *state)
         const char *name;
         PyTypeObject *type;
     } types[] = {
-        {"SocketTransport", state->transport_type  },
-        {"LoopSelector",    state->fds.base_type   },
-        {"_LoopBase",       state->loop.base_type  },
-        {"ReadyQueue",      state->loop.queue_type },
-        {"Handle",          state->loop.handle_type},
-        {"TimerHandle",     state->loop.timer_type },
+        {"SocketTransport",   state->transport_type  },
+        {"LoopSelector",      state->fds.base_type   },
+        {"_LoopBase",         state->loop.base_type  },
+        {"ReadyQueue",        state->loop.queue_type },
+        {"Handle",            state->loop.handle_type},
+        {"TimerHandle",       state->loop.timer_type },
+        {"DatagramTransport", state->datagram.type   },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
@@ -130,7 +131,7 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
         owner->aio = state;
         state->owner = owner;
         if (make_names(state) < 0 || make_types(module, state) < 0 || loop_init(module, &state->loop) < 0 ||
-            fds_init(module, &state->fds) < 0) {
+            fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -159,7 +160,8 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     for (int i = 0; i < INHERITED; i++) {
         Py_VISIT(state->inherited[i]);
     }
-    return fds_traverse(&state->fds, visit, arg);
+    status = fds_traverse(&state->fds, visit, arg);
+    return status != 0 ? status : datagram_traverse(&state->datagram, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -172,6 +174,7 @@ aio_clear(ModuleState *owner)
         Py_CLEAR(state->transport_type);
         loop_state_clear(&state->loop);
         fds_clear(&state->fds);
+        datagram_clear(&state->datagram);
     }
 }
 
@@ -194,6 +197,7 @@ aio_free(ModuleState *owner)
         Py_CLEAR(state->methods[i]);
     }
     PyMem_Free(atomic_exchange(&state->spare, NULL));
+    datagram_free(&state->datagram);
     owner->aio = NULL;
     PyMem_Free(state);
 }

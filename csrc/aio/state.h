@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_AIO_STATE_H
 #define PYEPOLL_AIO_STATE_H
 
+#include "aio/datagram/state.h"
 #include "aio/fds_state.h"
 #include "aio/loop_state.h"
 #include "base/module_state.h"
@@ -31,6 +32,7 @@ typedef struct AioState {
     Py_ssize_t closed_offset; /* of the attribute that says whether a socket is closed */
     _Atomic(char *) spare;    /* where data is received, when no thread has it */
     FdsState fds;
+    DatagramState datagram;
 } AioState;
 
 extern PyType_Spec transport_spec;      /* transport.c */

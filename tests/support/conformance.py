@@ -156,7 +156,6 @@ CANNOT_HOLD = {
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": NO_NUMBER,
             # From CPython 3.15 on.
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
