@@ -10,7 +10,6 @@ import asyncio
 import asyncio.events
 import asyncio.format_helpers
 import asyncio.selector_events
-import asyncio.sslproto
 import contextvars
 import selectors
 import socket
@@ -23,6 +22,7 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._selector import EpollSelector
+from ._tls import SSLProtocol
 from ._watch import watch
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ watch.__module__ = DatagramTransport.__module__ = __name__
 _aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.selector_events
 """Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
-_sslproto: Any = asyncio.sslproto
 _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
@@ -171,7 +170,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
     ) -> asyncio.Transport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        tls = _sslproto.SSLProtocol(
+        tls = SSLProtocol(
             *(self, protocol, sslcontext, waiter, server_side, server_hostname),
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
