@@ -14,6 +14,7 @@ import contextvars
 import selectors
 import socket
 import sys
+import warnings
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,7 +29,7 @@ from ._watch import watch
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-__all__ = ["DatagramTransport", "EventLoop", "SocketTransport", "new_event_loop", "run", "watch"]
+__all__ = ["DatagramTransport", "EventLoop", "SocketTransport", "install", "new_event_loop", "run", "watch"]
 
 T = TypeVar("T")
 
@@ -235,6 +236,33 @@ def new_event_loop() -> EventLoop:
     Raises OSError: EMFILE or ENFILE when no fd is left.
     """
     return EventLoop()
+
+
+_FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll.aio.run()"
+
+
+def install() -> None:
+    """Let :func:`asyncio.run` and :func:`asyncio.new_event_loop` make loops of pyepoll's in this process.
+
+    For programs that accept no loop factory: it sets asyncio's event loop policy. Loops that exist already
+    stay as they are. Raises RuntimeError on CPython 3.16, which has no policies; on 3.14 and 3.15 it issues a
+    DeprecationWarning.
+    """
+    if sys.version_info >= (3, 16):
+        raise RuntimeError(f"CPython 3.16 has no event loop policies: {_FACTORY}")
+    if sys.version_info >= (3, 14):
+        message = f"event loop policies are removed in CPython 3.16: {_FACTORY}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # asyncio's own, which would name this file.
+
+        class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+            """asyncio's policy, with loops of pyepoll's."""
+
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return new_event_loop()
+
+        asyncio.set_event_loop_policy(EventLoopPolicy())
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
