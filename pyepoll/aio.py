@@ -15,6 +15,7 @@ import selectors
 import socket
 import sys
 import warnings
+import weakref
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
+from ._loop_selector import LoopSelector
 from ._selector import EpollSelector
 from ._tls import SSLProtocol
 from ._watch import watch
@@ -29,7 +31,16 @@ from ._watch import watch
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-__all__ = ["DatagramTransport", "EventLoop", "SocketTransport", "install", "new_event_loop", "run", "watch"]
+__all__ = [
+    "DatagramTransport",
+    "EventLoop",
+    "LoopSelector",
+    "SocketTransport",
+    "install",
+    "new_event_loop",
+    "run",
+    "watch",
+]
 
 T = TypeVar("T")
 
@@ -100,8 +111,8 @@ if _is_as_made(SocketTransport, _stock, "write", *_READS):
 class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
-    selector: any :class:`selectors.BaseSelector`; a new :class:`pyepoll.EpollSelector` if it is None. The
-    loop closes it.
+    selector: any :class:`selectors.BaseSelector`; a new :class:`LoopSelector` if it is None. The loop closes
+    it.
     """
 
     # What asyncio's classes set, but for the names that are members in C.
@@ -124,7 +135,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(EpollSelector() if selector is None else selector)
+        super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
     def _make_socket_transport(
@@ -180,39 +191,6 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         transport: asyncio.Transport = tls._app_transport
         return transport
 
-    def _forget_reused(self, fd: Any) -> None:
-        """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
-        selector = self._selector
-        key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
-        if key is not None:
-            try:
-                selector._selector.rearm(key.fd)
-            except OSError:  # ENOENT: the kernel knows no such registration.
-                selector.unregister(key.fd)
-                for handle in key.data:
-                    if handle is not None:
-                        handle.cancel()
-
-    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()
-        self._forget_reused(fd)
-        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[no-any-return]
-
-    def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
-        self._check_closed()
-        self._forget_reused(fd)
-        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[no-any-return]
-
-    def _remove_reader(self, fd: Any) -> bool:
-        if not self.is_closed():
-            self._forget_reused(fd)
-        return super()._remove_reader(fd)  # type: ignore[no-any-return]
-
-    def _remove_writer(self, fd: Any) -> bool:
-        if not self.is_closed():
-            self._forget_reused(fd)
-        return super()._remove_writer(fd)  # type: ignore[no-any-return]
-
 
 def _report_error(handle: Any, error: BaseException) -> None:
     try:
@@ -227,6 +205,13 @@ def _report_error(handle: Any, error: BaseException) -> None:
         del error  # The traceback leads here: it would be a cycle.
 
 
+_aio._learn_fds(
+    EventLoop,
+    LoopSelector,
+    socket.socket,
+    weakref.WeakValueDictionary,
+    asyncio.events,
+)
 _aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
 
 

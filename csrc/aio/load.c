@@ -16,7 +16,13 @@ PyDoc_STRVAR(loop_learn_doc,
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
 
+PyDoc_STRVAR(fds_learn_doc,
+"_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
+"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
+"WeakValueDictionary, and the module asyncio.events.");
+
 static PyMethodDef functions[] = {
+    {"_learn_fds",       fds_learn,             METH_VARARGS, fds_learn_doc            },
     {"_learn_loop",      loop_learn,            METH_VARARGS, loop_learn_doc           },
     {"_learn_transport", layout_read_transport, METH_VARARGS, layout_read_transport_doc},
     {NULL,               NULL,                  0,            NULL                     },
@@ -78,11 +84,12 @@ exported(PyObject *module, const AioState *state)
         PyTypeObject *type;
     } types[] = {
         {"SocketTransport",   state->transport_type  },
-        {"DatagramTransport", state->datagram.type   },
+        {"LoopSelector",      state->fds.base_type   },
         {"_LoopBase",         state->loop.base_type  },
         {"ReadyQueue",        state->loop.queue_type },
         {"Handle",            state->loop.handle_type},
         {"TimerHandle",       state->loop.timer_type },
+        {"DatagramTransport", state->datagram.type   },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
@@ -114,7 +121,7 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
         owner->aio = state;
         state->owner = owner;
         if (make_names(state) < 0 || make_types(module, state) < 0 || loop_init(module, &state->loop) < 0 ||
-            datagram_init(module, &state->datagram) < 0) {
+            fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -143,7 +150,8 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     for (int i = 0; i < INHERITED; i++) {
         Py_VISIT(state->inherited[i]);
     }
-    return datagram_traverse(&state->datagram, visit, arg);
+    status = fds_traverse(&state->fds, visit, arg);
+    return status != 0 ? status : datagram_traverse(&state->datagram, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -155,6 +163,7 @@ aio_clear(ModuleState *owner)
     if (state != NULL) {
         Py_CLEAR(state->transport_type);
         loop_state_clear(&state->loop);
+        fds_clear(&state->fds);
         datagram_clear(&state->datagram);
     }
 }
@@ -173,6 +182,7 @@ aio_free(ModuleState *owner)
     }
     loop_state_free(&state->loop);
     Py_CLEAR(state->minus_one);
+    fds_free(&state->fds);
     for (int i = 0; i < METHODS; i++) {
         Py_CLEAR(state->methods[i]);
     }

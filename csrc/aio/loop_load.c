@@ -14,36 +14,43 @@ imported(const char *module_name, const char *name)
     return value;
 }
 
+static const char *const names[LOOP_NAMES] = {
+    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",
+};
+
+static const char *const methods[LOOP_METHODS] = {
+    [ADD_CALLBACK] = "_add_callback",
+    [ADD_READER] = "_add_reader",
+    [ADD_WRITER] = "_add_writer",
+    [CALL_AT] = "call_at",
+    [CALL_LATER] = "call_later",
+    [CALL_SOON] = "call_soon",
+    [CALL_SOON_THREADSAFE] = "call_soon_threadsafe",
+    [CHECK_CLOSED] = "_check_closed",
+    [CREATE_FUTURE] = "create_future",
+    [CREATE_TASK] = "create_task",
+    [ENSURE_NO_TRANSPORT] = "_ensure_fd_no_transport",
+    [GET_DEBUG] = "get_debug",
+    [PRIVATE_CALL_SOON] = "_call_soon",
+    [PROCESS_EVENTS] = "_process_events",
+    [PROCESS_SELF_DATA] = "_process_self_data",
+    [READ_FROM_SELF] = "_read_from_self",
+    [REMOVE_READER] = "_remove_reader",
+    [REMOVE_WRITER] = "_remove_writer",
+    [RUN_FOREVER] = "run_forever",
+    [RUN_ONCE] = "_run_once",
+    [TIME] = "time",
+    [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",
+    [WRITE_TO_SELF] = "_write_to_self",
+};
+
 /* 0, or -1 with an exception. */
 static int
 intern_names(LoopState *state)
 {
-    static const char *const names[LOOP_NAMES] = {
-        [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-        [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
-        [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
-        [LOOP_SELECT] = "select",
-    };
-    static const char *const methods[LOOP_METHODS] = {
-        [ADD_CALLBACK] = "_add_callback",
-        [CALL_AT] = "call_at",
-        [CALL_LATER] = "call_later",
-        [CALL_SOON] = "call_soon",
-        [CALL_SOON_THREADSAFE] = "call_soon_threadsafe",
-        [CHECK_CLOSED] = "_check_closed",
-        [CREATE_FUTURE] = "create_future",
-        [CREATE_TASK] = "create_task",
-        [GET_DEBUG] = "get_debug",
-        [PRIVATE_CALL_SOON] = "_call_soon",
-        [PROCESS_EVENTS] = "_process_events",
-        [PROCESS_SELF_DATA] = "_process_self_data",
-        [READ_FROM_SELF] = "_read_from_self",
-        [RUN_FOREVER] = "run_forever",
-        [RUN_ONCE] = "_run_once",
-        [TIME] = "time",
-        [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",
-        [WRITE_TO_SELF] = "_write_to_self",
-    };
     for (int i = 0; i < LOOP_NAMES; i++) {
         if ((state->names[i] = PyUnicode_InternFromString(names[i])) == NULL) {
             return -1;

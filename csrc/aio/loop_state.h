@@ -29,7 +29,12 @@ enum {
     TIME,
     TIMER_HANDLE_CANCELLED,
     WRITE_TO_SELF,
-    LOOP_METHODS
+    ADD_READER, /* the next four in the order of READER, WRITER: fdtable.h */
+    ADD_WRITER,
+    REMOVE_READER,
+    REMOVE_WRITER,
+    ENSURE_NO_TRANSPORT,
+    LOOP_METHODS /* with STOCK_METHODS at most 32: override.h */
 };
 
 /* Other names that the loop's files look up. */

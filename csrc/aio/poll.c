@@ -1,5 +1,6 @@
 #include "aio/poll.h"
 
+#include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/inbox.h"
 #include "base/convert.h"
@@ -8,30 +9,53 @@
 
 #include <math.h>
 
-/* The selector of the loop, if C may call it: it is exactly EpollSelector, on the package's own Epoll, and its
- * select() is its class's. Borrowed, or NULL. */
+/* Whether select() of a selector is its class's. */
+static bool
+has_own_select(const LoopState *state, PyObject *selector)
+{
+    PyObject *method = PyObject_GetAttr(selector, state->names[LOOP_SELECT]);
+    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == selector;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    return own;
+}
+
+/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and its select() is its class's.
+ * Borrowed, or NULL. */
+static LoopSelector *
+loop_selector(const EventLoop *self)
+{
+    PyObject *object = loop_member(&self->selector);
+    return is_loop_selector(self->state, object) && has_own_select(&self->state->loop, object)
+               ? (LoopSelector *)object
+               : NULL;
+}
+
+/* The same for EpollSelector, on the package's own Epoll. */
 static Selector *
 direct_selector(const EventLoop *self)
 {
     const LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
-    if (object == NULL || !Py_IS_TYPE(object, state->selector_type) || !((Selector *)object)->direct) {
-        return NULL;
-    }
-    PyObject *method = PyObject_GetAttr(object, state->names[LOOP_SELECT]);
-    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == object;
-    Py_XDECREF(method);
-    PyErr_Clear();
-    return own ? (Selector *)object : NULL;
+    return object != NULL && Py_IS_TYPE(object, state->selector_type) && ((Selector *)object)->direct &&
+                   has_own_select(state, object)
+               ? (Selector *)object
+               : NULL;
 }
 
 bool
 poll_is_idle(const EventLoop *self)
 {
-    const Selector *selector = direct_selector(self);
+    const LoopSelector *selector = loop_selector(self);
     PyObject *handlers = loop_member(&self->signal_handlers);
-    return selector != NULL && PyDict_GET_SIZE(selector->keys) <= 1 && handlers != NULL &&
-           PyDict_CheckExact(handlers) && PyDict_GET_SIZE(handlers) == 0;
+    return selector != NULL && fds_count(selector) <= 1 && handlers != NULL && PyDict_CheckExact(handlers) &&
+           PyDict_GET_SIZE(handlers) == 0;
+}
+
+static int64_t
+nanoseconds(double timeout)
+{
+    return timeout < 0 ? NO_TIMEOUT : (int64_t)ceil(timeout * 1e9);
 }
 
 static PyObject *
@@ -46,9 +70,8 @@ wait_events(EventLoop *self, double timeout)
 {
     Selector *selector = direct_selector(self);
     if (selector != NULL) {
-        int64_t nanoseconds = timeout < 0 ? NO_TIMEOUT : (int64_t)ceil(timeout * 1e9);
         Py_INCREF(selector);
-        PyObject *list = backend_wait(selector, Py_None, nanoseconds);
+        PyObject *list = backend_wait(selector, Py_None, nanoseconds(timeout));
         Py_DECREF(selector);
         return list;
     }
@@ -132,6 +155,21 @@ process(EventLoop *self, ReadyQueue *queue, PyObject *events)
     return 0;
 }
 
+static int
+append(void *queue, PyObject *handle)
+{
+    return ready_put(queue, handle);
+}
+
+/* The events of a selector of any kind: a new reference; NULL with an exception. `*ours` is set where the
+ * selector, a new reference, is a LoopSelector. */
+static PyObject *
+wait_any(EventLoop *self, double timeout, LoopSelector **ours)
+{
+    *ours = (LoopSelector *)Py_XNewRef((PyObject *)loop_selector(self));
+    return *ours != NULL ? fds_wait(*ours, nanoseconds(timeout)) : wait_events(self, timeout);
+}
+
 int
 poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
 {
@@ -142,13 +180,14 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
         }
         timeout = queue->ring.count > 0 ? 0 : timeout;
     }
-    PyObject *events = wait_events(self, timeout);
+    LoopSelector *ours;
+    PyObject *events = wait_any(self, timeout, &ours);
     atomic_store(&self->sleep, AWAKE);
-    if (events == NULL || ready_collect(queue) < 0) {
-        Py_XDECREF(events);
-        return -1;
+    int status = events != NULL ? ready_collect(queue) : -1;
+    if (status == 0) {
+        status = ours != NULL ? fds_queue(ours, events, append, queue) : process(self, queue, events);
     }
-    int status = process(self, queue, events);
-    Py_DECREF(events);
+    Py_XDECREF(events);
+    Py_XDECREF(ours);
     return status;
 }

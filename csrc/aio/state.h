@@ -3,6 +3,7 @@
 #define PYEPOLL_AIO_STATE_H
 
 #include "aio/datagram/state.h"
+#include "aio/fds_state.h"
 #include "aio/loop_state.h"
 #include "base/module_state.h"
 
@@ -30,6 +31,7 @@ typedef struct AioState {
     Py_ssize_t offsets[ATTRIBUTES];
     Py_ssize_t closed_offset; /* of the attribute that says whether a socket is closed */
     _Atomic(char *) spare;    /* where data is received, when no thread has it */
+    FdsState fds;
     DatagramState datagram;
 } AioState;
 
@@ -41,6 +43,12 @@ static inline AioState *
 aio_state(PyObject *module)
 {
     return ((const ModuleState *)PyModule_GetState(module))->aio;
+}
+
+static inline AioState *
+aio_of(const ModuleState *module)
+{
+    return module->aio;
 }
 
 /* The value of a slot of an object: borrowed, NULL if it is not set. */

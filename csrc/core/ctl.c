@@ -347,9 +347,9 @@ ctl_replace_data(Instance *self, int fd, PyObject *data)
     return 0;
 }
 
-/* Where `only` is given, a registration with other data is kept. */
+/* Where `only` is given, a registration with other data is kept. `quiet`: the kernel's refusal is no error. */
 static int
-unregister(Instance *self, int fd, const PyObject *only)
+unregister(Instance *self, int fd, const PyObject *only, bool quiet)
 {
     int status = begin(self);
     if (status != 0) {
@@ -375,17 +375,23 @@ unregister(Instance *self, int fd, const PyObject *only)
     }
     instance_leave(self);
     registration_release(&old);
-    return result_of(error, EPOLL_CTL_DEL, "unregister", public_fd, fd, NO_MASK);
+    return quiet ? 0 : result_of(error, EPOLL_CTL_DEL, "unregister", public_fd, fd, NO_MASK);
 }
 
 int
 ctl_unregister(Instance *self, int fd)
 {
-    return unregister(self, fd, NULL);
+    return unregister(self, fd, NULL, false);
+}
+
+int
+ctl_drop(Instance *self, int fd)
+{
+    return unregister(self, fd, NULL, true);
 }
 
 int
 ctl_unregister_only(Instance *self, int fd, const PyObject *data)
 {
-    return unregister(self, fd, data);
+    return unregister(self, fd, data, false);
 }

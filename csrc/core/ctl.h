@@ -20,7 +20,10 @@ int ctl_rearm(Instance *self, int fd);
 /* The registration is removed even if the kernel refuses. */
 int ctl_unregister(Instance *self, int fd);
 
-/* The same, unless the fd has been registered again meanwhile, with data other than these. */
+/* The same, but a refusal by the kernel is no error: the fd may be closed, or refer to another file. */
+int ctl_drop(Instance *self, int fd);
+
+/* As ctl_unregister(), unless the fd has been registered again meanwhile, with data other than these. */
 int ctl_unregister_only(Instance *self, int fd, const PyObject *data);
 
 #endif

@@ -37,7 +37,6 @@ from support.loops import (
 )
 from support.processes import run
 
-import pyepoll
 from pyepoll import aio
 
 
@@ -45,7 +44,7 @@ def test_the_loop_is_a_selector_event_loop() -> None:
     loop = aio.new_event_loop()
     assert type(loop) is aio.EventLoop
     assert isinstance(loop, asyncio.SelectorEventLoop)
-    assert type(loop._selector) is pyepoll.EpollSelector
+    assert type(loop._selector) is aio.LoopSelector
     assert repr(loop) == "<EventLoop running=False closed=False debug=False>"
     loop.close()
     loop.close()

@@ -19,7 +19,7 @@ def running_loop() -> dict[str, str]:
     loop = asyncio.get_running_loop()
     return {
         "loop": name(loop, pyepoll.aio.EventLoop),
-        "selector": name(getattr(loop, "_selector", None), pyepoll.EpollSelector),
+        "selector": name(getattr(loop, "_selector", None), pyepoll.aio.LoopSelector),
     }
 
 

@@ -1,0 +1,399 @@
+#include "aio/fdchange.h"
+
+#include "core/ctl.h"
+#include "selector/selector_key.h"
+
+#include <fcntl.h>
+
+/* Answers of the kernel to a change of an fd that it has an entry of. */
+typedef enum { SAME_FILE, NEW_FILE, REFUSED } Answer;
+
+int
+fdchange_check_process(const LoopSelector *self)
+{
+    if (self->epoch == fork_epoch()) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this event loop belongs to the process that forked this one: make a new loop in the "
+                    "child, for example with asyncio.run() or pyepoll.aio.run()");
+    return -1;
+}
+
+/* 0, or -1 with an exception, for the status of a call on the instance. */
+static int
+check_status(int status)
+{
+    if (status == IS_CLOSED) {
+        PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
+    }
+    return status == 0 ? 0 : -1;
+}
+
+static Answer
+kernel_modify(LoopSelector *self, FdEntry *entry, uint8_t events)
+{
+    int status = check_status(ctl_modify(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_FileNotFoundError)) {
+        PyErr_Clear();
+        return NEW_FILE;
+    }
+    return status == 0 ? SAME_FILE : REFUSED;
+}
+
+/* 0, or -1 with an exception. `exists`: that the kernel has an entry, of another thread, is none. */
+static int
+kernel_add(LoopSelector *self, FdEntry *entry, uint8_t events, bool exists)
+{
+    int status = check_status(
+        ctl_register(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
+    if (status < 0 && exists && PyErr_ExceptionMatches(PyExc_FileExistsError)) {
+        PyErr_Clear();
+        status = kernel_modify(self, entry, events) == SAME_FILE ? 0 : -1;
+    }
+    return status;
+}
+
+/* A step on the entry begins. The other threads that are in one will repeat their last call. */
+static unsigned
+begin(LoopSelector *self, FdEntry *entry, uint8_t *present, uint8_t *wanted)
+{
+    guard_lock(&self->guard);
+    unsigned operation = ++entry->operations;
+    *present = entry->present;
+    *wanted = entry->wanted;
+    guard_unlock(&self->guard);
+    return operation;
+}
+
+/* Ask the kernel once more for what is wanted. True if it is `events` and no other thread has begun a step. */
+static bool
+is_settled(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
+{
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    bool settled = entry->operations == operation && entry->wanted == events;
+    if (settled) {
+        entry->present = events;
+        fdtable_remove_if_unused(self, entry, &garbage);
+    }
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    return settled;
+}
+
+/* The system call after which the kernel has what is wanted. 0, or -1 with an exception. */
+static int
+apply(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
+{
+    if (wanted == 0) {
+        return check_status(ctl_drop(self->instance, entry->fd));
+    }
+    Answer answer = present != 0 ? kernel_modify(self, entry, wanted) : NEW_FILE;
+    if (answer == NEW_FILE) {
+        answer = kernel_add(self, entry, wanted, true) == 0 ? SAME_FILE : REFUSED;
+    }
+    return answer == REFUSED ? -1 : 0;
+}
+
+/* After a step in which the kernel was asked for `events`: if other threads have begun steps meanwhile, repeat
+ * it with what is wanted now. 0, or -1 with an exception. */
+static int
+settle(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
+{
+    int status = 0;
+    while (status == 0 && !is_settled(self, entry, operation, events)) {
+        uint8_t present;
+        operation = begin(self, entry, &present, &events);
+        status = apply(self, entry, EVENT_READ | EVENT_WRITE, events);
+    }
+    return status;
+}
+
+/* The kernel has refused, with the exception that is set: the fd is not watched. -1. */
+static int
+give_up(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    fdtable_forget(self, entry, update, &garbage);
+    fdtable_remove_if_unused(self, entry, &garbage);
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    PyErr_SetRaisedException(error);
+    return -1;
+}
+
+/* A weak reference to a socket; NULL for another object. */
+static PyObject *
+reference_to(const LoopSelector *self, PyObject *fileobj)
+{
+    PyObject *reference = NULL;
+    if (Py_IS_TYPE(fileobj, aio_of(self->module)->fds.socket_type)) {
+        reference = PyWeakref_NewRef(fileobj, NULL);
+        if (reference == NULL) {
+            PyErr_Clear(); /* then each change is a system call */
+        }
+    }
+    return reference;
+}
+
+/* Put the update into the table, and give up the closed file first, where there was one. */
+static void
+record(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, PyObject *sock)
+{
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    fdtable_install(self, entry, update, events, sock, &garbage);
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+}
+
+static void
+forget_file(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    fdtable_forget(self, entry, update, &garbage);
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+}
+
+/* The events to watch, of a file that is watched for `wanted`. */
+static uint8_t
+events_with(const FdUpdate *update, uint8_t wanted)
+{
+    return update->data != NULL ? update->events : wanted | update->events;
+}
+
+/* Ask the kernel at once. 0, or -1 with an exception. */
+static int
+watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    uint8_t present, wanted;
+    unsigned operation = begin(self, entry, &present, &wanted);
+    uint8_t events = events_with(update, wanted);
+    Answer answer = present != 0 ? kernel_modify(self, entry, events) : NEW_FILE;
+    if (answer == NEW_FILE) {
+        forget_file(self, entry, update);
+        events = update->events;
+        answer = kernel_add(self, entry, events, true) == 0 ? SAME_FILE : REFUSED;
+    }
+    if (answer == REFUSED) {
+        return give_up(self, entry, update);
+    }
+    record(self, entry, update, events, reference_to(self, update->fileobj));
+    return settle(self, entry, operation, events);
+}
+
+/* Leave the system call to the next flush: possible for a known socket, unless a thread waits and the kernel
+ * has to be asked. */
+static bool
+watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    if (!fdtable_is_known(self, entry, update->fileobj)) {
+        return false;
+    }
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    uint8_t events = events_with(update, entry->wanted);
+    uint8_t before = entry->wanted;
+    bool later = entry->present != 0 && (self->waiting == 0 || events == entry->present);
+    if (later) {
+        entry->wanted = events;
+        later = fdtable_queue(self, entry);
+        entry->wanted = before;
+    }
+    if (later) {
+        entry->operations++;
+        fdtable_install(self, entry, update, events, NULL, &garbage);
+    }
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    return later;
+}
+
+int
+fdchange_watch(LoopSelector *self, FdUpdate *update)
+{
+    if (fdchange_check_process(self) < 0) {
+        return -1;
+    }
+    FdEntry *entry = fdtable_ensure(self, update);
+    if (entry == NULL) {
+        return -1;
+    }
+    int status = watch_later(self, entry, update) ? 0 : watch_now(self, entry, update);
+    Py_DECREF(entry);
+    return status;
+}
+
+int
+fdchange_register(LoopSelector *self, FdUpdate *update)
+{
+    FdEntry *entry = fdtable_find(self, update->fd);
+    if (entry == NULL) {
+        return fdchange_watch(self, update);
+    }
+    uint8_t present, wanted;
+    unsigned operation = begin(self, entry, &present, &wanted);
+    int status = fdchange_check_process(self) < 0 ? -1 : kernel_add(self, entry, update->events, false);
+    if (status == 0) {
+        /* The watched file has been closed. */
+        forget_file(self, entry, update);
+        record(self, entry, update, update->events, reference_to(self, update->fileobj));
+        status = settle(self, entry, operation, update->events);
+    }
+    Py_DECREF(entry);
+    return status;
+}
+
+/* Take the handles of these events out. */
+static void
+erase(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
+{
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    for (int i = 0; i < DIRECTIONS; i++) {
+        if ((update->events & (1 << i)) != 0) {
+            update->dropped[i] = entry->handles[i];
+            entry->handles[i] = NULL;
+        }
+    }
+    garbage_add(&garbage, &entry->data);
+    garbage_add(&garbage, &entry->key);
+    if (events == 0) {
+        garbage_add(&garbage, &entry->fileobj);
+    }
+    fdtable_set_wanted(self, entry, events);
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+}
+
+/* Without a system call: the kernel has no entry, or it is that of the parent process. */
+static int
+unwatch_in_table(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
+{
+    erase(self, entry, update, events);
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    entry->present = 0;
+    fdtable_remove_if_unused(self, entry, &garbage);
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    return 1;
+}
+
+/* 1, or -1 with an exception. */
+static int
+unwatch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    uint8_t present, wanted;
+    unsigned operation = begin(self, entry, &present, &wanted);
+    uint8_t events = (uint8_t)(wanted & ~update->events);
+    if (present == 0 || self->epoch != fork_epoch()) {
+        return unwatch_in_table(self, entry, update, events);
+    }
+    if (events == 0) {
+        erase(self, entry, update, 0); /* first: it is not watched any more, whatever the kernel says */
+        return check_status(ctl_drop(self->instance, entry->fd)) < 0 || settle(self, entry, operation, 0) < 0
+                   ? -1
+                   : 1;
+    }
+    switch (kernel_modify(self, entry, events)) {
+    case SAME_FILE:
+        erase(self, entry, update, events);
+        return settle(self, entry, operation, events) == 0 ? 1 : -1;
+    case NEW_FILE:
+        give_up(self, entry, update); /* of the closed file: the new one is not watched */
+        return 1;
+    default:
+        return give_up(self, entry, update);
+    }
+}
+
+static bool
+unwatch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
+{
+    if (!fdtable_is_known(self, entry, update->fileobj)) {
+        return false;
+    }
+    guard_lock(&self->guard);
+    uint8_t before = entry->wanted;
+    uint8_t events = (uint8_t)(before & ~update->events);
+    bool later = entry->present != 0 && self->waiting == 0 && self->epoch == fork_epoch();
+    if (later) {
+        entry->wanted = events;
+        later = fdtable_queue(self, entry);
+        entry->wanted = before;
+        entry->operations += later;
+    }
+    guard_unlock(&self->guard);
+    if (later) {
+        erase(self, entry, update, events);
+    }
+    return later;
+}
+
+int
+fdchange_unwatch(LoopSelector *self, FdUpdate *update)
+{
+    FdEntry *entry = fdtable_find(self, update->fd);
+    if (entry == NULL) {
+        return 0;
+    }
+    int status = unwatch_later(self, entry, update) ? 1 : unwatch_now(self, entry, update);
+    Py_DECREF(entry);
+    return status;
+}
+
+/* The next queued entry: a new reference, or NULL. */
+static FdEntry *
+next_queued(LoopSelector *self)
+{
+    FdEntry *entry = NULL;
+    guard_lock(&self->guard);
+    while (entry == NULL && self->changes.count > 0) {
+        FdEntry *slot = fdtable_slot(self, self->changes.fds[--self->changes.count]);
+        if (slot != NULL && slot->queued) {
+            slot->queued = false;
+            entry = (FdEntry *)Py_NewRef(slot);
+        }
+    }
+    guard_unlock(&self->guard);
+    return entry;
+}
+
+/* The kernel has refused a change that was left for later: the file was closed without close() of its socket.
+ * As in asyncio, nothing reports that: the handles stay, and are not called. Another error is an exception:
+ * -1. */
+static int
+lose_file(LoopSelector *self, FdEntry *entry)
+{
+    guard_lock(&self->guard);
+    entry->present = 0;
+    guard_unlock(&self->guard);
+    if (!PyErr_ExceptionMatches(PyExc_OSError) || fcntl(entry->fd, F_GETFD) >= 0) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+int
+fdchange_flush(LoopSelector *self)
+{
+    int status = 0;
+    FdEntry *entry;
+    while (status == 0 && (entry = next_queued(self)) != NULL) {
+        uint8_t present, wanted;
+        unsigned operation = begin(self, entry, &present, &wanted);
+        if (present != wanted) {
+            status = apply(self, entry, present, wanted) == 0 ? settle(self, entry, operation, wanted)
+                                                              : lose_file(self, entry);
+        }
+        Py_DECREF(entry);
+    }
+    return status;
+}

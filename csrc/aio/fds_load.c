@@ -1,0 +1,86 @@
+#include "aio/fds_state.h"
+
+#include "aio/fds.h"
+#include "aio/reader_methods.h"
+#include "base/subclass.h"
+
+static const char *const names[FDS_NAMES] = {
+    [FDS_CANCEL] = "cancel",
+    [FDS_CANCELLED] = "_cancelled",
+    [FDS_CHECK_CLOSED] = "_check_closed",
+    [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno",
+    [FDS_HANDLE] = "Handle",
+    [FDS_TRANSPORTS] = "_transports",
+};
+
+int
+fds_init(PyObject *module, FdsState *state)
+{
+    for (int i = 0; i < FDS_NAMES; i++) {
+        state->names[i] = PyUnicode_InternFromString(names[i]);
+        if (state->names[i] == NULL) {
+            return -1;
+        }
+    }
+    state->entry_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &fdentry_spec, NULL);
+    state->base_type = state->entry_type != NULL
+                           ? (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_selector_spec, NULL)
+                           : NULL;
+    return state->base_type != NULL ? 0 : -1;
+}
+
+int
+fds_traverse(const FdsState *state, visitproc visit, void *arg)
+{
+    Py_VISIT(state->entry_type);
+    Py_VISIT(state->base_type);
+    Py_VISIT(state->selector_class);
+    Py_VISIT(state->socket_type);
+    Py_VISIT(state->weak_dict);
+    Py_VISIT(state->events);
+    return 0;
+}
+
+void
+fds_clear(FdsState *state)
+{
+    Py_CLEAR(state->entry_type);
+    Py_CLEAR(state->base_type);
+    Py_CLEAR(state->selector_class);
+    Py_CLEAR(state->socket_type);
+    Py_CLEAR(state->weak_dict);
+    Py_CLEAR(state->events);
+}
+
+void
+fds_free(FdsState *state)
+{
+    fds_clear(state);
+    for (int i = 0; i < FDS_NAMES; i++) {
+        Py_CLEAR(state->names[i]);
+    }
+}
+
+PyObject *
+fds_learn(PyObject *module, PyObject *args)
+{
+    FdsState *state = &aio_state(module)->fds;
+    PyObject *loop, *selector, *sock, *weak_dict, *events;
+    if (!PyArg_ParseTuple(args, "O!O!O!O!O:_learn_fds", &PyType_Type, &loop, &PyType_Type, &selector,
+                          &PyType_Type, &sock, &PyType_Type, &weak_dict, &events)) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)loop, aio_state(module)->loop.base_type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of _LoopBase", loop);
+    }
+    Py_XSETREF(state->selector_class, (PyTypeObject *)Py_NewRef(selector));
+    Py_XSETREF(state->socket_type, (PyTypeObject *)Py_NewRef(sock));
+    Py_XSETREF(state->weak_dict, (PyTypeObject *)Py_NewRef(weak_dict));
+    Py_XSETREF(state->events, Py_NewRef(events));
+    if (subclass_copy_methods(selector, loop_selector_methods) < 0 ||
+        subclass_copy_methods(loop, reader_methods) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}

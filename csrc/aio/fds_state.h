@@ -1,0 +1,40 @@
+/* What the files about fds keep in one interpreter: types, names, and asyncio's own methods. */
+#ifndef PYEPOLL_FDS_STATE_H
+#define PYEPOLL_FDS_STATE_H
+
+#include "base/module_state.h"
+
+/* Names that these files look up. */
+enum {
+    FDS_CANCEL,
+    FDS_CANCELLED,
+    FDS_CHECK_CLOSED,
+    FDS_DATA,
+    FDS_FILENO,
+    FDS_HANDLE,
+    FDS_TRANSPORTS,
+    FDS_NAMES
+};
+
+typedef struct {
+    PyTypeObject *entry_type;
+    PyTypeObject *base_type;      /* LoopSelector in C */
+    PyTypeObject *selector_class; /* pyepoll.aio's subclass of it; NULL until _learn_fds() */
+    PyTypeObject *socket_type;    /* socket.socket; NULL until _learn_fds() */
+    PyTypeObject *weak_dict;      /* weakref.WeakValueDictionary */
+    PyObject *events;             /* the module asyncio.events */
+    PyObject *names[FDS_NAMES];
+} FdsState;
+
+struct AioState;
+
+/* Make the types and names. 0, or -1 with an exception. */
+int fds_init(PyObject *module, FdsState *state);
+int fds_traverse(const FdsState *state, visitproc visit, void *arg);
+void fds_clear(FdsState *state);
+void fds_free(FdsState *state);
+
+/* _learn_fds(): the classes of the package, and the methods of its loop in C. */
+PyObject *fds_learn(PyObject *module, PyObject *args);
+
+#endif

@@ -1,0 +1,356 @@
+/* The type LoopSelector: selectors.BaseSelector on the table. */
+#include "aio/fds.h"
+
+#include "aio/fdchange.h"
+#include "aio/loop_selector_docs.h"
+#include "base/convert.h"
+#include "core/epoll.h"
+#include "selector/selector_key.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+static PyObject *
+loop_selector_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    ModuleState *module = module_state_of(type);
+    LoopSelector *self = module != NULL ? (LoopSelector *)type->tp_alloc(type, 0) : NULL;
+    if (self != NULL) {
+        self->module = module_hold(module);
+        self->epoch = fork_epoch();
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+use_epoll(LoopSelector *self, PyObject *epoll)
+{
+    if (!PyObject_TypeCheck(epoll, self->module->types.epoll) || self->epoll != NULL) {
+        return PyErr_Format(PyExc_TypeError, "an Epoll is needed, and only once");
+    }
+    self->epoll = Py_NewRef(epoll);
+    self->instance = (Instance *)Py_NewRef(epoll_instance(epoll));
+    self->instance->make_events = fds_make_mask;
+    Py_RETURN_NONE;
+}
+
+static int
+loop_selector_traverse(LoopSelector *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->epoll);
+    Py_VISIT(self->instance);
+    for (int fd = 0; fd < self->table.size; fd++) {
+        Py_VISIT(self->table.items[fd]);
+    }
+    if (self->module != NULL) {
+        Py_VISIT(self->module->object);
+    }
+    return 0;
+}
+
+static int
+loop_selector_clear(LoopSelector *self)
+{
+    fdtable_free(self);
+    return 0;
+}
+
+static void
+loop_selector_dealloc(LoopSelector *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    ModuleState *module = self->module;
+    PyObject_GC_UnTrack(self);
+    fdtable_free(self);
+    Py_XDECREF(self->epoll);
+    Py_XDECREF(self->instance);
+    type->tp_free(self);
+    Py_DECREF(type);
+    module_drop(module);
+}
+
+/* 0, or -1 with an exception: not initialized. */
+static int
+check_ready(const LoopSelector *self)
+{
+    if (self->instance == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this selector has no Epoll: was __init__ called?");
+        return -1;
+    }
+    return 0;
+}
+
+/* EVENT_READ, EVENT_WRITE or both; -1 with ValueError. */
+static int
+convert_wanted(PyObject *object)
+{
+    int overflow = 0;
+    long events = PyLong_Check(object) ? PyLong_AsLongAndOverflow(object, &overflow) : -1;
+    if (overflow != 0 || events <= 0 || events > (EVENT_READ | EVENT_WRITE)) {
+        PyErr_Format(PyExc_ValueError, "Invalid events: %R", object);
+        return -1;
+    }
+    return (int)events;
+}
+
+/* The pair of the handles, as asyncio keeps it. */
+static PyObject *
+data_of(const FdEntry *entry)
+{
+    if (entry->data != NULL) {
+        return Py_NewRef(entry->data);
+    }
+    PyObject *reader = entry->handles[READER], *writer = entry->handles[WRITER];
+    return PyTuple_Pack(DIRECTIONS, reader != NULL ? reader : Py_None, writer != NULL ? writer : Py_None);
+}
+
+/* A new SelectorKey for what the entry has now. NULL with an exception; without one where it is not watched
+ * any more. */
+static PyObject *
+new_key(LoopSelector *self, FdEntry *entry)
+{
+    guard_lock(&self->guard);
+    long wanted = entry->wanted;
+    PyObject *fileobj = Py_XNewRef(entry->fileobj);
+    PyObject *pair = wanted != 0 ? data_of(entry) : NULL;
+    guard_unlock(&self->guard);
+    PyObject *fd = pair != NULL ? PyLong_FromLong(entry->fd) : NULL;
+    PyObject *events = fd != NULL ? PyLong_FromLong(wanted) : NULL;
+    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, pair) : NULL;
+    Py_XDECREF(events);
+    Py_XDECREF(fd);
+    Py_XDECREF(pair);
+    Py_XDECREF(fileobj);
+    return key;
+}
+
+/* The SelectorKey of an entry, kept in it until something changes: a new reference, or NULL as above. */
+static PyObject *
+key_of(LoopSelector *self, FdEntry *entry)
+{
+    guard_lock(&self->guard);
+    PyObject *key = Py_XNewRef(entry->key);
+    unsigned operations = entry->operations;
+    guard_unlock(&self->guard);
+    if (key == NULL && (key = new_key(self, entry)) != NULL) {
+        guard_lock(&self->guard);
+        if (entry->key == NULL && entry->operations == operations) {
+            entry->key = Py_NewRef(key);
+        }
+        guard_unlock(&self->guard);
+    }
+    return key;
+}
+
+/* The key of an fd: a new reference; NULL, without an exception where it is not watched. */
+static PyObject *
+find_key(LoopSelector *self, int fd)
+{
+    FdEntry *entry = fdtable_find(self, fd);
+    PyObject *key = entry != NULL ? key_of(self, entry) : NULL;
+    Py_XDECREF(entry);
+    return key;
+}
+
+static PyObject *
+raise_not_registered(PyObject *fileobj)
+{
+    return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_KeyError, "%R is not registered", fileobj);
+}
+
+static void
+release_dropped(FdUpdate *update)
+{
+    Py_CLEAR(update->dropped[READER]);
+    Py_CLEAR(update->dropped[WRITER]);
+}
+
+static PyObject *
+loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {
+        "register", 2, 3, {"fileobj", "events", "data"}
+    };
+    PyObject *given[ARGUMENTS];
+    int events;
+    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        (events = convert_wanted(given[1])) < 0) {
+        return NULL;
+    }
+    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
+                       .fileobj = given[0],
+                       .events = (uint8_t)events,
+                       .data = given[2] != NULL ? given[2] : Py_None};
+    if (update.fd < 0) {
+        return NULL;
+    }
+    int status = fdchange_register(self, &update);
+    release_dropped(&update);
+    if (status < 0) {
+        if (PyErr_ExceptionMatches(PyExc_FileExistsError)) {
+            PyErr_Clear();
+            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered", given[0], update.fd);
+        }
+        return NULL;
+    }
+    PyObject *key = find_key(self, update.fd);
+    return key != NULL ? key : raise_not_registered(given[0]);
+}
+
+static PyObject *
+loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {
+        "modify", 2, 3, {"fileobj", "events", "data"}
+    };
+    PyObject *given[ARGUMENTS];
+    int events;
+    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        (events = convert_wanted(given[1])) < 0) {
+        return NULL;
+    }
+    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
+                       .fileobj = given[0],
+                       .events = (uint8_t)events,
+                       .data = given[2] != NULL ? given[2] : Py_None};
+    if (update.fd < 0) {
+        return NULL;
+    }
+    FdEntry *entry = fdtable_find(self, update.fd);
+    if (entry == NULL) {
+        return raise_not_registered(given[0]);
+    }
+    int status = fdchange_watch(self, &update);
+    release_dropped(&update);
+    PyObject *key = status == 0 ? find_key(self, update.fd) : NULL;
+    Py_DECREF(entry);
+    return key != NULL || status < 0 ? key : raise_not_registered(given[0]);
+}
+
+static PyObject *
+loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
+{
+    FdUpdate update = {.fd = check_ready(self) == 0 ? fds_fd_of(self, fileobj) : -1,
+                       .fileobj = fileobj,
+                       .events = EVENT_READ | EVENT_WRITE};
+    if (update.fd < 0) {
+        return NULL;
+    }
+    PyObject *key = find_key(self, update.fd);
+    if (key == NULL) {
+        return raise_not_registered(fileobj);
+    }
+    if (fdchange_unwatch(self, &update) < 0) {
+        Py_CLEAR(key);
+    }
+    release_dropped(&update);
+    return key;
+}
+
+static PyObject *
+loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const Signature signature = {"select", 0, 1, {"timeout"}};
+    PyObject *given[ARGUMENTS];
+    int64_t timeout = NO_TIMEOUT;
+    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+        (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
+        return NULL;
+    }
+    PyObject *list = fds_wait(self, timeout);
+    PyObject *result = list != NULL ? PyList_New(0) : NULL;
+    for (Py_ssize_t i = 0; result != NULL && i < PyList_GET_SIZE(list); i++) {
+        uint8_t events;
+        FdEntry *entry = fds_event(self, PyList_GET_ITEM(list, i), &events);
+        PyObject *key = events != 0 ? key_of(self, entry) : NULL;
+        PyObject *pair = key != NULL ? Py_BuildValue("(Oi)", key, (int)events) : NULL;
+        if (pair != NULL ? PyList_Append(result, pair) < 0 : PyErr_Occurred() != NULL) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(pair);
+        Py_XDECREF(key);
+    }
+    Py_XDECREF(list);
+    return result;
+}
+
+static PyObject *
+loop_selector_get(LoopSelector *self, PyObject *fileobj)
+{
+    int fd = fds_fd_of(self, fileobj);
+    PyObject *key = fd >= 0 ? find_key(self, fd) : NULL;
+    return key != NULL ? key : PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+loop_selector_fds(LoopSelector *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    for (int fd = 0; list != NULL && fd < self->table.size; fd++) {
+        FdEntry *entry = fdtable_find(self, fd);
+        PyObject *object = entry != NULL ? PyLong_FromLong(fd) : NULL;
+        if (entry != NULL && (object == NULL || PyList_Append(list, object) < 0)) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(object);
+        Py_XDECREF(entry);
+    }
+    return list;
+}
+
+static PyObject *
+loop_selector_forget(LoopSelector *self, PyObject *Py_UNUSED(ignored))
+{
+    fdtable_free(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_selector_get_count(LoopSelector *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(fds_count(self));
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+PyMethodDef loop_selector_methods[] = {
+    {"register", FAST(loop_selector_register), register_doc},
+    {"modify", FAST(loop_selector_modify), modify_doc},
+    {"unregister", (PyCFunction)loop_selector_unregister, METH_O, unregister_doc},
+    {"select", FAST(loop_selector_select), select_doc},
+    {"_get", (PyCFunction)loop_selector_get, METH_O, get_doc},
+    {"_fds", (PyCFunction)loop_selector_fds, METH_NOARGS, fds_doc},
+    {"_clear", (PyCFunction)loop_selector_forget, METH_NOARGS, clear_doc},
+    {"_use_epoll", (PyCFunction)use_epoll, METH_O, use_epoll_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef loop_selector_getset[] = {
+    {"_count", (getter)loop_selector_get_count, NULL, "How many fds are registered.", NULL},
+    {NULL,     NULL,                            NULL, NULL,                           NULL},
+};
+
+static PyMemberDef loop_selector_members[] = {
+    {"_selector", T_OBJECT_EX, offsetof(LoopSelector, epoll), READONLY, "The Epoll underneath."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot loop_selector_slots[] = {
+    {Py_tp_doc,      (void *)loop_selector_doc},
+    {Py_tp_new,      loop_selector_new        },
+    {Py_tp_dealloc,  loop_selector_dealloc    },
+    {Py_tp_traverse, loop_selector_traverse   },
+    {Py_tp_clear,    loop_selector_clear      },
+    {Py_tp_methods,  loop_selector_methods    },
+    {Py_tp_getset,   loop_selector_getset     },
+    {Py_tp_members,  loop_selector_members    },
+    {0,              NULL                     },
+};
+
+PyType_Spec loop_selector_spec = {
+    .name = "pyepoll._epoll.LoopSelector",
+    .basicsize = sizeof(LoopSelector),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = loop_selector_slots,
+};

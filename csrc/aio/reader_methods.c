@@ -1,0 +1,211 @@
+/* Count the arguments, look for a transport, delegate. What another selector or a replaced method needs is left
+ * to asyncio's own code. */
+#include "aio/reader_methods.h"
+
+#include "aio/override.h"
+#include "aio/readers.h"
+#include "aio/schedule.h"
+
+/* The loop's selector, if C may work on its table and the loop is open: a new reference, or NULL. */
+static LoopSelector *
+open_selector(EventLoop *self)
+{
+    PyObject *selector = loop_member(&self->selector);
+    return loop_member(&self->closed) == Py_False && is_loop_selector(self->state, selector)
+               ? (LoopSelector *)Py_NewRef(selector)
+               : NULL;
+}
+
+/* _add_reader() or _add_writer(). The handle, a new reference. */
+static PyObject *
+add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    Call call;
+    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? open_selector(self) : NULL;
+    if (selector == NULL || !schedule_parse(self, args, nargs, names, 1, &call)) {
+        Py_XDECREF(selector);
+        return schedule_stock(self, ADD_READER + direction, args, nargs, names);
+    }
+    PyObject *handle = readers_handle(self, &call);
+    if (handle != NULL && readers_add(selector, direction, args[0], handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    Py_DECREF(selector);
+    return handle;
+}
+
+/* _remove_reader() or _remove_writer(). */
+static PyObject *
+remove_(int direction, EventLoop *self, PyObject *fileobj)
+{
+    LoopSelector *selector = open_selector(self);
+    if (selector == NULL) {
+        return schedule_stock(self, REMOVE_READER + direction, &fileobj, 1, NULL);
+    }
+    int status = readers_remove(selector, direction, fileobj);
+    Py_DECREF(selector);
+    return status >= 0 ? PyBool_FromLong(status) : NULL;
+}
+
+/* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
+static bool
+has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
+{
+    bool none = false;
+    PyObject *transports = PyObject_GetAttr((PyObject *)self, state->fds.names[FDS_TRANSPORTS]);
+    PyObject *data = transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)
+                         ? PyObject_GetAttr(transports, state->fds.names[FDS_DATA])
+                         : NULL;
+    if (data != NULL && PyDict_CheckExact(data)) {
+        PyObject *fd = PyLong_CheckExact(fileobj) ? Py_NewRef(fileobj)
+                       : Py_IS_TYPE(fileobj, state->fds.socket_type)
+                           ? PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO])
+                           : NULL;
+        none = fd != NULL && PyDict_Contains(data, fd) == 0;
+        Py_XDECREF(fd);
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(transports);
+    PyErr_Clear();
+    return none;
+}
+
+/* loop._ensure_fd_no_transport(fileobj). 0, or -1 with an exception. */
+static int
+ensure_no_transport(EventLoop *self, PyObject *fileobj)
+{
+    const AioState *state = self->state;
+    if ((loop_overridden(self) & HOOK(ENSURE_NO_TRANSPORT)) == 0 && has_no_transport(state, self, fileobj)) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)self,
+                                                 state->loop.method_names[ENSURE_NO_TRANSPORT], fileobj);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+/* The method with an underscore, where it was replaced. */
+static PyObject *
+call_replaced(int method, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *function = PyObject_GetAttr((PyObject *)self, self->state->loop.method_names[method]);
+    PyObject *result = function != NULL ? PyObject_Vectorcall(function, args, (size_t)nargs, NULL) : NULL;
+    Py_XDECREF(function);
+    return result;
+}
+
+static PyObject *
+public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError, "add_%s() takes at least 2 arguments (%zd given)",
+                     direction == READER ? "reader" : "writer", nargs);
+        return NULL;
+    }
+    if (ensure_no_transport(self, args[0]) < 0) {
+        return NULL;
+    }
+    int method = ADD_READER + direction;
+    PyObject *handle = (loop_overridden(self) & HOOK(method)) == 0 ? add(direction, self, args, nargs, NULL)
+                                                                   : call_replaced(method, self, args, nargs);
+    Py_XDECREF(handle);
+    return handle != NULL ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *
+public_remove(int direction, EventLoop *self, PyObject *fileobj)
+{
+    if (ensure_no_transport(self, fileobj) < 0) {
+        return NULL;
+    }
+    int method = REMOVE_READER + direction;
+    return (loop_overridden(self) & HOOK(method)) == 0 ? remove_(direction, self, fileobj)
+                                                       : call_replaced(method, self, &fileobj, 1);
+}
+
+static PyObject *
+add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return public_add(READER, self, args, nargs);
+}
+
+static PyObject *
+add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return public_add(WRITER, self, args, nargs);
+}
+
+static PyObject *
+remove_reader(EventLoop *self, PyObject *fileobj)
+{
+    return public_remove(READER, self, fileobj);
+}
+
+static PyObject *
+remove_writer(EventLoop *self, PyObject *fileobj)
+{
+    return public_remove(WRITER, self, fileobj);
+}
+
+static PyObject *
+private_add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    return add(READER, self, args, nargs, names);
+}
+
+static PyObject *
+private_add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    return add(WRITER, self, args, nargs, names);
+}
+
+static PyObject *
+private_remove_reader(EventLoop *self, PyObject *fileobj)
+{
+    return remove_(READER, self, fileobj);
+}
+
+static PyObject *
+private_remove_writer(EventLoop *self, PyObject *fileobj)
+{
+    return remove_(WRITER, self, fileobj);
+}
+
+PyDoc_STRVAR(add_reader_doc,
+"add_reader($self, fd, callback, /, *args)\n--\n\n"
+"Call callback(*args) whenever fd, or an object with fileno(), can be read, has ended or failed. It takes the\n"
+"place of an earlier reader.\n\n"
+"Raises RuntimeError if a transport uses the fd, and if the loop is closed; ValueError for an invalid file\n"
+"object; OSError if the fd cannot be watched: EBADF, EPERM, ENOSPC.");
+
+PyDoc_STRVAR(add_writer_doc,
+"add_writer($self, fd, callback, /, *args)\n--\n\n"
+"Call callback(*args) whenever fd, or an object with fileno(), can be written to or has failed. The rest is\n"
+"as in add_reader().");
+
+PyDoc_STRVAR(remove_reader_doc,
+"remove_reader($self, fd, /)\n--\n\n"
+"Cancel the reader of fd. Returns whether there was one.\n\n"
+"Raises RuntimeError if a transport uses the fd; ValueError for an invalid file object.");
+
+PyDoc_STRVAR(remove_writer_doc,
+"remove_writer($self, fd, /)\n--\n\n"
+"Cancel the writer of fd. The rest is as in remove_reader().");
+
+PyDoc_STRVAR(private_doc,
+"asyncio's method of this name: the public one, without the check for a transport.");
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+#define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+PyMethodDef reader_methods[] = {
+    {"add_reader", FAST(add_reader), add_reader_doc},
+    {"add_writer", FAST(add_writer), add_writer_doc},
+    {"remove_reader", (PyCFunction)remove_reader, METH_O, remove_reader_doc},
+    {"remove_writer", (PyCFunction)remove_writer, METH_O, remove_writer_doc},
+    {"_add_reader", KEYWORDS(private_add_reader), private_doc},
+    {"_add_writer", KEYWORDS(private_add_writer), private_doc},
+    {"_remove_reader", (PyCFunction)private_remove_reader, METH_O, private_doc},
+    {"_remove_writer", (PyCFunction)private_remove_writer, METH_O, private_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,80 @@
+#include "aio/readers.h"
+
+#include "aio/fdchange.h"
+#include "aio/handle.h"
+
+/* Cancel the handles that are not watched any more, and keep the exception that is set. 0, or -1 with another
+ * exception. */
+static int
+cancel_dropped(const AioState *state, FdUpdate *update)
+{
+    int status = 0;
+    for (int i = 0; i < DIRECTIONS; i++) {
+        PyObject *handle = update->dropped[i];
+        if (handle != NULL) {
+            PyObject *error = PyErr_GetRaisedException();
+            PyObject *result = PyObject_CallMethodNoArgs(handle, state->fds.names[FDS_CANCEL]);
+            status = result == NULL ? -1 : status;
+            Py_XDECREF(result);
+            Py_CLEAR(update->dropped[i]);
+            if (error != NULL) {
+                PyErr_SetRaisedException(error);
+            }
+        }
+    }
+    return status;
+}
+
+int
+readers_add(LoopSelector *selector, int direction, PyObject *fileobj, PyObject *handle)
+{
+    FdUpdate update = {.fd = fds_fd_of(selector, fileobj),
+                       .fileobj = fileobj,
+                       .events = (uint8_t)(1 << direction),
+                       .handle = handle};
+    if (update.fd < 0) {
+        return -1;
+    }
+    int status = fdchange_watch(selector, &update);
+    return cancel_dropped(aio_of(selector->module), &update) < 0 ? -1 : status;
+}
+
+int
+readers_remove(LoopSelector *selector, int direction, PyObject *fileobj)
+{
+    FdUpdate update = {
+        .fd = fds_fd_of(selector, fileobj), .fileobj = fileobj, .events = (uint8_t)(1 << direction)};
+    if (update.fd < 0) {
+        return -1;
+    }
+    int status = fdchange_unwatch(selector, &update);
+    bool had = update.dropped[direction] != NULL;
+    return cancel_dropped(aio_of(selector->module), &update) < 0 || status < 0 ? -1 : had;
+}
+
+PyObject *
+readers_handle(EventLoop *self, const Call *call)
+{
+    AioState *state = self->state;
+    PyObject *type = PyObject_GetAttr(state->fds.events, state->fds.names[FDS_HANDLE]);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyObject *handle = NULL;
+    if (type == (PyObject *)state->loop.stock_handle && state->loop.handle_type != NULL &&
+        loop_member(&self->debug) == Py_False) {
+        handle = handle_new(state, call);
+    }
+    else {
+        PyObject *args = PyTuple_New(call->count);
+        for (Py_ssize_t i = 0; args != NULL && i < call->count; i++) {
+            PyTuple_SET_ITEM(args, i, Py_NewRef(call->args[i]));
+        }
+        PyObject *given[] = {call->callback, args, call->loop,
+                             call->context != NULL ? call->context : Py_None};
+        handle = args != NULL ? PyObject_Vectorcall(type, given, 4, NULL) : NULL;
+        Py_XDECREF(args);
+    }
+    Py_DECREF(type);
+    return handle;
+}
