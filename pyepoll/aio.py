@@ -19,6 +19,7 @@ import os
 import selectors
 import socket
 import sys
+import warnings
 import weakref
 from collections.abc import Coroutine
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
+from ._tls import SSLProtocol
 from ._watch import watch
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "EventLoop",
     "LoopSelector",
     "SocketTransport",
+    "install",
     "new_event_loop",
     "run",
     "watch",
@@ -50,7 +53,6 @@ T = TypeVar("T")
 watch.__module__ = DatagramTransport.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
-"""Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
 _sslproto: Any = asyncio.sslproto
 _format_callback: Any = asyncio.format_helpers._format_callback_source
 
@@ -327,7 +329,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
     ) -> asyncio.Transport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        tls = _sslproto.SSLProtocol(
+        tls = SSLProtocol(
             *(self, protocol, sslcontext, waiter, server_side, server_hostname),
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
@@ -436,6 +438,33 @@ def new_event_loop(*, gather_writes: bool = True) -> EventLoop:
     gather_writes: see :class:`EventLoop`. Raises OSError: EMFILE or ENFILE when no fd is left.
     """
     return EventLoop(gather_writes=gather_writes)
+
+
+_FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll.aio.run()"
+
+
+def install() -> None:
+    """Let :func:`asyncio.run` and :func:`asyncio.new_event_loop` make loops of pyepoll's in this process.
+
+    For programs that accept no loop factory: it sets asyncio's event loop policy. Loops that exist already
+    stay as they are. Raises RuntimeError on CPython 3.16, which has no policies; on 3.14 and 3.15 it issues a
+    DeprecationWarning.
+    """
+    if sys.version_info >= (3, 16):
+        raise RuntimeError(f"CPython 3.16 has no event loop policies: {_FACTORY}")
+    if sys.version_info >= (3, 14):
+        message = f"event loop policies are removed in CPython 3.16: {_FACTORY}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # asyncio's own, which would name this file.
+
+        class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+            """asyncio's policy, with loops of pyepoll's."""
+
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return new_event_loop()
+
+        asyncio.set_event_loop_policy(EventLoopPolicy())
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
