@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
 from support.faults import LOOPS, VERSION, Side
@@ -10,7 +11,7 @@ _outcomes: dict[str, dict[str, str]] = defaultdict(dict)
 
 
 @pytest.fixture(autouse=True)
-def note_the_side(request: pytest.FixtureRequest, record_property: pytest.RecordProperty) -> None:
+def note_the_side(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
     """Tell the process that prints the table, which may be another one, to which column a test belongs."""
     callspec = getattr(request.node, "callspec", None)
     side = callspec and callspec.params.get("side")
