@@ -68,8 +68,12 @@ FAULTS = {
     "close: connection_lost twice": Fault(fixed_in((3, 14, 10)), sure=False),
     # Contexts.
     "resume_reading: context of a task": Fault(fixed_in((3, 15, 0))),
+    "resume_writing: context of a task": Fault(fixed_in((3, 15, 0))),
+    "connection_lost: context of a task": Fault(fixed_in((3, 15, 0))),
+    "accept: one context for all": Fault(NEVER),
     # Fds.
     "reused fd": Fault(ALWAYS, sure=False),
+    "reused fd in one turn": Fault(NEVER),
     "sendfile: abort hangs": Fault(ALWAYS),
     "sendfile: abort poisons the fd": Fault(ALWAYS),
     "accept: EMFILE floods the log": Fault(ALWAYS),
@@ -96,6 +100,8 @@ OURS = {
     "close: write after the data was sent",
     "close: connection_lost twice",
     "resume_reading: context of a task",
+    "resume_writing: context of a task",
+    "connection_lost: context of a task",
     "reused fd",
     "sendfile: abort hangs",
     "sendfile: abort poisons the fd",
@@ -154,7 +160,7 @@ class Side:
 
 
 PATIENCE = 20.0
-IMPATIENCE = 0.5
+IMPATIENCE = 0.3
 
 
 def sides(name: str) -> pytest.MarkDecorator:
