@@ -67,10 +67,10 @@ FAULTS = {
     "close: other calls after the data was sent": Fault(NEVER, ALWAYS),
     "close: connection_lost twice": Fault(fixed_in((3, 14, 10)), sure=False),
     # Contexts.
-    "resume_reading: context of a task": Fault(fixed_in((3, 15, 0))),
+    "resume_reading: context of a task": Fault(fixed_in((3, 15, 0)), ALWAYS),
     "resume_writing: context of a task": Fault(fixed_in((3, 15, 0))),
     "connection_lost: context of a task": Fault(fixed_in((3, 15, 0))),
-    "accept: one context for all": Fault(NEVER),
+    "accept: one context for all": Fault(NEVER, ALWAYS),
     # Fds.
     "reused fd": Fault(ALWAYS, sure=False),
     "reused fd in one turn": Fault(NEVER),
@@ -79,6 +79,7 @@ FAULTS = {
     "accept: EMFILE floods the log": Fault(ALWAYS),
     # Flow control.
     "datagrams: count leaks": Fault(fixed_in((3, 14, 10), since=(3, 12)), sure=False),
+    "max_size is ignored": Fault(NEVER),
     # TLS.
     "start_tls: data that was read before": Fault(ALWAYS, ALWAYS, sure=False),
     # Processes and threads.
@@ -107,6 +108,7 @@ OURS = {
     "sendfile: abort poisons the fd",
     "accept: EMFILE floods the log",
     "datagrams: count leaks",
+    "max_size is ignored",
     "start_tls: data that was read before",
     "fork: the child breaks the parent",
     "fork: the child gets no explanation",
