@@ -205,7 +205,9 @@ def test_start_tls_uses_data_that_was_read_before(side: Side, by_loop: bool) -> 
             assert await reader.readline() == b"PROXY UNKNOWN\r\n"
             handshake = asyncio.ensure_future(client.handshake(peer))
             if by_loop:
-                writer._transport = await loop.start_tls(writer.transport, protocol, context, server_side=True)
+                writer._transport = await loop.start_tls(
+                    writer.transport, protocol, context, server_side=True
+                )
             else:
                 await writer.start_tls(context)
             await handshake

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import socket
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ FAULTS = {
     # TLS.
     "start_tls: data that was read before": Fault(ALWAYS, ALWAYS, sure=False),
     # Processes and threads.
-    "fork: the child breaks the parent": Fault(ALWAYS),
+    "fork: the child breaks the parent": Fault(ALWAYS, ALWAYS, sure=False),
+    "fork: the child wakes the parent": Fault(ALWAYS),
     "fork: the child gets no explanation": Fault(ALWAYS, ALWAYS),
     "debug: write from another thread": Fault(ALWAYS, ALWAYS),
 }
@@ -110,7 +112,7 @@ OURS = {
     "datagrams: count leaks",
     "max_size is ignored",
     "start_tls: data that was read before",
-    "fork: the child breaks the parent",
+    "fork: the child wakes the parent",
     "fork: the child gets no explanation",
     "debug: write from another thread",
 }
@@ -149,16 +151,23 @@ class Side:
             async with asyncio.timeout(self.patience):
                 return await scenario()
 
-        with warnings.catch_warnings():
-            if self.name != "pyepoll" or self.patience < PATIENCE:
-                warnings.simplefilter("ignore", ResourceWarning)
+        def in_a_loop() -> T:
             with asyncio.Runner(debug=debug, loop_factory=LOOPS[self.name]) as runner:
                 runner.get_loop().slow_callback_duration = 1000
-                try:
-                    return runner.run(limited())
-                finally:
-                    del limited
-                    gc.collect()
+                return runner.run(limited())
+
+        if self.name == "pyepoll" and self.patience == PATIENCE:
+            return in_a_loop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                return in_a_loop()
+            except BaseException as error:
+                # Or what they refer to would be collected in the course of another test.
+                traceback.clear_frames(error.__traceback__)
+                raise
+            finally:
+                gc.collect()
 
 
 PATIENCE = 20.0
