@@ -1,4 +1,4 @@
-"""Each connection keeps the context in which it was made: variables of one request are not seen by the next."""
+"""Each connection keeps the context in which it was made: the next request sees no variables of the last."""
 
 import asyncio
 import contextvars

@@ -1,7 +1,8 @@
-"""A socket is closed without remove_reader(), and the next one gets its fd: it gets its events, and no others."""
+"""A socket is closed without remove_reader(); the next one, with the same fd, gets its events only."""
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,10 @@ def pair() -> Pair:
     near.setblocking(False)
     peer.setblocking(False)
     return near, peer
+
+
+def read_into(called: list[str], sock: socket.socket) -> None:
+    called.append(sock.recv(10).decode())
 
 
 async def read(new: Pair, called: list[str]) -> None:
@@ -215,7 +220,8 @@ def test_remove_close_reuse_and_add_in_one_turn(
                 stack.callback(new[0].close)
                 stack.callback(new[1].close)
                 assert new[0].fileno() == fd
-                loop.add_reader(fd if as_int else new[0], lambda: called.append(new[0].recv(10).decode()))
+                watched = fd if as_int else new[0]
+                loop.add_reader(watched, functools.partial(read_into, called, new[0]))
                 await turns()
                 assert called == []
                 new[1].send(b"new")
