@@ -1,4 +1,4 @@
-"""The extension modules; everything else is in pyproject.toml."""
+"""The extension module; everything else is in pyproject.toml."""
 
 import glob
 import os
@@ -15,30 +15,21 @@ if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.versio
     )
 
 
-SOURCES = set(glob.glob("csrc/**/*.c", recursive=True))
-AIO_SOURCES = set(glob.glob("csrc/aio/*.c"))
-
-
-def extension(name: str, sources: set[str]) -> Extension:
-    return Extension(
-        name,
-        sources=sorted(sources),
-        depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
-        include_dirs=["csrc"],
-        define_macros=[("_GNU_SOURCE", "1")],
-        extra_compile_args=[
-            "-std=c11",
-            "-fvisibility=hidden",
-            # For developers: PYEPOLL_CFLAGS="-Wall -Wextra -Werror -fsanitize=address,undefined".
-            *os.environ.get("PYEPOLL_CFLAGS", "").split(),
-        ],
-        extra_link_args=os.environ.get("PYEPOLL_LDFLAGS", "").split(),
-    )
-
-
 setup(
     ext_modules=[
-        extension("pyepoll._epoll", SOURCES - AIO_SOURCES),
-        extension("pyepoll._aio", AIO_SOURCES | {"csrc/base/subclass.c"}),
+        Extension(
+            "pyepoll._epoll",
+            sources=sorted(glob.glob("csrc/**/*.c", recursive=True)),
+            depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
+            include_dirs=["csrc"],
+            define_macros=[("_GNU_SOURCE", "1")],
+            extra_compile_args=[
+                "-std=c11",
+                "-fvisibility=hidden",
+                # For developers: PYEPOLL_CFLAGS="-Wall -Wextra -Werror -fsanitize=address,undefined".
+                *os.environ.get("PYEPOLL_CFLAGS", "").split(),
+            ],
+            extra_link_args=os.environ.get("PYEPOLL_LDFLAGS", "").split(),
+        )
     ]
 )

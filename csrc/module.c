@@ -1,4 +1,5 @@
 /* The extension module _epoll: its types, functions and constants, and an interpreter's copy of them. */
+#include "aio/state.h"
 #include "base/atfork.h"
 #include "base/errors.h"
 #include "base/flags.h"
@@ -30,7 +31,8 @@ static int
 add_functions(PyObject *module)
 {
     PyMethodDef *const tables[] = {
-        raw_methods, kcmp_methods, settings_functions, selector_key_functions, own_methods_functions,
+        raw_methods,           kcmp_methods,  settings_functions, selector_key_functions,
+        own_methods_functions, aio_functions,
     };
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         if (PyModule_AddFunctions(module, tables[i]) < 0) {
@@ -111,7 +113,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->package.signals);
     Py_VISIT(state->package.members);
     Py_VISIT(state->instances);
-    return 0;
+    return aio_traverse(state, visit, arg);
 }
 
 static int
@@ -133,6 +135,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->package.signals);
     Py_CLEAR(state->package.members);
     Py_CLEAR(state->instances);
+    aio_clear(state);
     return 0;
 }
 
@@ -142,6 +145,7 @@ module_free(void *object)
     PyObject *module = object;
     ModuleState *state = state_of(module);
     module_clear(module);
+    aio_free(state);
     /* Zeroed before exec; 0 is then no number of ours. */
     if (state->always_ready_fd > 0 && is_always_ready_eventfd(state->always_ready_fd)) {
         close(state->always_ready_fd);

@@ -17,10 +17,11 @@ import selectors
 import socket
 import sys
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _aio
 from ._core import refuse_to_copy
+from ._epoll import _load_aio
 from ._selector import EpollSelector
 from ._watch import watch
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 watch.__module__ = __name__
 
+_aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.selector_events
 """Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
 _sslproto: Any = asyncio.sslproto
@@ -155,6 +157,39 @@ class EventLoop(asyncio.SelectorEventLoop):
         SocketTransport(self, rawsock, tls, None, extra, server, **context)
         transport: asyncio.Transport = tls._app_transport
         return transport
+
+    def _forget_reused(self, fd: Any) -> None:
+        """Remove the callbacks of a file that was closed behind the loop's back, and whose fd is reused."""
+        selector = self._selector  # type: ignore[attr-defined]
+        key = selector.get_map().get(fd) if isinstance(selector, EpollSelector) else None
+        if key is not None:
+            try:
+                selector._selector.rearm(key.fd)
+            except OSError:  # ENOENT: the kernel knows no such registration.
+                selector.unregister(key.fd)
+                for handle in key.data:
+                    if handle is not None:
+                        handle.cancel()
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._forget_reused(fd)
+        return super()._add_reader(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+
+    def _add_writer(self, fd: Any, callback: Any, *args: Any, **context: Any) -> asyncio.Handle:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._forget_reused(fd)
+        return super()._add_writer(fd, callback, *args, **context)  # type: ignore[misc,no-any-return]
+
+    def _remove_reader(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_reader(fd)  # type: ignore[misc,no-any-return]
+
+    def _remove_writer(self, fd: Any) -> bool:
+        if not self.is_closed():
+            self._forget_reused(fd)
+        return super()._remove_writer(fd)  # type: ignore[misc,no-any-return]
 
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
         batch = None if self._debug else _aio._batch(self, event_list)

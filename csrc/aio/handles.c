@@ -5,7 +5,7 @@
  * The read method of a transport is called without Handle._run(), which would only enter the context and call
  * it.
  */
-#include "aio/module.h"
+#include "aio/state.h"
 
 #include <stddef.h>
 
@@ -307,7 +307,7 @@ collect(HandleGroup *self, PyObject *events, Py_ssize_t count)
 static HandleGroup *
 group_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 {
-    const AioState *state = PyModule_GetState(module);
+    const AioState *state = aio_state(module);
     HandleGroup *self = PyObject_GC_NewVar(HandleGroup, state->group_type, 2 * count);
     if (self == NULL) {
         return NULL;
@@ -325,7 +325,7 @@ group_new(PyObject *module, PyObject *loop, Py_ssize_t count)
 PyObject *
 handles_group(PyObject *module, PyObject *args)
 {
-    const AioState *state = PyModule_GetState(module);
+    const AioState *state = aio_state(module);
     PyObject *loop, *events;
     if (!PyArg_ParseTuple(args, "OO:_batch", &loop, &events)) {
         return NULL;
@@ -378,7 +378,7 @@ static PyType_Slot group_slots[] = {
 };
 
 PyType_Spec group_spec = {
-    .name = "pyepoll._aio.Batch",
+    .name = "pyepoll._epoll.Batch",
     .basicsize = offsetof(HandleGroup, handles),
     .itemsize = sizeof(PyObject *),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |

@@ -1,6 +1,6 @@
 /* Where the attributes that C reads are in the objects of asyncio and socket, and which methods of asyncio C
  * replaces. A failure leaves the earlier layout in force. */
-#include "aio/module.h"
+#include "aio/state.h"
 #include "base/subclass.h"
 
 #include <structmember.h>
@@ -76,7 +76,7 @@ layout_read_transport(PyObject *module, PyObject *args)
         [EOF_WRITTEN] = "_eof", [PROTOCOL] = "_protocol",   [READ_READY_CB] = "_read_ready_cb",
         [SOCK] = "_sock",       [SOCK_FD] = "_sock_fd",
     };
-    AioState *state = PyModule_GetState(module);
+    AioState *state = aio_state(module);
     PyObject *type, *socket_type;
     if (!PyArg_ParseTuple(args, "O!O!:_learn_transport", &PyType_Type, &type, &PyType_Type, &socket_type)) {
         return NULL;
@@ -115,7 +115,7 @@ layout_read_handles(PyObject *module, PyObject *type)
         [HANDLE_CANCELLED] = "_cancelled",
         [HANDLE_CONTEXT] = "_context",
     };
-    AioState *state = PyModule_GetState(module);
+    AioState *state = aio_state(module);
     PyObject *function = PyObject_GetAttr(type, state->methods[RUN]);
     if (function == NULL || offsets_of(type, attributes, HANDLE_ATTRIBUTES, state->handle_offsets) < 0) {
         Py_XDECREF(function);

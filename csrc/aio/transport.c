@@ -7,7 +7,7 @@
  * one takes. Between reading the fd and the call no other code can run that would close it; on a
  * free-threaded build that holds as long as no other thread closes the socket, which asyncio forbids.
  */
-#include "aio/module.h"
+#include "aio/state.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -348,7 +348,7 @@ static PyType_Slot transport_slots[] = {
 };
 
 PyType_Spec transport_spec = {
-    .name = "pyepoll._aio.SocketTransport",
+    .name = "pyepoll._epoll.SocketTransport",
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = transport_slots,
 };

@@ -19,6 +19,8 @@
  *   reference's callback. Code that reads a member there checks for NULL; module_type() makes it an
  *   exception.
  */
+struct AioState;
+
 typedef struct {
     PyObject *object; /* the module itself, borrowed */
     struct {
@@ -39,6 +41,7 @@ typedef struct {
         PyObject *signals;          /* dict: number -> member of signal.Signals (_use_signals) */
         PyObject *members;          /* dict: mask -> the Event for it (event_member) */
     } package;
+    struct AioState *aio;       /* of the aio layer, which frees it; NULL until that is loaded */
     PyObject *instances;        /* dict: fd -> weak reference to the Instance that has it (instance_find) */
     atomic_int always_ready_fd; /* an eventfd that is always ready: it wakes the waiters (instance_wake) */
 } ModuleState;

@@ -6,11 +6,10 @@
 
 #include <fcntl.h>
 
-/* Whether the file object of a key still has the key's fd. 1, 0, or -1 with an exception of fileno(). */
+/* Whether a file object has this fd. 1, 0, or -1 with an exception of fileno(). */
 static int
-key_has_fd(PyObject *key, int fd)
+fileobj_has_fd(PyObject *fileobj, int fd)
 {
-    PyObject *fileobj = PyTuple_GET_ITEM(key, KEY_FILEOBJ);
     if (PyLong_Check(fileobj)) {
         return 1;
     }
@@ -22,6 +21,37 @@ key_has_fd(PyObject *key, int fd)
     }
     Py_XDECREF(fd_object);
     return fd_object != NULL ? now == fd : -1;
+}
+
+/* Whether the file object of a key still has the key's fd. */
+static int
+key_has_fd(PyObject *key, int fd)
+{
+    return fileobj_has_fd(PyTuple_GET_ITEM(key, KEY_FILEOBJ), fd);
+}
+
+/* Whether the key stands for the file that its fd refers to now. Where its file object does not, and that of
+ * the caller does, the caller's becomes that of the key. 1, 0, or -1 with an exception. */
+static int
+names_present_file(const Selector *self, Change *change)
+{
+    int status = key_has_fd(change->old, change->fd);
+    if (status == 0) {
+        status = fileobj_has_fd(change->fileobj, change->fd);
+        PyObject *key = change->key;
+        PyObject *renamed = status > 0 ? selector_key_new(self->module, change->fileobj,
+                                                          PyTuple_GET_ITEM(key, KEY_FD),
+                                                          PyTuple_GET_ITEM(key, KEY_EVENTS),
+                                                          PyTuple_GET_ITEM(key, KEY_DATA))
+                                       : NULL;
+        if (renamed != NULL) {
+            Py_SETREF(change->key, renamed);
+        }
+        else if (status > 0) {
+            status = -1;
+        }
+    }
+    return status;
 }
 
 /* Take the key `old` out of the dict. 1; 0 where another call has replaced or unregistered it, and the dict
@@ -43,10 +73,10 @@ take_key(Selector *self, const Change *change)
  * If an unregister in another thread has taken the key, there is nothing left to modify. 0, or -1 with an
  * exception: the one of modify, unless a later call raised its own. */
 static int
-register_reused(Selector *self, const Change *change)
+register_reused(Selector *self, Change *change)
 {
     PyObject *error = PyErr_GetRaisedException();
-    int status = key_has_fd(change->old, change->fd);
+    int status = names_present_file(self, change);
     if (status > 0) {
         status = take_key(self, change);
     }
@@ -68,7 +98,7 @@ register_reused(Selector *self, const Change *change)
 }
 
 int
-change_retry(Selector *self, const Change *change)
+change_retry(Selector *self, Change *change)
 {
     return change->backend->instance != NULL && PyErr_ExceptionMatches(PyExc_FileNotFoundError)
                ? register_reused(self, change)
@@ -102,7 +132,7 @@ register_or_replace(const Change *change)
 }
 
 int
-change_data(Selector *self, const Change *change, PyObject **otherwise)
+change_data(Selector *self, Change *change, PyObject **otherwise)
 {
     if (change->backend->instance == NULL) {
         /* No Epoll: as in selectors, whose calls do not have the data. */

@@ -212,11 +212,11 @@ selector_register(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     return key;
 }
 
-/* Replace `old` by `key`; keep `old` where the two are the same. The key that is registered now, a new
- * reference; NULL with an exception, and then neither is registered. `keep` leaves the other epoll bits as
- * they are. */
+/* Replace `old` by `key`, for the caller's `fileobj`; keep `old` where the two are the same. The key that is
+ * registered now, a new reference; NULL with an exception, and then neither is registered. `keep` leaves the
+ * other epoll bits as they are. */
 static PyObject *
-change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, bool keep)
+change_key(Selector *self, PyObject *fileobj, PyObject *old, PyObject *key, int fd, uint32_t mask, bool keep)
 {
     Backend backend;
     if (ensure_fd(PyTuple_GET_ITEM(key, KEY_FD), &fd) < 0 || backend_acquire(self, &backend) < 0) {
@@ -232,7 +232,7 @@ change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, 
         backend_release(&backend);
         return Py_NewRef(old);
     }
-    const Change change = {&backend, old, key, fd, mask};
+    Change change = {&backend, fileobj, old, Py_NewRef(key), fd, mask};
     PyObject *otherwise = backend.direct ? NULL : key;
     int status;
     if (same_mask && !arms) {
@@ -245,15 +245,16 @@ change_key(Selector *self, PyObject *old, PyObject *key, int fd, uint32_t mask, 
         }
     }
     PyObject *fd_object = PyTuple_GET_ITEM(key, KEY_FD);
-    PyObject *left = status == 0 ? key : old;
+    PyObject *left = status == 0 ? change.key : old;
     if (status == 0) {
-        status = backend_sync_keys(self, &backend, fd_object, fd, otherwise);
+        status = backend_sync_keys(self, &backend, fd_object, fd, otherwise != NULL ? change.key : NULL);
     }
     if (status < 0) {
         backend_undo(self, &backend, fd_object, fd, left);
+        Py_CLEAR(change.key);
     }
     backend_release(&backend);
-    return status == 0 ? Py_NewRef(key) : NULL;
+    return change.key;
 }
 
 /* The fd under which a file object is registered; NULL with an exception. */
@@ -285,7 +286,7 @@ selector_modify(Selector *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     PyObject *key = old != NULL ? selector_key_new(self->module, PyTuple_GET_ITEM(old, KEY_FILEOBJ),
                                                    fd_object, given[1], data)
                                 : NULL;
-    PyObject *now = key != NULL ? change_key(self, old, key, fd, mask, keep) : NULL;
+    PyObject *now = key != NULL ? change_key(self, given[0], old, key, fd, mask, keep) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(old);
     Py_XDECREF(fd_object);

@@ -76,21 +76,22 @@ PyObject *backend_pop_key(Selector *self, PyObject *fd_object);
  * A change of the key `old` to `key`, which is to be registered with `mask`. */
 typedef struct {
     const Backend *backend;
+    PyObject *fileobj; /* as the caller gave it */
     PyObject *old;
-    PyObject *key;
+    PyObject *key; /* owned */
     int fd;
     uint32_t mask;
 } Change;
 
 /* After a backend_modify() that failed: where the fd refers to another file than the registered one, and to
- * that of the key's file object, register this file. 0, or -1 with an exception, and then neither key is
- * registered. */
-int change_retry(Selector *self, const Change *change);
+ * that of the key's file object or of the caller's, register this file. If only the caller's has this fd, it
+ * becomes the file object of the key. 0, or -1 with an exception, and then neither key is registered. */
+int change_retry(Selector *self, Change *change);
 
 /* Change the data alone: one system call, which finds out whether the fd refers to another file. As in
  * selectors, the key of a closed fd is changed, although nothing is registered: `*otherwise` is set to the
  * key to keep in the dict. 0, or -1 with an exception. */
-int change_data(Selector *self, const Change *change, PyObject **otherwise);
+int change_data(Selector *self, Change *change, PyObject **otherwise);
 
 /* The fd under which an object with fileno() is registered, as fileobj_fd_or_registered(). An object that was
  * registered when fileno() returned another fd does not stand for the key of the fd that it returns now. */

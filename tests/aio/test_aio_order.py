@@ -19,7 +19,7 @@ import pytest
 from support.loops import FACTORIES, Plain, complaints, connection, logged, on, same, soon, tcp_pair, turns
 from support.processes import run
 
-from pyepoll import _aio
+from pyepoll.aio import _aio
 
 PAIRS = 6
 Pairs = list[tuple[socket.socket, socket.socket]]
@@ -386,7 +386,7 @@ def test_events_of_another_form_are_left_to_asyncio(event: Any) -> None:
 
 def test_events_that_are_no_list_are_left_to_asyncio() -> None:
     def check(loop: Any, key: Any) -> None:
-        assert _aio._batch(loop, ((key, 3),)) is None  # type: ignore[arg-type]
+        assert _aio._batch(loop, ((key, 3),)) is None
         wrong: list[tuple[Any, ...]] = [(), (loop,), (loop, [], [])]
         for args in wrong:
             with pytest.raises(TypeError):
@@ -417,7 +417,7 @@ def test_handles_of_another_class_are_left_to_asyncio() -> None:
 
 def test_a_class_without_slots_is_refused() -> None:
     with pytest.raises((AttributeError, TypeError)):
-        _aio._learn_handles(object)  # type: ignore[arg-type]
+        _aio._learn_handles(object)
     with pytest.raises((AttributeError, TypeError)):
         _aio._learn_handles(asyncio.TimerHandle)  # Its slots are those of its base.
 
@@ -438,7 +438,7 @@ def test_a_group_that_never_runs_is_collected() -> None:
 
         kept: Any = Kept()
         handle = asyncio.Handle(kept, (), loop)
-        kept.batch = _aio._batch(loop, [((0, 0, 0, (handle, None)), 1)])  # type: ignore[list-item]
+        kept.batch = _aio._batch(loop, [((0, 0, 0, (handle, None)), 1)])
         assert kept.batch is not None
         gone.append(weakref.ref(kept))
 

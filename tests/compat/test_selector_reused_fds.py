@@ -126,10 +126,33 @@ def test_modify_finds_the_new_file_of_a_lost_registration(sel: EpollSelector) ->
 
 
 @pytest.mark.parametrize("events", [EVENT_READ, BOTH])
-def test_modify_leaves_the_error_where_the_object_is_another(
+@pytest.mark.parametrize("given", ["int", "object"])
+def test_modify_registers_the_file_of_the_given_object(
+    sel: EpollSelector, events: int, given: str, eventfd: Eventfd
+) -> None:
+    """The key is that of a closed object; the fd, or the object with this fd, is another file."""
+    ready = eventfd(1)
+    a, b = socket.socketpair()
+    fd = a.fileno()
+    sel.register(a, EVENT_READ, "old")
+    a.close()
+    b.close()
+    os.dup2(ready, fd)
+    fileobj = fd if given == "int" else File(fd)
+    try:
+        key = sel.modify(fileobj, events, "new")
+        assert key == (fileobj, fd, events, "new")
+        assert sel.select(0) == [(key, events)]
+        assert is_whole(sel)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("events", [EVENT_READ, BOTH])
+def test_modify_leaves_the_error_where_the_object_is_closed(
     sel: EpollSelector, events: int, eventfd: Eventfd
 ) -> None:
-    """The key is that of a closed object, and the file that its fd refers to now is not the object's."""
+    """The file that its fd refers to now is not the object's."""
     ready = eventfd(1)
     a, b = socket.socketpair()
     fd = a.fileno()
@@ -139,7 +162,7 @@ def test_modify_leaves_the_error_where_the_object_is_another(
     os.dup2(ready, fd)
     try:
         with pytest.raises(FileNotFoundError, match="not registered"):
-            sel.modify(fd, events, "new")
+            sel.modify(a, events, "new")
         assert sel.select(0) == []
         assert len(sel.get_map()) == 0
         assert is_whole(sel)
@@ -147,14 +170,14 @@ def test_modify_leaves_the_error_where_the_object_is_another(
         os.close(fd)
 
 
-def test_modify_leaves_the_error_where_fileno_has_changed(sel: EpollSelector, reused: Any) -> None:
+def test_modify_of_an_fd_registers_the_file_where_fileno_has_changed(sel: EpollSelector, reused: Any) -> None:
     fd = reused(False)
     file = File(fd)
     sel.register(file, EVENT_READ, "old")
     refer_to_a_ready_file(fd)
     file.fd = -1
-    with pytest.raises(FileNotFoundError):
-        sel.modify(fd, EVENT_READ, "new")
+    assert sel.modify(fd, EVENT_READ, "new").fileobj == fd
+    assert [key.data for key, _ in sel.select(0)] == ["new"]
     assert is_whole(sel)
 
 

@@ -101,7 +101,7 @@ def test_the_stubs_are_installed() -> None:
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizer's own symbols are exported as well")
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
-@pytest.mark.parametrize("name", ["_epoll", "_aio"])
+@pytest.mark.parametrize("name", ["_epoll"])
 def test_extensions_export_their_init_function_only(name: str) -> None:
     """What else they exported could be taken for the same name of another library."""
     extension = importlib.import_module(f"pyepoll.{name}").__file__

@@ -12,16 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def outdated(root: Path) -> str | None:
-    """Why the extensions in ``root`` have to be built again, or None. The sources are those of setup.py."""
-    headers = set((root / "csrc").rglob("*.h"))
-    aio = set((root / "csrc" / "aio").glob("*.c"))
-    for name, sources in {"_epoll": set((root / "csrc").rglob("*.c")) - aio, "_aio": aio}.items():
-        built = root / "pyepoll" / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-        if not built.exists():
-            return f"{built} is missing"
-        newest = max(sources | headers, key=lambda path: path.stat().st_mtime_ns)
-        if newest.stat().st_mtime_ns > built.stat().st_mtime_ns:
-            return f"{built} is older than {newest.relative_to(root)}"
+    """Why the extension in ``root`` have to be built again, or None. The sources are those of setup.py."""
+    built = root / "pyepoll" / f"_epoll{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not built.exists():
+        return f"{built} is missing"
+    newest = max((root / "csrc").rglob("*.[ch]"), key=lambda path: path.stat().st_mtime_ns)
+    if newest.stat().st_mtime_ns > built.stat().st_mtime_ns:
+        return f"{built} is older than {newest.relative_to(root)}"
     return None
 
 

@@ -1,8 +1,8 @@
-/* The state of pyepoll._aio in one interpreter. */
-#ifndef PYEPOLL_AIO_MODULE_H
-#define PYEPOLL_AIO_MODULE_H
+/* What the aio layer keeps in one interpreter, and what its files give each other. */
+#ifndef PYEPOLL_AIO_STATE_H
+#define PYEPOLL_AIO_STATE_H
 
-#include "base/compat.h"
+#include "base/module_state.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -32,7 +32,7 @@ enum { READ_READY, READ_TO_BUFFER, READ_TO_PROTOCOL, WRITE, INHERITED };
 /* Attributes of a handle that the C paths read, as slots too. */
 enum { HANDLE_ARGS, HANDLE_CALLBACK, HANDLE_CANCELLED, HANDLE_CONTEXT, HANDLE_ATTRIBUTES };
 
-typedef struct {
+typedef struct AioState {
     PyTypeObject *transport_type; /* the base that leads from a transport to this module */
     PyTypeObject *socket_type;    /* socket.socket; NULL if that is not CPython's own */
     PyObject *inherited[INHERITED];
@@ -50,6 +50,13 @@ typedef struct {
 extern PyType_Spec transport_spec;      /* transport.c */
 extern PyMethodDef transport_methods[]; /* its C paths */
 extern PyType_Spec group_spec;          /* handles.c */
+
+/* The state of the module; it has been loaded. */
+static inline AioState *
+aio_state(PyObject *module)
+{
+    return ((const ModuleState *)PyModule_GetState(module))->aio;
+}
 
 /* The value of a slot of an object: borrowed, NULL if it is not set. */
 static inline PyObject *
@@ -69,7 +76,14 @@ PyObject *handles_group(PyObject *module, PyObject *args);
 PyObject *layout_read_transport(PyObject *module, PyObject *args);
 PyObject *layout_read_handles(PyObject *module, PyObject *type);
 
-/* The state of the module that defined a base of `type`. Borrowed. */
+/* The state of the module that defined a base of `type`. Borrowed; NULL with an exception where the garbage
+ * collector has cleared the type. */
 AioState *aio_state_of(PyTypeObject *type);
+
+/* load.c: for module.c, which owns the state. */
+extern PyMethodDef aio_functions[];
+int aio_traverse(const ModuleState *owner, visitproc visit, void *arg);
+void aio_clear(ModuleState *owner);
+void aio_free(ModuleState *owner);
 
 #endif
