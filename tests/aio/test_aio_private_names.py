@@ -92,12 +92,12 @@ def owners() -> dict[str, list[Any]]:
         loop = asyncio.get_running_loop()
         async with connection(Plain()) as (transport, _):
             members = dir(transport)
-            udp = (
+            udp: Any = (
                 await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
             )[0]
             datagram = dir(udp)
             udp.abort()
-        ssl_protocol = asyncio.sslproto.SSLProtocol
+        ssl_protocol: Any = asyncio.sslproto.SSLProtocol
         assigned = re.findall(r"self\.(_\w+) =", Path(asyncio.sslproto.__file__ or "").read_text())
         return {
             "selector_events": dir(asyncio.selector_events),
@@ -112,7 +112,8 @@ def owners() -> dict[str, list[Any]]:
             "server": dir(asyncio.base_events.Server),
         }
 
-    return on("asyncio", find)
+    found: dict[str, list[Any]] = on("asyncio", find)
+    return found
 
 
 def used() -> set[str]:

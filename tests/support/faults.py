@@ -106,7 +106,6 @@ OURS = {
     "resume_reading: context of a task",
     "resume_writing: context of a task",
     "connection_lost: context of a task",
-    "reused fd",
     "sendfile: abort hangs",
     "sendfile: abort poisons the fd",
     "accept: EMFILE floods the log",
