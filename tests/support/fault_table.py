@@ -1,10 +1,11 @@
-"""The table of faults: the outcome of each test of support.faults on asyncio, uvloop and pyepoll."""
+"""A plugin of pytest that prints the outcome of each test of support.faults on each loop as a table."""
 
 import re
 from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+
 from support.faults import LOOPS, VERSION, Side
 
 _outcomes: dict[str, dict[str, str]] = defaultdict(dict)
