@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS_PER_TEST = 10
+SECONDS_PER_TEST = 30
 """Some of the tests that ask for libuv hang on other loops."""
 
 NOT_FOR_ASYNCIO = {
