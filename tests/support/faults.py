@@ -83,7 +83,7 @@ FAULTS = {
     "datagrams: count leaks": Fault(fixed_in((3, 14, 10), since=(3, 12)), sure=False),
     "max_size is ignored": Fault(NEVER),
     # TLS.
-    "start_tls: data that was read before": Fault(ALWAYS, ALWAYS, sure=False),
+    "start_tls: data that was read before": Fault(fixed_in((3, 14, 10)), ALWAYS, sure=False),
     # Processes and threads.
     "fork: the child breaks the parent": Fault(ALWAYS, ALWAYS, sure=False),
     "fork: the child wakes the parent": Fault(ALWAYS, sure=False),
