@@ -399,7 +399,7 @@ def test_the_transport_is_one_of_asyncios() -> None:
             sock = transport.get_extra_info("socket")
             assert isinstance(sock, asyncio.trsock.TransportSocket)
             assert sock is transport.get_extra_info("socket")
-            assert transport._extra["socket"] is sock
+            assert vars(type(transport))["_extra"].__get__(transport)["socket"] is sock
 
     gathering(scenario)
 

@@ -120,9 +120,9 @@ def test_sendfile_ends_when_the_transport_does(how: str, tmp_path: Path) -> None
                 await turns(20)
                 assert not sending.done()
                 getattr(transport, how)()
-                async with asyncio.timeout(20):
-                    (said,) = await asyncio.gather(sending, return_exceptions=True)
-                    await soon(seen.lost)
+                await asyncio.wait([sending], timeout=20)
+                said = sending.exception()
+                await soon(seen.lost)
             assert loop._selector.get_map().get(fd) is None
             assert fd not in loop._transports
             return [isinstance(said, ConnectionError), seen.seen]
