@@ -258,4 +258,6 @@ def test_failed_allocations_raise_and_leave_no_partial_data(call: str, kind: typ
         raise AssertionError("it allocates without end")
 
     on("pyepoll", scenario)
-    assert failed > 0 or call == "write"
+    # With the free lists of CPython 3.14 some need no memory.
+    needs_none = {"write"} if sys.version_info < (3, 14) else {"write", "write too much", "the end"}
+    assert failed > 0 or call in needs_none
