@@ -172,24 +172,24 @@ private_remove_writer(EventLoop *self, PyObject *fileobj)
 }
 
 PyDoc_STRVAR(add_reader_doc,
-"add_reader($self, fd, callback, /, *args)\n--\n\n"
+"add_reader($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever fd, or an object with fileno(), can be read, has ended or failed. It takes the\n"
 "place of an earlier reader.\n\n"
 "Raises RuntimeError if a transport uses the fd, and if the loop is closed; ValueError for an invalid file\n"
 "object; OSError if the fd cannot be watched: EBADF, EPERM, ENOSPC.");
 
 PyDoc_STRVAR(add_writer_doc,
-"add_writer($self, fd, callback, /, *args)\n--\n\n"
+"add_writer($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever fd, or an object with fileno(), can be written to or has failed. The rest is\n"
 "as in add_reader().");
 
 PyDoc_STRVAR(remove_reader_doc,
-"remove_reader($self, fd, /)\n--\n\n"
+"remove_reader($self, fd)\n--\n\n"
 "Cancel the reader of fd. Returns whether there was one.\n\n"
 "Raises RuntimeError if a transport uses the fd; ValueError for an invalid file object.");
 
 PyDoc_STRVAR(remove_writer_doc,
-"remove_writer($self, fd, /)\n--\n\n"
+"remove_writer($self, fd)\n--\n\n"
 "Cancel the writer of fd. The rest is as in remove_reader().");
 
 PyDoc_STRVAR(private_doc,
