@@ -11,8 +11,7 @@
 static int
 fd_of(const AioState *state, PyObject *sock)
 {
-    if (sock == NULL || !Py_IS_TYPE(sock, state->socket_type) ||
-        aio_slot(sock, state->closed_offset) != Py_False) {
+    if (sock == NULL || !Py_IS_TYPE(sock, state->fds.socket_type)) {
         return -1;
     }
     PyObject *number = PyObject_CallMethodNoArgs(sock, state->loop.names[LOOP_FILENO]);

@@ -68,7 +68,7 @@ typedef struct {
     PyTypeObject *stock_timer;   /* asyncio.TimerHandle */
     PyObject *threadsafe_handle; /* asyncio's _ThreadSafeHandle; NULL before CPython 3.14 */
     PyTypeObject *stock_loop;    /* asyncio.SelectorEventLoop; NULL until _learn_loop() */
-    PyTypeObject *selector_type; /* pyepoll.EpollSelector */
+    PyTypeObject *selector_type; /* pyepoll.aio.LoopSelector */
     PyObject *report_error;      /* the function for an exception in a callback */
     PyObject *handle_run;        /* asyncio.Handle._run as it was at load */
     PyObject *handle_cancel;     /* asyncio's cancel(), of Handle and TimerHandle */

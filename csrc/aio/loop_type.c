@@ -101,6 +101,7 @@ static PyMemberDef loop_members[] = {
     {"_task_factory", T_OBJECT_EX, offsetof(EventLoop, task_factory), 0, NULL},
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
+    {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
     {"_ssock", T_OBJECT_EX, offsetof(EventLoop, ssock), 0, NULL},
     {NULL, 0, 0, 0, NULL},

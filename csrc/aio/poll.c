@@ -5,7 +5,6 @@
 #include "aio/inbox.h"
 #include "aio/override.h"
 #include "base/convert.h"
-#include "selector/selector.h"
 #include "selector/selector_key.h"
 
 #include <math.h>
@@ -15,21 +14,11 @@
 static LoopSelector *
 loop_selector(const EventLoop *self)
 {
-    PyObject *object = loop_member(&self->selector);
-    return is_loop_selector(self->state, object) && override_has_own_select(&self->state->loop, object)
-               ? (LoopSelector *)object
-               : NULL;
-}
-
-/* The same for EpollSelector, on the package's own Epoll. */
-static Selector *
-direct_selector(const EventLoop *self)
-{
     LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
-    return object != NULL && Py_IS_TYPE(object, state->selector_type) && ((Selector *)object)->direct &&
+    return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type) &&
                    override_has_own_select(state, object)
-               ? (Selector *)object
+               ? (LoopSelector *)object
                : NULL;
 }
 
@@ -58,13 +47,6 @@ timeout_object(double timeout)
 static PyObject *
 wait_events(EventLoop *self, double timeout)
 {
-    Selector *selector = direct_selector(self);
-    if (selector != NULL) {
-        Py_INCREF(selector);
-        PyObject *list = backend_wait(selector, Py_None, nanoseconds(timeout));
-        Py_DECREF(selector);
-        return list;
-    }
     PyObject *object = timeout_object(timeout);
     PyObject *list = object != NULL && self->selector != NULL
                          ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],

@@ -13,6 +13,7 @@
 #include "aio/poll.h"
 #include "aio/run.h"
 #include "aio/schedule.h"
+#include "aio/stream/stream.h"
 
 #include <math.h>
 
@@ -161,9 +162,9 @@ turn_in_python(EventLoop *self)
     return result != NULL ? 0 : -1;
 }
 
-/* One turn. 0, or -1 with an exception. */
+/* One turn, without the writes that it gathers. 0, or -1 with an exception. */
 static int
-turn(EventLoop *self)
+turn_of_callbacks(EventLoop *self)
 {
     ReadyQueue *queue = plain_queue(self);
     if (queue == NULL) {
@@ -180,6 +181,19 @@ turn(EventLoop *self)
         status = turn_in_python(self);
     }
     Py_DECREF(queue);
+    return status;
+}
+
+/* One turn. 0, or -1 with an exception. */
+static int
+turn(EventLoop *self)
+{
+    PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
+    int status = turn_of_callbacks(self);
+    if (writes != NULL) {
+        status = stream_end_turn(writes, status);
+        Py_DECREF(writes);
+    }
     return status;
 }
 
