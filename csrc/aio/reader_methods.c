@@ -123,28 +123,44 @@ public_remove(int direction, EventLoop *self, PyObject *fileobj)
                                                        : call_replaced(method, self, &fileobj, 1);
 }
 
+/* asyncio's own method, for arguments that are given by name, or wrong. */
 static PyObject *
-add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+call_stock(EventLoop *self, const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_add(READER, self, args, nargs);
+    PyObject *function = PyObject_GetAttrString((PyObject *)self->state->loop.stock_loop, name);
+    PyObject *bound = function != NULL ? PyMethod_New(function, (PyObject *)self) : NULL;
+    PyObject *result = bound != NULL ? PyObject_Vectorcall(bound, args, (size_t)nargs, names) : NULL;
+    Py_XDECREF(bound);
+    Py_XDECREF(function);
+    return result;
 }
 
 static PyObject *
-add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_add(WRITER, self, args, nargs);
+    return names == NULL ? public_add(READER, self, args, nargs)
+                         : call_stock(self, "add_reader", args, nargs, names);
 }
 
 static PyObject *
-remove_reader(EventLoop *self, PyObject *fileobj)
+add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_remove(READER, self, fileobj);
+    return names == NULL ? public_add(WRITER, self, args, nargs)
+                         : call_stock(self, "add_writer", args, nargs, names);
 }
 
 static PyObject *
-remove_writer(EventLoop *self, PyObject *fileobj)
+remove_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_remove(WRITER, self, fileobj);
+    return names == NULL && nargs == 1 ? public_remove(READER, self, args[0])
+                                       : call_stock(self, "remove_reader", args, nargs, names);
+}
+
+static PyObject *
+remove_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    return names == NULL && nargs == 1 ? public_remove(WRITER, self, args[0])
+                                       : call_stock(self, "remove_writer", args, nargs, names);
 }
 
 static PyObject *
@@ -195,14 +211,13 @@ PyDoc_STRVAR(remove_writer_doc,
 PyDoc_STRVAR(private_doc,
 "asyncio's method of this name: the public one, without the check for a transport.");
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef reader_methods[] = {
-    {"add_reader", FAST(add_reader), add_reader_doc},
-    {"add_writer", FAST(add_writer), add_writer_doc},
-    {"remove_reader", (PyCFunction)remove_reader, METH_O, remove_reader_doc},
-    {"remove_writer", (PyCFunction)remove_writer, METH_O, remove_writer_doc},
+    {"add_reader", KEYWORDS(add_reader), add_reader_doc},
+    {"add_writer", KEYWORDS(add_writer), add_writer_doc},
+    {"remove_reader", KEYWORDS(remove_reader), remove_reader_doc},
+    {"remove_writer", KEYWORDS(remove_writer), remove_writer_doc},
     {"_add_reader", KEYWORDS(private_add_reader), private_doc},
     {"_add_writer", KEYWORDS(private_add_writer), private_doc},
     {"_remove_reader", (PyCFunction)private_remove_reader, METH_O, private_doc},
