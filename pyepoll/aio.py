@@ -121,6 +121,12 @@ _run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
 _try_recv = _aio._try_recv
 _try_send = _aio._try_send
 _ACCEPTS_PER_TURN = 100
+_SERVING: tuple[Any, ...] = (
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT,
+    asyncio.constants.SSL_SHUTDOWN_TIMEOUT,
+    *([None] if sys.version_info >= (3, 15) else []),
+)
+"""The last arguments of _accept_connection(), where they are not given."""
 _ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _aio_find_addresses = _aio._find_addresses
 _address_templates: dict[int, list[Any]] = {}
@@ -252,6 +258,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         backlog: int = 100,
         *options: Any,
     ) -> None:
+        options = (*options, *_SERVING[len(options) :])
         # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
         # listener leaves the rest of the turn to others after so many connections.
         for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
@@ -278,7 +285,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                 return
             if self._debug:
                 asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
-            timeouts, context = options[:2], next(iter(options[2:]), None)
+            timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
             accepted = self._accept_connection2(
