@@ -8,9 +8,13 @@ in C in the common cases.
 
 import asyncio
 import asyncio.format_helpers
+import asyncio.log
 import asyncio.sslproto
 import asyncio.trsock
+import concurrent.futures
+import contextlib
 import contextvars
+import errno
 import os
 import selectors
 import socket
@@ -24,11 +28,12 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
-from ._selector import EpollSelector
 from ._watch import watch
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
+
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "DatagramTransport",
@@ -109,6 +114,23 @@ class TransportSocket(asyncio.trsock.TransportSocket):
 _aio._use_sockets(socket.socket, TransportSocket)
 
 
+_getaddrinfo: Any = socket.getaddrinfo
+_run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
+_try_recv = _aio._try_recv
+_try_send = _aio._try_send
+_ACCEPTS_PER_TURN = 100
+_ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
+_aio_find_addresses = _aio._find_addresses
+_address_templates: dict[int, list[Any]] = {}
+_EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
+
+
+def _needs_no_resolver(host: object, port: object) -> bool:
+    """Return whether host is none or an address with a scope, and port a number: this asks no server."""
+    numeric = type(port) is int or (type(port) is str and port.isdecimal() and port.isascii())
+    return numeric and (host is None or (type(host) is str and "%" in host))
+
+
 class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An event loop on pyepoll.
 
@@ -141,6 +163,126 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         self._pending_writes = _aio.PendingWrites(gather_writes)
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[Any, ...]]:
+        """Return :func:`socket.getaddrinfo`'s result: at once for numeric ones, else from a thread.
+
+        Raises :exc:`socket.gaierror`, a subclass of OSError, as socket.getaddrinfo.
+        """
+        if (
+            self._debug is False
+            and self._closed is False
+            and socket.getaddrinfo is _getaddrinfo
+            and getattr(self.run_in_executor, "__func__", None) is _run_in_executor
+            and self._executor_shutdown_called is False
+            and self._default_executor.__class__ in _EXECUTORS
+        ):
+            query = family, type, proto, flags
+            found = _aio_find_addresses(_address_templates, _getaddrinfo, host, port, *query)
+            if found is None and _needs_no_resolver(host, port):
+                with contextlib.suppress(socket.gaierror):
+                    found = _getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        options = {"family": family, "type": type, "proto": proto, "flags": flags}
+        return await super().getaddrinfo(host, port, **options)
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
+        if type(sock) is not socket.socket or self._debug:
+            return await super().sock_recv(sock, n)
+        data: bytes | None = _try_recv(sock, n)
+        if data is not None:
+            return data
+        future = self.create_future()
+        # The socket, not its fd: then the selector needs no system call for a reader that is added again.
+        handle = self._add_checked_reader(sock, self._sock_recv, future, sock, n)
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            if not handle._cancelled:
+                self.remove_reader(sock)
+
+    def _sock_recv(self, fut: asyncio.Future[bytes], sock: socket.socket, n: int) -> None:
+        if type(sock) is not socket.socket or fut.done():
+            return super()._sock_recv(fut, sock, n)  # type: ignore[no-any-return]
+        try:
+            data = _try_recv(sock, n)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            fut.set_exception(error)
+        else:
+            if data is not None:
+                fut.set_result(data)
+        return None
+
+    async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
+        """Send all of data to a non-blocking socket; see :meth:`asyncio.loop.sock_sendall`."""
+        if type(sock) is not socket.socket or type(data) is not bytes or self._debug:
+            return await super().sock_sendall(sock, data)
+        sent = _try_send(sock, data)
+        if sent == len(data):
+            return None
+        future = self.create_future()
+        handle = self._add_checked_writer(sock, self._sock_sendall, future, sock, memoryview(data), [sent])
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            if not handle._cancelled:
+                self.remove_writer(sock)
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *options: Any,
+    ) -> None:
+        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
+        # listener leaves the rest of the turn to others after so many connections.
+        for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
+            try:
+                connection, address = sock.accept()
+                connection.setblocking(False)
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": error,
+                        "socket": asyncio.trsock.TransportSocket(sock),
+                    }
+                )
+                self._remove_reader(sock.fileno())
+                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options
+                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
+                return
+            if self._debug:
+                asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
+            timeouts, context = options[:2], next(iter(options[2:]), None)
+            own = {} if context is None else {"context": context.copy()}
+            extra = {"peername": address}
+            accepted = self._accept_connection2(
+                protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
+            )
+            self.create_task(accepted, **own)
 
     def _make_socket_transport(
         self,
@@ -270,7 +412,7 @@ _aio._learn_fds(
     weakref.WeakValueDictionary,
     asyncio.events,
 )
-_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
+_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, LoopSelector, _report_error)
 
 
 def _is_cancelling() -> bool:

@@ -8,18 +8,6 @@
 /* Answers of the kernel to a change of an fd that it has an entry of. */
 typedef enum { SAME_FILE, NEW_FILE, REFUSED } Answer;
 
-int
-fdchange_check_process(const LoopSelector *self)
-{
-    if (self->epoch == fork_epoch()) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this event loop belongs to the process that forked this one: make a new loop in the "
-                    "child, for example with asyncio.run() or pyepoll.aio.run()");
-    return -1;
-}
-
 /* 0, or -1 with an exception, for the status of a call on the instance. */
 static int
 check_status(int status)
@@ -150,12 +138,19 @@ record(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, PyO
     garbage_release(&garbage);
 }
 
+/* The kernel says that the fd refers to another file: give up the one that was watched. The handle of the update
+ * is in the table already, but it is for the new file. */
 static void
 forget_file(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
     Garbage garbage = {0};
     guard_lock(&self->guard);
     fdtable_forget(self, entry, update, &garbage);
+    for (int i = 0; i < DIRECTIONS; i++) {
+        if (update->dropped[i] == update->handle) {
+            garbage_add(&garbage, &update->dropped[i]);
+        }
+    }
     guard_unlock(&self->guard);
     garbage_release(&garbage);
 }
@@ -167,24 +162,26 @@ events_with(const FdUpdate *update, uint8_t wanted)
     return update->data != NULL ? update->events : wanted | update->events;
 }
 
-/* Ask the kernel at once. 0, or -1 with an exception. */
+/* Ask the kernel at once. The table has the change first: a thread that waits must know the events that the
+ * kernel may report from now on. 0, or -1 with an exception. */
 static int
 watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
     uint8_t present, wanted;
     unsigned operation = begin(self, entry, &present, &wanted);
     uint8_t events = events_with(update, wanted);
-    Answer answer = present != 0 ? kernel_modify(self, entry, events) : NEW_FILE;
+    Answer answer = NEW_FILE;
+    if (present != 0) {
+        record(self, entry, update, events, reference_to(self, update->fileobj));
+        answer = kernel_modify(self, entry, events);
+    }
     if (answer == NEW_FILE) {
         forget_file(self, entry, update);
         events = update->events;
+        record(self, entry, update, events, reference_to(self, update->fileobj));
         answer = kernel_add(self, entry, events, true) == 0 ? SAME_FILE : REFUSED;
     }
-    if (answer == REFUSED) {
-        return give_up(self, entry, update);
-    }
-    record(self, entry, update, events, reference_to(self, update->fileobj));
-    return settle(self, entry, operation, events);
+    return answer == REFUSED ? give_up(self, entry, update) : settle(self, entry, operation, events);
 }
 
 /* Leave the system call to the next flush: possible for a known socket, unless a thread waits and the kernel
@@ -217,7 +214,7 @@ watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 int
 fdchange_watch(LoopSelector *self, FdUpdate *update)
 {
-    if (fdchange_check_process(self) < 0) {
+    if (fdtable_check_process(self) < 0) {
         return -1;
     }
     FdEntry *entry = fdtable_ensure(self, update);
@@ -238,7 +235,7 @@ fdchange_register(LoopSelector *self, FdUpdate *update)
     }
     uint8_t present, wanted;
     unsigned operation = begin(self, entry, &present, &wanted);
-    int status = fdchange_check_process(self) < 0 ? -1 : kernel_add(self, entry, update->events, false);
+    int status = fdtable_check_process(self) < 0 ? -1 : kernel_add(self, entry, update->events, false);
     if (status == 0) {
         /* The watched file has been closed. */
         forget_file(self, entry, update);

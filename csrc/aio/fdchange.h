@@ -30,7 +30,4 @@ int fdchange_unwatch(LoopSelector *self, FdUpdate *update);
 /* Make the system calls that are left. 0, or -1 with an exception: the rest is left for the next time. */
 int fdchange_flush(LoopSelector *self);
 
-/* 0; or -1 with RuntimeError in a child of the process that the selector belongs to. */
-int fdchange_check_process(const LoopSelector *self);
-
 #endif

@@ -72,7 +72,7 @@ end_wait(LoopSelector *self)
 PyObject *
 fds_wait(LoopSelector *self, int64_t timeout)
 {
-    if (fdchange_check_process(self) < 0) {
+    if (fdtable_check_process(self) < 0) {
         return NULL;
     }
     const WaitRequest wait = {

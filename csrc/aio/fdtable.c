@@ -14,6 +14,18 @@ garbage_release(Garbage *garbage)
     }
 }
 
+int
+fdtable_check_process(const LoopSelector *self)
+{
+    if (self->epoch == fork_epoch()) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this event loop belongs to the process that forked this one: make a new loop in the "
+                    "child, for example with asyncio.run() or pyepoll.aio.run()");
+    return -1;
+}
+
 FdEntry *
 fdtable_find(LoopSelector *self, int fd)
 {

@@ -1,9 +1,11 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
  * do not pay for them. */
+#include "aio/address.h"
 #include "aio/state.h"
 
 #include "aio/loop_load.h"
 #include "aio/loop_type.h"
+#include "aio/sockop.h"
 #include "aio/stream/stream.h"
 
 PyDoc_STRVAR(loop_learn_doc,
@@ -12,15 +14,23 @@ PyDoc_STRVAR(loop_learn_doc,
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
 
+PyDoc_STRVAR(address_doc, ADDRESS_DOC);
+
+PyDoc_STRVAR(sockop_receive_doc, SOCKOP_RECEIVE_DOC);
+PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
+
 PyDoc_STRVAR(fds_learn_doc,
 "_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
 "Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
 "WeakValueDictionary, and the module asyncio.events.");
 
 static PyMethodDef functions[] = {
-    {"_learn_fds",  fds_learn,  METH_VARARGS, fds_learn_doc },
-    {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
-    {NULL,          NULL,       0,            NULL          },
+    {"_find_addresses", (PyCFunction)(void (*)(void))address_find,   METH_FASTCALL, address_doc       },
+    {"_learn_fds",      fds_learn,                                   METH_VARARGS,  fds_learn_doc     },
+    {"_learn_loop",     loop_learn,                                  METH_VARARGS,  loop_learn_doc    },
+    {"_try_recv",       (PyCFunction)(void (*)(void))sockop_receive, METH_FASTCALL, sockop_receive_doc},
+    {"_try_send",       (PyCFunction)(void (*)(void))sockop_send,    METH_FASTCALL, sockop_send_doc   },
+    {NULL,              NULL,                                        0,             NULL              },
 };
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1

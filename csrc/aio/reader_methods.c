@@ -94,8 +94,9 @@ call_replaced(int method, EventLoop *self, PyObject *const *args, Py_ssize_t nar
     return result;
 }
 
+/* add_reader() or add_writer(), but returns the handle. */
 static PyObject *
-public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+checked_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError, "add_%s() takes at least 2 arguments (%zd given)",
@@ -106,8 +107,14 @@ public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nar
         return NULL;
     }
     int method = ADD_READER + direction;
-    PyObject *handle = (loop_overridden(self) & HOOK(method)) == 0 ? add(direction, self, args, nargs, NULL)
-                                                                   : call_replaced(method, self, args, nargs);
+    return (loop_overridden(self) & HOOK(method)) == 0 ? add(direction, self, args, nargs, NULL)
+                                                       : call_replaced(method, self, args, nargs);
+}
+
+static PyObject *
+public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *handle = checked_add(direction, self, args, nargs);
     Py_XDECREF(handle);
     return handle != NULL ? Py_NewRef(Py_None) : NULL;
 }
@@ -145,6 +152,18 @@ static PyObject *
 remove_writer(EventLoop *self, PyObject *fileobj)
 {
     return public_remove(WRITER, self, fileobj);
+}
+
+static PyObject *
+checked_add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return checked_add(READER, self, args, nargs);
+}
+
+static PyObject *
+checked_add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return checked_add(WRITER, self, args, nargs);
 }
 
 static PyObject *
@@ -192,6 +211,9 @@ PyDoc_STRVAR(remove_writer_doc,
 "remove_writer($self, fd, /)\n--\n\n"
 "Cancel the writer of fd. The rest is as in remove_reader().");
 
+PyDoc_STRVAR(checked_doc,
+"add_reader() or add_writer(), which returns its handle.");
+
 PyDoc_STRVAR(private_doc,
 "asyncio's method of this name: the public one, without the check for a transport.");
 
@@ -203,6 +225,8 @@ PyMethodDef reader_methods[] = {
     {"add_writer", FAST(add_writer), add_writer_doc},
     {"remove_reader", (PyCFunction)remove_reader, METH_O, remove_reader_doc},
     {"remove_writer", (PyCFunction)remove_writer, METH_O, remove_writer_doc},
+    {"_add_checked_reader", FAST(checked_add_reader), checked_doc},
+    {"_add_checked_writer", FAST(checked_add_writer), checked_doc},
     {"_add_reader", KEYWORDS(private_add_reader), private_doc},
     {"_add_writer", KEYWORDS(private_add_writer), private_doc},
     {"_remove_reader", (PyCFunction)private_remove_reader, METH_O, private_doc},

@@ -36,7 +36,7 @@ plain_queue(EventLoop *self)
                  PyList_CheckExact(scheduled) && self->debug == Py_False &&
                  self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
                  PyFloat_CheckExact(self->clock_resolution) && (loop_overridden(self) & turn_hooks) == 0 &&
-                 override_clock_is_stock(state);
+                 (PyList_GET_SIZE(scheduled) == 0 || override_clock_is_stock(state));
     return plain ? (ReadyQueue *)ready : NULL;
 }
 
@@ -106,7 +106,7 @@ end_of_turn(const EventLoop *self)
 static int
 queue_due(EventLoop *self, ReadyQueue *queue)
 {
-    if (PyList_GET_SIZE(self->scheduled) == 0) {
+    if (PyList_GET_SIZE(self->scheduled) == 0 || !override_clock_is_stock(&self->state->loop)) {
         return 0;
     }
     double end = end_of_turn(self), when;

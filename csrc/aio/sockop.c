@@ -1,0 +1,107 @@
+#include "aio/sockop.h"
+
+#include "aio/state.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/* Copying more than this takes so long that other threads may run meanwhile. */
+enum { LARGE = 65536 };
+
+static bool
+is_no_error(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+/* The fd of a socket; -1 with an exception. A closed one has -1, and the system call fails with EBADF. */
+static int
+fd_of(PyObject *module, PyObject *sock)
+{
+    PyObject *object = PyObject_CallMethodNoArgs(sock, aio_state(module)->fds.names[FDS_FILENO]);
+    long fd = object != NULL ? PyLong_AsLong(object) : -1;
+    Py_XDECREF(object);
+    return (int)fd;
+}
+
+static ssize_t
+receive_now(int fd, char *buffer, Py_ssize_t size)
+{
+    ssize_t count;
+    if (size <= LARGE) {
+        return recv(fd, buffer, (size_t)size, MSG_DONTWAIT);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    count = recv(fd, buffer, (size_t)size, MSG_DONTWAIT);
+    Py_END_ALLOW_THREADS
+    return count;
+}
+
+static ssize_t
+send_now(int fd, const Py_buffer *view)
+{
+    ssize_t count;
+    if (view->len <= LARGE) {
+        return send(fd, view->buf, (size_t)view->len, MSG_DONTWAIT);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    count = send(fd, view->buf, (size_t)view->len, MSG_DONTWAIT);
+    Py_END_ALLOW_THREADS
+    return count;
+}
+
+PyObject *
+sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t size = nargs == 2 ? PyNumber_AsSsize_t(args[1], PyExc_OverflowError) : -1;
+    if (size < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        }
+        return NULL;
+    }
+    int fd = fd_of(module, args[0]);
+    PyObject *data = !PyErr_Occurred() ? PyBytes_FromStringAndSize(NULL, size) : NULL;
+    if (data == NULL) {
+        return NULL;
+    }
+    ssize_t count = receive_now(fd, PyBytes_AS_STRING(data), size);
+    if (count >= 0) {
+        if (count < size) {
+            Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
+        }
+        return data;
+    }
+    int error = errno;
+    Py_DECREF(data);
+    if (is_no_error(error)) {
+        Py_RETURN_NONE;
+    }
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *
+sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_buffer view;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_try_send() takes a socket and data");
+        return NULL;
+    }
+    int fd = fd_of(module, args[0]);
+    if (PyErr_Occurred() || PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    ssize_t count = send_now(fd, &view);
+    int error = errno;
+    PyBuffer_Release(&view);
+    if (count < 0 && is_no_error(error)) {
+        count = 0;
+    }
+    if (count < 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromSsize_t(count);
+}

@@ -1,0 +1,18 @@
+/* recv() and send() of a socket that do not wait, and say so without an exception. */
+#ifndef PYEPOLL_SOCKOP_H
+#define PYEPOLL_SOCKOP_H
+
+#include "base/compat.h"
+
+#define SOCKOP_RECEIVE_DOC                                                                                   \
+    "_try_recv($module, sock, size, /)\n--\n\n"                                                              \
+    "Receive at most size bytes from a socket.socket; None where there are none yet."
+
+#define SOCKOP_SEND_DOC                                                                                      \
+    "_try_send($module, sock, data, /)\n--\n\n"                                                              \
+    "Send data, and return how many bytes were accepted: 0 where there is no room."
+
+PyObject *sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+#endif

@@ -1,0 +1,78 @@
+"""A server's accept loop: a lack of fds is reported once, and connections come when there are some again."""
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+import pytest
+from support.fds import no_fd_left
+from support.loops import Plain, complaints, on, soon
+
+from pyepoll import aio
+
+
+def test_a_lack_of_fds_is_reported_once_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "_ACCEPT_RETRY_DELAY", 0.05)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: list[Plain] = []
+
+        def protocol() -> Plain:
+            made.append(Plain())
+            return made[-1]
+
+        server = await loop.create_server(protocol, "127.0.0.1", 0)
+        clients = [socket.socket() for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+        seen = complaints()
+        with no_fd_left():
+            for client in clients:
+                client.connect_ex(server.sockets[0].getsockname())
+            await soon(lambda: bool(seen))
+        assert [context["exception"].errno for context in seen] == [errno.EMFILE]
+        assert seen[0]["message"] == "socket.accept() out of system resource"
+        await soon(lambda: len(made) == len(clients))
+        assert len(seen) <= 2
+        for client in clients:
+            client.close()
+        await soon(lambda: all(each.lost() for each in made))
+        server.close()
+        await server.wait_closed()
+
+    on("pyepoll", main)
+
+
+def test_a_busy_listener_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "_ACCEPTS_PER_TURN", 3)
+    accepted: list[int] = []
+
+    class Counts(aio.EventLoop):
+        def _accept_connection(self, *args: Any) -> None:
+            before = len(asyncio.all_tasks())
+            super()._accept_connection(*args)
+            accepted.append(len(asyncio.all_tasks()) - before)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: list[Plain] = []
+
+        def protocol() -> Plain:
+            made.append(Plain())
+            return made[-1]
+
+        server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=50)
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(10)]
+        await soon(lambda: len(made) == len(clients))
+        for client in clients:
+            client.close()
+        await soon(lambda: all(each.lost() for each in made))
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=Counts) as runner:
+        runner.run(main())
+    assert sum(accepted) == 10
+    assert max(accepted) == 3
