@@ -188,7 +188,7 @@ def test_objects_are_of_asyncios_classes() -> None:
                 isinstance(pipe, asyncio.ReadTransport),
                 isinstance(out, asyncio.WriteTransport),
                 *(
-                    type(each.get_extra_info("socket")) is asyncio.trsock.TransportSocket
+                    isinstance(each.get_extra_info("socket"), asyncio.trsock.TransportSocket)
                     for each in (transport, udp)
                 ),
                 isinstance(loop.create_future(), asyncio.Future),
