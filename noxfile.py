@@ -274,6 +274,21 @@ def upstream(session: nox.Session) -> None:
     session.run("pytest", "-v", "--long", "tests/integration/upstream.py", *session.posargs)
 
 
+@nox.session(name="uvloop-suite", python=RELEASES)
+def uvloop_suite(session: nox.Session) -> None:
+    """uvloop's own test suite, with asyncio's loop and with ours."""
+    install(session, "test", "uvloop")
+    session.run("pytest", "-rsfE", "--long", "tests/integration/uvloop_suite.py", *session.posargs)
+
+
+@nox.session(python=RELEASES)
+def faults(session: nox.Session) -> None:
+    """The faults of asyncio, uvloop and ours side by side: a table at the end."""
+    install(session, "test", "uvloop")
+    tests = sorted(map(str, Path("tests/aio").glob("test_aio_fault_*.py")))
+    session.run("pytest", "-q", "-n", "2", *tests, *session.posargs)
+
+
 @nox.session(python=LONG)
 def soak(session: nox.Session) -> None:
     """The long form of every attack, and a soak of half an hour (PYEPOLL_SOAK: its seconds)."""

@@ -7,27 +7,29 @@ in C in the common cases.
 """
 
 import asyncio
-import asyncio.events
 import asyncio.format_helpers
-import asyncio.selector_events
+import asyncio.log
 import asyncio.sslproto
+import asyncio.trsock
 import concurrent.futures
 import contextlib
 import contextvars
 import errno
+import os
 import selectors
 import socket
 import sys
+import warnings
 import weakref
 from collections.abc import Coroutine
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
-from ._selector import EpollSelector
+from ._tls import SSLProtocol
 from ._watch import watch
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "EventLoop",
     "LoopSelector",
     "SocketTransport",
+    "install",
     "new_event_loop",
     "run",
     "watch",
@@ -50,66 +53,67 @@ T = TypeVar("T")
 watch.__module__ = DatagramTransport.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
-_stock: Any = asyncio.selector_events
-"""Private parts of asyncio's are used through these names, and listed in docs/asyncio.md."""
 _sslproto: Any = asyncio.sslproto
 _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
-class SocketTransport(_aio.SocketTransport, _stock._SelectorSocketTransport):  # type: ignore[misc]
-    """asyncio's transport of a stream socket, with ``write()`` and the reading in C.
+if TYPE_CHECKING:
 
-    The loop makes it. The attributes that C reads have slots; only asyncio's own methods write them.
+    class SocketTransport(asyncio.Transport):
+        """The transport of a stream socket. The loop makes it."""
+
+        max_size: int
+        """The most that one read receives, in bytes; for a BufferedProtocol, its buffer says that."""
+
+        def __init__(
+            self,
+            loop: asyncio.AbstractEventLoop,
+            sock: socket.socket,
+            protocol: asyncio.BaseProtocol,
+            waiter: asyncio.Future[None] | None = None,
+            extra: dict[str, Any] | None = None,
+            server: Any = None,
+            context: contextvars.Context | None = None,
+        ) -> None: ...
+else:
+    SocketTransport = _aio.SocketTransport
+
+
+class TransportSocket(asyncio.trsock.TransportSocket):
+    """The socket of a transport, as ``get_extra_info("socket")`` returns it.
+
+    Data that the transport has gathered is sent before the fd is given away, or the socket changed.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_conn_lost",
-        "_empty_waiter",
-        "_eof",
-        "_protocol",
-        "_read_ready_cb",
-        "_sock",
-        "_sock_fd",
-    )
+    __slots__ = ("_transport",)
 
-    if TYPE_CHECKING:  # _aio._learn_transport() gives it this method.
+    def __init__(self, sock: socket.socket, transport: "weakref.ref[Any]") -> None:
+        super().__init__(sock)
+        self._transport = transport
 
-        def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def _flush(self) -> None:
+        transport = self._transport()
+        if transport is not None:
+            transport._flush()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self: Self = super().__new__(cls)
-        self._sock = None  # For __del__, as in asyncio's class.
-        return self
+    def fileno(self) -> int:
+        self._flush()
+        return super().fileno()
 
-    def __repr__(self) -> str:
-        try:
-            text: str = super().__repr__()
-        except AttributeError:  # Made by __new__ alone.
-            return object.__repr__(self)
-        return text
+    def dup(self) -> socket.socket:
+        self._flush()
+        return super().dup()
 
-    __reduce_ex__ = refuse_to_copy
+    def shutdown(self, how: int) -> None:
+        self._flush()
+        super().shutdown(how)
 
-    def _failed(self, error: BaseException, message: str) -> None:
-        try:
-            raise error
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as raised:
-            self._fatal_error(raised, message)
-        finally:
-            del error  # The traceback leads here: it would be a cycle.
+    def setsockopt(self, *args: Any, **kwargs: Any) -> None:
+        self._flush()
+        super().setsockopt(*args, **kwargs)
 
 
-def _is_as_made(owner: type, module: Any, *names: str) -> bool:
-    """Return whether these methods are the module's own; a program's replacements must be called instead."""
-    return all(getattr(getattr(owner, name, None), "__globals__", None) is vars(module) for name in names)
-
-
-_READS = "_read_ready", "_read_ready__data_received", "_read_ready__get_buffer"
-if _is_as_made(SocketTransport, _stock, "write", *_READS):
-    _aio._learn_transport(SocketTransport, socket.socket)
+_aio._use_sockets(socket.socket, TransportSocket)
 
 
 _getaddrinfo: Any = socket.getaddrinfo
@@ -140,6 +144,8 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
 
     selector: any :class:`selectors.BaseSelector`; a new :class:`LoopSelector` if it is None. The loop closes
     it.
+    gather_writes: whether stream transports send what is written during a turn of the loop at its end, with
+    one system call each; False: in write(), as asyncio does. In debug mode data is always sent in write().
     """
 
     # What asyncio's classes set, but for the names that are members in C.
@@ -161,7 +167,8 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
 
     __reduce_ex__ = refuse_to_copy
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+    def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:
+        self._pending_writes = _aio.PendingWrites(gather_writes)
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
@@ -269,7 +276,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                     {
                         "message": "socket.accept() out of system resource",
                         "exception": error,
-                        "socket": _stock.trsock.TransportSocket(sock),
+                        "socket": asyncio.trsock.TransportSocket(sock),
                     }
                 )
                 self._remove_reader(sock.fileno())
@@ -294,12 +301,11 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        **context: contextvars.Context | None,
+        context: contextvars.Context | None = None,
     ) -> SocketTransport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        # CPython 3.15 passes context= to both of these methods, and its transports take it.
-        return SocketTransport(self, sock, protocol, waiter, extra, server, **context)
+        return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_datagram_transport(
         self,
@@ -326,18 +332,73 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         server: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        **context: contextvars.Context | None,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        tls = _sslproto.SSLProtocol(
+        tls = SSLProtocol(
             *(self, protocol, sslcontext, waiter, server_side, server_hostname),
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        SocketTransport(self, rawsock, tls, None, extra, server, **context)
+        SocketTransport(self, rawsock, tls, None, extra, server, context)
         transport: asyncio.Transport = tls._app_transport
         return transport
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext",
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport | None:
+        def hand_over() -> None:
+            # The peer's first message may have come with the data before it (fixed in CPython 3.14).
+            tls: Any = transport.get_protocol()
+            early = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
+            if early and isinstance(tls, _sslproto.SSLProtocol):
+                tls._incoming.write(early)
+                early.clear()
+
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            self.call_soon(hand_over)  # Before the handshake, which is the next callback.
+        return await super().start_tls(
+            *(transport, protocol, sslcontext),
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
+        """As asyncio's; but when the transport is aborted, sending ends before the socket is closed."""
+        transports: Any = self._transports
+        del transports[transp._sock_fd]
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        try:
+            await transp._make_empty_waiter()
+            sending = transp._sendfile = self.create_task(
+                self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+            )
+            try:
+                sent: int = await sending
+                return sent
+            except asyncio.CancelledError:
+                if not transp._conn_lost or _is_cancelling():
+                    raise
+                raise ConnectionError("Connection is closed") from None
+        finally:
+            transp._sendfile = None
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+            if not transp._conn_lost:
+                transports[transp._sock_fd] = transp
 
 
 def _report_error(handle: Any, error: BaseException) -> None:
@@ -360,15 +421,57 @@ _aio._learn_fds(
     weakref.WeakValueDictionary,
     asyncio.events,
 )
-_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, EpollSelector, _report_error)
+_aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, LoopSelector, _report_error)
 
 
-def new_event_loop() -> EventLoop:
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _flush_before_fork() -> None:
+    """Send what a child would otherwise have a copy of, and might send again."""
+    pending = getattr(asyncio._get_running_loop(), "_pending_writes", None)
+    if isinstance(pending, _aio.PendingWrites):
+        pending.flush()
+
+
+os.register_at_fork(before=_flush_before_fork)
+
+
+def new_event_loop(*, gather_writes: bool = True) -> EventLoop:
     """Return a new :class:`EventLoop`.
 
-    Raises OSError: EMFILE or ENFILE when no fd is left.
+    gather_writes: see :class:`EventLoop`. Raises OSError: EMFILE or ENFILE when no fd is left.
     """
-    return EventLoop()
+    return EventLoop(gather_writes=gather_writes)
+
+
+_FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll.aio.run()"
+
+
+def install() -> None:
+    """Let :func:`asyncio.run` and :func:`asyncio.new_event_loop` make loops of pyepoll's in this process.
+
+    For programs that accept no loop factory: it sets asyncio's event loop policy. Loops that exist already
+    stay as they are. Raises RuntimeError on CPython 3.16, which has no policies; on 3.14 and 3.15 it issues a
+    DeprecationWarning.
+    """
+    if sys.version_info >= (3, 16):
+        raise RuntimeError(f"CPython 3.16 has no event loop policies: {_FACTORY}")
+    if sys.version_info >= (3, 14):
+        message = f"event loop policies are removed in CPython 3.16: {_FACTORY}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # asyncio's own, which would name this file.
+
+        class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+            """asyncio's policy, with loops of pyepoll's."""
+
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return new_event_loop()
+
+        asyncio.set_event_loop_policy(EventLoopPolicy())
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:

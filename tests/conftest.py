@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import fresh_extension  # noqa: F401  first: an old extension may lack names of the package
+from support import (
+    fault_table,
+    fresh_extension,  # noqa: F401  first: an old extension may lack names of the package
+)
 from support.effort import Effort
 from support.fds import Pipe, open_fds
 from support.guard import Guard, accept_ignored_signals
@@ -81,6 +84,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_figures] = []
+    config.pluginmanager.register(fault_table)
     # While tests run, fd 2 is pytest's capture file, which dies with the process.
     faulthandler.enable()
     config.stash[_guard] = Guard(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2))

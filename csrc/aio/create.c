@@ -15,17 +15,19 @@ create_future(EventLoop *self, PyObject *Py_UNUSED(ignored))
     return PyObject_Vectorcall(type, args + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, state->loop_names);
 }
 
-/* Read (coro, *, name=None, context=None). False, without an exception, for anything but that. */
+/* Read (coro, *, name=None, context=None). False, without an exception, for anything but that:
+ * other names, and names that are not interned, are asyncio's business. */
 static bool
-parse_task(PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **name, PyObject **context)
+parse_task(const LoopState *state, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **name,
+           PyObject **context)
 {
     Py_ssize_t named = names != NULL ? PyTuple_GET_SIZE(names) : 0;
     for (Py_ssize_t i = 0; i < named; i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
-        if (PyUnicode_CompareWithASCIIString(key, "name") == 0) {
+        if (key == state->names[LOOP_NAME]) {
             *name = args[count + i];
         }
-        else if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
+        else if (key == state->names[LOOP_CONTEXT]) {
             *context = args[count + i];
         }
         else {
@@ -43,7 +45,7 @@ create_task(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *
     PyObject *name = Py_None, *context = Py_None;
     if (type == NULL || loop_member(&self->task_factory) != Py_None ||
         !schedule_is_plain(self, HOOK(CHECK_CLOSED) | STOCK_HOOK(CREATE_TASK)) ||
-        !parse_task(args, count, names, &name, &context)) {
+        !parse_task(state, args, count, names, &name, &context)) {
         return schedule_stock(self, CREATE_TASK, args, count, names);
     }
     PyObject *all[] = {NULL, args[0], (PyObject *)self, name, context};

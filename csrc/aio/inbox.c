@@ -3,6 +3,43 @@
 #include "aio/override.h"
 #include "aio/schedule.h"
 
+#include <errno.h>
+#include <sys/socket.h>
+
+/* The fd of one end of the self-pipe, which is a pair of sockets. -1, without an exception, where it is not an
+ * open socket.socket. */
+static int
+fd_of(const AioState *state, PyObject *sock)
+{
+    if (sock == NULL || !Py_IS_TYPE(sock, state->fds.socket_type)) {
+        return -1;
+    }
+    PyObject *number = PyObject_CallMethodNoArgs(sock, state->loop.names[LOOP_FILENO]);
+    int fd = number != NULL && PyLong_CheckExact(number) ? (int)PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return fd;
+}
+
+/* Write to the pipe, as _write_to_self() does. The other thread cannot go on while this one has the GIL. */
+static int
+write_to_pipe(EventLoop *self)
+{
+    PyObject *sock = Py_XNewRef(loop_member(&self->csock));
+    int fd = fd_of(self->state, sock);
+    Py_XDECREF(sock);
+    if (fd < 0) {
+        PyObject *result = PyObject_CallMethodNoArgs((PyObject *)self,
+                                                     self->state->loop.method_names[WRITE_TO_SELF]);
+        Py_XDECREF(result);
+        return result != NULL ? 0 : -1;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* a full pipe wakes the loop as well */
+    Py_END_ALLOW_THREADS
+    return 0;
+}
+
 /* Wake the loop, unless it is awake. The first thread of several does it. 0, or -1 with an exception. */
 static int
 wake(EventLoop *self)
@@ -12,10 +49,7 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)self,
-                                                 self->state->loop.method_names[WRITE_TO_SELF]);
-    Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
+    return write_to_pipe(self);
 }
 
 /* CPython 3.14 has a handle of its own for this, whose cancel() waits for a callback that is running. */
@@ -37,4 +71,40 @@ inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t co
         Py_CLEAR(handle);
     }
     return handle;
+}
+
+/* What arrived in the pipe is only of interest where it is the number of a signal. */
+static bool
+is_all_zero(const char *data, ssize_t size)
+{
+    for (ssize_t i = 0; i < size; i++) {
+        if (data[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+PyObject *
+inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    char data[4096];
+    ssize_t size;
+    do {
+        PyObject *sock = loop_member(&self->ssock);
+        int fd = (loop_overridden(self) & STOCK_HOOK(READ_FROM_SELF)) == 0 ? fd_of(self->state, sock) : -1;
+        if (fd < 0) {
+            return schedule_stock(self, READ_FROM_SELF, (PyObject *[]){NULL}, 0, NULL);
+        }
+        size = recv(fd, data, sizeof(data), MSG_DONTWAIT);
+        if (size > 0 &&
+            !(is_all_zero(data, size) && (loop_overridden(self) & HOOK(PROCESS_SELF_DATA)) == 0)) {
+            PyObject *result = PyObject_CallMethod((PyObject *)self, "_process_self_data", "y#", data, size);
+            Py_XDECREF(result);
+            if (result == NULL) {
+                return NULL;
+            }
+        }
+    } while (size == sizeof(data) || (size < 0 && errno == EINTR));
+    Py_RETURN_NONE;
 }

@@ -18,4 +18,7 @@ enum { OUTSIDE, ASLEEP, AWAKE };
 PyObject *inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count,
                                      PyObject *names);
 
+/* A method of a loop: empty the pipe, and handle the signals whose numbers are in it. */
+PyObject *inbox_read_from_self(EventLoop *self, PyObject *ignored);
+
 #endif

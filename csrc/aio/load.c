@@ -6,11 +6,7 @@
 #include "aio/loop_load.h"
 #include "aio/loop_type.h"
 #include "aio/sockop.h"
-
-PyDoc_STRVAR(layout_read_transport_doc,
-"_learn_transport($module, type, socket_type, /)\n--\n\n"
-"Give type, a subclass of SocketTransport and of asyncio's, the methods write() and _read_ready() in C.\n"
-"They act for sockets of socket_type itself.");
+#include "aio/stream/stream.h"
 
 PyDoc_STRVAR(loop_learn_doc,
 "_learn_loop($module, type, stock, selector, report, /)\n--\n\n"
@@ -29,51 +25,13 @@ PyDoc_STRVAR(fds_learn_doc,
 "WeakValueDictionary, and the module asyncio.events.");
 
 static PyMethodDef functions[] = {
-    {"_find_addresses",  (PyCFunction)(void (*)(void))address_find,   METH_FASTCALL, address_doc              },
-    {"_try_recv",        (PyCFunction)(void (*)(void))sockop_receive, METH_FASTCALL, sockop_receive_doc       },
-    {"_try_send",        (PyCFunction)(void (*)(void))sockop_send,    METH_FASTCALL, sockop_send_doc          },
-    {"_learn_fds",       fds_learn,                                   METH_VARARGS,  fds_learn_doc            },
-    {"_learn_loop",      loop_learn,                                  METH_VARARGS,  loop_learn_doc           },
-    {"_learn_transport", layout_read_transport,                       METH_VARARGS,  layout_read_transport_doc},
-    {NULL,               NULL,                                        0,             NULL                     },
+    {"_find_addresses", (PyCFunction)(void (*)(void))address_find,   METH_FASTCALL, address_doc       },
+    {"_learn_fds",      fds_learn,                                   METH_VARARGS,  fds_learn_doc     },
+    {"_learn_loop",     loop_learn,                                  METH_VARARGS,  loop_learn_doc    },
+    {"_try_recv",       (PyCFunction)(void (*)(void))sockop_receive, METH_FASTCALL, sockop_receive_doc},
+    {"_try_send",       (PyCFunction)(void (*)(void))sockop_send,    METH_FASTCALL, sockop_send_doc   },
+    {NULL,              NULL,                                        0,             NULL              },
 };
-
-/* 0, or -1 with an exception. */
-static int
-make_names(AioState *state)
-{
-    static const char *const names[METHODS] = {
-        [BUFFER_UPDATED] = "buffer_updated", [DATA_RECEIVED] = "data_received", [FAILED] = "_failed",
-        [GET_BUFFER] = "get_buffer",         [ON_EOF] = "_read_ready__on_eof",
-    };
-    for (int i = 0; i < METHODS; i++) {
-        state->methods[i] = PyUnicode_InternFromString(names[i]);
-        if (state->methods[i] == NULL) {
-            return -1;
-        }
-    }
-    state->minus_one = PyLong_FromLong(-1);
-    return state->minus_one != NULL ? 0 : -1;
-}
-
-/* Make the types; they are the module's. 0, or -1 with an exception. */
-static int
-make_types(PyObject *module, AioState *state)
-{
-    const struct {
-        PyType_Spec *spec;
-        PyTypeObject **type;
-    } types[] = {
-        {&transport_spec, &state->transport_type},
-    };
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
-        if (*types[i].type == NULL) {
-            return -1;
-        }
-    }
-    return 0;
-}
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1
  * with an exception. */
@@ -93,21 +51,25 @@ exported(PyObject *module, const AioState *state)
         const char *name;
         PyTypeObject *type;
     } types[] = {
-        {"SocketTransport",   state->transport_type  },
-        {"LoopSelector",      state->fds.base_type   },
-        {"_LoopBase",         state->loop.base_type  },
-        {"ReadyQueue",        state->loop.queue_type },
-        {"Handle",            state->loop.handle_type},
-        {"TimerHandle",       state->loop.timer_type },
-        {"DatagramTransport", state->datagram.type   },
+        {"SocketTransport",   state->stream.type       },
+        {"PendingWrites",     state->stream.writes_type},
+        {"LoopSelector",      state->fds.base_type     },
+        {"_LoopBase",         state->loop.base_type    },
+        {"ReadyQueue",        state->loop.queue_type   },
+        {"Handle",            state->loop.handle_type  },
+        {"TimerHandle",       state->loop.timer_type   },
+        {"DatagramTransport", state->datagram.type     },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
         PyObject *type = types[i].type != NULL ? (PyObject *)types[i].type : Py_None;
         status = add_named(result, types[i].name, Py_NewRef(type));
     }
-    for (PyMethodDef *function = functions; status == 0 && function->ml_name != NULL; function++) {
-        status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
+    PyMethodDef *const tables[] = {functions, stream_functions};
+    for (size_t i = 0; status == 0 && i < sizeof(tables) / sizeof(tables[0]); i++) {
+        for (PyMethodDef *function = tables[i]; status == 0 && function->ml_name != NULL; function++) {
+            status = add_named(result, function->ml_name, PyCFunction_NewEx(function, module, NULL));
+        }
     }
     if (status < 0) {
         Py_CLEAR(result);
@@ -130,7 +92,7 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
         }
         owner->aio = state;
         state->owner = owner;
-        if (make_names(state) < 0 || make_types(module, state) < 0 || loop_init(module, &state->loop) < 0 ||
+        if (stream_setup(module, &state->stream) < 0 || loop_init(module, &state->loop) < 0 ||
             fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0) {
             aio_free(owner);
             return NULL;
@@ -155,10 +117,9 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
     if (status != 0) {
         return status;
     }
-    Py_VISIT(state->transport_type);
-    Py_VISIT(state->socket_type);
-    for (int i = 0; i < INHERITED; i++) {
-        Py_VISIT(state->inherited[i]);
+    status = stream_traverse_state(&state->stream, visit, arg);
+    if (status != 0) {
+        return status;
     }
     status = fds_traverse(&state->fds, visit, arg);
     return status != 0 ? status : datagram_traverse(&state->datagram, visit, arg);
@@ -171,7 +132,7 @@ aio_clear(ModuleState *owner)
 {
     AioState *state = owner->aio;
     if (state != NULL) {
-        Py_CLEAR(state->transport_type);
+        stream_clear_state(&state->stream);
         loop_state_clear(&state->loop);
         fds_clear(&state->fds);
         datagram_clear(&state->datagram);
@@ -186,17 +147,9 @@ aio_free(ModuleState *owner)
         return;
     }
     aio_clear(owner);
-    Py_CLEAR(state->socket_type);
-    for (int i = 0; i < INHERITED; i++) {
-        Py_CLEAR(state->inherited[i]);
-    }
+    stream_free_state(&state->stream);
     loop_state_free(&state->loop);
-    Py_CLEAR(state->minus_one);
     fds_free(&state->fds);
-    for (int i = 0; i < METHODS; i++) {
-        Py_CLEAR(state->methods[i]);
-    }
-    PyMem_Free(atomic_exchange(&state->spare, NULL));
     datagram_free(&state->datagram);
     owner->aio = NULL;
     PyMem_Free(state);

@@ -24,6 +24,7 @@ typedef struct {
     PyObject *task_factory;
     PyObject *internal_fds;
     PyObject *signal_handlers;
+    PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *csock;
     PyObject *ssock;
 

@@ -16,9 +16,9 @@ imported(const char *module_name, const char *name)
 
 static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
-    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
-    [LOOP_SELECT] = "select",
+    [LOOP_CONTEXT] = "context", [LOOP_FILENO] = "fileno",
+    [LOOP_LOOP] = "loop",       [LOOP_NAME] = "name",
+    [LOOP_RUN] = "_run",        [LOOP_SELECT] = "select",
 };
 
 static const char *const methods[LOOP_METHODS] = {

@@ -38,7 +38,17 @@ enum {
 };
 
 /* Other names that the loop's files look up. */
-enum { LOOP_CANCEL, LOOP_CANCELLED, LOOP_CONTEXT, LOOP_LOOP, LOOP_NAME, LOOP_RUN, LOOP_SELECT, LOOP_NAMES };
+enum {
+    LOOP_CANCEL,
+    LOOP_CANCELLED,
+    LOOP_CONTEXT,
+    LOOP_FILENO,
+    LOOP_LOOP,
+    LOOP_NAME,
+    LOOP_RUN,
+    LOOP_SELECT,
+    LOOP_NAMES
+};
 
 /* Values of modules that a program may replace: freezegun replaces time.monotonic, for example. */
 enum { GLOBAL_FUTURE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
@@ -57,7 +67,7 @@ typedef struct {
     PyTypeObject *stock_handle;  /* asyncio.Handle */
     PyTypeObject *stock_timer;   /* asyncio.TimerHandle */
     PyTypeObject *stock_loop;    /* asyncio.SelectorEventLoop; NULL until _learn_loop() */
-    PyTypeObject *selector_type; /* pyepoll.EpollSelector */
+    PyTypeObject *selector_type; /* pyepoll.aio.LoopSelector */
     PyObject *report_error;      /* the function for an exception in a callback */
     PyObject *handle_run;        /* asyncio.Handle._run as it was at load */
     PyObject *handle_cancel;     /* asyncio's cancel(), of Handle and TimerHandle */
@@ -71,8 +81,8 @@ typedef struct {
     PyObject *loop_names;    /* ("loop",) */
     PyObject *task_names;    /* ("loop", "name", "context") */
     PyObject *zero;
-    unsigned run_version; /* of Handle's type, when `run_is_stock` was found out */
-    bool run_is_stock;
+    unsigned run_version;    /* of Handle's type, when _run() was found to be asyncio's */
+    unsigned select_version; /* of a selector's type, when its select() was found to be in C */
     struct {
         PyObject *first; /* dead handles, linked by their callback slot */
         int count;

@@ -101,6 +101,7 @@ static PyMemberDef loop_members[] = {
     {"_task_factory", T_OBJECT_EX, offsetof(EventLoop, task_factory), 0, NULL},
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
+    {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
     {"_ssock", T_OBJECT_EX, offsetof(EventLoop, ssock), 0, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -139,6 +140,10 @@ PyDoc_STRVAR(create_task_doc,
 "create_task($self, coro, /, **kwargs)\n--\n\n"
 "Return a new task that runs a coroutine. See asyncio.loop.create_task().");
 
+PyDoc_STRVAR(read_from_self_doc,
+"_read_from_self($self, /)\n--\n\n"
+"Empty the pipe that wakes the loop.");
+
 PyDoc_STRVAR(run_once_doc,
 "_run_once($self, /)\n--\n\n"
 "Run one turn.");
@@ -157,6 +162,7 @@ static PyMethodDef loop_methods[] = {
     {"call_at", FAST(schedule_at), call_at_doc},
     {"create_future", (PyCFunction)create_future, METH_NOARGS, create_future_doc},
     {"create_task", FAST(create_task), create_task_doc},
+    {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
     {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},
     {NULL, NULL, 0, NULL},

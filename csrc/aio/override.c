@@ -85,11 +85,40 @@ bool
 override_run_is_stock(LoopState *state)
 {
     unsigned version = state->stock_handle->tp_version_tag;
-    if (version == 0 || version != state->run_version) {
-        state->run_is_stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN],
-                                           state->handle_run);
-        PyErr_Clear();
-        state->run_version = state->stock_handle->tp_version_tag;
+    if (version != 0 && version == state->run_version) {
+        return true;
     }
-    return state->run_is_stock;
+    bool stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN], state->handle_run);
+    PyErr_Clear();
+    state->run_version = stock ? state->stock_handle->tp_version_tag : 0;
+    return stock;
+}
+
+/* Whether a type has select() in C: a replacement is not. */
+static bool
+type_has_own_select(LoopState *state, PyTypeObject *type)
+{
+    unsigned version = type->tp_version_tag;
+    if (version != 0 && version == state->select_version) {
+        return true;
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)type, state->names[LOOP_SELECT]);
+    bool own = method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type);
+    Py_XDECREF(method);
+    PyErr_Clear();
+    state->select_version = own ? type->tp_version_tag : 0;
+    return own;
+}
+
+bool
+override_has_own_select(LoopState *state, PyObject *selector)
+{
+    if (!type_has_own_select(state, Py_TYPE(selector))) {
+        return false;
+    }
+    PyObject *dict = PyObject_GenericGetDict(selector, NULL);
+    bool own = dict != NULL && (PyDict_GET_SIZE(dict) == 0 || !is_in_dict(dict, state->names[LOOP_SELECT]));
+    Py_XDECREF(dict);
+    PyErr_Clear();
+    return own;
 }

@@ -32,4 +32,7 @@ bool override_clock_is_stock(const LoopState *state);
 /* asyncio.Handle._run() is asyncio's own. */
 bool override_run_is_stock(LoopState *state);
 
+/* select() of a selector of ours is its class's. */
+bool override_has_own_select(LoopState *state, PyObject *selector);
+
 #endif

@@ -3,43 +3,22 @@
 #include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/inbox.h"
+#include "aio/override.h"
 #include "base/convert.h"
-#include "selector/selector.h"
 #include "selector/selector_key.h"
 
 #include <math.h>
-
-/* Whether select() of a selector is its class's. */
-static bool
-has_own_select(const LoopState *state, PyObject *selector)
-{
-    PyObject *method = PyObject_GetAttr(selector, state->names[LOOP_SELECT]);
-    bool own = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == selector;
-    Py_XDECREF(method);
-    PyErr_Clear();
-    return own;
-}
 
 /* The selector of the loop, if C may work on it: it is exactly LoopSelector, and its select() is its class's.
  * Borrowed, or NULL. */
 static LoopSelector *
 loop_selector(const EventLoop *self)
 {
+    LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
-    return is_loop_selector(self->state, object) && has_own_select(&self->state->loop, object)
+    return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type) &&
+                   override_has_own_select(state, object)
                ? (LoopSelector *)object
-               : NULL;
-}
-
-/* The same for EpollSelector, on the package's own Epoll. */
-static Selector *
-direct_selector(const EventLoop *self)
-{
-    const LoopState *state = &self->state->loop;
-    PyObject *object = loop_member(&self->selector);
-    return object != NULL && Py_IS_TYPE(object, state->selector_type) && ((Selector *)object)->direct &&
-                   has_own_select(state, object)
-               ? (Selector *)object
                : NULL;
 }
 
@@ -68,13 +47,6 @@ timeout_object(double timeout)
 static PyObject *
 wait_events(EventLoop *self, double timeout)
 {
-    Selector *selector = direct_selector(self);
-    if (selector != NULL) {
-        Py_INCREF(selector);
-        PyObject *list = backend_wait(selector, Py_None, nanoseconds(timeout));
-        Py_DECREF(selector);
-        return list;
-    }
     PyObject *object = timeout_object(timeout);
     PyObject *list = object != NULL && self->selector != NULL
                          ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],

@@ -38,8 +38,9 @@ schedule_parse(const EventLoop *self, PyObject *const *args, Py_ssize_t count, P
     if (names == NULL || PyTuple_GET_SIZE(names) == 0) {
         return true;
     }
-    if (PyTuple_GET_SIZE(names) != 1 ||
-        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "context") != 0) {
+    PyObject *name = PyTuple_GET_ITEM(names, 0);
+    if (PyTuple_GET_SIZE(names) != 1 || (name != self->state->loop.names[LOOP_CONTEXT] &&
+                                         PyUnicode_CompareWithASCIIString(name, "context") != 0)) {
         return false;
     }
     call->context = args[count] != Py_None ? args[count] : NULL;

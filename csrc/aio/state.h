@@ -5,38 +5,18 @@
 #include "aio/datagram/state.h"
 #include "aio/fds_state.h"
 #include "aio/loop_state.h"
+#include "aio/stream/stream_state.h"
 #include "base/module_state.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
-
-/* Attributes that the C paths read, as slots at a fixed place in the object. */
-enum { BUFFER, CONN_LOST, EMPTY_WAITER, EOF_WRITTEN, PROTOCOL, READ_READY_CB, SOCK, SOCK_FD, ATTRIBUTES };
-
-/* The names of the methods that the C paths call. */
-enum { BUFFER_UPDATED, DATA_RECEIVED, FAILED, GET_BUFFER, ON_EOF, METHODS };
-
-/* asyncio's functions: two for the cases that C leaves to them, and one for each kind of protocol, to
- * recognize it. */
-enum { READ_READY, READ_TO_BUFFER, READ_TO_PROTOCOL, WRITE, INHERITED };
 
 typedef struct AioState {
     ModuleState *owner;
     LoopState loop;
-    PyTypeObject *transport_type; /* the base that leads from a transport to this module */
-    PyTypeObject *socket_type;    /* socket.socket; NULL if that is not CPython's own */
-    PyObject *inherited[INHERITED];
-    PyObject *minus_one;
-    PyObject *methods[METHODS]; /* their names */
-    Py_ssize_t offsets[ATTRIBUTES];
-    Py_ssize_t closed_offset; /* of the attribute that says whether a socket is closed */
-    _Atomic(char *) spare;    /* where data is received, when no thread has it */
+    StreamState stream; /* of stream/ */
     FdsState fds;
     DatagramState datagram;
 } AioState;
-
-extern PyType_Spec transport_spec;      /* transport.c */
-extern PyMethodDef transport_methods[]; /* its C paths */
 
 /* The state of the module; it has been loaded. */
 static inline AioState *
@@ -57,12 +37,6 @@ aio_slot(PyObject *object, Py_ssize_t offset)
 {
     return *(PyObject **)((char *)object + offset);
 }
-
-/* The read method of a transport; `self` must be one: transport.c. */
-PyObject *transport_read_ready(PyObject *self, PyObject *ignored);
-
-/* Read the layout of a class of transports, and give it its methods in C: layout.c. */
-PyObject *layout_read_transport(PyObject *module, PyObject *args);
 
 /* The state of the module that defined a base of `type`. Borrowed; NULL with an exception where the garbage
  * collector has cleared the type. */

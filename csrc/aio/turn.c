@@ -13,6 +13,7 @@
 #include "aio/poll.h"
 #include "aio/run.h"
 #include "aio/schedule.h"
+#include "aio/stream/stream.h"
 
 #include <math.h>
 
@@ -35,7 +36,7 @@ plain_queue(EventLoop *self)
                  PyList_CheckExact(scheduled) && self->debug == Py_False &&
                  self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
                  PyFloat_CheckExact(self->clock_resolution) && (loop_overridden(self) & turn_hooks) == 0 &&
-                 override_clock_is_stock(state);
+                 (PyList_GET_SIZE(scheduled) == 0 || override_clock_is_stock(state));
     return plain ? (ReadyQueue *)ready : NULL;
 }
 
@@ -105,7 +106,7 @@ end_of_turn(const EventLoop *self)
 static int
 queue_due(EventLoop *self, ReadyQueue *queue)
 {
-    if (PyList_GET_SIZE(self->scheduled) == 0) {
+    if (PyList_GET_SIZE(self->scheduled) == 0 || !override_clock_is_stock(&self->state->loop)) {
         return 0;
     }
     double end = end_of_turn(self), when;
@@ -161,9 +162,9 @@ turn_in_python(EventLoop *self)
     return result != NULL ? 0 : -1;
 }
 
-/* One turn. 0, or -1 with an exception. */
+/* One turn, without the writes that it gathers. 0, or -1 with an exception. */
 static int
-turn(EventLoop *self)
+turn_of_callbacks(EventLoop *self)
 {
     ReadyQueue *queue = plain_queue(self);
     if (queue == NULL) {
@@ -180,6 +181,19 @@ turn(EventLoop *self)
         status = turn_in_python(self);
     }
     Py_DECREF(queue);
+    return status;
+}
+
+/* One turn. 0, or -1 with an exception. */
+static int
+turn(EventLoop *self)
+{
+    PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
+    int status = turn_of_callbacks(self);
+    if (writes != NULL) {
+        status = stream_end_turn(writes, status);
+        Py_DECREF(writes);
+    }
     return status;
 }
 

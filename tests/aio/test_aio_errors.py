@@ -342,12 +342,14 @@ def test_a_lost_connection_leaves_no_cycle(end: Callable[[Any, socket.socket], N
             seen = None
             await turns()
             peer.close()
-            # The transport itself is left to the collector by asyncio as well: it keeps a method of its own.
             return [words, messages, [reference() is None for reference in gone]]
         finally:
             gc.enable()
 
-    same(scenario)
+    # asyncio's transport may be left to the collector: before 3.14, it keeps a method of its own.
+    ours = on("pyepoll", scenario)
+    assert ours[:2] == on("asyncio", scenario)[:2]
+    assert ours[2] == [True, True, True]
 
 
 def test_a_missing_protocol_method_is_reported() -> None:

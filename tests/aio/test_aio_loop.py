@@ -203,6 +203,7 @@ def test_two_loops_run_in_turn() -> None:
         peer.send(data)
         await soon(lambda: seen.seen == [data])
         transport.write(data)
+        await turns(1)
         assert peer.recv(100) == data
 
     async def finish(transport: Any, seen: Plain, peer: socket.socket) -> None:
@@ -624,6 +625,7 @@ def test_reload_keeps_live_transports_working() -> None:
             importlib.reload(aio)
             transport.write(b"data")
             transport.write(bytearray(b"more"))
+            await asyncio.sleep(0)
             print(b.recv(8).decode())
             transport.close()
             b.close()

@@ -242,19 +242,26 @@ def test_a_context_that_cannot_be_entered_is_reported() -> None:
     assert "cannot enter context" in entered.run(same, scenario)
 
 
-def test_an_exception_of_a_transports_reading_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio's own methods raise none; an exception of one is reported as that of any callback."""
+class AsksTooMuch(Plain):
+    """Makes the transport's reading raise, outside all methods of the protocol."""
+
+    def eof_received(self) -> Any:
+        class Neither:
+            def __bool__(self) -> bool:
+                raise ZeroDivisionError
+
+        return Neither()
+
+
+def test_an_exception_of_a_transports_reading_is_reported() -> None:
+    """It is reported as that of any callback."""
 
     async def scenario() -> Any:
         reported = complaints()
         async with connection(Plain()) as (transport, peer):
             handle = reader_of(transport)
-
-            def fails() -> None:
-                raise ZeroDivisionError
-
-            transport._read_ready_cb = fails
-            peer.send(b"data")
+            transport.set_protocol(AsksTooMuch())
+            peer.shutdown(socket.SHUT_WR)
             await soon(lambda: bool(reported))
             transport.pause_reading()
             assert reported[0]["handle"] is handle
@@ -486,17 +493,14 @@ def test_the_exception_handler_gets_asyncios_context(created_in_debug: bool) -> 
         def handler(_: Any, context: dict[str, Any]) -> None:
             reported.append((sorted(context), sys.exc_info()[1] is context["exception"]))
 
-        def fails() -> None:
-            raise ZeroDivisionError
-
         loop.set_exception_handler(handler)
         loop.set_debug(created_in_debug)
         async with connection(Plain()) as (transport, peer):
             transport.pause_reading()
             transport.resume_reading()
             loop.set_debug(False)
-            transport._read_ready_cb = fails
-            peer.send(b"data")
+            transport.set_protocol(AsksTooMuch())
+            peer.shutdown(socket.SHUT_WR)
             await soon(lambda: bool(reported))
             transport.pause_reading()
         return reported[:1]

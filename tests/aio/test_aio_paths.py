@@ -1,4 +1,4 @@
-"""The cases handled in C and those left to asyncio: shown by the methods that are called."""
+"""The cases handled in C and those that call methods of the socket or of asyncio."""
 
 import asyncio
 import asyncio.selector_events
@@ -12,12 +12,12 @@ from support.processes import run
 
 from pyepoll import aio
 
-STOCK: Any = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+FLOW: Any = asyncio.transports._FlowControlMixin
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which methods of sockets, and of asyncio's transport, are called from now on."""
+    """Which methods of sockets, and of asyncio's flow control, are called from now on."""
     called: list[str] = []
 
     def record(owner: type, name: str) -> None:
@@ -31,8 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in "recv", "recv_into", "send", "sendmsg", "sendall":
         record(socket.socket, name)
-    for name in "_fatal_error", "_read_ready__on_eof", "_maybe_pause_protocol":
-        record(STOCK, name)
+    record(FLOW, "_maybe_pause_protocol")
     return called
 
 
@@ -80,14 +79,15 @@ def on_ours(calls: list[str], act: Any, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("data", [bytearray(b"data"), memoryview(b"data"), type("B", (bytes,), {})(b"data")])
-def test_other_kinds_of_data_are_left_to_asyncio(calls: list[str], data: Any) -> None:
+def test_other_kinds_of_data_are_sent_in_c(calls: list[str], data: Any) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         transport.write(data)
+        assert os.read(peer.fileno(), 100) == b"data"
 
-    assert on_ours(calls, act) == ["send"]
+    assert on_ours(calls, act) == []
 
 
-def test_data_that_does_not_fit_is_left_to_asyncio(calls: list[str]) -> None:
+def test_asyncios_flow_control_is_called_above_the_limit_only(calls: list[str]) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
         transport.write(bytes(1_000_000))
         transport.write(b"more")
@@ -95,32 +95,11 @@ def test_data_that_does_not_fit_is_left_to_asyncio(calls: list[str]) -> None:
         await receive(peer, 1_000_004)
         calls[:] = before
 
-    assert on_ours(calls, act, sock=small_buffers) == [
-        "send",
-        "_maybe_pause_protocol",
-        "_maybe_pause_protocol",
-    ]
-
-
-def test_the_end_of_the_stream_is_left_to_asyncio(calls: list[str]) -> None:
-    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
-        peer.shutdown(socket.SHUT_WR)
-        await soon(seen.lost)
-
-    assert on_ours(calls, act) == ["_read_ready__on_eof"]
-
-
-def test_an_error_is_left_to_asyncio(calls: list[str]) -> None:
-    async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
-        transport.pause_reading()
-        peer.close()
-        transport.write(b"data")
-
-    assert on_ours(calls, act) == ["_fatal_error"]
+    assert on_ours(calls, act, sock=small_buffers) == ["_maybe_pause_protocol"]
 
 
 @pytest.mark.parametrize("state", ["write_eof", "sendfile", "close"])
-def test_a_write_in_a_refusing_state_is_left_to_asyncio(
+def test_a_write_in_a_refusing_state_sends_nothing(
     calls: list[str], state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def act(seen: Any, transport: Any, peer: socket.socket) -> None:
@@ -139,7 +118,7 @@ def test_a_write_in_a_refusing_state_is_left_to_asyncio(
     assert on_ours(calls, act) == []
 
 
-def test_a_subclass_of_socket_is_left_to_asyncio(calls: list[str]) -> None:
+def test_methods_of_a_subclass_of_socket_are_called(calls: list[str]) -> None:
     class Own(socket.socket):
         pass
 
@@ -152,59 +131,6 @@ def test_a_subclass_of_socket_is_left_to_asyncio(calls: list[str]) -> None:
         await soon(lambda: seen.has(4))
 
     assert on_ours(calls, act, sock=own) == ["send", "recv"]
-
-
-def test_a_patched_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method that a program has put in the place of asyncio's reading is called, not passed over."""
-    called: list[str] = []
-    method = STOCK._read_ready__data_received
-
-    def patched(self: Any) -> None:
-        called.append("patched")
-        method(self)
-
-    monkeypatch.setattr(STOCK, "_read_ready__data_received", patched)
-
-    async def scenario() -> None:
-        async with connection(seen := Plain()) as (_, peer):
-            peer.send(b"data")
-            await soon(lambda: seen.has(4))
-
-    on("pyepoll", scenario)
-    assert called == ["patched"]
-
-
-@pytest.mark.parametrize("name", ["write", "_read_ready", "_read_ready__data_received"])
-def test_a_method_patched_before_the_import_is_called(name: str) -> None:
-    printed = run(
-        f"""
-        import asyncio, socket
-        from asyncio import selector_events
-
-        stock = selector_events._SelectorSocketTransport
-        proper = stock.{name}
-
-        def patched(self, *args):
-            print("patched")
-            return proper(self, *args)
-
-        stock.{name} = patched
-        from pyepoll import aio
-
-        async def main():
-            a, b = socket.socketpair()
-            reader, writer = await asyncio.open_connection(sock=a)
-            peer, answer = await asyncio.open_connection(sock=b)
-            writer.write(b"data")
-            assert await peer.readexactly(4) == b"data"
-            for each in writer, answer:
-                each.close()
-                await each.wait_closed()
-
-        aio.run(main())
-        """
-    )
-    assert "patched" in printed
 
 
 def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
@@ -239,10 +165,11 @@ def test_every_way_to_a_stream_has_our_transport(tmp_path: Any) -> None:
         return kinds
 
     assert on("pyepoll", scenario) == [aio.SocketTransport] * 6
-    assert issubclass(aio.SocketTransport, STOCK)
+    assert issubclass(aio.SocketTransport, asyncio.Transport)
+    assert issubclass(aio.SocketTransport, FLOW)
 
 
-def test_a_replaced_socket_class_is_left_to_asyncio() -> None:
+def test_a_replaced_socket_class_uses_the_methods_of_sockets() -> None:
     """As eventlet puts there when it patches a program."""
     printed = run("""
         import asyncio, socket
@@ -260,6 +187,7 @@ def test_a_replaced_socket_class_is_left_to_asyncio() -> None:
             assert type(writer.transport) is aio.SocketTransport
             writer.write(b"sent")
             peer.send(b"received")
+            await asyncio.sleep(0)
             print(peer.recv(100), await reader.readexactly(8))
             peer.close()
             writer.close()

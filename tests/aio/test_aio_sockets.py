@@ -291,14 +291,15 @@ def test_an_unclosed_transport_warns() -> None:
 def test_a_transport_made_without_init_does_not_crash(recwarn: pytest.WarningsRecorder) -> None:
     """No crash, and no noise when it goes."""
     transport: Any = aio.SocketTransport.__new__(aio.SocketTransport)
-    calls: list[Callable[[], object]] = [
-        lambda: transport.write(b"data"),
-        lambda: transport.write(bytearray(b"data")),
-        lambda: transport._read_ready(),
-    ]
-    for call in calls:
-        with pytest.raises(AttributeError):
-            call()
+    for name in dir(transport):
+        if not name.startswith("__"):
+            with contextlib.suppress(AttributeError, TypeError, NotImplementedError):
+                getattr(transport, name)()
+    transport.write(b"data")
+    transport.set_protocol(Plain())
+    transport._fatal_error(ZeroDivisionError(), "message")
+    transport._force_close(None)
+    assert transport.is_closing()
     assert "SocketTransport" in str(transport)
     with pytest.raises(TypeError):
         transport.write("data")
@@ -309,7 +310,10 @@ def test_a_transport_made_without_init_does_not_crash(recwarn: pytest.WarningsRe
 
 @pytest.mark.parametrize(
     "name",
-    ["_buffer", "_conn_lost", "_empty_waiter", "_eof", "_protocol", "_read_ready_cb", "_sock", "_sock_fd"],
+    [
+        *("_empty_waiter", "_extra", "_high_water", "_loop", "_low_water", "_protocol_paused"),
+        *("_server", "_sock", "max_size"),
+    ],
 )
 @pytest.mark.parametrize("value", [None, -1, "text", 1 << 100, "deleted"])
 def test_inconsistent_private_state_does_not_crash(name: str, value: Any) -> None:
@@ -320,14 +324,26 @@ def test_inconsistent_private_state_does_not_crash(name: str, value: Any) -> Non
         async with connection(Plain()) as (transport, peer):
             peer.send(b"data")
             before = getattr(transport, name)
-            if value == "deleted":
-                delattr(transport, name)
-            else:
-                setattr(transport, name, value)
+            with contextlib.suppress(TypeError, OverflowError):
+                if value == "deleted":
+                    delattr(transport, name)
+                else:
+                    setattr(transport, name, value)
             for call in (
                 lambda: transport.write(b"1"),
                 lambda: transport.write(bytearray(b"2")),
                 transport._read_ready,
+                transport.pause_reading,
+                transport.resume_reading,
+                lambda: transport.write(bytes(1_000_000)),
+                transport._write_ready,
+                transport.get_write_buffer_size,
+                lambda: transport.get_extra_info("socket"),
+                transport._make_empty_waiter,
+                lambda: str(transport),
+                lambda: transport._fatal_error(ZeroDivisionError()),
+                transport.abort,
+                transport.close,
             ):
                 with contextlib.suppress(Exception):
                     call()

@@ -204,6 +204,7 @@ def test_a_child_has_loops_of_its_own() -> None:
         peer.send(b"data")
         await soon(lambda: seen.has(4))
         transport.write(b"answer")
+        await asyncio.sleep(0)
         assert peer.recv(10) == b"answer"
         transport.close()
         await soon(seen.lost)

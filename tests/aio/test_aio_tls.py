@@ -6,6 +6,7 @@ import pathlib
 import socket
 import ssl
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -276,3 +277,135 @@ def test_a_handshake_times_out() -> None:
 
 def test_the_comparison_recognises_ssl_errors() -> None:
     assert on("pyepoll", lambda: asyncio.sleep(0, error_text(ssl.SSLError()))) == "SSLError: ()"
+
+
+class Pieces(asyncio.Protocol):
+    """Records its calls; data as it comes."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes
+        self.seen.append(data)
+
+    def eof_received(self) -> None:
+        self.seen.append("eof")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.seen.append(("lost", error_text(exc)))
+
+
+async def tls_pair(made: list[Pieces]) -> tuple[asyncio.Server, Any]:
+    """A server whose protocols are added to a list, and the transport of a client."""
+
+    def make() -> Pieces:
+        made.append(Pieces())
+        return made[-1]
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(make, "127.0.0.1", 0, ssl=server_context())
+    client, _ = await loop.create_connection(
+        Pieces, *server.sockets[0].getsockname(), ssl=client_context(), server_hostname="localhost"
+    )
+    return server, client
+
+
+@pytest.mark.parametrize("sizes", [[1], [1] * 100, [16384, 1], [16385], [40_000, 0, 7], [300_000]], ids=str)
+def test_records_are_delivered_before_the_end(sizes: list[int]) -> None:
+    """Several come at once, with the alert that ends TLS behind them."""
+
+    async def scenario() -> Any:
+        made: list[Pieces] = []
+        server, client = await tls_pair(made)
+        async with server:
+            for number, size in enumerate(sizes):
+                client.write(bytes([number]) * size)
+            client.close()
+            await soon(lambda: bool(made[0].seen) and made[0].seen[-1] == ("lost", None))
+            seen = made[0].seen
+            assert seen[-2] == "eof"
+            return b"".join(seen[:-2])
+
+    assert same(scenario) == b"".join(bytes([number]) * size for number, size in enumerate(sizes))
+
+
+def test_reading_may_pause_between_records() -> None:
+    async def scenario() -> Any:
+        made: list[Pieces] = []
+        server, client = await tls_pair(made)
+        async with server:
+            client.write(b"one")
+            await soon(lambda: made != [] and made[0].seen == [b"one"])
+            made[0].transport.pause_reading()
+            client.write(b"two")
+            client.write(b"three")
+            await asyncio.sleep(0.01)
+            assert made[0].seen == [b"one"]
+            made[0].transport.resume_reading()
+            await soon(lambda: b"".join(made[0].seen) == b"onetwothree")
+            client.close()
+            await soon(lambda: made[0].seen[-1] == ("lost", None))
+
+    same(scenario)
+
+
+def test_connections_do_not_mix_what_they_receive() -> None:
+    """They share one buffer to receive into, both ends of all of them."""
+
+    async def scenario() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(5000):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+        async def talk(number: int) -> None:
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(), ssl=client_context(), server_hostname="localhost"
+            )
+            for size in (1, 100, 16_384, 16_385, 50_000, 3):
+                data = bytes([number]) * size
+                writer.write(data)
+                assert await reader.readexactly(size) == data
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context()) as server:
+            await asyncio.gather(*(talk(number) for number in range(10)))
+
+    on("pyepoll", scenario)
+
+
+def test_an_idle_connection_has_no_buffer_of_its_own() -> None:
+    async def scenario() -> None:
+        made: list[Pieces] = []
+        server, client = await tls_pair(made)
+        async with server:
+            clients = [client]
+            tracemalloc.start()
+            try:
+                for _ in range(10):
+                    clients.append(
+                        (
+                            await asyncio.get_running_loop().create_connection(
+                                Pieces,
+                                *server.sockets[0].getsockname(),
+                                ssl=client_context(),
+                                server_hostname="localhost",
+                            )
+                        )[0]
+                    )
+                kept, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            # Both ends; asyncio has a buffer of 256 KiB for each. The memory of OpenSSL is not traced.
+            assert kept < 20 * 24 * 1024
+            for each in clients:
+                each.close()
+            await soon(lambda: all(protocol.seen[-1:] == [("lost", None)] for protocol in made))
+
+    on("pyepoll", scenario)

@@ -25,6 +25,8 @@ from support.loops import (
 )
 from support.threads import lets_go_of_the_gil
 
+from pyepoll import aio
+
 BIG = bytes(range(256)) * 4 * 1024 * 3
 """Far more than sockets take at once, and any piece of it in the wrong place is seen."""
 
@@ -114,9 +116,6 @@ def test_write_keeps_data_beyond_the_sockets_room(kind: Callable[[bytes], Any], 
             assert 0 < kept < len(much)
             transport.write(b"the end")
             assert transport.get_write_buffer_size() == kept + 7
-            # CPython 3.15 keeps that sum beside the buffer: it must agree with the buffer.
-            parts = [transport._buffer] if sys.version_info < (3, 12) else transport._buffer
-            assert sum(map(len, parts)) == kept + 7
             data = await receive(peer, len(much) + 7)
             assert data == much + b"the end"
             await soon(lambda: "resume" in seen.seen)
@@ -245,7 +244,8 @@ def test_write_eof_sends_pending_data_first(kept: bool) -> None:
                 outcome(lambda: transport.write(b"more")),
                 outcome(lambda: transport.write(b"")),
                 outcome(lambda: transport.write("")),
-                outcome(lambda: transport.writelines([b"more"])),
+                # Before 3.12, asyncio names write() there.
+                str(outcome(lambda: transport.writelines([b"more"]))).replace("writelines()", "write()"),
             ]
             assert await receive_all(peer) == data
             peer.send(b"still open")
@@ -301,10 +301,11 @@ def test_close_sends_the_data_kept() -> None:
             data = await receive_all(peer)
             assert data.startswith(BIG)
             await soon(seen.lost)
-            said = outcome(lambda: transport.write(b"long after"))
-            return [data[len(BIG) :], said, seen.seen]
+            if isinstance(transport, aio.SocketTransport):  # Before 3.14, asyncio's raises AttributeError.
+                assert outcome(lambda: transport.write(b"long after")) is None
+            return [data[len(BIG) :], seen.seen]
 
-    data, _, seen = same(scenario)
+    data, seen = same(scenario)
     assert data == b"after"
     assert seen[-1] == ("lost", None)
 

@@ -149,13 +149,11 @@ NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
 
+OWN_TRANSPORT = "asks for an instance of asyncio's own transport class; ours has its own state"
+
 CANNOT_HOLD = {
     "asyncio": (
         mocked := {
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ip_addr": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_ipv6_scope": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_no_inet_pton": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopWithSelectorTests.test_create_connection_service_name": NO_NUMBER,
             # From CPython 3.15 on.
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
             f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
@@ -165,6 +163,9 @@ CANNOT_HOLD = {
         **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
+        "test.test_asyncio.test_selector_events.BaseSelectorEventLoopTests.test_make_socket_transport": (
+            OWN_TRANSPORT
+        ),
     },
 }
 """The tests of private details that fail on ours, by swap, and the reasons. They must fail."""

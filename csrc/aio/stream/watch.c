@@ -1,0 +1,119 @@
+/* What a transport asks of its loop, in one place: these become direct calls where the loop is ours. */
+#include "aio/stream/stream.h"
+
+static bool
+has_no_loop(const Stream *self)
+{
+    return !is_given(self->loop);
+}
+
+/* The loop makes the handle with a copy of the current context. It gets the connection's, which may be
+ * another: a task that calls resume_reading() must not give its own to all later reads. */
+int
+stream_watch(Stream *self, bool writing)
+{
+    if (has_no_loop(self)) {
+        return 0;
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)self,
+                                        stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
+    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *args[] = {self->loop, fd, method};
+    PyObject *handle = method != NULL && fd != NULL
+                           ? PyObject_VectorcallMethod(
+                                 stream_name(self, writing ? NAME_ADD_WRITER : NAME_ADD_READER), args, 3,
+                                 NULL)
+                           : NULL;
+    Py_XDECREF(method);
+    Py_XDECREF(fd);
+    int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && handle != Py_None) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    }
+    Py_XDECREF(handle);
+    if (status == 0 && writing) {
+        self->writing = 1;
+    }
+    return status;
+}
+
+int
+stream_unwatch(Stream *self, bool writing)
+{
+    if (writing) {
+        self->writing = 0;
+    }
+    if (has_no_loop(self)) {
+        return 0;
+    }
+    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *args[] = {self->loop, fd};
+    PyObject *result = fd != NULL ? PyObject_VectorcallMethod(
+                                        stream_name(self, writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER),
+                                        args, 2, NULL)
+                                  : NULL;
+    Py_XDECREF(fd);
+    return status_of(result);
+}
+
+int
+stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+{
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_loop");
+        return -1;
+    }
+    PyObject *args[5] = {self->loop, callback, first, second};
+    size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
+    PyObject *names = NULL;
+    if (self->context_given) {
+        args[count] = self->context;
+        names = Py_BuildValue("(s)", "context");
+        if (names == NULL) {
+            return -1;
+        }
+    }
+    PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
+    Py_XDECREF(names);
+    return status_of(handle);
+}
+
+int
+stream_call_soon_self(Stream *self, int method, PyObject *argument)
+{
+    PyObject *callback = PyObject_GetAttr((PyObject *)self, stream_name(self, method));
+    int status = callback != NULL ? stream_call_soon(self, callback, argument, NULL) : -1;
+    Py_XDECREF(callback);
+    return status;
+}
+
+int
+stream_is_debug(Stream *self)
+{
+    if (has_no_loop(self)) {
+        return 0;
+    }
+    PyObject *debug = PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_GET_DEBUG));
+    int result = debug != NULL ? PyObject_IsTrue(debug) : -1;
+    Py_XDECREF(debug);
+    return result;
+}
+
+/* In debug mode: raise RuntimeError in another thread than the loop's, as its call_soon() does. */
+int
+stream_check_thread(Stream *self)
+{
+    int debug = stream_is_debug(self);
+    return debug <= 0
+               ? debug
+               : status_of(PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_CHECK_THREAD)));
+}
+
+int
+stream_log(Stream *self, const char *format)
+{
+    int debug = stream_is_debug(self);
+    return debug <= 0
+               ? debug
+               : status_of(PyObject_CallMethod(stream_state(self)->logger, "debug", "sO", format, self));
+}

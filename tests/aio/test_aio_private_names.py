@@ -1,0 +1,166 @@
+"""The list of asyncio's private names that pyepoll.aio uses: complete, and the same in docs/asyncio.md.
+
+`NAMES` is the list. A name that the code no longer needs is deleted here and in docs/asyncio.md; a name that
+it begins to use is added to both. The meaning of each is checked in test_aio_private.py.
+"""
+
+import ast
+import asyncio
+import asyncio.base_events
+import asyncio.constants
+import asyncio.format_helpers
+import asyncio.selector_events
+import asyncio.sslproto
+import asyncio.streams
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.loops import Plain, connection, on
+from support.pages import ROOT
+
+NAMES: dict[str, list[str]] = {
+    "selector_events": [
+        "_SelectorSocketTransport",
+    ],
+    "transport": [
+        "_buffer",
+        "_conn_lost",
+        "_empty_waiter",
+        "_eof",
+        "_fatal_error",
+        "_protocol",
+        "_read_ready",
+        "_read_ready__data_received",
+        "_read_ready__get_buffer",
+        "_read_ready__on_eof",
+        "_read_ready_cb",
+        "_sock",
+        "_sock_fd",
+    ],
+    "loop": [
+        "_add_reader",
+        "_add_writer",
+        "_check_closed",
+        "_closed",
+        "_debug",
+        "_ensure_fd_no_transport",
+        "_make_socket_transport",
+        "_make_ssl_transport",
+        "_process_events",
+        "_ready",
+        "_remove_reader",
+        "_remove_writer",
+        "_selector",
+    ],
+    "handle": [
+        "_args",
+        "_callback",
+        "_cancelled",
+        "_context",
+        "_run",
+        "_source_traceback",
+    ],
+    "ssl protocol": [
+        "_app_transport",
+    ],
+    "format_helpers": [
+        "_format_callback_source",
+    ],
+    "asyncio": [
+        "_get_running_loop",
+    ],
+    "socket": [
+        "_closed",
+    ],
+}
+SHARED = {"_loop", "_file", "_pid", "_wait", "_fd", "_start", "_stop", "_epoll", "_events", "_reads"}
+"""Names of asyncio's that the code uses for attributes of objects of its own."""
+
+SOURCES = [ROOT / "pyepoll/aio.py", *sorted((ROOT / "csrc/aio").rglob("*.[ch]"))]
+PRIVATE = re.compile(r"_[a-zA-Z]\w*")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "csrc/aio").is_dir(), reason="the sources are not here")
+
+
+def owners() -> dict[str, list[Any]]:
+    """Objects of asyncio's own, in which the names are looked up."""
+
+    async def find() -> dict[str, list[Any]]:
+        loop = asyncio.get_running_loop()
+        async with connection(Plain()) as (transport, _):
+            members = dir(transport)
+            udp: Any = (
+                await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+            )[0]
+            datagram = dir(udp)
+            udp.abort()
+        ssl_protocol: Any = asyncio.sslproto.SSLProtocol
+        assigned = re.findall(r"self\.(_\w+) =", Path(asyncio.sslproto.__file__ or "").read_text())
+        return {
+            "selector_events": dir(asyncio.selector_events),
+            "transport": [*members, *datagram],
+            "loop": dir(loop),
+            "handle": [*dir(asyncio.Handle), *dir(asyncio.TimerHandle)],
+            "ssl protocol": [*dir(ssl_protocol), *assigned],
+            "format_helpers": dir(asyncio.format_helpers),
+            "asyncio": dir(asyncio),
+            "socket": dir(socket.socket),
+            "streams": [*dir(asyncio.StreamReader(loop=loop)), *dir(asyncio.StreamReaderProtocol)],
+            "server": dir(asyncio.base_events.Server),
+        }
+
+    found: dict[str, list[Any]] = on("asyncio", find)
+    return found
+
+
+def used() -> set[str]:
+    """Private names in the code: attributes in Python, strings in both."""
+    names: set[str] = set()
+    for file in SOURCES:
+        text = file.read_text()
+        if file.suffix == ".py":
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Attribute):
+                    names.add(node.attr)
+                elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names.add(node.name)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    names.add(node.value)
+        else:
+            names.update(re.findall(r'"(_\w+)"', text))
+    return {name for name in names if PRIVATE.fullmatch(name)}
+
+
+LISTED = {name for names in NAMES.values() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, names in NAMES.items() for name in names]
+)
+def test_asyncio_has_each_name(owner: str, name: str) -> None:
+    assert name in owners()[owner]
+
+
+def test_the_list_has_each_name_of_asyncios_that_the_code_uses() -> None:
+    of_asyncio = {name for names in owners().values() for name in names}
+    assert (used() & of_asyncio) - SHARED - LISTED == set(), "used, but not in NAMES"
+
+
+def test_the_code_uses_each_name_of_the_list() -> None:
+    assert used() >= LISTED, f"no longer used: {LISTED - used()}"
+
+
+def test_the_documentation_lists_the_same_names() -> None:
+    """docs/asyncio.md, "Private parts of asyncio that it uses"."""
+    page = (ROOT / "docs/asyncio.md").read_text()
+    section = page.partition("## Private parts of asyncio that it uses")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`(_[a-zA-Z]\w*)", section))
+    assert documented == LISTED
+
+
+def test_a_new_private_name_would_be_found() -> None:
+    """The search sees attributes and methods in Python, and strings in C."""
+    assert {"_make_socket_transport", "_get_running_loop", "_sock_fd"} <= used()
