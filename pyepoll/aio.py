@@ -284,7 +284,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                 self.call_later(_ACCEPT_RETRY_DELAY, *serve)
                 return
             if self._debug:
-                _stock.logger.debug("%r got a new connection from %r: %r", server, address, connection)
+                asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
             timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
