@@ -52,8 +52,27 @@ wake(EventLoop *self)
     return write_to_pipe(self);
 }
 
-/* CPython 3.14 has a handle of its own for this, whose cancel() waits for a callback that is running. */
-enum { HAS_THREADSAFE_HANDLE = PY_VERSION_HEX >= 0x030E0000 };
+/* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
+ * running. */
+static PyObject *
+new_handle(AioState *state, const Call *call)
+{
+    PyObject *type = state->loop.threadsafe_handle;
+    if (type == NULL) {
+        return handle_new(state, call);
+    }
+    PyObject *tuple = PyTuple_New(call->count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < call->count; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(call->args[i]));
+    }
+    PyObject *all[] = {NULL, call->callback, tuple, call->loop,
+                       call->context != NULL ? call->context : Py_None};
+    PyObject *handle = tuple != NULL
+                           ? PyObject_Vectorcall(type, all + 1, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+                           : NULL;
+    Py_XDECREF(tuple);
+    return handle;
+}
 
 PyObject *
 inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -62,11 +81,11 @@ inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t co
                           HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
     PyObject *ready = loop_member(&self->ready);
     Call call;
-    if (HAS_THREADSAFE_HANDLE || ready == NULL || !Py_IS_TYPE(ready, self->state->loop.queue_type) ||
-        !schedule_is_plain(self, used) || !schedule_parse(self, args, count, names, 0, &call)) {
+    if (ready == NULL || !Py_IS_TYPE(ready, self->state->loop.queue_type) || !schedule_is_plain(self, used) ||
+        !schedule_parse(self, args, count, names, 0, &call)) {
         return schedule_stock(self, CALL_SOON_THREADSAFE, args, count, names);
     }
-    PyObject *handle = handle_new(self->state, &call);
+    PyObject *handle = new_handle(self->state, &call);
     if (handle != NULL && (ready_put_shared((ReadyQueue *)ready, handle) < 0 || wake(self) < 0)) {
         Py_CLEAR(handle);
     }

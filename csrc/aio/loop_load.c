@@ -108,6 +108,8 @@ loop_state_init(PyObject *module, LoopState *state)
     if (state->stock_handle == NULL || state->stock_timer == NULL) {
         return -1;
     }
+    state->threadsafe_handle = imported("asyncio.events", "_ThreadSafeHandle");
+    PyErr_Clear();
     state->handle_run = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_RUN]);
     state->handle_cancel = PyObject_GetAttr((PyObject *)state->stock_handle, state->names[LOOP_CANCEL]);
     state->timer_cancel = PyObject_GetAttr((PyObject *)state->stock_timer, state->names[LOOP_CANCEL]);
@@ -130,6 +132,7 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->stock_handle);
     Py_VISIT(state->stock_timer);
     Py_VISIT(state->stock_loop);
+    Py_VISIT(state->threadsafe_handle);
     Py_VISIT(state->selector_type);
     Py_VISIT(state->report_error);
     Py_VISIT(state->handle_run);
@@ -185,6 +188,7 @@ loop_state_free(LoopState *state)
     Py_CLEAR(state->handle_cancel);
     Py_CLEAR(state->timer_cancel);
     Py_CLEAR(state->stock_loop);
+    Py_CLEAR(state->threadsafe_handle);
     Py_CLEAR(state->stock_handle);
     Py_CLEAR(state->stock_timer);
 }

@@ -66,6 +66,7 @@ typedef struct {
     PyTypeObject *timer_type;    /* our TimerHandle; NULL together with handle_type */
     PyTypeObject *stock_handle;  /* asyncio.Handle */
     PyTypeObject *stock_timer;   /* asyncio.TimerHandle */
+    PyObject *threadsafe_handle; /* asyncio's _ThreadSafeHandle; NULL before CPython 3.14 */
     PyTypeObject *stock_loop;    /* asyncio.SelectorEventLoop; NULL until _learn_loop() */
     PyTypeObject *selector_type; /* pyepoll.aio.LoopSelector */
     PyObject *report_error;      /* the function for an exception in a callback */

@@ -113,22 +113,22 @@ static PyGetSetDef loop_getset[] = {
 };
 
 PyDoc_STRVAR(call_soon_doc,
-"call_soon($self, callback, /, *args, context=None)\n--\n\n"
+"call_soon($self, callback, *args, context=None)\n--\n\n"
 "Call a function in the next turn of the loop. Returns its asyncio.Handle.\n\n"
 "context: the contextvars.Context to call it in; a copy of the present one if it is None.\n\n"
 "Raises RuntimeError if the loop is closed. See asyncio.loop.call_soon().");
 
 PyDoc_STRVAR(call_soon_threadsafe_doc,
-"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
 "Like call_soon(), from any thread: wakes the loop if it is waiting.");
 
 PyDoc_STRVAR(call_later_doc,
-"call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+"call_later($self, delay, callback, *args, context=None)\n--\n\n"
 "Call a function in delay seconds, an int or a float. Returns its asyncio.TimerHandle.\n\n"
 "Raises TypeError if delay is None; RuntimeError if the loop is closed. See asyncio.loop.call_later().");
 
 PyDoc_STRVAR(call_at_doc,
-"call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+"call_at($self, when, callback, *args, context=None)\n--\n\n"
 "Call a function at a time of the clock that loop.time() shows. Returns its asyncio.TimerHandle.\n\n"
 "Raises TypeError if when is None; RuntimeError if the loop is closed. See asyncio.loop.call_at().");
 
@@ -137,7 +137,7 @@ PyDoc_STRVAR(create_future_doc,
 "Return a new asyncio.Future of this loop.");
 
 PyDoc_STRVAR(create_task_doc,
-"create_task($self, coro, /, **kwargs)\n--\n\n"
+"create_task($self, coro, **kwargs)\n--\n\n"
 "Return a new task that runs a coroutine. See asyncio.loop.create_task().");
 
 PyDoc_STRVAR(read_from_self_doc,

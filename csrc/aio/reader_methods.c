@@ -130,28 +130,44 @@ public_remove(int direction, EventLoop *self, PyObject *fileobj)
                                                        : call_replaced(method, self, &fileobj, 1);
 }
 
+/* asyncio's own method, for arguments that are given by name, or wrong. */
 static PyObject *
-add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+call_stock(EventLoop *self, const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_add(READER, self, args, nargs);
+    PyObject *function = PyObject_GetAttrString((PyObject *)self->state->loop.stock_loop, name);
+    PyObject *bound = function != NULL ? PyMethod_New(function, (PyObject *)self) : NULL;
+    PyObject *result = bound != NULL ? PyObject_Vectorcall(bound, args, (size_t)nargs, names) : NULL;
+    Py_XDECREF(bound);
+    Py_XDECREF(function);
+    return result;
 }
 
 static PyObject *
-add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_add(WRITER, self, args, nargs);
+    return names == NULL ? public_add(READER, self, args, nargs)
+                         : call_stock(self, "add_reader", args, nargs, names);
 }
 
 static PyObject *
-remove_reader(EventLoop *self, PyObject *fileobj)
+add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_remove(READER, self, fileobj);
+    return names == NULL ? public_add(WRITER, self, args, nargs)
+                         : call_stock(self, "add_writer", args, nargs, names);
 }
 
 static PyObject *
-remove_writer(EventLoop *self, PyObject *fileobj)
+remove_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    return public_remove(WRITER, self, fileobj);
+    return names == NULL && nargs == 1 ? public_remove(READER, self, args[0])
+                                       : call_stock(self, "remove_reader", args, nargs, names);
+}
+
+static PyObject *
+remove_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    return names == NULL && nargs == 1 ? public_remove(WRITER, self, args[0])
+                                       : call_stock(self, "remove_writer", args, nargs, names);
 }
 
 static PyObject *
@@ -191,24 +207,24 @@ private_remove_writer(EventLoop *self, PyObject *fileobj)
 }
 
 PyDoc_STRVAR(add_reader_doc,
-"add_reader($self, fd, callback, /, *args)\n--\n\n"
+"add_reader($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever fd, or an object with fileno(), can be read, has ended or failed. It takes the\n"
 "place of an earlier reader.\n\n"
 "Raises RuntimeError if a transport uses the fd, and if the loop is closed; ValueError for an invalid file\n"
 "object; OSError if the fd cannot be watched: EBADF, EPERM, ENOSPC.");
 
 PyDoc_STRVAR(add_writer_doc,
-"add_writer($self, fd, callback, /, *args)\n--\n\n"
+"add_writer($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever fd, or an object with fileno(), can be written to or has failed. The rest is\n"
 "as in add_reader().");
 
 PyDoc_STRVAR(remove_reader_doc,
-"remove_reader($self, fd, /)\n--\n\n"
+"remove_reader($self, fd)\n--\n\n"
 "Cancel the reader of fd. Returns whether there was one.\n\n"
 "Raises RuntimeError if a transport uses the fd; ValueError for an invalid file object.");
 
 PyDoc_STRVAR(remove_writer_doc,
-"remove_writer($self, fd, /)\n--\n\n"
+"remove_writer($self, fd)\n--\n\n"
 "Cancel the writer of fd. The rest is as in remove_reader().");
 
 PyDoc_STRVAR(checked_doc,
@@ -217,14 +233,13 @@ PyDoc_STRVAR(checked_doc,
 PyDoc_STRVAR(private_doc,
 "asyncio's method of this name: the public one, without the check for a transport.");
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef reader_methods[] = {
-    {"add_reader", FAST(add_reader), add_reader_doc},
-    {"add_writer", FAST(add_writer), add_writer_doc},
-    {"remove_reader", (PyCFunction)remove_reader, METH_O, remove_reader_doc},
-    {"remove_writer", (PyCFunction)remove_writer, METH_O, remove_writer_doc},
+    {"add_reader", KEYWORDS(add_reader), add_reader_doc},
+    {"add_writer", KEYWORDS(add_writer), add_writer_doc},
+    {"remove_reader", KEYWORDS(remove_reader), remove_reader_doc},
+    {"remove_writer", KEYWORDS(remove_writer), remove_writer_doc},
     {"_add_checked_reader", FAST(checked_add_reader), checked_doc},
     {"_add_checked_writer", FAST(checked_add_writer), checked_doc},
     {"_add_reader", KEYWORDS(private_add_reader), private_doc},

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import copy
 import gc
+import socket
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -319,6 +320,24 @@ def test_errors_are_asyncios(name: str, state: str) -> None:
         assert [error[0] for error in errors] == [TypeError, TypeError]
     else:
         assert errors[0] == errors[1]
+
+
+def test_arguments_are_taken_by_name(loop: Any) -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        loop.add_reader(fd=a, callback=print)
+        loop.add_writer(fd=a, callback=print)
+        assert loop.remove_reader(fd=a)
+        assert loop.remove_writer(fd=a)
+        for call in (loop.add_reader, loop.add_writer, loop.remove_reader, loop.remove_writer):
+            with pytest.raises(TypeError, match=call.__name__):
+                call()
+    loop.call_soon(callback=print).cancel()
+    loop.call_soon_threadsafe(callback=print).cancel()
+    loop.call_later(delay=1, callback=print).cancel()
+    loop.call_at(when=1, callback=print).cancel()
+    coro = asyncio.sleep(0)
+    loop.run_until_complete(loop.create_task(coro=coro))
 
 
 def test_the_types_are_ours(loop: Any) -> None:

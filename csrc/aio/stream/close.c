@@ -50,6 +50,15 @@ cancel_sendfile(Stream *self)
                : 0;
 }
 
+/* connection_lost(error) follows. */
+static int
+schedule_loss(Stream *self, PyObject *error)
+{
+    self->conn_lost++;
+    return cancel_sendfile(self) == 0 ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
+                                      : -1;
+}
+
 static int
 force_close(Stream *self, PyObject *error)
 {
@@ -68,11 +77,7 @@ force_close(Stream *self, PyObject *error)
             return -1;
         }
     }
-    self->conn_lost++;
-    if (cancel_sendfile(self) < 0) {
-        return -1;
-    }
-    return stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error);
+    return schedule_loss(self, error);
 }
 
 /* Report an exception that is no OSError to the loop's handler. */
@@ -183,8 +188,7 @@ stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (self->queue.count > 0) {
         Py_RETURN_NONE;
     }
-    self->conn_lost++;
-    return none_or_error(stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, Py_None));
+    return none_or_error(schedule_loss(self, Py_None));
 }
 
 static int

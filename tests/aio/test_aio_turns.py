@@ -1,0 +1,87 @@
+"""A loop that always has callbacks ready still sees signals, events, timers and other threads."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from pyepoll.aio import EventLoop
+
+
+def test_signal_handler_runs_while_tasks_are_ready() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        came = loop.create_future()
+        loop.add_signal_handler(signal.SIGTERM, came.set_result, None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not came.done():
+            await asyncio.sleep(0)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(scenario())
+
+
+def test_other_threads_run_while_callbacks_are_ready() -> None:
+    with contextlib.closing(EventLoop()) as loop:
+        done = threading.Event()
+        thread = threading.Thread(target=done.set)
+
+        async def spin() -> None:
+            thread.start()
+            while not done.is_set():
+                await asyncio.sleep(0)
+
+        loop.run_until_complete(spin())
+        thread.join()
+
+
+@pytest.mark.parametrize("how", ["event", "timer", "thread"])
+def test_events_are_seen_while_tasks_are_ready(how: str) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        came = loop.create_future()
+        a, b = socket.socketpair()
+        with a, b:
+            if how == "event":
+                loop.add_reader(a, came.set_result, None)
+                b.send(b"data")
+            elif how == "timer":
+                loop.call_later(0.001, came.set_result, None)
+            else:
+                threading.Thread(target=loop.call_soon_threadsafe, args=(came.set_result, None)).start()
+            while not came.done():
+                await asyncio.sleep(0)
+            loop.remove_reader(a)
+
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(scenario())
+
+
+def test_no_wakeup_is_lost() -> None:
+    """A thread that calls at any moment, also as the loop goes to sleep, is answered."""
+
+    async def scenario() -> int:
+        loop = asyncio.get_running_loop()
+        count = 0
+
+        def answer(event: threading.Event) -> None:
+            nonlocal count
+            count += 1
+            event.set()
+
+        def ask() -> None:
+            for _ in range(300):
+                event = threading.Event()
+                loop.call_soon_threadsafe(answer, event)
+                assert event.wait(30)
+
+        await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(4)))
+        return count
+
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        assert runner.run(scenario()) == 1200
