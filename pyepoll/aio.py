@@ -465,13 +465,9 @@ def install() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # asyncio's own, which would name this file.
 
-        class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
-            """asyncio's policy, with loops of pyepoll's."""
-
-            def new_event_loop(self) -> asyncio.AbstractEventLoop:
-                return new_event_loop()
-
-        asyncio.set_event_loop_policy(EventLoopPolicy())
+        base = asyncio.DefaultEventLoopPolicy
+        policy = type("EventLoopPolicy", (base,), {"new_event_loop": lambda self: new_event_loop()})
+        asyncio.set_event_loop_policy(policy())
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:

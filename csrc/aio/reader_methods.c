@@ -233,6 +233,7 @@ PyDoc_STRVAR(checked_doc,
 PyDoc_STRVAR(private_doc,
 "asyncio's method of this name: the public one, without the check for a transport.");
 
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef reader_methods[] = {

