@@ -56,12 +56,13 @@ stream_unwatch(Stream *self, bool writing)
     return status_of(result);
 }
 
-int
-stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+/* loop.call_soon(callback, first, second). The handle, a new reference; NULL with an exception. */
+static PyObject *
+schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
 {
     if (self->loop == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_loop");
-        return -1;
+        return NULL;
     }
     PyObject *args[5] = {self->loop, callback, first, second};
     size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
@@ -70,19 +71,30 @@ stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *se
         args[count] = self->context;
         names = Py_BuildValue("(s)", "context");
         if (names == NULL) {
-            return -1;
+            return NULL;
         }
     }
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
     Py_XDECREF(names);
-    return status_of(handle);
+    return handle;
+}
+
+int
+stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+{
+    return status_of(schedule(self, callback, first, second));
 }
 
 int
 stream_call_soon_self(Stream *self, int method, PyObject *argument)
 {
     PyObject *callback = PyObject_GetAttr((PyObject *)self, stream_name(self, method));
-    int status = callback != NULL ? stream_call_soon(self, callback, argument, NULL) : -1;
+    PyObject *handle = callback != NULL ? schedule(self, callback, argument, NULL) : NULL;
+    int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && handle != Py_None && !self->context_given) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    }
+    Py_XDECREF(handle);
     Py_XDECREF(callback);
     return status;
 }
