@@ -50,6 +50,13 @@ class SSLProtocol(_sslproto.SSLProtocol):  # type: ignore[misc]
             self._start_shutdown()
 
 
+def share_buffer(protocol: Any, loop: Any) -> None:
+    """Make one of ours out of a protocol that asyncio has just made, as start_tls() does."""
+    if type(protocol) is _sslproto.SSLProtocol:
+        protocol.__class__ = SSLProtocol
+        protocol._ssl_buffer, protocol._ssl_buffer_view = _shared_buffer(loop)
+
+
 def _shared_buffer(loop: Any) -> tuple[bytearray, memoryview]:
     try:
         shared: tuple[bytearray, memoryview] = loop._tls_buffer

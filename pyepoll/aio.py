@@ -29,7 +29,7 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
-from ._tls import SSLProtocol
+from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
 
 if TYPE_CHECKING:
@@ -357,15 +357,16 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport | None:
         def hand_over() -> None:
-            # The peer's first message may have come with the data before it (fixed in CPython 3.14).
             tls: Any = transport.get_protocol()
-            early = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
-            if early and isinstance(tls, _sslproto.SSLProtocol):
-                tls._incoming.write(early)
-                early.clear()
+            share_buffer(tls, self)
+            # The peer's first message may have come with the data before it (fixed in CPython 3.14).
+            if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+                early = getattr(getattr(protocol, "_stream_reader", None), "_buffer", None)
+                if early and isinstance(tls, _sslproto.SSLProtocol):
+                    tls._incoming.write(early)
+                    early.clear()
 
-        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
-            self.call_soon(hand_over)  # Before the handshake, which is the next callback.
+        self.call_soon(hand_over)  # Before the handshake, which is the next callback.
         return await super().start_tls(
             *(transport, protocol, sslcontext),
             server_side=server_side,

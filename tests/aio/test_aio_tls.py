@@ -409,3 +409,26 @@ def test_an_idle_connection_has_no_buffer_of_its_own() -> None:
             await soon(lambda: all(protocol.seen[-1:] == [("lost", None)] for protocol in made))
 
     on("pyepoll", scenario)
+
+
+def test_start_tls_shares_the_buffer_too() -> None:
+    async def scenario() -> None:
+        near, far = tcp_pair()
+        loop = asyncio.get_running_loop()
+        client, seen = await loop.create_connection(Pieces, sock=near)
+        server, served = await loop.connect_accepted_socket(Pieces, far)
+        started: Any = await asyncio.gather(
+            loop.start_tls(client, seen, client_context(), server_hostname="localhost"),
+            loop.start_tls(server, served, server_context(), server_side=True),
+        )
+        mine: Any = client.get_protocol()
+        other: Any = server.get_protocol()
+        assert mine._ssl_buffer is other._ssl_buffer
+        started[0].write(MUCH)
+        await soon(lambda: sum(map(len, served.seen)) == len(MUCH))
+        assert b"".join(served.seen) == MUCH
+        for each in started:
+            each.close()
+        await soon(lambda: all(each.seen[-1:] == [("lost", None)] for each in (seen, served)))
+
+    on("pyepoll", scenario)
