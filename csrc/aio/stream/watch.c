@@ -7,6 +7,14 @@ has_no_loop(const Stream *self)
     return !is_given(self->loop);
 }
 
+/* What the loop is asked to watch: a new reference. With the socket itself, and not its fd, LoopSelector makes
+ * its system calls later, for all changes of a turn. A socket that is closed has no fd. */
+static PyObject *
+watched_file(const Stream *self)
+{
+    return stream_open_fd(self) >= 0 ? Py_NewRef(self->sock) : PyLong_FromLong(self->fd);
+}
+
 /* The loop makes the handle with a copy of the current context. It gets the connection's, which may be
  * another: a task that calls resume_reading() must not give its own to all later reads. */
 int
@@ -17,7 +25,7 @@ stream_watch(Stream *self, bool writing)
     }
     PyObject *method = PyObject_GetAttr((PyObject *)self,
                                         stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
-    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *fd = watched_file(self);
     PyObject *args[] = {self->loop, fd, method};
     PyObject *handle = method != NULL && fd != NULL
                            ? PyObject_VectorcallMethod(
@@ -46,7 +54,7 @@ stream_unwatch(Stream *self, bool writing)
     if (has_no_loop(self)) {
         return 0;
     }
-    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *fd = watched_file(self);
     PyObject *args[] = {self->loop, fd};
     PyObject *result = fd != NULL ? PyObject_VectorcallMethod(
                                         stream_name(self, writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER),
