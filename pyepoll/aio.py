@@ -1,8 +1,8 @@
 """asyncio on pyepoll: ``pyepoll.aio.run(main())``, or ``new_event_loop`` as the loop factory.
 
-The loop is a subclass of :class:`asyncio.SelectorEventLoop` with the same semantics. What runs for each callback,
-timer, event and packet is C; this file has what runs once for a connection or a loop. docs/asyncio.md tells how the
-loop differs from asyncio's own.
+The loop is a subclass of :class:`asyncio.SelectorEventLoop` with the same semantics. What runs for each
+callback, timer, event and packet is C; this file has what runs once for a connection or a loop.
+docs/asyncio.md tells how the loop differs from asyncio's own.
 """
 
 import asyncio
