@@ -1,9 +1,8 @@
 """asyncio on pyepoll: ``pyepoll.aio.run(main())``, or ``new_event_loop`` as the loop factory.
 
-The loop is asyncio's own :class:`asyncio.SelectorEventLoop`, with the same semantics. Three things are
-different: it waits in a :class:`pyepoll.EpollSelector`, timers have the kernel's resolution (nanoseconds,
-not milliseconds; never early), and TCP and Unix stream connections have a transport that receives and sends
-in C in the common cases.
+The loop is a subclass of :class:`asyncio.SelectorEventLoop` with the same semantics. What runs for each
+callback, timer, event and packet is C; this file has what runs once for a connection or a loop.
+docs/asyncio.md tells how the loop differs from asyncio's own.
 """
 
 import asyncio

@@ -1,5 +1,7 @@
 #include "aio/fdtable.h"
 
+#include "aio/process.h"
+
 #include "base/errors.h"
 #include "selector/selector_key.h"
 
@@ -17,13 +19,7 @@ garbage_release(Garbage *garbage)
 int
 fdtable_check_process(const LoopSelector *self)
 {
-    if (self->epoch == fork_epoch()) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this event loop belongs to the process that forked this one: make a new loop in the "
-                    "child, for example with asyncio.run() or pyepoll.aio.run()");
-    return -1;
+    return process_check(self->epoch);
 }
 
 FdEntry *

@@ -1,6 +1,7 @@
 #include "aio/inbox.h"
 
 #include "aio/override.h"
+#include "aio/process.h"
 #include "aio/schedule.h"
 
 #include <errno.h>
@@ -81,6 +82,9 @@ inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t co
                           HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
     PyObject *ready = loop_member(&self->ready);
     Call call;
+    if (process_check(self->epoch) < 0) {
+        return NULL;
+    }
     if (ready == NULL || !Py_IS_TYPE(ready, self->state->loop.queue_type) || !schedule_is_plain(self, used) ||
         !schedule_parse(self, args, count, names, 0, &call)) {
         return schedule_stock(self, CALL_SOON_THREADSAFE, args, count, names);

@@ -36,6 +36,7 @@ typedef struct {
     uint32_t overridden; /* the hooks that are replaced, as found out for ... */
     unsigned checked;    /* ... this version of the type; 0 for none */
     unsigned turns;
+    unsigned epoch; /* fork_epoch() of its process: loop_new */
 } EventLoop;
 
 /* The value of a member: borrowed, or NULL. */

@@ -24,6 +24,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     }
     self->module = module_hold(module);
     self->state = module->aio;
+    self->epoch = fork_epoch();
     /* For repr() and __del__ of a loop that was made by __new__ alone. */
     self->closed = Py_NewRef(Py_True);
     self->debug = Py_NewRef(Py_False);

@@ -11,6 +11,7 @@
 #include "aio/inbox.h"
 #include "aio/override.h"
 #include "aio/poll.h"
+#include "aio/process.h"
 #include "aio/run.h"
 #include "aio/schedule.h"
 #include "aio/stream/stream.h"
@@ -232,6 +233,9 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 turn_run_forever(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
+    if (process_check(self->epoch) < 0) {
+        return NULL;
+    }
     self->all_turns = (loop_overridden(self) & HOOK(RUN_ONCE)) == 0;
     PyObject *result = schedule_stock(self, RUN_FOREVER, (PyObject *[]){NULL}, 0, NULL);
     self->all_turns = false;

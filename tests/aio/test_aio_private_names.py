@@ -14,6 +14,7 @@ import asyncio.sslproto
 import asyncio.streams
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ NAMES: dict[str, list[str]] = {
     ],
     "socket": [],
 }
+NEWER = {"_old_agen_hooks": (3, 13), "_unix_server_sockets": (3, 13)}
+"""The CPython that brought a name, where that is not the oldest."""
 SHARED = {"_loop", "_file", "_pid", "_wait", "_fd", "_start", "_stop", "_epoll", "_events", "_reads"}
 """Names of asyncio's that the code uses for attributes of objects of its own."""
 
@@ -206,7 +209,7 @@ LISTED = {name for names in NAMES.values() for name in names}
     ("owner", "name"), [(owner, name) for owner, names in NAMES.items() for name in names]
 )
 def test_asyncio_has_each_name(owner: str, name: str) -> None:
-    assert name in owners()[owner]
+    assert sys.version_info < NEWER.get(name, (3, 11)) or name in owners()[owner]
 
 
 def test_the_list_has_each_name_of_asyncios_that_the_code_uses() -> None:

@@ -117,6 +117,10 @@ def test_a_connection_has_a_context_of_its_own(tls: bool) -> None:
                 protocol.transport.set_protocol(protocol)
                 protocol.transport.close()
                 await soon(lambda: made[-1].seen[-1][0] == "lost" and served[-1].seen[-1][0] == "lost")
+            if sys.version_info < (3, 15):
+                # close() in a task: asyncio's connection_lost() gets the context of the task.
+                for each in made:
+                    each.seen[-1] = ("lost", "")
             return [[each.seen for each in protocols] for protocols in (served, made)]
 
     served, made = same(scenario)

@@ -7,6 +7,14 @@ has_no_loop(const Stream *self)
     return !is_given(self->loop);
 }
 
+/* What the loop is asked to watch: a new reference. With the socket itself, and not its fd, LoopSelector makes
+ * its system calls later, for all changes of a turn. A socket that is closed has no fd. */
+static PyObject *
+watched_file(const Stream *self)
+{
+    return stream_open_fd(self) >= 0 ? Py_NewRef(self->sock) : PyLong_FromLong(self->fd);
+}
+
 /* The loop makes the handle with a copy of the current context. It gets the connection's, which may be
  * another: a task that calls resume_reading() must not give its own to all later reads. */
 int
@@ -17,7 +25,7 @@ stream_watch(Stream *self, bool writing)
     }
     PyObject *method = PyObject_GetAttr((PyObject *)self,
                                         stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
-    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *fd = watched_file(self);
     PyObject *args[] = {self->loop, fd, method};
     PyObject *handle = method != NULL && fd != NULL
                            ? PyObject_VectorcallMethod(
@@ -46,7 +54,7 @@ stream_unwatch(Stream *self, bool writing)
     if (has_no_loop(self)) {
         return 0;
     }
-    PyObject *fd = PyLong_FromLong(self->fd);
+    PyObject *fd = watched_file(self);
     PyObject *args[] = {self->loop, fd};
     PyObject *result = fd != NULL ? PyObject_VectorcallMethod(
                                         stream_name(self, writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER),
@@ -56,12 +64,13 @@ stream_unwatch(Stream *self, bool writing)
     return status_of(result);
 }
 
-int
-stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+/* loop.call_soon(callback, first, second). The handle, a new reference; NULL with an exception. */
+static PyObject *
+schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
 {
     if (self->loop == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_loop");
-        return -1;
+        return NULL;
     }
     PyObject *args[5] = {self->loop, callback, first, second};
     size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
@@ -70,19 +79,30 @@ stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *se
         args[count] = self->context;
         names = Py_BuildValue("(s)", "context");
         if (names == NULL) {
-            return -1;
+            return NULL;
         }
     }
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
     Py_XDECREF(names);
-    return status_of(handle);
+    return handle;
+}
+
+int
+stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+{
+    return status_of(schedule(self, callback, first, second));
 }
 
 int
 stream_call_soon_self(Stream *self, int method, PyObject *argument)
 {
     PyObject *callback = PyObject_GetAttr((PyObject *)self, stream_name(self, method));
-    int status = callback != NULL ? stream_call_soon(self, callback, argument, NULL) : -1;
+    PyObject *handle = callback != NULL ? schedule(self, callback, argument, NULL) : NULL;
+    int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && handle != Py_None && !self->context_given) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    }
+    Py_XDECREF(handle);
     Py_XDECREF(callback);
     return status;
 }
