@@ -365,7 +365,8 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                     tls._incoming.write(early)
                     early.clear()
 
-        self.call_soon(hand_over)  # Before the handshake, which is the next callback.
+        if getattr(transport, "_start_tls_compatible", False):  # Others are refused below.
+            self.call_soon(hand_over)  # Before the handshake, which is the next callback.
         return await super().start_tls(
             *(transport, protocol, sslcontext),
             server_side=server_side,

@@ -10,7 +10,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from support.loops import Plain, complaints, connection, error_text, on, same, soon, tcp_pair
+from support.loops import Plain, complaints, connection, error_text, on, same, soon, tcp_pair, turns
 
 from pyepoll import aio
 
@@ -436,3 +436,23 @@ def test_start_tls_shares_the_buffer_too() -> None:
         await soon(lambda: all(each.seen[-1:] == [("lost", None)] for each in (seen, served)))
 
     on("pyepoll", scenario)
+
+
+def test_start_tls_refuses_what_it_cannot_upgrade() -> None:
+    async def scenario() -> Any:
+        complained = complaints()
+        errors = []
+        async with connection(Plain()) as (transport, _):
+            wrong: list[tuple[Any, Any]] = [
+                (None, client_context()),
+                (transport, None),
+                (object(), client_context()),
+            ]
+            for upgraded, context in wrong:
+                with pytest.raises(TypeError) as caught:
+                    await asyncio.get_running_loop().start_tls(upgraded, Plain(), context)
+                errors.append(type(caught.value))
+            await turns()
+        return [errors, complained]
+
+    assert same(scenario) == [[TypeError] * 3, []]
