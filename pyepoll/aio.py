@@ -49,7 +49,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-watch.__module__ = DatagramTransport.__module__ = __name__
+watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _sslproto: Any = asyncio.sslproto

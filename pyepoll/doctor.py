@@ -447,7 +447,7 @@ def _asyncio() -> _Result:
     text = f"the default loop is {loop}"
     if selector is not None:
         text += f" on {selector}"
-    if selector != _class_name(pyepoll.EpollSelector):
+    if not (selector or "").startswith("pyepoll."):
         text += "; pyepoll.aio.run(main()) runs on pyepoll"
     return _ok(text, value)
 

@@ -3,6 +3,7 @@
 #include "core/ctl.h"
 #include "selector/selector_key.h"
 
+#include <errno.h>
 #include <fcntl.h>
 
 /* Answers of the kernel to a change of an fd that it has an entry of. */
@@ -371,7 +372,8 @@ lose_file(LoopSelector *self, FdEntry *entry)
     guard_lock(&self->guard);
     entry->present = 0;
     guard_unlock(&self->guard);
-    if (!PyErr_ExceptionMatches(PyExc_OSError) || fcntl(entry->fd, F_GETFD) >= 0) {
+    bool closed = fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF;
+    if (!closed || !PyErr_ExceptionMatches(PyExc_OSError)) {
         return -1;
     }
     PyErr_Clear();

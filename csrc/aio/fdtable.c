@@ -87,7 +87,7 @@ fdtable_ensure(LoopSelector *self, const FdUpdate *update)
     if (entry != NULL) {
         return entry;
     }
-    if (outside && fcntl(fd, F_GETFD) < 0) {
+    if (outside && fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
         ctl_error(EBADF, EPOLL_CTL_ADD, "register", instance_public_fd(self->instance), fd,
                   fdtable_mask(update->events));
         return NULL;

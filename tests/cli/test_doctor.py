@@ -537,7 +537,7 @@ def test_the_default_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pyepoll.aio.run(main()) runs on pyepoll" in stock.text
     monkeypatch.setattr(asyncio, "new_event_loop", aio.new_event_loop)
     ours = examined("asyncio")
-    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.EpollSelector"
+    assert ours.text == "the default loop is pyepoll.aio.EventLoop on pyepoll.aio.LoopSelector"
 
 
 def test_a_failing_event_loop_policy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,20 @@ def transport(stack: ExitStack) -> Any:
     return made
 
 
+def datagram_transport(stack: ExitStack) -> Any:
+    loop = stack.enter_context(closing(aio.new_event_loop()))
+    made = loop.run_until_complete(
+        loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    )[0]
+
+    def end() -> None:
+        made.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+    stack.callback(end)
+    return made
+
+
 def registrations(stack: ExitStack) -> Any:
     return stack.enter_context(pyepoll.Epoll[Any]()).registrations
 
@@ -54,10 +68,12 @@ def watch(stack: ExitStack) -> Any:
 
 MAKE: dict[str, Callable[[ExitStack], Any]] = {
     "Child": lambda stack: stack.enter_context(pyepoll.Child(os.getpid())),
+    "DatagramTransport": datagram_transport,
     "Epoll": lambda stack: stack.enter_context(pyepoll.Epoll[Any]()),
     "EpollSelector": lambda stack: stack.enter_context(pyepoll.EpollSelector()),
     "EventBuffer": lambda stack: raw.EventBuffer(1),
     "EventLoop": lambda stack: stack.enter_context(closing(aio.new_event_loop())),
+    "LoopSelector": lambda stack: stack.enter_context(aio.LoopSelector()),
     "Registrations": registrations,
     "Signals": lambda stack: stack.enter_context(pyepoll.Signals(signal.SIGUSR2)),
     "SocketTransport": transport,
