@@ -38,6 +38,9 @@ class DatagramTransport(_Base):  # type: ignore[misc]
     what is left. The callbacks run in the context that was current when the transport was made.
     """
 
+    _header_size = 0
+    """The size of the queue is that of the data: asyncio adds something for each datagram."""
+
     if TYPE_CHECKING:  # In C, or inherited.
         _loop: Any
         _sock: Any

@@ -116,6 +116,8 @@ def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.getoption("--long"):
         # The long forms run unattended, possibly beside other programs.
         seconds = 5 * HANG + (lasts.args[0] if lasts else 0)
+    elif lasts and lasts.kwargs.get("always"):
+        seconds = max(HANG, lasts.args[0])
     request.config.stash[_guard].start(request.node, seconds)
     if SANITIZED:
         # The guard's thread, and that of the test before, free memory without the GIL as they start and end.

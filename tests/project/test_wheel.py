@@ -54,7 +54,7 @@ def run(command: str, cwd: Path, python: str) -> str:
     return done.stdout
 
 
-@pytest.mark.lasts(120)
+@pytest.mark.lasts(240, always=True)  # It compiles all of the extension.
 def test_wheel_is_built_and_installed(tmp_path: Path) -> None:
     tree = checkout(tmp_path)
     run(BUILD, tree, sys.executable)
