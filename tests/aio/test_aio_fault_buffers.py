@@ -251,7 +251,8 @@ def cost_of(side: Side, writes: int) -> float:
 @sides("write: quadratic")
 def test_the_cost_of_a_write_does_not_grow_with_the_number_kept(side: Side) -> None:
     """8 times the writes take about 8 times as long; where each one looks at all others, it is 64 times."""
-    for _ in range(3 if side.name == "pyepoll" else 1):  # Another program may take the CPU's caches for a while.
+    # Another program may take the CPU's caches for a while.
+    for _ in range(3 if side.name == "pyepoll" else 1):
         if cost_of(side, 8000) < 24 * cost_of(side, 1000):
             return
     pytest.fail("quadratic")
