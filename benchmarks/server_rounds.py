@@ -108,7 +108,7 @@ def last_words(process: Process) -> str:
 
 
 def hear(process: Process) -> str:
-    """Return the next line of a program that prints one for each that it is told, or raise Failed."""
+    """Return the next line of a program that prints one for each that it gets, or raise Failed."""
     assert process.stdout is not None
     if not select([process.stdout], [], [], SILENCE)[0]:
         raise Failed(f"no answer in {SILENCE} seconds")

@@ -1,8 +1,8 @@
 /*
- * The result of getaddrinfo() for a numeric IPv4 or IPv6 address and a numeric port differs from that for another
- * such address only in these two. So it is called once for each combination of the other arguments, for a
- * loopback address; its rows are kept as a template. Everything else is left to getaddrinfo(): names, octal and
- * shortened addresses, scopes, flags that ask for more.
+ * The result of getaddrinfo() for a numeric IPv4 or IPv6 address and a numeric port differs from that for
+ * another such address only in these two. So it is called once for each combination of the other arguments,
+ * for a loopback address; its rows are kept as a template. Everything else is left to getaddrinfo(): names,
+ * octal and shortened addresses, scopes, flags that ask for more.
  */
 #include "aio/address.h"
 
@@ -43,7 +43,7 @@ port_of_text(PyObject *text)
     return port <= LARGEST_PORT ? port : -1;
 }
 
-/* False, without an exception, for what is left to getaddrinfo(). */
+/* False, without an exception, where getaddrinfo() has to be called. */
 static bool
 read_query(PyObject *const *args, Query *query)
 {
@@ -181,7 +181,7 @@ address_find(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t narg
     Py_XDECREF(rows);
     Py_DECREF(address);
     if (result == NULL) {
-        PyErr_Clear(); /* the call itself reports what is wrong */
+        PyErr_Clear(); /* the call itself reports the error */
         Py_RETURN_NONE;
     }
     if (PySys_Audit("socket.getaddrinfo", "OOOOO", args[HOST], args[PORT], args[FAMILY], args[TYPE],

@@ -55,7 +55,8 @@ begin(LoopSelector *self, FdEntry *entry, uint8_t *present, uint8_t *wanted)
     return operation;
 }
 
-/* Ask the kernel once more for what is wanted. True if it is `events` and no other thread has begun a step. */
+/* Ask the kernel once more for the wanted events. True if it is `events` and no other thread has begun a
+ * step. */
 static bool
 is_settled(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
 {
@@ -71,7 +72,7 @@ is_settled(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t event
     return settled;
 }
 
-/* The system call after which the kernel has what is wanted. 0, or -1 with an exception. */
+/* The system call after which the kernel has the wanted events. 0, or -1 with an exception. */
 static int
 apply(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
 {
@@ -85,8 +86,8 @@ apply(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
     return answer == REFUSED ? -1 : 0;
 }
 
-/* After a step in which the kernel was asked for `events`: if other threads have begun steps meanwhile, repeat
- * it with what is wanted now. 0, or -1 with an exception. */
+/* After a step in which the kernel was asked for `events`: if other threads have begun steps meanwhile,
+ * repeat it with what is wanted now. 0, or -1 with an exception. */
 static int
 settle(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
 {
@@ -139,8 +140,8 @@ record(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, PyO
     garbage_release(&garbage);
 }
 
-/* The kernel says that the fd refers to another file: give up the one that was watched. The handle of the update
- * is in the table already, but it is for the new file. */
+/* The kernel says that the fd refers to another file: give up the one that was watched. The handle of the
+ * update is in the table already, but it is for the new file. */
 static void
 forget_file(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {

@@ -1,12 +1,14 @@
 /*
- * Changes to what a LoopSelector watches. A change for a socket that the table knows is only recorded:
- * fdchange_flush(), before the next wait, makes the system calls that are left. So a reader that is removed
- * and added again in one turn costs none. For everything else the system call, and its error, comes at once.
+ * Changes to the fds that a LoopSelector watches. A change for a socket that the table knows is only
+ * recorded: fdchange_flush(), before the next wait, makes the system calls that are left. So a reader that is
+ * removed and added again in one turn costs none. For everything else the system call, and its error, comes
+ * at once.
  *
  * Known is a `socket.socket` for which the present entry of the kernel was made: the same object, and the
- * caller has just asked it for its fd. As long as it is open, the fd refers to the same file. An int or another
- * object may stand for another file by now. The kernel decides: EPOLL_CTL_MOD of an fd that was closed and
- * reused gives ENOENT. Then the handles of the closed file are given up, and the new file is added.
+ * caller has just asked it for its fd. As long as it is open, the fd refers to the same file. An int or
+ * another object may meanwhile stand for another file. The kernel decides: EPOLL_CTL_MOD of an fd that was
+ * closed and reused gives ENOENT. Then the handles of the closed file are given up, and the new file is
+ * added.
  *
  * Threads. The guard makes each step on the table atomic; it is not held over system calls. If two threads
  * change one fd at the same time, each finds out afterwards by `operations`, and repeats the call. While a

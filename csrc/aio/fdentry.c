@@ -1,4 +1,4 @@
-/* FdEntry: what a LoopSelector has of one fd, and the data of its registration in the core. */
+/* FdEntry: the record of one fd in a LoopSelector, and the data of its registration in the core. */
 #include "aio/fdtable.h"
 
 static int

@@ -1,4 +1,4 @@
-/* LoopSelector, the selector of a loop: what the other files of the layer use of it. */
+/* LoopSelector, the selector of a loop: its functions for the other files of the layer. */
 #ifndef PYEPOLL_FDS_H
 #define PYEPOLL_FDS_H
 
@@ -17,15 +17,16 @@ is_loop_selector(const AioState *state, PyObject *object)
     return object != NULL && Py_IS_TYPE(object, state->fds.selector_class);
 }
 
-/* Wait, and return a list of events, for fds_queue() or fds_event(). `timeout` is in nanoseconds, NO_TIMEOUT to
- * wait indefinitely, or 0. NULL with an exception. */
+/* Wait, and return a list of events, for fds_queue() or fds_event(). `timeout` is in nanoseconds, NO_TIMEOUT
+ * to wait indefinitely, or 0. NULL with an exception. */
 PyObject *fds_wait(LoopSelector *self, int64_t timeout);
 
-/* Append the handles of such events: for each fd the reader before the writer, as asyncio's _process_events().
- * One that is cancelled is skipped and removed. 0, or -1 with an exception. */
+/* Append the handles of such events: for each fd the reader before the writer, as asyncio's
+ * _process_events(). One that is cancelled is skipped and removed. 0, or -1 with an exception. */
 int fds_queue(LoopSelector *self, PyObject *list, FdsAppend append, void *queue);
 
-/* The entry of one of the events, borrowed, and those of its events that are watched; NULL where it is no entry. */
+/* The entry of one of the events, borrowed, and those of its events that are watched; NULL where it is no
+ * entry. */
 FdEntry *fds_event(LoopSelector *self, PyObject *pair, uint8_t *events);
 
 /* An EventsFactory (core/instance.h): the mask as an int. */

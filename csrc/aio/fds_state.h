@@ -1,4 +1,4 @@
-/* What the files about fds keep in one interpreter: types, names, and asyncio's own methods. */
+/* The state of the files about fds in one interpreter: types, names, and asyncio's own methods. */
 #ifndef PYEPOLL_FDS_STATE_H
 #define PYEPOLL_FDS_STATE_H
 

@@ -1,7 +1,7 @@
 /*
  * The table of a LoopSelector: by fd, which handles or data wait for which events, and how much of that the
- * kernel has been asked for. Plain data with its own operations: nothing here makes a system call that changes
- * anything. fdchange.h decides what the kernel is asked for, and when.
+ * kernel has been asked for. Plain data with its own operations: nothing here makes a system call that
+ * changes anything. fdchange.h decides what the kernel is asked for, and when.
  *
  * The core has the registrations (core/instance.h): their data are the FdEntry objects, so events lead to
  * them. Generations, stale events and rebuilds are the core's business.
@@ -55,7 +55,7 @@ typedef struct {
     Guard guard;
 } LoopSelector;
 
-/* What a caller wants of an fd. */
+/* The change that a caller wants. */
 typedef struct {
     int fd;
     PyObject *fileobj; /* as the caller gave it */

@@ -50,7 +50,7 @@ typedef struct {
     Py_ssize_t index; /* where it is in the heap, as far as C knows: heap.c */
 } Timer;
 
-/* What a caller passes for a handle; the context is NULL for a copy of the present one. */
+/* The arguments for a new handle; the context is NULL for a copy of the present one. */
 typedef struct {
     PyObject *loop;
     PyObject *callback;

@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-/* The fd of one end of the self-pipe, which is a pair of sockets. -1, without an exception, where it is not an
- * open socket.socket. */
+/* The fd of one end of the self-pipe, which is a pair of sockets. -1, without an exception, where it is not
+ * an open socket.socket. */
 static int
 fd_of(const AioState *state, PyObject *sock)
 {
@@ -96,7 +96,7 @@ inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t co
     return handle;
 }
 
-/* What arrived in the pipe is only of interest where it is the number of a signal. */
+/* Data in the pipe is only of interest where it is the number of a signal. */
 static bool
 is_all_zero(const char *data, ssize_t size)
 {

@@ -11,7 +11,7 @@
 
 #include "aio/loop.h"
 
-/* The values of `sleep`. OUTSIDE: no turn of ours is running, so nobody knows who waits for what. */
+/* The values of `sleep`. OUTSIDE: no turn of ours is running, so a waiter is not known. */
 enum { OUTSIDE, ASLEEP, AWAKE };
 
 /* A vectorcall method of a loop. */

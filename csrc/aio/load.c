@@ -1,5 +1,5 @@
-/* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without asyncio
- * do not pay for them. */
+/* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without
+ * asyncio do not pay for them. */
 #include "aio/address.h"
 #include "aio/state.h"
 

@@ -1,4 +1,4 @@
-/* The C part of an event loop, and what other files of the layer use of it. */
+/* The C part of an event loop, and its functions for other files of the layer. */
 #ifndef PYEPOLL_LOOP_H
 #define PYEPOLL_LOOP_H
 

@@ -13,8 +13,8 @@ PyDoc_STRVAR(register_doc,
 "Watch fileobj, an fd or an object with fileno(), and return its SelectorKey. events is EVENT_READ,\n"
 "EVENT_WRITE or both. An fd that was closed and now refers to another file can be registered again.\n\n"
 "Raises KeyError if fileobj is registered; ValueError for other events, an invalid or closed file object,\n"
-"and if the selector is closed; OverflowError for an fd that does not fit 32 bits; RuntimeError in a child of\n"
-"the process that made it; OSError: EBADF, EPERM, EINVAL, ELOOP, ENOSPC and ENOMEM as Epoll.register.");
+"and if the selector is closed; OverflowError for an fd that does not fit 32 bits; RuntimeError in a child\n"
+"of the process that made it; OSError: EBADF, EPERM, EINVAL, ELOOP, ENOSPC and ENOMEM as Epoll.register.");
 
 PyDoc_STRVAR(modify_doc,
 "modify($self, /, fileobj, events, data=None)\n--\n\n"

@@ -1,4 +1,4 @@
-/* What the loop's files keep in one interpreter: types, names, and asyncio's own methods. */
+/* The state of the loop's files in one interpreter: types, names, and asyncio's own methods. */
 #ifndef PYEPOLL_LOOP_STATE_H
 #define PYEPOLL_LOOP_STATE_H
 

@@ -77,8 +77,8 @@ queue_pair(const LoopState *state, ReadyQueue *queue, PyObject *pair, long mask)
     return 1;
 }
 
-/* The data of an event's key, a pair, and the event's mask: borrowed; NULL, without an exception, for an event
- * of another form. */
+/* The data of an event's key, a pair, and the event's mask: borrowed; NULL, without an exception, for an
+ * event of another form. */
 static PyObject *
 data_of(PyObject *event, long *mask)
 {

@@ -1,4 +1,4 @@
-/* The wait of a turn, and what becomes of its events. */
+/* The wait of a turn, and the queueing of its events. */
 #ifndef PYEPOLL_POLL_H
 #define PYEPOLL_POLL_H
 

@@ -1,5 +1,5 @@
-/* Count the arguments, look for a transport, delegate. What another selector or a replaced method needs is left
- * to asyncio's own code. */
+/* Count the arguments, look for a transport, delegate. What another selector or a replaced method needs is
+ * left to asyncio's own code. */
 #include "aio/reader_methods.h"
 
 #include "aio/override.h"
@@ -208,8 +208,8 @@ private_remove_writer(EventLoop *self, PyObject *fileobj)
 
 PyDoc_STRVAR(add_reader_doc,
 "add_reader($self, fd, callback, *args)\n--\n\n"
-"Call callback(*args) whenever fd, or an object with fileno(), can be read, has ended or failed. It takes the\n"
-"place of an earlier reader.\n\n"
+"Call callback(*args) whenever fd, or an object with fileno(), can be read, has ended or failed. It takes\n"
+"the place of an earlier reader.\n\n"
 "Raises RuntimeError if a transport uses the fd, and if the loop is closed; ValueError for an invalid file\n"
 "object; OSError if the fd cannot be watched: EBADF, EPERM, ENOSPC.");
 

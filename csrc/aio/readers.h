@@ -11,8 +11,8 @@
  * is READER or WRITER. An earlier handle is cancelled. 0, or -1 with an exception. */
 int readers_add(LoopSelector *selector, int direction, PyObject *fileobj, PyObject *handle);
 
-/* loop._remove_reader(fileobj), or _remove_writer(). 1 if there was a handle, which is cancelled; 0; or -1 with
- * an exception. */
+/* loop._remove_reader(fileobj), or _remove_writer(). 1 if there was a handle, which is cancelled; 0; or -1
+ * with an exception. */
 int readers_remove(LoopSelector *selector, int direction, PyObject *fileobj);
 
 /* asyncio.events.Handle(callback, args, loop, context): in debug mode asyncio's, else ours. A new reference;

@@ -3,7 +3,7 @@
 #include "aio/handle.h"
 #include "aio/override.h"
 
-/* What a handle is to call. All are new references, but for `inlined` the arguments are. */
+/* The call of a handle. All are new references, but for `inlined` the arguments are. */
 typedef struct {
     PyObject *callback;
     PyObject *context;

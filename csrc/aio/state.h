@@ -1,4 +1,4 @@
-/* What the aio layer keeps in one interpreter, and what its files give each other. */
+/* The state of the aio layer in one interpreter, and the functions of its files. */
 #ifndef PYEPOLL_AIO_STATE_H
 #define PYEPOLL_AIO_STATE_H
 

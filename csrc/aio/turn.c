@@ -1,7 +1,7 @@
 /*
  * A turn does what asyncio's BaseEventLoop._run_once() does, in its order. It leaves the turn to that method
- * where a part of it was replaced, in debug mode, and while cancelled timers of asyncio's own class are in the
- * heap, which that method removes in its own way.
+ * where a part of it was replaced, in debug mode, and while cancelled timers of asyncio's own class are in
+ * the heap, which that method removes in its own way.
  */
 #include "aio/turn.h"
 

@@ -347,7 +347,8 @@ ctl_replace_data(Instance *self, int fd, PyObject *data)
     return 0;
 }
 
-/* Where `only` is given, a registration with other data is kept. `quiet`: the kernel's refusal is no error. */
+/* Where `only` is given, a registration with other data is kept. `quiet`: the kernel's refusal is no
+ * error. */
 static int
 unregister(Instance *self, int fd, const PyObject *only, bool quiet)
 {

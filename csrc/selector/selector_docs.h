@@ -34,12 +34,12 @@ PyDoc_STRVAR(selector_modify_doc,
 "made if nothing changes, and one if only the data change. With events of 0, only what flags asks for and\n"
 "errors and hang-ups are reported, the latter two with events of 0.\n\n"
 "If the fd was closed and now refers to another file, that file is registered, provided that fileobj, or\n"
-"the fileobj of the key, is an int or an object whose fileno() returns this fd. If only the first has it, it\n"
-"becomes the key's.\n\n"
+"the fileobj of the key, is an int or an object whose fileno() returns this fd. If only the first has it,\n"
+"it becomes the key's.\n\n"
 "Raises KeyError if fileobj is not registered, and ValueError, OverflowError and TypeError as register:\n"
 "then nothing has changed; OSError: EBADF if its fd is closed and the events change, ENOENT if it refers to\n"
-"a file that neither object stands for, EINVAL if the events of a registration with EXCLUSIVE change, the rest as\n"
-"Epoll.modify and register: then fileobj is no longer registered. See epoll_ctl(2).");
+"a file that neither object stands for, EINVAL if the events of a registration with EXCLUSIVE change,\n"
+"the rest as Epoll.modify and register: then fileobj is no longer registered. See epoll_ctl(2).");
 
 PyDoc_STRVAR(selector_select_doc,
 "select($self, /, timeout=None)\n--\n\n"

@@ -1,4 +1,4 @@
-"""Datagram transports do as asyncio's: what is received and sent, errors, pausing, closing."""
+"""Datagram transports do as asyncio's: data, errors, pausing, closing."""
 
 import array
 import asyncio

@@ -1,4 +1,4 @@
-"""Datagrams that wait to be sent, and what asyncio gets wrong with them; turns and contexts."""
+"""Datagrams that wait to be sent, and asyncio's faults with them; turns and contexts."""
 
 import array
 import asyncio
@@ -235,7 +235,7 @@ def test_the_context_is_that_of_the_endpoint() -> None:
             VARIABLE.set("leaked")
 
         def pause_writing(self) -> None:
-            pass  # Called in the context of the one who filled the queue, as in asyncio.
+            pass  # Called in the context of the task that filled the queue, as in asyncio.
 
         def resume_writing(self) -> None:
             self.look("resume")

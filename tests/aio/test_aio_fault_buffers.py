@@ -43,7 +43,7 @@ def by_writelines_of_many(transport: Any, data: Any) -> None:
 
 
 def sent_by(side: Side, act: Callable[[Any], object]) -> bytes:
-    """What the peer gets of a transport with `act` done to it and closed."""
+    """The data that the peer gets of a transport with `act` done to it and closed."""
 
     async def scenario() -> bytes:
         transport, peer = await connect()

@@ -146,7 +146,7 @@ def test_connection_lost_runs_in_the_context_of_the_connection(side: Side) -> No
 
 @sides("accept: one context for all")
 def test_accepted_connections_have_contexts_of_their_own(side: Side) -> None:
-    """What the protocol of one connection sets is not seen by the next."""
+    """The next connection does not see the variables of the last."""
     users: list[str] = []
 
     class Sets(asyncio.Protocol):

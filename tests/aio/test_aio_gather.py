@@ -28,7 +28,7 @@ def gathering(scenario: Scenario[T], *, gather: bool = True, debug: bool = False
 
 
 def arrived(peer: socket.socket) -> bytes:
-    """What the kernel has for the peer now."""
+    """The data that the kernel has for the peer now."""
     data = b""
     while True:
         try:

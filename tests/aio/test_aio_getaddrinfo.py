@@ -1,4 +1,4 @@
-"""loop.getaddrinfo() of numeric hosts and ports: no thread, and what socket.getaddrinfo() does."""
+"""loop.getaddrinfo() of numeric hosts and ports: no thread, and the result of socket.getaddrinfo()."""
 
 import asyncio
 import itertools

@@ -105,7 +105,7 @@ def test_handle_cannot_be_made_or_copied(loop: Any) -> None:
 
 @pytest.mark.parametrize("args", ARGUMENTS)
 def test_arguments_can_be_replaced(loop: Any, args: tuple[Any, ...]) -> None:
-    """Private, but some do: what runs is the slot's value."""
+    """Private, but some do: the call is the slot's value."""
     ran: list[Any] = []
     handle = loop.call_soon(lambda *args: ran.append(args), *args)
     handle._args = ("other",)
@@ -259,7 +259,7 @@ def test_cancel_within_a_turn_is_honoured() -> None:
 
 
 def test_callback_may_cancel_itself() -> None:
-    """It holds on to what it was called with."""
+    """It keeps its arguments."""
 
     def act(loop: Any, seen: list[Any]) -> None:
         def cancels(*args: object) -> None:

@@ -1,4 +1,4 @@
-"""What a program replaces of the loop is called: by a subclass, on the loop, in a class or in a module."""
+"""A replaced method of the loop is called: by a subclass, on the loop, in a class or in a module."""
 
 import asyncio
 import contextlib

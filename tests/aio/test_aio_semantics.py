@@ -138,7 +138,7 @@ def test_call_soon_threadsafe_is_handled_while_the_loop_never_waits() -> None:
     assert same(scenario) == ["thread"]
 
 
-# What others look at.
+# Attributes that others look at.
 
 
 def test_ready_scheduled_and_selector_show_what_waits() -> None:
@@ -279,7 +279,7 @@ def test_a_transport_made_with_a_context_calls_in_it() -> None:
 
 
 def test_the_patience_of_a_side_ends_a_scenario() -> None:
-    """What never happens is a failure, or no fault would be seen."""
+    """A wait without end is a failure, or no fault would be seen."""
     with contextlib.suppress(AssertionError):
         Side("asyncio", 0.05).run(lambda: asyncio.sleep(100))
         pytest.fail("it was waited for")

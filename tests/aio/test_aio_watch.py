@@ -92,7 +92,7 @@ def count_polls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return looks
 
 
-# What is reported.
+# Reports.
 
 
 def test_end_of_the_stream_while_reading_is_paused(execute: Execute) -> None:

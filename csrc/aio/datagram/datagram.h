@@ -23,7 +23,7 @@ typedef struct {
     PyObject *sock;      /* None after connection_lost() */
     PyObject *protocol;  /* as sock */
     PyObject *address;   /* of remote_addr; None without one */
-    struct {             /* of what waits to be sent */
+    struct {             /* of the data that waits to be sent */
         Py_ssize_t size; /* 8 bytes more for each datagram; 0: the queue is empty */
     } queue;
     struct {                 /* set once, by __init__(); max_size by the program */
@@ -45,7 +45,7 @@ typedef struct {
 
 extern PyType_Spec datagram_spec; /* type.c */
 
-/* What the transports of the interpreter share; NULL with an exception. */
+/* The state that the transports of the interpreter share; NULL with an exception. */
 DatagramState *datagram_state(PyObject *self);
 
 /* Whether C may use the fd: the socket is open, and not of a subclass, which may have methods of its own. */

@@ -49,7 +49,7 @@ attribute_of(const char *module_name, const char *name)
     return attribute;
 }
 
-/* Find what datagram_is_plain() looks at. 0, or -1 with an exception. */
+/* Find the attributes that datagram_is_plain() looks at. 0, or -1 with an exception. */
 static int
 read_socket_type(DatagramState *state)
 {

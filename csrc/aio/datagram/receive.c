@@ -6,7 +6,7 @@
 /* So many datagrams are received for one event, before other connections have their turn. */
 enum { BURST = 16 };
 
-/* What receiving one datagram needs; `protocol` is a new reference. */
+/* The needs of receiving one datagram; `protocol` is a new reference. */
 typedef struct {
     PyObject *protocol;
     size_t max_size;

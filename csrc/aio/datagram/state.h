@@ -9,7 +9,7 @@
 /* The methods that C calls: the protocol's first, then those of pyepoll._datagram.DatagramTransport. */
 enum { DATAGRAM_RECEIVED, ERROR_RECEIVED, DATAGRAM_FAILED, KEEP, READ_SLOWLY, SEND_SLOWLY, DATAGRAM_METHODS };
 
-/* What the datagram transports of an interpreter share. */
+/* The state that the datagram transports of an interpreter share. */
 typedef struct {
     PyTypeObject *type;        /* the base of DatagramTransport */
     PyTypeObject *socket_type; /* socket.socket; NULL if that is not CPython's own */

@@ -68,10 +68,12 @@ PyDoc_STRVAR(sendto_doc,
 "remote_addr. An OSError is passed to the protocol's error_received(). Raises TypeError for other data, and\n"
 "ValueError for an address that is not the transport's remote_addr. See asyncio.DatagramTransport.sendto().");
 
+#define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
+
 static PyMethodDef methods[] = {
-    {"_read_ready", datagram_read_ready,                          METH_NOARGS,                   read_ready_doc},
-    {"sendto",      (PyCFunction)(void (*)(void))datagram_sendto, METH_FASTCALL | METH_KEYWORDS, sendto_doc    },
-    {NULL,          NULL,                                         0,                             NULL          },
+    {"_read_ready", datagram_read_ready,                          METH_NOARGS,   read_ready_doc},
+    {"sendto",      (PyCFunction)(void (*)(void))datagram_sendto, FAST_KEYWORDS, sendto_doc    },
+    {NULL,          NULL,                                         0,             NULL          },
 };
 
 #define MEMBER(name, type, field) {name, type, offsetof(Datagram, field), 0, NULL}

@@ -1,7 +1,7 @@
 /* Sending: at once, at the end of a turn, or when the socket has room again.
  *
- * Between reading the fd and the call no other code can run that would close it; on a free-threaded build that
- * holds as long as no other thread closes the socket, which asyncio forbids. */
+ * Between reading the fd and the call no other code can run that would close it; on a free-threaded build
+ * that holds as long as no other thread closes the socket, which asyncio forbids. */
 #include "aio/stream/stream.h"
 
 #include <errno.h>
@@ -89,7 +89,8 @@ send_by_method(Stream *self)
     return count;
 }
 
-/* Send once. `*wanted` is how much was tried. The count; -1 with errno, which is 0 where an exception is set. */
+/* Send once. `*wanted` is how much was tried. The count; -1 with errno, which is 0 where an exception
+ * is set. */
 static ssize_t
 send_once(Stream *self, Py_ssize_t *wanted)
 {
@@ -185,7 +186,7 @@ stream_flush(Stream *self)
     return stream_watch(self, true) == 0 ? stream_maybe_pause(self) : -1;
 }
 
-/* The writer's callback has sent all: what was waiting for that happens. */
+/* The writer's callback has sent all: the steps that waited for that are taken. */
 static int
 all_sent(Stream *self)
 {

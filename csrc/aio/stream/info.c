@@ -1,8 +1,8 @@
-/* What a transport tells of itself: its repr, get_extra_info(), and attributes that asyncio's code and tests
+/* A transport as others see it: its repr, get_extra_info(), and attributes that asyncio's code and tests
  * look at. */
 #include "aio/stream/stream.h"
 
-/* What the loop's selector watches the fd for: a mask of selectors' events; 0 where it cannot say. */
+/* The events that the loop's selector watches: a mask of selectors' events; 0 where it cannot say. */
 static long
 watched_events(Stream *self)
 {

@@ -120,7 +120,8 @@ refuse_to_copy(PyObject *self, PyObject *Py_UNUSED(protocol))
 
 PyDoc_STRVAR(write_doc,
 "write($self, /, data)\n--\n\n"
-"Send data at the end of this turn of the loop, or at once; keep what the socket does not accept.\n\n"
+"Send data at the end of this turn of the loop, or at once; keep the part that the socket does not\n"
+"accept.\n\n"
 "data: bytes, bytearray or memoryview; the bytes are sent as they are at this call. Raises TypeError for\n"
 "anything else, and RuntimeError after write_eof(), while loop.sendfile() is at work, and in debug mode in\n"
 "another thread than the loop's. See asyncio.WriteTransport.write().");
@@ -133,14 +134,16 @@ PyDoc_STRVAR(write_eof_doc,
 PyDoc_STRVAR(can_write_eof_doc, "can_write_eof($self, /)\n--\n\nReturn True.");
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
-"Stop reading, send what is buffered, then close the socket and call connection_lost(None).");
+"Stop reading, send the buffered data, then close the socket and call connection_lost(None).");
 PyDoc_STRVAR(abort_doc,
 "abort($self, /)\n--\n\n"
 "Discard what the socket does not accept now, close it and call connection_lost(None).");
-PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, /, protocol)\n--\n\nSend pending data; set the protocol.");
+PyDoc_STRVAR(set_protocol_doc,
+"set_protocol($self, /, protocol)\n--\n\nSend pending data; set the protocol.");
 PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\nReturn the protocol; None after the loss.");
 PyDoc_STRVAR(is_closing_doc, "is_closing($self, /)\n--\n\nReturn whether it is closing or closed.");
-PyDoc_STRVAR(is_reading_doc, "is_reading($self, /)\n--\n\nReturn whether it receives: not paused, not closing.");
+PyDoc_STRVAR(is_reading_doc,
+"is_reading($self, /)\n--\n\nReturn whether it receives: not paused, not closing.");
 PyDoc_STRVAR(pause_reading_doc, "pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().");
 PyDoc_STRVAR(resume_reading_doc,
 "resume_reading($self, /)\n--\n\n"
@@ -150,37 +153,40 @@ PyDoc_STRVAR(get_write_buffer_size_doc,
 "Send pending data; return how many bytes the socket did not accept.");
 PyDoc_STRVAR(get_extra_info_doc,
 "get_extra_info($self, /, name, default=None)\n--\n\n"
-"Return \"socket\" (a TransportSocket), \"sockname\", \"peername\", or what the loop was given; else default.");
+"Return \"socket\" (a TransportSocket), \"sockname\", \"peername\", or a value of the loop; else default.");
 PyDoc_STRVAR(private_doc, "As asyncio's own transport has it, for asyncio's loop.");
 
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
 
+#define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
+#define VAR_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
+
 static PyMethodDef methods[] = {
-    {"write",                 CALL(write_call),            METH_FASTCALL | METH_KEYWORDS, write_doc                },
-    {"writelines",            CALL(writelines_call),       METH_FASTCALL | METH_KEYWORDS, writelines_doc           },
-    {"write_eof",             stream_write_eof,            METH_NOARGS,                   write_eof_doc            },
-    {"can_write_eof",         can_write_eof,               METH_NOARGS,                   can_write_eof_doc        },
-    {"close",                 stream_close,                METH_NOARGS,                   close_doc                },
-    {"abort",                 stream_abort,                METH_NOARGS,                   abort_doc                },
-    {"set_protocol",          CALL(set_protocol_call),     METH_FASTCALL | METH_KEYWORDS, set_protocol_doc         },
-    {"get_protocol",          get_protocol,                METH_NOARGS,                   get_protocol_doc         },
-    {"is_closing",            is_closing,                  METH_NOARGS,                   is_closing_doc           },
-    {"is_reading",            is_reading,                  METH_NOARGS,                   is_reading_doc           },
-    {"pause_reading",         stream_pause_reading,        METH_NOARGS,                   pause_reading_doc        },
-    {"resume_reading",        stream_resume_reading,       METH_NOARGS,                   resume_reading_doc       },
-    {"get_write_buffer_size", get_write_buffer_size,       METH_NOARGS,                   get_write_buffer_size_doc},
-    {"get_extra_info",        CALL(stream_get_extra_info), METH_VARARGS | METH_KEYWORDS,  get_extra_info_doc       },
-    {"_flush",                flush,                       METH_NOARGS,                   private_doc              },
-    {"_read_ready",           transport_read_ready,        METH_NOARGS,                   private_doc              },
-    {"_write_ready",          stream_write_ready,          METH_NOARGS,                   private_doc              },
-    {"_add_reader",           stream_start_reading,        METH_NOARGS,                   private_doc              },
-    {"_force_close",          stream_force_close,          METH_O,                        private_doc              },
-    {"_fatal_error",          stream_fatal_error_method,   METH_VARARGS,                  private_doc              },
-    {"_call_connection_lost", stream_call_connection_lost, METH_O,                        private_doc              },
-    {"_make_empty_waiter",    make_empty_waiter,           METH_NOARGS,                   private_doc              },
-    {"_reset_empty_waiter",   reset_empty_waiter,          METH_NOARGS,                   private_doc              },
-    {"__reduce_ex__",         refuse_to_copy,              METH_O,                        private_doc              },
-    {NULL,                    NULL,                        0,                             NULL                     },
+    {"write",                 CALL(write_call),            FAST_KEYWORDS, write_doc                },
+    {"writelines",            CALL(writelines_call),       FAST_KEYWORDS, writelines_doc           },
+    {"write_eof",             stream_write_eof,            METH_NOARGS,   write_eof_doc            },
+    {"can_write_eof",         can_write_eof,               METH_NOARGS,   can_write_eof_doc        },
+    {"close",                 stream_close,                METH_NOARGS,   close_doc                },
+    {"abort",                 stream_abort,                METH_NOARGS,   abort_doc                },
+    {"set_protocol",          CALL(set_protocol_call),     FAST_KEYWORDS, set_protocol_doc         },
+    {"get_protocol",          get_protocol,                METH_NOARGS,   get_protocol_doc         },
+    {"is_closing",            is_closing,                  METH_NOARGS,   is_closing_doc           },
+    {"is_reading",            is_reading,                  METH_NOARGS,   is_reading_doc           },
+    {"pause_reading",         stream_pause_reading,        METH_NOARGS,   pause_reading_doc        },
+    {"resume_reading",        stream_resume_reading,       METH_NOARGS,   resume_reading_doc       },
+    {"get_write_buffer_size", get_write_buffer_size,       METH_NOARGS,   get_write_buffer_size_doc},
+    {"get_extra_info",        CALL(stream_get_extra_info), VAR_KEYWORDS,  get_extra_info_doc       },
+    {"_flush",                flush,                       METH_NOARGS,   private_doc              },
+    {"_read_ready",           transport_read_ready,        METH_NOARGS,   private_doc              },
+    {"_write_ready",          stream_write_ready,          METH_NOARGS,   private_doc              },
+    {"_add_reader",           stream_start_reading,        METH_NOARGS,   private_doc              },
+    {"_force_close",          stream_force_close,          METH_O,        private_doc              },
+    {"_fatal_error",          stream_fatal_error_method,   METH_VARARGS,  private_doc              },
+    {"_call_connection_lost", stream_call_connection_lost, METH_O,        private_doc              },
+    {"_make_empty_waiter",    make_empty_waiter,           METH_NOARGS,   private_doc              },
+    {"_reset_empty_waiter",   reset_empty_waiter,          METH_NOARGS,   private_doc              },
+    {"__reduce_ex__",         refuse_to_copy,              METH_O,        private_doc              },
+    {NULL,                    NULL,                        0,             NULL                     },
 };
 
 PyDoc_STRVAR(transport_doc,

@@ -1,7 +1,7 @@
 /* Receiving, for a protocol with data_received().
  *
- * The system call is made with the GIL held: it does not block, and to release the GIL costs more than a short
- * call takes. One recv() for each event: a busy peer has at most `max_size` bytes of a turn. */
+ * The system call is made with the GIL held: it does not block, and to release the GIL costs more than a
+ * short call takes. One recv() for each event: a busy peer has at most `max_size` bytes of a turn. */
 #include "aio/stream/stream.h"
 
 #include <errno.h>
@@ -43,7 +43,7 @@ end_of_stream(Stream *self)
     if (keep_open < 0) {
         return -1;
     }
-    /* Only writing goes on: what there would be to read is the end, again and again. */
+    /* Only writing goes on: a read would return the end, again and again. */
     return keep_open ? stream_unwatch(self, false) : status_of(stream_close((PyObject *)self, NULL));
 }
 

@@ -1,4 +1,4 @@
-/* What the transports need of asyncio, looked up once. */
+/* The parts of asyncio that the transports need, looked up once. */
 #include "aio/stream/stream.h"
 
 static const char *const names[STREAM_NAMES] = {
@@ -147,8 +147,8 @@ offset_of_closed(PyObject *type)
 
 PyDoc_STRVAR(use_sockets_doc,
 "_use_sockets($module, type, wrapper, /)\n--\n\n"
-"Sockets of type itself are read and written in C; others, and all if it is not CPython's own class, by their\n"
-"methods. wrapper(sock, reference to the transport) makes the result of get_extra_info(\"socket\").");
+"Sockets of type itself are read and written in C; others, and all if it is not CPython's own class, by\n"
+"their methods. wrapper(sock, reference to the transport) makes the result of get_extra_info(\"socket\").");
 
 static PyObject *
 use_sockets(PyObject *module, PyObject *args)

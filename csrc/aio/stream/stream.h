@@ -1,4 +1,4 @@
-/* The transport of a stream socket, and what its files give each other. */
+/* The transport of a stream socket, and the functions of its files. */
 #ifndef PYEPOLL_AIO_STREAM_H
 #define PYEPOLL_AIO_STREAM_H
 
@@ -89,7 +89,7 @@ none_or_error(int status)
     return status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
-/* watch.c: what the transport asks of its loop. All return 0, or -1 with an exception. */
+/* watch.c: the calls of the transport to its loop. All return 0, or -1 with an exception. */
 int stream_watch(Stream *self, bool writing);
 int stream_unwatch(Stream *self, bool writing);
 /* The arguments may be NULL. */

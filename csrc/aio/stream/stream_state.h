@@ -1,4 +1,4 @@
-/* What the stream transports keep in one interpreter. */
+/* The state of the stream transports in one interpreter. */
 #ifndef PYEPOLL_AIO_STREAM_STATE_H
 #define PYEPOLL_AIO_STREAM_STATE_H
 

@@ -42,7 +42,8 @@ stream_set_protocol_now(Stream *self, PyObject *protocol)
     return 0;
 }
 
-/* Small writes are sent without waiting for acknowledgements, as asyncio has it. 0, or -1 with an exception. */
+/* Small writes are sent without waiting for acknowledgements, as asyncio has it. 0, or -1 with an
+ * exception. */
 static int
 set_nodelay(Stream *self)
 {

@@ -1,4 +1,4 @@
-/* What a transport asks of its loop, in one place: these become direct calls where the loop is ours. */
+/* The calls of a transport to its loop, in one place: these become direct calls where the loop is ours. */
 #include "aio/stream/stream.h"
 
 static bool
@@ -7,8 +7,8 @@ has_no_loop(const Stream *self)
     return !is_given(self->loop);
 }
 
-/* What the loop is asked to watch: a new reference. With the socket itself, and not its fd, LoopSelector makes
- * its system calls later, for all changes of a turn. A socket that is closed has no fd. */
+/* The object that the loop is asked to watch: a new reference. With the socket itself, and not its fd,
+ * LoopSelector makes its system calls later, for all changes of a turn. A socket that is closed has no fd. */
 static PyObject *
 watched_file(const Stream *self)
 {

@@ -30,7 +30,8 @@ ignore_write(Stream *self)
         PyObject_CallMethod(stream_state(self)->logger, "warning", "s", "socket.send() raised exception."));
 }
 
-/* The data as it is now: exact bytes, a new reference. A bytearray may be reused, and a memoryview's memory. */
+/* The data as it is now: exact bytes, a new reference. A bytearray may be reused, and a memoryview's
+ * memory. */
 static PyObject *
 bytes_of(PyObject *data)
 {
