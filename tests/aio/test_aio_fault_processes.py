@@ -1,4 +1,4 @@
-"""A forked child leaves its parent's loop alone, and gets an error that says why it cannot use it; threads must not write."""
+"""A forked child leaves the loop of its parent alone, and an error explains it; threads must not write."""
 
 import asyncio
 import contextlib
