@@ -132,7 +132,7 @@ def shown_type(annotation: ast.expr) -> str:
     return re.sub(r"\b_\w+", lambda name: (SHORT | LONG).get(name[0], name[0]), ast.unparse(annotation))
 
 
-MADE_BY_THE_PACKAGE = {"Registrations", "aio.SocketTransport"}
+MADE_BY_THE_PACKAGE = {"Registrations", "aio.DatagramTransport", "aio.SocketTransport"}
 """Members of these that are implementation details."""
 
 

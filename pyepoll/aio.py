@@ -452,7 +452,7 @@ _FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll
 
 
 def install() -> None:
-    """Let :func:`asyncio.run` and :func:`asyncio.new_event_loop` make loops of pyepoll's in this process.
+    """Let :func:`asyncio.run` and ``asyncio.new_event_loop()`` make loops of pyepoll's in this process.
 
     For programs that accept no loop factory: it sets asyncio's event loop policy. Loops that exist already
     stay as they are. Raises RuntimeError on CPython 3.16, which has no policies; on 3.14 and 3.15 it issues a
