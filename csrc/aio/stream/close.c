@@ -50,9 +50,8 @@ cancel_sendfile(Stream *self)
                : 0;
 }
 
-/* connection_lost(error) follows. */
-static int
-schedule_loss(Stream *self, PyObject *error)
+int
+stream_schedule_loss(Stream *self, PyObject *error)
 {
     self->conn_lost++;
     return cancel_sendfile(self) == 0 ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
@@ -77,7 +76,7 @@ force_close(Stream *self, PyObject *error)
             return -1;
         }
     }
-    return schedule_loss(self, error);
+    return stream_schedule_loss(self, error);
 }
 
 /* Report an exception that is no OSError to the loop's handler. */
@@ -188,7 +187,7 @@ stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (self->queue.count > 0) {
         Py_RETURN_NONE;
     }
-    return none_or_error(schedule_loss(self, Py_None));
+    return none_or_error(stream_schedule_loss(self, Py_None));
 }
 
 static int

@@ -52,7 +52,7 @@ typedef struct {
     char paused;            /* pause_reading() was called */
     char eof;               /* write_eof() was called */
     char writing;           /* ... and for writing, because the socket did not take all */
-    char sending;           /* a send without the GIL is under way */
+    char sending;           /* a send is under way: without the GIL, or in the socket's own method */
     char listed;            /* in `writes` */
     char gone;              /* connection_lost() has been called */
 } Stream;
@@ -134,7 +134,8 @@ int stream_fail(Stream *self,
                 const char *message);           /* end the connection because of the exception that is set;
                                                      * -1 with one that ends the program, or a new one */
 int stream_lost(Stream *self, PyObject *error); /* connection_lost(error), now */
-int stream_shutdown(Stream *self);              /* the end of the stream, for the peer */
+int stream_schedule_loss(Stream *self, PyObject *error); /* connection_lost(error), in a later turn */
+int stream_shutdown(Stream *self);                       /* the end of the stream, for the peer */
 int stream_set_waiter(Stream *self,
                       PyObject *error); /* let sendfile() go on; with an exception unless NULL */
 

@@ -1,0 +1,71 @@
+"""Python code in the middle of a transport's call: of the socket, the buffer, the loop or a lookup."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.loops import Keeps, Plain, connection, soon, turns
+from test_aio_gather import arrived, gathering
+
+from pyepoll import aio
+
+BIG = bytes(1 << 19)
+
+
+class Calls(socket.socket):
+    """Calls `act` in its first send()."""
+
+    act: Callable[[], object] | None = None
+
+    def send(self, *args: Any) -> int:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        return super().send(*args)
+
+
+def calling(sock: socket.socket) -> socket.socket:
+    return Calls(fileno=sock.detach())
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_write_in_send_follows_the_data(gather: bool) -> None:
+    async def scenario() -> bytes:
+        async with connection(Plain(), sock=calling) as (transport, peer):
+            transport._sock.act = lambda: transport.write(b"second")
+            transport.write(b"first ")
+            await turns()
+            return arrived(peer)
+
+    assert gathering(scenario, gather=gather) == b"first second"
+
+
+@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize("how", ["close", "write_eof"])
+def test_an_end_in_send_comes_after_the_data(how: str, gather: bool) -> None:
+    async def scenario() -> tuple[bytes, bool]:
+        async with connection(seen := Plain(), sock=calling) as (transport, peer):
+            transport._sock.act = getattr(transport, how)
+            transport.write(b"data")
+            if how == "close":
+                await soon(seen.lost)
+            await turns()
+            data = peer.recv(100)
+            return data, peer.recv(100) == b""
+
+    assert gathering(scenario, gather=gather) == (b"data", True)
+
+
+def test_an_abort_in_send_ends_once() -> None:
+    async def scenario() -> list[Any]:
+        async with connection(seen := Plain(), sock=calling) as (transport, _):
+            transport._sock.act = transport.abort
+            transport.writelines([b"data", b"more"])
+            await soon(seen.lost)
+            return seen.seen
+
+    assert gathering(scenario) == ["made", ("lost", None)]
