@@ -69,3 +69,26 @@ def test_an_abort_in_send_ends_once() -> None:
             return seen.seen
 
     assert gathering(scenario) == ["made", ("lost", None)]
+
+
+def test_what_a_nested_flush_leaves_is_sent() -> None:
+    """A fork in pause_writing() flushes, and more is written after it."""
+
+    async def scenario() -> list[bytes]:
+        async with connection(Plain()) as (second, peer), connection(Plain()) as (third, other):
+            loop: Any = asyncio.get_running_loop()
+
+            class Forks(Plain):
+                def pause_writing(self) -> None:
+                    loop._pending_writes.flush()
+                    second.write(b"second")
+                    third.write(b"third")
+
+            async with connection(Forks()) as (transport, _):
+                transport.set_write_buffer_limits(high=1 << 20)
+                transport.write(BIG)
+                transport._high_water = 0
+                await turns()
+                return [arrived(peer), arrived(other)]
+
+    assert gathering(scenario) == [b"second", b"third"]

@@ -299,13 +299,10 @@ int
 stream_flush_all(PendingWrites *writes)
 {
     PyObject *first = NULL;
-    for (Py_ssize_t i = 0; i < writes->count; i++) {
-        /* More may be listed meanwhile: by pause_writing(), or an exception handler. */
-        Stream *stream = (Stream *)writes->items[i];
-        if (stream == NULL) {
-            continue; /* This call is inside another: of the hook before fork(). */
-        }
-        writes->items[i] = NULL;
+    /* More may be listed meanwhile: by pause_writing(), or an exception handler. A call inside this one, of
+     * the hook before fork(), goes on from `flushed`, and leaves an empty list, to which more may come. */
+    while (writes->flushed < writes->count) {
+        Stream *stream = (Stream *)writes->items[writes->flushed++];
         stream->listed = 0;
         if (stream_flush(stream) < 0) {
             PyObject *error = PyErr_GetRaisedException();
@@ -313,7 +310,7 @@ stream_flush_all(PendingWrites *writes)
         }
         Py_DECREF(stream);
     }
-    writes->count = 0;
+    writes->flushed = writes->count = 0;
     if (first != NULL) {
         PyErr_SetRaisedException(first);
         return -1;

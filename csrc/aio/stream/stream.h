@@ -11,7 +11,8 @@
 /* The writes of one turn of a loop: the transports that have data to send at its end. */
 typedef struct {
     PyObject_HEAD
-    PyObject **items; /* SocketTransports that are `listed` */
+    PyObject **items;   /* SocketTransports that are `listed` */
+    Py_ssize_t flushed; /* so many are no more: their references are taken (stream_flush_all) */
     Py_ssize_t count;
     Py_ssize_t capacity;
     unsigned long thread; /* of the loop, during a turn; 0 otherwise (stream_begin_turn, stream_end_turn) */
