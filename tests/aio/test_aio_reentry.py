@@ -92,3 +92,24 @@ def test_what_a_nested_flush_leaves_is_sent() -> None:
                 return [arrived(peer), arrived(other)]
 
     assert gathering(scenario) == [b"second", b"third"]
+
+
+def test_the_first_exception_of_a_flush_counts() -> None:
+    async def scenario() -> None:
+        async with connection(Plain(), sock=calling) as (transport, _):
+            async with connection(Plain(), sock=calling) as (second, _):
+                transport._sock.act = raising(KeyboardInterrupt)
+                second._sock.act = raising(SystemExit)
+                transport.write(b"data")
+                second.write(b"data")
+                await turns()
+
+    with pytest.raises(KeyboardInterrupt):
+        gathering(scenario)
+
+
+def raising(error: type[BaseException]) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act

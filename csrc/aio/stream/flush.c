@@ -306,7 +306,12 @@ stream_flush_all(PendingWrites *writes)
         stream->listed = 0;
         if (stream_flush(stream) < 0) {
             PyObject *error = PyErr_GetRaisedException();
-            Py_XSETREF(first, error);
+            if (first == NULL) {
+                first = error;
+            }
+            else {
+                Py_DECREF(error);
+            }
         }
         Py_DECREF(stream);
     }
