@@ -113,3 +113,27 @@ def raising(error: type[BaseException]) -> Callable[[], None]:
         raise error
 
     return act
+
+
+@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize("how", ["write", "close", "abort"])
+def test_a_writer_that_cannot_be_added_ends_the_connection(how: str, gather: bool) -> None:
+    """asyncio lets such data go: a later write would leave a gap."""
+
+    async def scenario() -> list[Any]:
+        async with connection(seen := Plain()) as (transport, _):
+            loop: Any = asyncio.get_running_loop()
+            transport.set_write_buffer_limits(high=1 << 20)
+
+            def refuse(*args: Any) -> None:
+                raise OSError(28, "no space")
+
+            loop._add_writer = refuse
+            transport.write(BIG)
+            if how != "write":
+                getattr(transport, how)()
+            await soon(seen.lost)
+            del loop._add_writer
+            return seen.seen
+
+    assert gathering(scenario, gather=gather) == ["made", ("lost", "OSError: [Errno 28] no space")]

@@ -208,7 +208,8 @@ stream_flush(Stream *self)
     if (self->queue.count == 0) {
         return catch_up(self, closing, eof);
     }
-    return stream_watch(self, true) == 0 ? stream_maybe_pause(self) : -1;
+    /* Without a writer the rest would stay, unnoticed. */
+    return stream_watch(self, true) == 0 ? stream_maybe_pause(self) : send_failed(self);
 }
 
 /* The writer's callback has sent all: the steps that waited for that are taken. */
