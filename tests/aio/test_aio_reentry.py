@@ -137,3 +137,50 @@ def test_a_writer_that_cannot_be_added_ends_the_connection(how: str, gather: boo
             return seen.seen
 
     assert gathering(scenario, gather=gather) == ["made", ("lost", "OSError: [Errno 28] no space")]
+
+
+def replace_file(sock: socket.socket, other: socket.socket) -> None:
+    """Close a socket, and let another file have its fd; only the first time."""
+    fd = sock.fileno()
+    if fd >= 0:
+        sock.close()
+        os.dup2(other.fileno(), fd)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes in Python have no buffers")
+def test_a_buffer_that_closes_the_socket_gets_no_other_data() -> None:
+    async def scenario() -> tuple[list[Any], bytes]:
+        other, far = socket.socketpair()
+        async with connection(seen := Lends()) as (transport, peer):
+            fd = transport._sock.fileno()
+            far.send(b"of another")
+            seen.act = lambda: replace_file(transport._sock, other)
+            peer.send(b"data")
+            await soon(seen.lost)
+            os.close(fd)
+            with other, far:
+                return seen.seen, other.recv(100)
+
+    assert gathering(scenario) == (["made", ("lost", "OSError: [Errno 9] Bad file descriptor")], b"of another")
+
+
+class Lends(Keeps, asyncio.BufferedProtocol):
+    """Has a buffer of a class with code of its own."""
+
+    act: Callable[[], object]
+
+    def get_buffer(self, sizehint: int) -> Any:
+        act = self.act
+
+        class Buffer:
+            def __len__(self) -> int:
+                return 100
+
+            def __buffer__(self, flags: int) -> memoryview:
+                act()
+                return memoryview(bytearray(100))
+
+        return Buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.seen.append(nbytes)
