@@ -184,3 +184,39 @@ class Lends(Keeps, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.seen.append(nbytes)
+
+
+class Unnamed(socket.socket):
+    def getpeername(self) -> Any:
+        raise RuntimeError("no name")
+
+
+def test_a_transport_whose_init_failed_has_no_names() -> None:
+    async def scenario() -> tuple[Any, Any]:
+        near, peer = socket.socketpair()
+        with peer, Unnamed(fileno=near.detach()) as sock:
+            transport: Any = aio.SocketTransport.__new__(aio.SocketTransport)
+            with pytest.raises(RuntimeError, match="no name"):
+                transport.__init__(asyncio.get_running_loop(), sock, Plain())
+            transport._sock = None  # Otherwise it warns that it was not closed.
+            return transport._extra, transport.get_extra_info("peername")
+
+    assert gathering(scenario) == ({}, None)
+
+
+def test_a_name_that_replaces_the_names_is_looked_up_in_the_old_ones() -> None:
+    async def scenario() -> Any:
+        async with connection(Plain()) as (transport, _):
+
+            class Name:
+                def __hash__(self) -> int:
+                    return hash("key")
+
+                def __eq__(self, other: object) -> bool:
+                    transport._extra = {}
+                    return True
+
+            transport._extra = {"key": ["value"]}
+            return transport.get_extra_info(Name())
+
+    assert gathering(scenario) == ["value"]
