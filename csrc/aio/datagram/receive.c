@@ -101,7 +101,7 @@ receive_one(DatagramState *state, Datagram *self, const Reading *reading, bool *
         Py_DECREF(data);
         return result;
     }
-    if (datagram_may_retry(error)) {
+    if (would_block(error)) {
         Py_RETURN_NONE;
     }
     return error != 0 ? datagram_report(state, reading->protocol, error)

@@ -67,7 +67,7 @@ send_here(const DatagramState *state, Datagram *self, PyObject *data, const Py_b
     if (sendto(fd, view->buf, (size_t)view->len, MSG_DONTWAIT, to, sending->to.length) >= 0) {
         Py_RETURN_NONE;
     }
-    if (!datagram_may_retry(errno)) {
+    if (!would_block(errno)) {
         return datagram_report(state, sending->protocol, errno);
     }
     PyObject *args[] = {(PyObject *)self, data, sending->address};

@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_AIO_STREAM_H
 #define PYEPOLL_AIO_STREAM_H
 
+#include "aio/sockop.h"
 #include "aio/state.h"
 #include "aio/stream/write_queue.h"
 
@@ -175,12 +176,5 @@ int stream_setup(PyObject *module, StreamState *state);
 int stream_traverse_state(const StreamState *state, visitproc visit, void *arg);
 void stream_clear_state(StreamState *state);
 void stream_free_state(StreamState *state);
-
-/* Whether a system call is to be tried later. */
-static inline bool
-would_block(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
 
 #endif
