@@ -3,9 +3,8 @@
 
 #include <errno.h>
 
-/* Whether an exception ends the program instead of the connection. */
-static bool
-ends_program(PyObject *error)
+bool
+stream_ends_program(PyObject *error)
 {
     return PyErr_GivenExceptionMatches(error, PyExc_SystemExit) ||
            PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt);
@@ -126,7 +125,7 @@ int
 stream_fail(Stream *self, const char *message)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (ends_program(error)) {
+    if (stream_ends_program(error)) {
         PyErr_SetRaisedException(error);
         return -1;
     }

@@ -142,8 +142,7 @@ static int
 send_failed(Stream *self)
 {
     PyObject *error = PyErr_GetRaisedException();
-    bool fatal = !PyErr_GivenExceptionMatches(error, PyExc_SystemExit) &&
-                 !PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt);
+    bool fatal = !stream_ends_program(error);
     int status = fatal && self->writing ? stream_unwatch(self, true) : 0;
     if (fatal) {
         queue_clear(&self->queue);
