@@ -161,7 +161,10 @@ def test_a_buffer_that_closes_the_socket_gets_no_other_data() -> None:
             with other, far:
                 return seen.seen, other.recv(100)
 
-    assert gathering(scenario) == (["made", ("lost", "OSError: [Errno 9] Bad file descriptor")], b"of another")
+    assert gathering(scenario) == (
+        ["made", ("lost", "OSError: [Errno 9] Bad file descriptor")],
+        b"of another",
+    )
 
 
 class Lends(Keeps, asyncio.BufferedProtocol):
