@@ -31,5 +31,5 @@ def test_writelines_writes_all_or_nothing() -> None:
     finally:
         gc.enable()
     assert failed
-    assert {result for result in failed} == {(False, b"!")}
+    assert set(failed) == {(False, b"!")}
     assert last == (True, b"".join(PARTS) + b"!")
