@@ -25,7 +25,7 @@ BURST = 16
 """So many datagrams are received, or sent from the queue, for one event; also in datagram/receive.c."""
 
 HEADER_SIZE = 8
-"""asyncio adds so many bytes for each datagram to the size of the queue."""
+"""The size of the queue has so many bytes more for each datagram, as asyncio's."""
 
 WARN_AFTER = 5
 """asyncio warns from the fifth call of sendto() after the connection was lost."""
@@ -37,9 +37,6 @@ class DatagramTransport(_Base):  # type: ignore[misc]
     The loop makes it. C handles open IPv4 and IPv6 sockets with nothing in the queue; the methods here do
     what is left. The callbacks run in the context that was current when the transport was made.
     """
-
-    _header_size = 0
-    """The size of the queue is that of the data: asyncio adds something for each datagram."""
 
     if TYPE_CHECKING:  # In C, or inherited.
         _loop: Any

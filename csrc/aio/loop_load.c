@@ -2,17 +2,8 @@
 
 #include "aio/handle.h"
 #include "aio/handle_type.h"
+#include "aio/imports.h"
 #include "aio/override.h"
-
-/* An attribute of a module, which is imported: a new reference, or NULL with an exception. */
-static PyObject *
-imported(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
-    Py_XDECREF(module);
-    return value;
-}
 
 static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",

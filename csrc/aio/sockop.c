@@ -8,12 +8,6 @@
 /* Copying more than this takes so long that other threads may run meanwhile. */
 enum { LARGE = 65536 };
 
-static bool
-is_no_error(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
-
 /* The fd of a socket; -1 with an exception. A closed one has -1, and the system call fails with EBADF. */
 static int
 fd_of(PyObject *module, PyObject *sock)
@@ -74,7 +68,7 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     int error = errno;
     Py_DECREF(data);
-    if (is_no_error(error)) {
+    if (would_block(error)) {
         Py_RETURN_NONE;
     }
     errno = error;
@@ -96,7 +90,7 @@ sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     ssize_t count = send_now(fd, &view);
     int error = errno;
     PyBuffer_Release(&view);
-    if (count < 0 && is_no_error(error)) {
+    if (count < 0 && would_block(error)) {
         count = 0;
     }
     if (count < 0) {

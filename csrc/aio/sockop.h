@@ -4,6 +4,9 @@
 
 #include "base/compat.h"
 
+#include <errno.h>
+#include <stdbool.h>
+
 #define SOCKOP_RECEIVE_DOC                                                                                   \
     "_try_recv($module, sock, size, /)\n--\n\n"                                                              \
     "Receive at most size bytes from a socket.socket; None where there are none yet."
@@ -11,6 +14,13 @@
 #define SOCKOP_SEND_DOC                                                                                      \
     "_try_send($module, sock, data, /)\n--\n\n"                                                              \
     "Send data, and return how many bytes were accepted: 0 where there is no room."
+
+/* Whether a system call that failed so is to be tried later. */
+static inline bool
+would_block(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
 
 PyObject *sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs);

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import pytest
-from support.loops import Scenario, complaints, error_text, logged, on, plain, same, soon, turns
+from support.loops import Scenario, complaints, ended, error_text, logged, on, plain, same, soon, turns
 from support.processes import run
 
 T = TypeVar("T")
@@ -76,13 +76,8 @@ async def endpoint(
             near.connect(peer.getsockname())
         loop = asyncio.get_running_loop()
         transport: Any = (await loop.create_datagram_endpoint(lambda: protocol, sock=near))[0]
-        try:
+        async with ended(transport, peer):
             yield transport, peer
-        finally:
-            peer.close()
-            if transport.get_protocol() is not None:
-                transport.abort()
-            await soon(lambda: transport.get_protocol() is None)
 
 
 def same_since(version: tuple[int, int], scenario: Scenario[T]) -> T:

@@ -329,3 +329,29 @@ def test_endpoints_leave_nothing_behind() -> None:
             await received_in_turns(peer, taken + 1)
 
     assert not leaks(lambda: on("pyepoll", once), times=30)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes in Python have no buffers")
+def test_data_that_closes_the_socket_goes_nowhere() -> None:
+    """Its fd may be another file's."""
+
+    async def scenario() -> list[Any]:
+        async with endpoint(seen := Datagrams(), connected=True) as (transport, _):
+            sock = transport.get_extra_info("socket")._sock
+            fd, (other, far) = sock.fileno(), socket.socketpair()
+
+            class Closes(bytes):
+                def __buffer__(self, flags: int) -> memoryview:
+                    if sock.fileno() >= 0:
+                        sock.close()
+                        os.dup2(other.fileno(), fd)
+                    return memoryview(b"data")
+
+            transport.sendto(Closes())
+            with other, far:
+                far.setblocking(False)
+                got = received(far)
+            os.close(fd)
+            return [got, list(seen.seen)]
+
+    assert on("pyepoll", scenario) == [[], ["OSError: [Errno 9] Bad file descriptor"]]

@@ -1,13 +1,14 @@
 """Gathered writes: write() leaves its data to the end of the turn; calls that could tell send it first."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +26,22 @@ def gathering(scenario: Scenario[T], *, gather: bool = True, debug: bool = False
 
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(scenario())
+
+
+@contextlib.contextmanager
+def stopped_loop() -> Iterator[tuple[aio.EventLoop, Any, socket.socket]]:
+    """A loop that does not run, a transport of it, and the peer."""
+    loop = aio.new_event_loop()
+    near, peer = socket.socketpair()
+    peer.setblocking(False)
+    try:
+        transport: Any = loop.run_until_complete(loop.create_connection(Plain, sock=near))[0]
+        yield loop, transport, peer
+        transport.abort()
+        loop.run_until_complete(turns())
+    finally:
+        loop.close()
+        peer.close()
 
 
 def arrived(peer: socket.socket) -> bytes:
@@ -86,18 +103,9 @@ def test_without_gathering_and_in_debug_mode_write_sends(gather: bool, debug: bo
 
 
 def test_outside_a_running_loop_write_sends() -> None:
-    loop = aio.new_event_loop()
-    near, peer = socket.socketpair()
-    peer.setblocking(False)
-    try:
-        transport: Any = loop.run_until_complete(loop.create_connection(Plain, sock=near))[0]
+    with stopped_loop() as (_, transport, peer):
         transport.write(b"now")
         assert arrived(peer) == b"now"
-        transport.abort()
-        loop.run_until_complete(turns())
-    finally:
-        loop.close()
-        peer.close()
 
 
 @pytest.mark.parametrize("high", [0, 10, None])
@@ -187,25 +195,16 @@ def test_fork_sends_pending_data_first() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_exception_that_leaves_the_turn_sends_first(error: type[BaseException]) -> None:
-    loop = aio.new_event_loop()
-    near, peer = socket.socketpair()
-    peer.setblocking(False)
-    transport: Any = loop.run_until_complete(loop.create_connection(Plain, sock=near))[0]
+    with stopped_loop() as (loop, transport, peer):
 
-    def leave() -> None:
-        transport.write(b"before")
-        raise error
+        def leave() -> None:
+            transport.write(b"before")
+            raise error
 
-    try:
         loop.call_soon(leave)
         with pytest.raises(error):
             loop.run_forever()
         assert arrived(peer) == b"before"
-        transport.abort()
-        loop.run_until_complete(turns())
-    finally:
-        loop.close()
-        peer.close()
 
 
 def test_ctrl_c_sends_first() -> None:
@@ -213,38 +212,22 @@ def test_ctrl_c_sends_first() -> None:
         transport.write(b"before")
         signal.raise_signal(signal.SIGINT)
 
-    loop = aio.new_event_loop()
-    near, peer = socket.socketpair()
-    peer.setblocking(False)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        transport: Any = loop.run_until_complete(loop.create_connection(Plain, sock=near))[0]
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(scenario(transport))
-        assert arrived(peer) == b"before"
-        transport.abort()
-        loop.run_until_complete(turns())
+        with stopped_loop() as (loop, transport, peer):
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(scenario(transport))
+            assert arrived(peer) == b"before"
     finally:
         signal.signal(signal.SIGINT, before)
-        loop.close()
-        peer.close()
 
 
 def test_stop_sends_first() -> None:
-    loop = aio.new_event_loop()
-    near, peer = socket.socketpair()
-    peer.setblocking(False)
-    try:
-        transport: Any = loop.run_until_complete(loop.create_connection(Plain, sock=near))[0]
+    with stopped_loop() as (loop, transport, peer):
         loop.call_soon(transport.write, b"before")
         loop.call_soon(loop.stop)
         loop.run_forever()
         assert arrived(peer) == b"before"
-        transport.abort()
-        loop.run_until_complete(turns())
-    finally:
-        loop.close()
-        peer.close()
 
 
 def test_a_subclass_with_its_own_turn_gathers_too() -> None:

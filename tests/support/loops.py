@@ -128,8 +128,15 @@ async def connection(
     peer.setblocking(False)
     loop = asyncio.get_running_loop()
     transport: Any = (await loop.create_connection(lambda: protocol, sock=near))[0]
-    try:
+    async with ended(transport, peer):
         yield transport, peer
+
+
+@contextlib.asynccontextmanager
+async def ended(transport: Any, peer: socket.socket) -> AsyncIterator[None]:
+    """Close the peer at the end, and wait until the transport is closed."""
+    try:
+        yield
     finally:
         peer.close()
         if transport.get_protocol() is not None:

@@ -7,6 +7,7 @@
 #define PYEPOLL_AIO_DATAGRAM_H
 
 #include "aio/sockaddr.h"
+#include "aio/sockop.h"
 #include "aio/state.h"
 
 #include <errno.h>
@@ -60,13 +61,6 @@ PyObject *datagram_report(const DatagramState *state, PyObject *protocol, int er
 /* Handle the exception that is set as asyncio does: it closes the transport. None, or NULL with an exception.
  */
 PyObject *datagram_fail(const DatagramState *state, PyObject *self, const char *message);
-
-/* Whether a system call that failed so may be repeated later. */
-static inline bool
-datagram_may_retry(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
 
 /* Methods: receive.c, send.c. */
 PyObject *datagram_read_ready(PyObject *self, PyObject *ignored);

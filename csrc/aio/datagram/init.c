@@ -1,6 +1,7 @@
 /* The state that datagram transports share, and how their type is derived from asyncio's classes. */
 #include "aio/datagram/datagram.h"
 #include "aio/datagram/state.h"
+#include "aio/imports.h"
 
 #include <structmember.h>
 
@@ -39,40 +40,27 @@ check_base(const PyTypeObject *type)
     return -1;
 }
 
-/* An attribute of an imported module: a new reference, or NULL with an exception. */
-static PyObject *
-attribute_of(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *attribute = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
-    Py_XDECREF(module);
-    return attribute;
-}
-
 /* Find the attributes that datagram_is_plain() looks at. 0, or -1 with an exception. */
 static int
 read_socket_type(DatagramState *state)
 {
-    PyObject *type = attribute_of("socket", "socket");
-    PyObject *slot = type != NULL ? PyObject_GetAttrString(type, "_closed") : NULL;
-    if (slot != NULL && PyType_Check(type) && Py_IS_TYPE(slot, &PyMemberDescr_Type) &&
-        PyDescr_TYPE(slot) == (PyTypeObject *)type) {
+    PyObject *type = imported("socket", "socket");
+    if (type == NULL) {
+        return -1;
+    }
+    state->closed_offset = offset_of_closed(type);
+    if (state->closed_offset >= 0) {
         state->socket_type = (PyTypeObject *)Py_NewRef(type);
-        state->closed_offset = ((PyMemberDescrObject *)slot)->d_member->offset;
     }
-    else if (type != NULL) {
-        PyErr_Clear(); /* Another class replaces it, as eventlet's does: its methods are called. */
-    }
-    Py_XDECREF(slot);
-    Py_XDECREF(type);
-    return PyErr_Occurred() ? -1 : 0;
+    Py_DECREF(type);
+    return 0;
 }
 
 int
 datagram_init(PyObject *module, DatagramState *state)
 {
-    PyObject *flow_control = attribute_of("asyncio.transports", "_FlowControlMixin");
-    PyObject *datagram = flow_control != NULL ? attribute_of("asyncio", "DatagramTransport") : NULL;
+    PyObject *flow_control = imported("asyncio.transports", "_FlowControlMixin");
+    PyObject *datagram = flow_control != NULL ? imported("asyncio", "DatagramTransport") : NULL;
     PyObject *bases = datagram != NULL ? PyTuple_Pack(2, flow_control, datagram) : NULL;
     if (bases != NULL) {
         state->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &datagram_spec, bases);

@@ -101,7 +101,7 @@ receive_one(DatagramState *state, Datagram *self, const Reading *reading, bool *
         Py_DECREF(data);
         return result;
     }
-    if (datagram_may_retry(error)) {
+    if (would_block(error)) {
         Py_RETURN_NONE;
     }
     return error != 0 ? datagram_report(state, reading->protocol, error)
@@ -118,11 +118,13 @@ datagram_read_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
     for (int i = 0; result != NULL && more && i < BURST; i++) {
         Reading reading;
         int status = start_reading(state, self, &reading);
-        if (status != READ_HERE) {
-            return status == READ_STOPPED ? result
-                                          : PyObject_CallMethodNoArgs(object, state->names[READ_SLOWLY]);
+        if (status == READ_STOPPED) {
+            return result;
         }
         Py_DECREF(result);
+        if (status == READ_ELSEWHERE) {
+            return PyObject_CallMethodNoArgs(object, state->names[READ_SLOWLY]);
+        }
         result = receive_one(state, self, &reading, &more);
         Py_DECREF(reading.protocol);
     }

@@ -46,22 +46,11 @@ start_sending(const DatagramState *state, Datagram *self, PyObject *address, Sen
     return here;
 }
 
-/* Tell an audit hook, as socket.sendto() does. It may close the socket. 0, or -1 with an exception. */
+/* Tell an audit hook, as socket.sendto() does; socket.send() reports nothing. 0, or -1 with an exception. */
 static int
-audit_sending(const DatagramState *state, const Datagram *self, const Sending *sending)
+audit_sending(const Sending *sending)
 {
-    if (sending->to.length == 0) {
-        return 0; /* socket.send() reports nothing. */
-    }
-    if (PySys_Audit("socket.sendto", "OO", sending->sock, sending->address) < 0) {
-        return -1;
-    }
-    if (!datagram_is_plain(state, self)) {
-        errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
+    return sending->to.length > 0 ? PySys_Audit("socket.sendto", "OO", sending->sock, sending->address) : 0;
 }
 
 /* Send, or keep the datagram until the socket is writable. */
@@ -69,14 +58,16 @@ static PyObject *
 send_here(const DatagramState *state, Datagram *self, PyObject *data, const Py_buffer *view,
           const Sending *sending)
 {
-    if (audit_sending(state, self, sending) < 0) {
+    if (audit_sending(sending) < 0) {
         return datagram_fail(state, (PyObject *)self, "Fatal write error on datagram transport");
     }
     const struct sockaddr *to = sending->to.length > 0 ? &sending->to.any : NULL;
-    if (sendto(self->socket.fd, view->buf, (size_t)view->len, MSG_DONTWAIT, to, sending->to.length) >= 0) {
+    /* The hook, or the class of the data, may have closed the socket: then this is EBADF. */
+    int fd = datagram_is_plain(state, self) ? self->socket.fd : -1;
+    if (sendto(fd, view->buf, (size_t)view->len, MSG_DONTWAIT, to, sending->to.length) >= 0) {
         Py_RETURN_NONE;
     }
-    if (!datagram_may_retry(errno)) {
+    if (!would_block(errno)) {
         return datagram_report(state, sending->protocol, errno);
     }
     PyObject *args[] = {(PyObject *)self, data, sending->address};

@@ -49,9 +49,7 @@ receive_by_method(Stream *self, PyObject *buffer)
 static Received
 receive_into(Stream *self, PyObject *buffer)
 {
-    /* Python code has run: the socket may be closed, its fd reused. */
-    int fd = stream_open_fd(self);
-    if (fd < 0) {
+    if (stream_open_fd(self) < 0) {
         return receive_by_method(self, buffer);
     }
     Py_buffer view;
@@ -62,7 +60,9 @@ receive_into(Stream *self, PyObject *buffer)
                      Py_TYPE(buffer)->tp_name);
         return (Received){-1, 0};
     }
-    ssize_t count = recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
+    /* Python code may have run, in get_buffer() and the buffer's class: without an open socket this is
+     * EBADF. */
+    ssize_t count = recv(stream_open_fd(self), view.buf, (size_t)view.len, MSG_DONTWAIT);
     int error = errno;
     PyBuffer_Release(&view);
     return (Received){count, error};

@@ -3,9 +3,8 @@
 
 #include <errno.h>
 
-/* Whether an exception ends the program instead of the connection. */
-static bool
-ends_program(PyObject *error)
+bool
+stream_ends_program(PyObject *error)
 {
     return PyErr_GivenExceptionMatches(error, PyExc_SystemExit) ||
            PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt);
@@ -50,9 +49,8 @@ cancel_sendfile(Stream *self)
                : 0;
 }
 
-/* connection_lost(error) follows. */
-static int
-schedule_loss(Stream *self, PyObject *error)
+int
+stream_schedule_loss(Stream *self, PyObject *error)
 {
     self->conn_lost++;
     return cancel_sendfile(self) == 0 ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
@@ -77,7 +75,7 @@ force_close(Stream *self, PyObject *error)
             return -1;
         }
     }
-    return schedule_loss(self, error);
+    return stream_schedule_loss(self, error);
 }
 
 /* Report an exception that is no OSError to the loop's handler. */
@@ -127,7 +125,7 @@ int
 stream_fail(Stream *self, const char *message)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (ends_program(error)) {
+    if (stream_ends_program(error)) {
         PyErr_SetRaisedException(error);
         return -1;
     }
@@ -188,7 +186,7 @@ stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (self->queue.count > 0) {
         Py_RETURN_NONE;
     }
-    return none_or_error(schedule_loss(self, Py_None));
+    return none_or_error(stream_schedule_loss(self, Py_None));
 }
 
 static int

@@ -24,7 +24,7 @@ send_entries(int fd, struct iovec *entries, int count)
 }
 
 /* Without the GIL: another thread may call write() or abort() meanwhile, against asyncio's rules. The data
- * stays alive, and `sending` keeps a second send away. */
+ * stays alive. */
 static ssize_t
 send_released(Stream *self, struct iovec *entries, int count)
 {
@@ -34,12 +34,10 @@ send_released(Stream *self, struct iovec *entries, int count)
     }
     ssize_t sent;
     int error;
-    self->sending = 1;
     Py_BEGIN_ALLOW_THREADS
     sent = send_entries(self->fd, entries, count);
     error = errno;
     Py_END_ALLOW_THREADS
-    self->sending = 0;
     for (int i = 0; i < count; i++) {
         Py_DECREF(held[i]);
     }
@@ -89,10 +87,8 @@ send_by_method(Stream *self)
     return count;
 }
 
-/* Send once. `*wanted` is how much was tried. The count; -1 with errno, which is 0 where an exception
- * is set. */
 static ssize_t
-send_once(Stream *self, Py_ssize_t *wanted)
+send_here_or_by_method(Stream *self, Py_ssize_t *wanted)
 {
     if (stream_open_fd(self) < 0) {
         *wanted = PyBytes_GET_SIZE(self->queue.items[self->queue.head]) - self->queue.sent;
@@ -102,6 +98,17 @@ send_once(Stream *self, Py_ssize_t *wanted)
     int count = queue_describe(&self->queue, entries, ENTRIES, wanted);
     return *wanted <= SEND_HELD_MAX ? send_entries(self->fd, entries, count)
                                     : send_released(self, entries, count);
+}
+
+/* Send once; `sending` keeps a second send away, of another thread or of the socket's own method. `*wanted`
+ * is how much was tried. The count; -1 with errno, which is 0 where an exception is set. */
+static ssize_t
+send_once(Stream *self, Py_ssize_t *wanted)
+{
+    self->sending = 1;
+    ssize_t sent = send_here_or_by_method(self, wanted);
+    self->sending = 0;
+    return sent;
 }
 
 /* Send as much as the socket takes. 0, also where some is left; -1 with an exception. */
@@ -135,8 +142,7 @@ static int
 send_failed(Stream *self)
 {
     PyObject *error = PyErr_GetRaisedException();
-    bool fatal = !PyErr_GivenExceptionMatches(error, PyExc_SystemExit) &&
-                 !PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt);
+    bool fatal = !stream_ends_program(error);
     int status = fatal && self->writing ? stream_unwatch(self, true) : 0;
     if (fatal) {
         queue_clear(&self->queue);
@@ -171,19 +177,38 @@ stream_maybe_pause(Stream *self)
     return status_of(PyObject_CallMethodNoArgs((PyObject *)self, stream_name(self, NAME_MAYBE_PAUSE)));
 }
 
+/* Take the steps of calls that came while the last data was being sent: they found it in the queue.
+ * `closing` and `eof` are the fields of before. */
+static int
+catch_up(Stream *self, bool closing, bool eof)
+{
+    if (stream_set_waiter(self, NULL) < 0) {
+        return -1;
+    }
+    if (self->conn_lost > 0) {
+        return 0;
+    }
+    if (self->closing && !closing) {
+        return stream_schedule_loss(self, Py_None);
+    }
+    return self->eof && !eof ? stream_shutdown(self) : 0;
+}
+
 int
 stream_flush(Stream *self)
 {
     if (self->queue.count == 0 || self->writing || self->sending) {
         return 0;
     }
+    bool closing = self->closing, eof = self->eof;
     if (send_queue(self) < 0) {
         return send_failed(self);
     }
-    if (self->queue.count == 0 || self->sending) {
-        return 0;
+    if (self->queue.count == 0) {
+        return catch_up(self, closing, eof);
     }
-    return stream_watch(self, true) == 0 ? stream_maybe_pause(self) : -1;
+    /* Without a writer the rest would stay, unnoticed. */
+    return stream_watch(self, true) == 0 ? stream_maybe_pause(self) : send_failed(self);
 }
 
 /* The writer's callback has sent all: the steps that waited for that are taken. */
@@ -274,21 +299,23 @@ int
 stream_flush_all(PendingWrites *writes)
 {
     PyObject *first = NULL;
-    for (Py_ssize_t i = 0; i < writes->count; i++) {
-        /* More may be listed meanwhile: by pause_writing(), or an exception handler. */
-        Stream *stream = (Stream *)writes->items[i];
-        if (stream == NULL) {
-            continue; /* This call is inside another: of the hook before fork(). */
-        }
-        writes->items[i] = NULL;
+    /* More may be listed meanwhile: by pause_writing(), or an exception handler. A call inside this one, of
+     * the hook before fork(), goes on from `flushed`, and leaves an empty list, to which more may come. */
+    while (writes->flushed < writes->count) {
+        Stream *stream = (Stream *)writes->items[writes->flushed++];
         stream->listed = 0;
         if (stream_flush(stream) < 0) {
             PyObject *error = PyErr_GetRaisedException();
-            Py_XSETREF(first, error);
+            if (first == NULL) {
+                first = error;
+            }
+            else {
+                Py_DECREF(error);
+            }
         }
         Py_DECREF(stream);
     }
-    writes->count = 0;
+    writes->flushed = writes->count = 0;
     if (first != NULL) {
         PyErr_SetRaisedException(first);
         return -1;

@@ -131,7 +131,8 @@ get_extra(PyObject *object, void *Py_UNUSED(closure))
     Stream *self = (Stream *)object;
     if (self->extra == NULL) {
         PyObject *extra = PyDict_New();
-        if (extra == NULL || (self->sockname != NULL && fill_extra(self, extra) < 0)) {
+        bool known = self->peername != NULL; /* it is the last that __init__() finds */
+        if (extra == NULL || (known && fill_extra(self, extra) < 0)) {
             Py_XDECREF(extra);
             return NULL;
         }
@@ -155,17 +156,25 @@ is_name(const Stream *self, PyObject *name, int index)
            (PyUnicode_Check(name) && PyUnicode_Compare(name, stream_name(self, index)) == 0);
 }
 
-/* The value: borrowed; NULL with or without an exception. */
+/* The value: a new reference; NULL with or without an exception. */
 static PyObject *
 find_extra(Stream *self, PyObject *name)
 {
+    PyObject *value = NULL;
     if (self->extra != NULL) {
-        return PyDict_Check(self->extra) ? PyDict_GetItemWithError(self->extra, name) : NULL;
+        /* The name may have an __eq__() that replaces the dict. */
+        PyObject *extra = Py_NewRef(self->extra);
+        if (PyDict_Check(extra)) {
+            (void)PyDict_GetItemRef(extra, name, &value);
+        }
+        Py_DECREF(extra);
+        return value;
     }
-    return is_name(self, name, NAME_SOCKET) && self->sock != NULL ? transport_socket(self)
-           : is_name(self, name, NAME_SOCKNAME)                   ? self->sockname
-           : is_name(self, name, NAME_PEERNAME)                   ? self->peername
-                                                                  : NULL;
+    value = is_name(self, name, NAME_SOCKET) && self->sock != NULL ? transport_socket(self)
+            : is_name(self, name, NAME_SOCKNAME)                   ? self->sockname
+            : is_name(self, name, NAME_PEERNAME)                   ? self->peername
+                                                                   : NULL;
+    return Py_XNewRef(value);
 }
 
 PyObject *
@@ -177,7 +186,7 @@ stream_get_extra_info(PyObject *object, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyObject *value = find_extra((Stream *)object, name);
-    return value != NULL ? Py_NewRef(value) : PyErr_Occurred() ? NULL : Py_NewRef(otherwise);
+    return value != NULL || PyErr_Occurred() ? value : Py_NewRef(otherwise);
 }
 
 static PyObject *

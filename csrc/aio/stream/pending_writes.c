@@ -60,7 +60,7 @@ writes_traverse(PyObject *object, visitproc visit, void *arg)
 {
     PendingWrites *self = (PendingWrites *)object;
     Py_VISIT(Py_TYPE(self));
-    for (Py_ssize_t i = 0; i < self->count; i++) {
+    for (Py_ssize_t i = self->flushed; i < self->count; i++) {
         Py_VISIT(self->items[i]);
     }
     return 0;
@@ -70,11 +70,10 @@ static int
 writes_clear(PyObject *object)
 {
     PendingWrites *self = (PendingWrites *)object;
-    Py_ssize_t count = self->count;
-    self->count = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Py_CLEAR(self->items[i]);
+    while (self->flushed < self->count) {
+        Py_DECREF(self->items[self->flushed++]);
     }
+    self->flushed = self->count = 0;
     return 0;
 }
 

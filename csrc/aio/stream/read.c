@@ -114,11 +114,10 @@ read_bulk(Stream *self, int fd)
         Py_DECREF(data);
         return stream_nothing_received(self, count, error);
     }
-    /* In the stable ABI, despite its name. */
-    if (count < size && _PyBytes_Resize(&data, count) < 0) {
-        return stream_fail(self, read_error);
+    if (count < size) {
+        Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
     }
-    return deliver_data(self, data);
+    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }
 
 /* Into the buffer that all transports share, from which the protocol gets a copy of the right size. */

@@ -1,4 +1,5 @@
 /* The parts of asyncio that the transports need, looked up once. */
+#include "aio/imports.h"
 #include "aio/stream/stream.h"
 
 static const char *const names[STREAM_NAMES] = {
@@ -49,16 +50,6 @@ static const char *const names[STREAM_NAMES] = {
     [NAME_START_READING] = "_add_reader",
     [NAME_WRITE_READY] = "_write_ready",
 };
-
-/* An attribute of a module. A new reference; NULL with an exception. */
-static PyObject *
-imported(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *object = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
-    Py_XDECREF(module);
-    return object;
-}
 
 /* 0; -1 with an exception. */
 static int
@@ -128,21 +119,6 @@ stream_free_state(StreamState *state)
         Py_CLEAR(state->names[i]);
     }
     PyMem_Free(atomic_exchange(&state->spare, NULL));
-}
-
-/* The offset of the slot _closed, if `type` is CPython's own socket class; -1 otherwise. */
-static Py_ssize_t
-offset_of_closed(PyObject *type)
-{
-    PyObject *descriptor = PyObject_GetAttrString(type, "_closed");
-    Py_ssize_t offset = -1;
-    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
-        PyDescr_TYPE(descriptor) == (PyTypeObject *)type) {
-        offset = ((PyMemberDescrObject *)descriptor)->d_member->offset;
-    }
-    PyErr_Clear();
-    Py_XDECREF(descriptor);
-    return offset;
 }
 
 PyDoc_STRVAR(use_sockets_doc,

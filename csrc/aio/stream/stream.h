@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_AIO_STREAM_H
 #define PYEPOLL_AIO_STREAM_H
 
+#include "aio/sockop.h"
 #include "aio/state.h"
 #include "aio/stream/write_queue.h"
 
@@ -11,7 +12,8 @@
 /* The writes of one turn of a loop: the transports that have data to send at its end. */
 typedef struct {
     PyObject_HEAD
-    PyObject **items; /* SocketTransports that are `listed` */
+    PyObject **items;   /* SocketTransports that are `listed` */
+    Py_ssize_t flushed; /* so many are no more: their references are taken (stream_flush_all) */
     Py_ssize_t count;
     Py_ssize_t capacity;
     unsigned long thread; /* of the loop, during a turn; 0 otherwise (stream_begin_turn, stream_end_turn) */
@@ -52,7 +54,7 @@ typedef struct {
     char paused;            /* pause_reading() was called */
     char eof;               /* write_eof() was called */
     char writing;           /* ... and for writing, because the socket did not take all */
-    char sending;           /* a send without the GIL is under way */
+    char sending;           /* a send is under way: without the GIL, or in the socket's own method */
     char listed;            /* in `writes` */
     char gone;              /* connection_lost() has been called */
 } Stream;
@@ -130,11 +132,13 @@ PyObject *stream_force_close(PyObject *self, PyObject *error);
 PyObject *stream_fatal_error_method(PyObject *self, PyObject *args);
 PyObject *stream_call_connection_lost(PyObject *self, PyObject *error);
 void stream_finalize(PyObject *self);
+bool stream_ends_program(PyObject *error); /* whether it ends the program instead of the connection */
 int stream_fail(Stream *self,
                 const char *message);           /* end the connection because of the exception that is set;
                                                      * -1 with one that ends the program, or a new one */
 int stream_lost(Stream *self, PyObject *error); /* connection_lost(error), now */
-int stream_shutdown(Stream *self);              /* the end of the stream, for the peer */
+int stream_schedule_loss(Stream *self, PyObject *error); /* connection_lost(error), in a later turn */
+int stream_shutdown(Stream *self);                       /* the end of the stream, for the peer */
 int stream_set_waiter(Stream *self,
                       PyObject *error); /* let sendfile() go on; with an exception unless NULL */
 
@@ -173,12 +177,5 @@ int stream_setup(PyObject *module, StreamState *state);
 int stream_traverse_state(const StreamState *state, visitproc visit, void *arg);
 void stream_clear_state(StreamState *state);
 void stream_free_state(StreamState *state);
-
-/* Whether a system call is to be tried later. */
-static inline bool
-would_block(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
 
 #endif

@@ -35,13 +35,13 @@ stream_watch(Stream *self, bool writing)
     Py_XDECREF(method);
     Py_XDECREF(fd);
     int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && writing) {
+        self->writing = 1;
+    }
     if (handle != NULL && handle != Py_None) {
         status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
     }
     Py_XDECREF(handle);
-    if (status == 0 && writing) {
-        self->writing = 1;
-    }
     return status;
 }
 

@@ -67,6 +67,17 @@ append(Stream *self, PyObject *data)
     return status;
 }
 
+/* Make room for all parts: they are accepted, or none is. */
+static int
+reserve(Stream *self, PyObject *parts)
+{
+    int status;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    status = queue_reserve(&self->queue, PyList_GET_SIZE(parts));
+    Py_END_CRITICAL_SECTION();
+    return status;
+}
+
 /* As __name__: without the module. */
 static const char *
 short_name(PyTypeObject *type)
@@ -136,6 +147,9 @@ write_parts(Stream *self, PyObject *parts)
     }
     if (self->conn_lost > 0) {
         return ignore_write(self);
+    }
+    if (reserve(self, parts) < 0) {
+        return -1;
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); i++) {
         PyObject *part = PyList_GET_ITEM(parts, i);

@@ -7,11 +7,11 @@ queue_init(WriteQueue *queue)
     queue->items = queue->fixed;
 }
 
-/* Make room for one more at the end. 0, or -1 with MemoryError. */
 static int
-make_room(WriteQueue *queue)
+make_room(WriteQueue *queue, size_t more)
 {
-    if (queue->head >= queue->capacity / 2) {
+    size_t needed = queue->count + more;
+    if (queue->head >= queue->capacity / 2 && needed <= queue->capacity) {
         /* At least half has been consumed: moving the rest costs no more than consuming did. */
         memmove(queue->items, queue->items + queue->head, queue->count * sizeof(PyObject *));
         queue->head = 0;
@@ -19,6 +19,9 @@ make_room(WriteQueue *queue)
     }
     bool fixed = queue->items == queue->fixed;
     size_t capacity = (size_t)queue->capacity * 2;
+    while (capacity < queue->head + needed) {
+        capacity *= 2;
+    }
     PyObject **items = capacity <= UINT32_MAX / 2
                            ? PyMem_Realloc(fixed ? NULL : queue->items, capacity * sizeof(PyObject *))
                            : NULL;
@@ -35,9 +38,16 @@ make_room(WriteQueue *queue)
 }
 
 int
+queue_reserve(WriteQueue *queue, Py_ssize_t more)
+{
+    size_t used = (size_t)queue->head + queue->count;
+    return used + (size_t)more > queue->capacity ? make_room(queue, (size_t)more) : 0;
+}
+
+int
 queue_append(WriteQueue *queue, PyObject *data)
 {
-    if (queue->head + queue->count == queue->capacity && make_room(queue) < 0) {
+    if (queue_reserve(queue, 1) < 0) {
         return -1;
     }
     queue->items[queue->head + queue->count++] = Py_NewRef(data);

@@ -25,6 +25,9 @@ typedef struct {
 
 void queue_init(WriteQueue *queue);
 
+/* Make room for so many more: the next calls of queue_append() succeed. 0, or -1 with MemoryError. */
+int queue_reserve(WriteQueue *queue, Py_ssize_t more);
+
 /* Append exact, non-empty bytes, with a new reference. 0, or -1 with MemoryError. */
 int queue_append(WriteQueue *queue, PyObject *data);
 
