@@ -24,9 +24,6 @@ Address = Any
 BURST = 16
 """So many datagrams are received, or sent from the queue, for one event; also in datagram/receive.c."""
 
-HEADER_SIZE = 8
-"""The size of the queue has so many bytes more for each datagram, as asyncio's."""
-
 WARN_AFTER = 5
 """asyncio warns from the fifth call of sendto() after the connection was lost."""
 
@@ -37,6 +34,9 @@ class DatagramTransport(_Base):  # type: ignore[misc]
     The loop makes it. C handles open IPv4 and IPv6 sockets with nothing in the queue; the methods here do
     what is left. The callbacks run in the context that was current when the transport was made.
     """
+
+    _header_size = 8
+    """The size of the queue has so many bytes more for each datagram, as asyncio's (whose name it is)."""
 
     if TYPE_CHECKING:  # In C, or inherited.
         _loop: Any
@@ -220,7 +220,7 @@ class DatagramTransport(_Base):  # type: ignore[misc]
             self._in_context(self._loop._add_writer, self._sock_fd, self._sendto_ready)
         copy = bytes(data)
         self._buffer.append((copy, addr))
-        self._buffer_size += len(copy) + HEADER_SIZE
+        self._buffer_size += len(copy) + self._header_size
         self._maybe_pause_protocol()
 
     def _sendto_ready(self) -> None:
@@ -228,10 +228,10 @@ class DatagramTransport(_Base):  # type: ignore[misc]
             if not self._buffer:
                 break
             data, addr = self._buffer.popleft()
-            self._buffer_size -= len(data) + HEADER_SIZE
+            self._buffer_size -= len(data) + self._header_size
             if not self._send_now(data, addr):
                 self._buffer.appendleft((data, addr))
-                self._buffer_size += len(data) + HEADER_SIZE
+                self._buffer_size += len(data) + self._header_size
                 break
         self._maybe_resume_protocol()  # May append to the queue, or close.
         if not self._buffer and self._sock is not None:
