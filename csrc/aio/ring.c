@@ -45,12 +45,6 @@ is_foreign(ReadyQueue *self)
     return owner != PyThread_get_thread_ident();
 }
 
-void
-ready_set_owner(ReadyQueue *self, unsigned long thread)
-{
-    atomic_store_explicit(&self->owner, thread, memory_order_release);
-}
-
 int
 ready_collect(ReadyQueue *self)
 {
