@@ -183,7 +183,9 @@ destroy(StockHandle *self, InlineArgs *inline_args, int kind)
     PyTypeObject *type = Py_TYPE(self);
 #ifndef Py_GIL_DISABLED
     ModuleState *module = inline_args->module;
-    release(module->aio != NULL ? &module->aio->loop : NULL, self, kind);
+    /* Not in a module that has been cleared: the type, which the memory is freed by, may die before it. */
+    bool cleared = module->aio == NULL || module->aio->loop.handle_type == NULL;
+    release(cleared ? NULL : &module->aio->loop, self, kind);
     module_drop(module);
 #else
     (void)inline_args;
