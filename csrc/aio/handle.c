@@ -208,15 +208,18 @@ handle_clear(Handle *self)
     return stock_clear(&self->base);
 }
 
+/* The trashcan: an argument may be a handle that has a handle as its argument, and so on. */
 void
 handle_dealloc(Handle *self)
 {
     PyObject_GC_UnTrack(self);
-    if (has_weakrefs((PyObject *)self)) {
+    Py_TRASHCAN_BEGIN(self, handle_dealloc) if (has_weakrefs((PyObject *)self))
+    {
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     handle_clear(self);
     destroy(&self->base, &self->inline_args, SPARE_HANDLE);
+    Py_TRASHCAN_END
 }
 
 int
@@ -240,9 +243,11 @@ void
 timer_dealloc(Timer *self)
 {
     PyObject_GC_UnTrack(self);
-    if (has_weakrefs((PyObject *)self)) {
+    Py_TRASHCAN_BEGIN(self, timer_dealloc) if (has_weakrefs((PyObject *)self))
+    {
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     timer_clear(self);
     destroy(&self->base.base, &self->inline_args, SPARE_TIMER);
+    Py_TRASHCAN_END
 }
