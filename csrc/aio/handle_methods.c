@@ -146,16 +146,16 @@ unschedule(const LoopState *state, EventLoop *loop, Timer *self)
     if (self->base.scheduled != Py_True) {
         return true;
     }
-    PyObject *list = loop->scheduled;
-    if (list == NULL || !PyList_CheckExact(list)) {
+    PyObject *list = loop_heap(loop);
+    if (list == NULL) {
         return false;
     }
     int status = heap_remove(state, list, (PyObject *)self);
-    if (status > 0) {
-        Py_SETREF(self->base.scheduled, Py_NewRef(Py_False));
+    if (status != 0) {
+        Py_XSETREF(self->base.scheduled, Py_NewRef(Py_False));
     }
     PyErr_Clear();
-    return status > 0;
+    return status != 0;
 }
 
 static PyObject *
