@@ -10,11 +10,11 @@
 /* As heapq.heappush(). 0, or -1 with an exception. */
 int heap_push(const LoopState *state, PyObject *list, PyObject *timer);
 
-/* When the first timer is due. False, without an exception, where there is none or its time is not a float. */
+/* When the first timer is due. False, without an exception, where there is none or its time is no float. */
 bool heap_first(const LoopState *state, PyObject *list, double *when);
 
-/* As heapq.heappop(), if the first timer is due before `end`. 1 and a new reference, to a known timer; 0 where
- * none is due; -1 with an exception. */
+/* As heapq.heappop(), if the first timer is due before `end`. 1 and a new reference, to a known timer; 0
+ * where none is due; -1 with an exception. */
 int heap_pop_due(const LoopState *state, PyObject *list, double end, PyObject **timer);
 
 /* Remove one of our timers. 1; 0 where it is not at the place that it knows; -1 with the exception of a

@@ -46,7 +46,7 @@ loop_member(PyObject *const *member)
     return __atomic_load_n(member, __ATOMIC_RELAXED);
 }
 
-/* The queue of the loop, if it is one of ours: borrowed, or NULL. Any Python code that runs may replace it. */
+/* The queue, if it is one of ours: borrowed, or NULL. Any Python code that runs may replace it. */
 static inline ReadyQueue *
 loop_queue(const EventLoop *self)
 {
