@@ -123,7 +123,7 @@ def ignore(handle):
 loop = EventLoop()
 loop.set_debug(False)
 handle = None
-for _ in range(500_000):
+for _ in range(300_000):
     handle = loop.{call}
 loop.call_later(0.01, loop.stop)
 loop.run_forever()
