@@ -183,7 +183,9 @@ destroy(StockHandle *self, InlineArgs *inline_args, int kind)
     PyTypeObject *type = Py_TYPE(self);
 #ifndef Py_GIL_DISABLED
     ModuleState *module = inline_args->module;
-    release(module->aio != NULL ? &module->aio->loop : NULL, self, kind);
+    /* Not in a module that has been cleared: the type, which the memory is freed by, may die before it. */
+    bool cleared = module->aio == NULL || module->aio->loop.handle_type == NULL;
+    release(cleared ? NULL : &module->aio->loop, self, kind);
     module_drop(module);
 #else
     (void)inline_args;
@@ -206,15 +208,18 @@ handle_clear(Handle *self)
     return stock_clear(&self->base);
 }
 
+/* The trashcan: an argument may be a handle that has a handle as its argument, and so on. */
 void
 handle_dealloc(Handle *self)
 {
     PyObject_GC_UnTrack(self);
-    if (has_weakrefs((PyObject *)self)) {
+    Py_TRASHCAN_BEGIN(self, handle_dealloc) if (has_weakrefs((PyObject *)self))
+    {
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     handle_clear(self);
     destroy(&self->base, &self->inline_args, SPARE_HANDLE);
+    Py_TRASHCAN_END
 }
 
 int
@@ -238,9 +243,11 @@ void
 timer_dealloc(Timer *self)
 {
     PyObject_GC_UnTrack(self);
-    if (has_weakrefs((PyObject *)self)) {
+    Py_TRASHCAN_BEGIN(self, timer_dealloc) if (has_weakrefs((PyObject *)self))
+    {
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     timer_clear(self);
     destroy(&self->base.base, &self->inline_args, SPARE_TIMER);
+    Py_TRASHCAN_END
 }

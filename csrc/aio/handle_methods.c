@@ -8,13 +8,23 @@
 static PyObject *
 args_of(StockHandle *self, InlineArgs *inline_args)
 {
-    if (self->args == NULL) {
-        self->args = PyTuple_New(inline_args->count);
-        for (int i = 0; self->args != NULL && i < inline_args->count; i++) {
-            PyTuple_SET_ITEM(self->args, i, Py_NewRef(inline_args->items[i]));
+    while (self->args == NULL) {
+        /* With CPython 3.11 the collector may run here, and code that sets or cancels. */
+        const int count = inline_args->count;
+        PyObject *args = PyTuple_New(count);
+        if (args == NULL) {
+            return NULL;
         }
+        if (self->args != NULL || count != inline_args->count) {
+            Py_DECREF(args);
+            continue;
+        }
+        for (int i = 0; i < count; i++) {
+            PyTuple_SET_ITEM(args, i, Py_NewRef(inline_args->items[i]));
+        }
+        self->args = args;
     }
-    return Py_XNewRef(self->args);
+    return Py_NewRef(self->args);
 }
 
 /* The inline arguments are dropped: the slot has the value from now on. */
@@ -136,16 +146,16 @@ unschedule(const LoopState *state, EventLoop *loop, Timer *self)
     if (self->base.scheduled != Py_True) {
         return true;
     }
-    PyObject *list = loop->scheduled;
-    if (list == NULL || !PyList_CheckExact(list)) {
+    PyObject *list = loop_heap(loop);
+    if (list == NULL) {
         return false;
     }
     int status = heap_remove(state, list, (PyObject *)self);
-    if (status > 0) {
-        Py_SETREF(self->base.scheduled, Py_NewRef(Py_False));
+    if (status != 0) {
+        Py_XSETREF(self->base.scheduled, Py_NewRef(Py_False));
     }
     PyErr_Clear();
-    return status > 0;
+    return status != 0;
 }
 
 static PyObject *

@@ -95,6 +95,7 @@ int
 heap_push(const LoopState *state, PyObject *list, PyObject *timer)
 {
     int status = -1;
+    Py_INCREF(list);
     Py_BEGIN_CRITICAL_SECTION(list);
     status = PyList_Append(list, timer);
     if (status == 0) {
@@ -103,6 +104,7 @@ heap_push(const LoopState *state, PyObject *list, PyObject *timer)
         status = towards_root(state, list, last);
     }
     Py_END_CRITICAL_SECTION();
+    Py_DECREF(list);
     return status;
 }
 
@@ -118,12 +120,28 @@ take_last(PyObject *list)
     return object;
 }
 
-PyObject *
-heap_pop(const LoopState *state, PyObject *list)
+/* Whether there is a first timer with a plain time. */
+static bool
+first_time(const LoopState *state, PyObject *list, double *when)
 {
-    PyObject *first = NULL;
+    return PyList_GET_SIZE(list) > 0 && plain_time(state, PyList_GET_ITEM(list, 0), when);
+}
+
+bool
+heap_first(const LoopState *state, PyObject *list, double *when)
+{
+    bool found = false;
     Py_BEGIN_CRITICAL_SECTION(list);
-    first = take_last(list);
+    found = first_time(state, list, when);
+    Py_END_CRITICAL_SECTION();
+    return found;
+}
+
+/* Take out the first item of a list that is not empty: a new reference, or NULL with an exception. */
+static PyObject *
+take_first(const LoopState *state, PyObject *list)
+{
+    PyObject *first = take_last(list);
     if (first != NULL && PyList_GET_SIZE(list) > 0) {
         PyObject *last = first;
         first = PyList_GET_ITEM(list, 0);
@@ -133,8 +151,23 @@ heap_pop(const LoopState *state, PyObject *list)
             Py_CLEAR(first);
         }
     }
-    Py_END_CRITICAL_SECTION();
     return first;
+}
+
+int
+heap_pop_due(const LoopState *state, PyObject *list, double end, PyObject **timer)
+{
+    int status = 0;
+    double when;
+    Py_INCREF(list);
+    Py_BEGIN_CRITICAL_SECTION(list);
+    if (first_time(state, list, &when) && when < end) {
+        *timer = take_first(state, list);
+        status = *timer != NULL ? 1 : -1;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(list);
+    return status;
 }
 
 static int
@@ -160,11 +193,13 @@ int
 heap_remove(const LoopState *state, PyObject *list, PyObject *timer)
 {
     int status = 0;
+    Py_INCREF(list);
     Py_BEGIN_CRITICAL_SECTION(list);
     Py_ssize_t index = ((Timer *)timer)->index;
     if (index >= 0 && index < PyList_GET_SIZE(list) && PyList_GET_ITEM(list, index) == timer) {
         status = remove_at(state, list, index);
     }
     Py_END_CRITICAL_SECTION();
+    Py_DECREF(list);
     return status;
 }

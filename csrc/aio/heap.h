@@ -5,13 +5,20 @@
 
 #include "aio/handle.h"
 
-/* As heapq.heappush() and heapq.heappop(), on an exact list. 0, or -1 with an exception. */
+/* On an exact list, which a timer's `__lt__` may drop from the loop meanwhile: each holds it. */
+
+/* As heapq.heappush(). 0, or -1 with an exception. */
 int heap_push(const LoopState *state, PyObject *list, PyObject *timer);
 
-/* A new reference; NULL with an exception. The list is not empty. */
-PyObject *heap_pop(const LoopState *state, PyObject *list);
+/* When the first timer is due. False, without an exception, where there is none or its time is no float. */
+bool heap_first(const LoopState *state, PyObject *list, double *when);
 
-/* Remove one of our timers. 1; 0 where it is not at the place that it knows; -1 with an exception. */
+/* As heapq.heappop(), if the first timer is due before `end`. 1 and a new reference, to a known timer; 0
+ * where none is due; -1 with an exception. */
+int heap_pop_due(const LoopState *state, PyObject *list, double end, PyObject **timer);
+
+/* Remove one of our timers. 1; 0 where it is not at the place that it knows; -1 with the exception of a
+ * comparison: it is removed, but others may be out of order, as after an error in heapq. */
 int heap_remove(const LoopState *state, PyObject *list, PyObject *timer);
 
 #endif

@@ -80,19 +80,21 @@ inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t co
 {
     const uint32_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
                           HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
-    PyObject *ready = loop_member(&self->ready);
     Call call;
+    ReadyQueue *queue;
     if (process_check(self->epoch) < 0) {
         return NULL;
     }
-    if (ready == NULL || !Py_IS_TYPE(ready, self->state->loop.queue_type) || !schedule_is_plain(self, used) ||
-        !schedule_parse(self, args, count, names, 0, &call)) {
+    if (!schedule_is_plain(self, used) || !schedule_parse(self, args, count, names, 0, &call) ||
+        (queue = loop_queue(self)) == NULL) {
         return schedule_stock(self, CALL_SOON_THREADSAFE, args, count, names);
     }
+    Py_INCREF(queue); /* the handle's constructor may run code that replaces `_ready` */
     PyObject *handle = new_handle(self->state, &call);
-    if (handle != NULL && (ready_put_shared((ReadyQueue *)ready, handle) < 0 || wake(self) < 0)) {
+    if (handle != NULL && (ready_put_shared(queue, handle) < 0 || wake(self) < 0)) {
         Py_CLEAR(handle);
     }
+    Py_DECREF(queue);
     return handle;
 }
 
@@ -114,8 +116,8 @@ inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
     char data[4096];
     ssize_t size;
     do {
-        PyObject *sock = loop_member(&self->ssock);
-        int fd = (loop_overridden(self) & STOCK_HOOK(READ_FROM_SELF)) == 0 ? fd_of(self->state, sock) : -1;
+        bool replaced = (loop_overridden(self) & STOCK_HOOK(READ_FROM_SELF)) != 0;
+        int fd = !replaced ? fd_of(self->state, loop_member(&self->ssock)) : -1;
         if (fd < 0) {
             return schedule_stock(self, READ_FROM_SELF, (PyObject *[]){NULL}, 0, NULL);
         }

@@ -46,6 +46,22 @@ loop_member(PyObject *const *member)
     return __atomic_load_n(member, __ATOMIC_RELAXED);
 }
 
+/* The queue, if it is one of ours: borrowed, or NULL. Any Python code that runs may replace it. */
+static inline ReadyQueue *
+loop_queue(const EventLoop *self)
+{
+    PyObject *ready = loop_member(&self->ready);
+    return ready != NULL && Py_IS_TYPE(ready, self->state->loop.queue_type) ? (ReadyQueue *)ready : NULL;
+}
+
+/* The heap of timers, if it is a list: borrowed, or NULL. Any Python code that runs may replace it. */
+static inline PyObject *
+loop_heap(const EventLoop *self)
+{
+    PyObject *scheduled = loop_member(&self->scheduled);
+    return scheduled != NULL && PyList_CheckExact(scheduled) ? scheduled : NULL;
+}
+
 /* loop.call_soon(callback, *args, context=context) for any object that is a loop; `context` may be NULL. The
  * handle, a new reference; NULL with an exception: schedule.c. */
 PyObject *loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *const *args,

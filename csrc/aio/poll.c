@@ -47,12 +47,13 @@ timeout_object(double timeout)
 static PyObject *
 wait_events(EventLoop *self, double timeout)
 {
-    PyObject *object = timeout_object(timeout);
-    PyObject *list = object != NULL && self->selector != NULL
-                         ? PyObject_CallMethodOneArg(self->selector, self->state->loop.names[LOOP_SELECT],
-                                                     object)
+    PyObject *selector = PyObject_GetAttrString((PyObject *)self, "_selector");
+    PyObject *object = selector != NULL ? timeout_object(timeout) : NULL;
+    PyObject *list = object != NULL
+                         ? PyObject_CallMethodOneArg(selector, self->state->loop.names[LOOP_SELECT], object)
                          : NULL;
     Py_XDECREF(object);
+    Py_XDECREF(selector);
     return list;
 }
 

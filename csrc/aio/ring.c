@@ -45,12 +45,6 @@ is_foreign(ReadyQueue *self)
     return owner != PyThread_get_thread_ident();
 }
 
-void
-ready_set_owner(ReadyQueue *self, unsigned long thread)
-{
-    atomic_store_explicit(&self->owner, thread, memory_order_release);
-}
-
 int
 ready_collect(ReadyQueue *self)
 {
@@ -204,7 +198,13 @@ queue_list(ReadyQueue *self)
     if (enter(self) < 0) {
         return NULL;
     }
-    PyObject *list = PyList_New((Py_ssize_t)self->ring.count);
+    const size_t count = self->ring.count;
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    if (list != NULL && count != self->ring.count) {
+        /* With CPython 3.11 the collector may have run, and code that uses the queue. */
+        Py_DECREF(list);
+        return queue_list(self);
+    }
     for (size_t i = 0; list != NULL && i < self->ring.count; i++) {
         PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(ring_get(&self->ring, i)));
     }

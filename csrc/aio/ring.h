@@ -72,17 +72,11 @@ ready_put(ReadyQueue *self, PyObject *object)
  * MemoryError: they stay where they are. */
 #ifdef Py_GIL_DISABLED
 int ready_collect(ReadyQueue *self);
-void ready_set_owner(ReadyQueue *self, unsigned long thread);
 #else
 static inline int
 ready_collect(ReadyQueue *Py_UNUSED(self))
 {
     return 0;
-}
-
-static inline void
-ready_set_owner(ReadyQueue *Py_UNUSED(self), unsigned long Py_UNUSED(thread))
-{
 }
 #endif
 

@@ -47,12 +47,17 @@ schedule_parse(const EventLoop *self, PyObject *const *args, Py_ssize_t count, P
     return true;
 }
 
-/* The queue of the loop, if it is one of ours: borrowed, or NULL. */
-static ReadyQueue *
-queue_of(const EventLoop *self)
+/* Queue a new handle. The queue is held: the collector may run meanwhile, and code that replaces `_ready`. */
+static PyObject *
+add_handle(AioState *state, ReadyQueue *queue, const Call *call)
 {
-    PyObject *ready = loop_member(&self->ready);
-    return ready != NULL && Py_IS_TYPE(ready, self->state->loop.queue_type) ? (ReadyQueue *)ready : NULL;
+    Py_INCREF(queue);
+    PyObject *handle = handle_new(state, call);
+    if (handle != NULL && ready_put(queue, handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    Py_DECREF(queue);
+    return handle;
 }
 
 static const uint32_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
@@ -62,53 +67,43 @@ PyObject *
 schedule_soon(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     Call call;
-    ReadyQueue *queue = queue_of(self);
-    if (queue == NULL || !schedule_is_plain(self, soon_hooks) ||
-        !schedule_parse(self, args, count, names, 0, &call)) {
+    ReadyQueue *queue;
+    if (!schedule_is_plain(self, soon_hooks) || !schedule_parse(self, args, count, names, 0, &call) ||
+        (queue = loop_queue(self)) == NULL) {
         return schedule_stock(self, CALL_SOON, args, count, names);
     }
-    PyObject *handle = handle_new(self->state, &call);
-    if (handle != NULL && ready_put(queue, handle) < 0) {
-        Py_CLEAR(handle);
-    }
-    return handle;
+    return add_handle(self->state, queue, &call);
 }
 
-/* A timer of ours in the heap. */
+/* A timer of ours in the heap, which is held for the same reason as in add_handle(). */
 static PyObject *
-add_timer(EventLoop *self, const Call *call, PyObject *when)
+add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
 {
-    const LoopState *state = &self->state->loop;
+    Py_INCREF(heap);
     PyObject *timer = timer_new(self->state, call, when);
-    if (timer == NULL) {
-        return NULL;
+    if (timer != NULL && heap_push(&self->state->loop, heap, timer) < 0) {
+        Py_CLEAR(timer);
     }
-    if (heap_push(state, self->scheduled, timer) < 0) {
-        Py_DECREF(timer);
-        return NULL;
+    Py_DECREF(heap);
+    if (timer != NULL) {
+        Py_XSETREF(((StockTimer *)timer)->scheduled, Py_NewRef(Py_True));
     }
-    Py_SETREF(((StockTimer *)timer)->scheduled, Py_NewRef(Py_True));
     return timer;
 }
 
 static const uint32_t timer_hooks = HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG);
 
-static bool
-has_heap(const EventLoop *self)
-{
-    PyObject *scheduled = loop_member(&self->scheduled);
-    return scheduled != NULL && PyList_CheckExact(scheduled);
-}
-
 PyObject *
 schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     Call call;
-    if (!has_heap(self) || !schedule_is_plain(self, timer_hooks | STOCK_HOOK(CALL_AT)) ||
-        !schedule_parse(self, args, count, names, 1, &call) || args[0] == Py_None) {
+    PyObject *heap;
+    if (!schedule_is_plain(self, timer_hooks | STOCK_HOOK(CALL_AT)) ||
+        !schedule_parse(self, args, count, names, 1, &call) || args[0] == Py_None ||
+        (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_AT, args, count, names);
     }
-    return add_timer(self, &call, args[0]);
+    return add_timer(self, heap, &call, args[0]);
 }
 
 PyObject *
@@ -117,10 +112,10 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
     const uint32_t used = timer_hooks | HOOK(CALL_AT) | HOOK(TIME) | STOCK_HOOK(CALL_AT) |
                           STOCK_HOOK(CALL_LATER);
     Call call;
-    if (!has_heap(self) || !schedule_is_plain(self, used) ||
-        !schedule_parse(self, args, count, names, 1, &call) ||
+    PyObject *heap;
+    if (!schedule_is_plain(self, used) || !schedule_parse(self, args, count, names, 1, &call) ||
         !(PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])) ||
-        !override_clock_is_stock(&self->state->loop)) {
+        !override_clock_is_stock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_LATER, args, count, names);
     }
     double delay = PyFloat_AsDouble(args[0]);
@@ -128,7 +123,7 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
         return NULL;
     }
     PyObject *when = PyFloat_FromDouble(clock_now() + delay);
-    PyObject *timer = when != NULL ? add_timer(self, &call, when) : NULL;
+    PyObject *timer = when != NULL ? add_timer(self, heap, &call, when) : NULL;
     Py_XDECREF(when);
     return timer;
 }
@@ -139,14 +134,10 @@ loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *co
 {
     if (PyObject_TypeCheck(loop, state->loop.base_type)) {
         EventLoop *self = (EventLoop *)loop;
-        ReadyQueue *queue = queue_of(self);
-        if (queue != NULL && schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON))) {
+        ReadyQueue *queue = schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) ? loop_queue(self) : NULL;
+        if (queue != NULL) {
             const Call call = {loop, callback, args, count, context};
-            PyObject *handle = handle_new(state, &call);
-            if (handle != NULL && ready_put(queue, handle) < 0) {
-                Py_CLEAR(handle);
-            }
-            return handle;
+            return add_handle(state, queue, &call);
         }
     }
     PyObject *all[16];

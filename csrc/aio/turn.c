@@ -32,29 +32,14 @@ static ReadyQueue *
 plain_queue(EventLoop *self)
 {
     const LoopState *state = &self->state->loop;
-    PyObject *ready = self->ready, *scheduled = self->scheduled;
-    bool plain = ready != NULL && Py_IS_TYPE(ready, state->queue_type) && scheduled != NULL &&
-                 PyList_CheckExact(scheduled) && self->debug == Py_False &&
+    bool replaced = (loop_overridden(self) & turn_hooks) != 0;
+    ReadyQueue *queue = loop_queue(self);
+    PyObject *scheduled = loop_heap(self);
+    bool plain = queue != NULL && scheduled != NULL && self->debug == Py_False &&
                  self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
-                 PyFloat_CheckExact(self->clock_resolution) && (loop_overridden(self) & turn_hooks) == 0 &&
+                 PyFloat_CheckExact(self->clock_resolution) && !replaced &&
                  (PyList_GET_SIZE(scheduled) == 0 || override_clock_is_stock(state));
-    return plain ? (ReadyQueue *)ready : NULL;
-}
-
-/* When the first timer is due. False, without an exception, where its time is not a float. */
-static bool
-first_due(const EventLoop *self, double *when)
-{
-    PyObject *first = PyList_GET_ITEM(self->scheduled, 0);
-    if (!is_known_timer(&self->state->loop, first)) {
-        return false;
-    }
-    PyObject *object = ((StockTimer *)first)->when;
-    if (object == NULL || !PyFloat_CheckExact(object)) {
-        return false;
-    }
-    *when = PyFloat_AS_DOUBLE(object);
-    return true;
+    return plain ? queue : NULL;
 }
 
 /* Whether stop() was called: 1 or 0, -1 with an exception. */
@@ -79,11 +64,12 @@ find_timeout(EventLoop *self, const ReadyQueue *queue, double *timeout)
         return stopping < 0 ? -1 : 1;
     }
     *timeout = POLL_FOREVER;
-    if (PyList_GET_SIZE(self->scheduled) == 0) {
+    PyObject *list = loop_heap(self);
+    if (list != NULL && PyList_GET_SIZE(list) == 0) {
         return 1;
     }
     double when;
-    if (!first_due(self, &when)) {
+    if (list == NULL || !heap_first(&self->state->loop, list, &when)) {
         return 0;
     }
     double left = when - clock_now();
@@ -91,39 +77,43 @@ find_timeout(EventLoop *self, const ReadyQueue *queue, double *timeout)
     return 1;
 }
 
-/* Until when timers are due. */
-static double
-end_of_turn(const EventLoop *self)
+/* Until when timers are due. False where the clock's resolution is not a float any more: the next turn, which
+ * is asyncio's, raises its error. */
+static bool
+end_of_turn(const EventLoop *self, double *end)
 {
-    double now = clock_now(), resolution = PyFloat_AS_DOUBLE(self->clock_resolution);
+    PyObject *object = loop_member(&self->clock_resolution);
+    if (object == NULL || !PyFloat_CheckExact(object)) {
+        return false;
+    }
+    double now = clock_now(), resolution = PyFloat_AS_DOUBLE(object);
 #if PY_VERSION_HEX >= 0x030F0000
     double ulp = nextafter(now, INFINITY) - now;
     resolution = resolution > ulp ? resolution : ulp;
 #endif
-    return now + resolution;
+    *end = now + resolution;
+    return true;
 }
 
 /* Queue the timers that are due. 0, or -1 with an exception. */
 static int
 queue_due(EventLoop *self, ReadyQueue *queue)
 {
-    if (PyList_GET_SIZE(self->scheduled) == 0 || !override_clock_is_stock(&self->state->loop)) {
+    const LoopState *state = &self->state->loop;
+    PyObject *list = loop_heap(self), *timer;
+    double end;
+    if (list == NULL || PyList_GET_SIZE(list) == 0 || !override_clock_is_stock(state) ||
+        !end_of_turn(self, &end)) {
         return 0;
     }
-    double end = end_of_turn(self), when;
-    while (PyList_GET_SIZE(self->scheduled) > 0 && first_due(self, &when) && when < end) {
-        PyObject *timer = heap_pop(&self->state->loop, self->scheduled);
-        if (timer == NULL) {
-            return -1;
-        }
+    int status = 0;
+    while (status == 0 && (list = loop_heap(self)) != NULL &&
+           (status = heap_pop_due(state, list, end, &timer)) > 0) {
         Py_XSETREF(((StockTimer *)timer)->scheduled, Py_NewRef(Py_False));
-        int status = ready_put(queue, timer);
+        status = ready_put(queue, timer);
         Py_DECREF(timer);
-        if (status < 0) {
-            return -1;
-        }
     }
-    return 0;
+    return status;
 }
 
 /* Run the handles that are queued now, not those that they queue. 0, or -1 with an exception: the rest stays
@@ -147,7 +137,7 @@ turn_in_c(EventLoop *self, ReadyQueue *queue, double timeout)
     int status = timeout == 0 && self->turns % POLL_EVERY != 0 && poll_is_idle(self)
                      ? PyErr_CheckSignals()
                      : poll_events(self, queue, timeout);
-    if (status == 0 && PyList_CheckExact(self->scheduled)) {
+    if (status == 0) {
         status = queue_due(self, queue);
     }
     return status == 0 ? run_queued(self, queue) : -1;
@@ -202,9 +192,9 @@ static unsigned long
 swap_owner(EventLoop *self, unsigned long thread)
 {
 #ifdef Py_GIL_DISABLED
-    PyObject *ready = self->ready;
-    if (ready != NULL && Py_IS_TYPE(ready, self->state->loop.queue_type)) {
-        return atomic_exchange(&((ReadyQueue *)ready)->owner, thread);
+    ReadyQueue *queue = loop_queue(self);
+    if (queue != NULL) {
+        return atomic_exchange(&queue->owner, thread);
     }
 #else
     (void)self;
