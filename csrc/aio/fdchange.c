@@ -60,15 +60,12 @@ begin(LoopSelector *self, FdEntry *entry, uint8_t *present, uint8_t *wanted)
 static bool
 is_settled(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
 {
-    Garbage garbage = {0};
     guard_lock(&self->guard);
     bool settled = entry->operations == operation && entry->wanted == events;
     if (settled) {
         entry->present = events;
-        fdtable_remove_if_unused(self, entry, &garbage);
     }
     guard_unlock(&self->guard);
-    garbage_release(&garbage);
     return settled;
 }
 
@@ -108,7 +105,6 @@ give_up(LoopSelector *self, FdEntry *entry, FdUpdate *update)
     Garbage garbage = {0};
     guard_lock(&self->guard);
     fdtable_forget(self, entry, update, &garbage);
-    fdtable_remove_if_unused(self, entry, &garbage);
     guard_unlock(&self->guard);
     garbage_release(&garbage);
     PyErr_SetRaisedException(error);
@@ -224,14 +220,14 @@ fdchange_watch(LoopSelector *self, FdUpdate *update)
         return -1;
     }
     int status = watch_later(self, entry, update) ? 0 : watch_now(self, entry, update);
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
 int
 fdchange_register(LoopSelector *self, FdUpdate *update)
 {
-    FdEntry *entry = fdtable_find(self, update->fd);
+    FdEntry *entry = fdtable_enter(self, update->fd);
     if (entry == NULL) {
         return fdchange_watch(self, update);
     }
@@ -244,7 +240,7 @@ fdchange_register(LoopSelector *self, FdUpdate *update)
         record(self, entry, update, update->events, reference_to(self, update->fileobj));
         status = settle(self, entry, operation, update->events);
     }
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
@@ -275,12 +271,9 @@ static int
 unwatch_in_table(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
 {
     erase(self, entry, update, events);
-    Garbage garbage = {0};
     guard_lock(&self->guard);
     entry->present = 0;
-    fdtable_remove_if_unused(self, entry, &garbage);
     guard_unlock(&self->guard);
-    garbage_release(&garbage);
     return 1;
 }
 
@@ -338,16 +331,16 @@ unwatch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 int
 fdchange_unwatch(LoopSelector *self, FdUpdate *update)
 {
-    FdEntry *entry = fdtable_find(self, update->fd);
+    FdEntry *entry = fdtable_enter(self, update->fd);
     if (entry == NULL) {
         return 0;
     }
     int status = unwatch_later(self, entry, update) ? 1 : unwatch_now(self, entry, update);
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
-/* The next queued entry: a new reference, or NULL. */
+/* The next queued entry, for a call that ends with fdtable_leave(); or NULL. */
 static FdEntry *
 next_queued(LoopSelector *self)
 {
@@ -357,7 +350,7 @@ next_queued(LoopSelector *self)
         FdEntry *slot = fdtable_slot(self, self->changes.fds[--self->changes.count]);
         if (slot != NULL && slot->queued) {
             slot->queued = false;
-            entry = (FdEntry *)Py_NewRef(slot);
+            entry = fdtable_use(slot);
         }
     }
     guard_unlock(&self->guard);
@@ -393,7 +386,7 @@ fdchange_flush(LoopSelector *self)
             status = apply(self, entry, present, wanted) == 0 ? settle(self, entry, operation, wanted)
                                                               : lose_file(self, entry);
         }
-        Py_DECREF(entry);
+        fdtable_leave(self, entry);
     }
     return status;
 }

@@ -32,6 +32,16 @@ fdtable_find(LoopSelector *self, int fd)
     return entry;
 }
 
+FdEntry *
+fdtable_enter(LoopSelector *self, int fd)
+{
+    guard_lock(&self->guard);
+    FdEntry *entry = fdtable_slot(self, fd);
+    entry = entry != NULL && entry->wanted != 0 ? fdtable_use(entry) : NULL;
+    guard_unlock(&self->guard);
+    return entry;
+}
+
 int
 fdtable_find_object(LoopSelector *self, const PyObject *fileobj)
 {
@@ -81,7 +91,8 @@ fdtable_ensure(LoopSelector *self, const FdUpdate *update)
 {
     int fd = update->fd;
     guard_lock(&self->guard);
-    FdEntry *entry = (FdEntry *)Py_XNewRef(fdtable_slot(self, fd));
+    FdEntry *slot = fdtable_slot(self, fd);
+    FdEntry *entry = slot != NULL ? fdtable_use(slot) : NULL;
     bool outside = fd >= self->table.size;
     guard_unlock(&self->guard);
     if (entry != NULL) {
@@ -101,19 +112,26 @@ fdtable_ensure(LoopSelector *self, const FdUpdate *update)
     if (status == 0 && self->table.items[fd] == NULL) {
         self->table.items[fd] = (FdEntry *)Py_NewRef(made);
     }
-    entry = status == 0 ? (FdEntry *)Py_NewRef(self->table.items[fd]) : NULL;
+    entry = status == 0 ? fdtable_use(self->table.items[fd]) : NULL;
     guard_unlock(&self->guard);
     Py_DECREF(made);
     return entry != NULL ? entry : (FdEntry *)PyErr_NoMemory();
 }
 
 void
-fdtable_remove_if_unused(LoopSelector *self, FdEntry *entry, Garbage *garbage)
+fdtable_leave(LoopSelector *self, FdEntry *entry)
 {
-    if (entry->wanted == 0 && entry->present == 0 && fdtable_slot(self, entry->fd) == entry) {
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    entry->users--;
+    bool unused = entry->users == 0 && entry->wanted == 0 && entry->present == 0;
+    if (unused && fdtable_slot(self, entry->fd) == entry) {
         entry->queued = false;
-        garbage_add(garbage, (PyObject **)&self->table.items[entry->fd]);
+        garbage_add(&garbage, (PyObject **)&self->table.items[entry->fd]);
     }
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    Py_DECREF(entry);
 }
 
 bool

@@ -28,6 +28,7 @@ typedef struct {
     uint8_t present;     /* the events that the kernel has been asked for; 0: it has no entry */
     bool queued;         /* the next flush compares the two */
     unsigned operations; /* begun: fdchange.c */
+    unsigned users;      /* calls of fdchange.c that work on it: until they end, it stays in the table */
     PyObject *fileobj;   /* as it was registered; NULL while `wanted` is 0 */
     PyObject *sock;      /* a weak reference to the socket that the kernel's entry was made for, or NULL */
     PyObject *handles[DIRECTIONS]; /* each may be NULL */
@@ -100,9 +101,16 @@ FdEntry *fdtable_find(LoopSelector *self, int fd);
 /* The fd under which the very object is watched, or -1. */
 int fdtable_find_object(LoopSelector *self, const PyObject *fileobj);
 
-/* The entry of an fd, made if there is none: a new reference; NULL with an exception. An fd that is not open
- * gets no place in the table, however large it is. */
+/* The entry of an fd, made if there is none, for a call that ends with fdtable_leave(); NULL with an
+ * exception. An fd that is not open gets no place in the table, however large it is. */
 FdEntry *fdtable_ensure(LoopSelector *self, const FdUpdate *update);
+
+/* The entry of a watched fd, for a call that ends with fdtable_leave(); or NULL. */
+FdEntry *fdtable_enter(LoopSelector *self, int fd);
+
+/* A call on the entry ends; takes over its reference. If nothing is left of the entry, and this was the last
+ * call, it leaves the table. */
+void fdtable_leave(LoopSelector *self, FdEntry *entry);
 
 /* Whether the kernel's entry was made for this very socket. */
 bool fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj);
@@ -114,6 +122,14 @@ static inline FdEntry *
 fdtable_slot(const LoopSelector *self, int fd)
 {
     return fd >= 0 && fd < self->table.size ? self->table.items[fd] : NULL;
+}
+
+/* A call on the entry begins: a new reference. */
+static inline FdEntry *
+fdtable_use(FdEntry *entry)
+{
+    entry->users++;
+    return (FdEntry *)Py_NewRef(entry);
 }
 
 /* Let the next flush look at the entry. False where there is no memory. */
@@ -128,9 +144,6 @@ void fdtable_forget(LoopSelector *self, FdEntry *entry, FdUpdate *update, Garbag
 /* Do what the update asks for. `sock`, a weak reference or NULL, is taken over. */
 void fdtable_install(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, PyObject *sock,
                      Garbage *garbage);
-
-/* Take an entry that nothing is left of out of the table. */
-void fdtable_remove_if_unused(LoopSelector *self, FdEntry *entry, Garbage *garbage);
 
 /* Empty the table. */
 void fdtable_free(LoopSelector *self);
