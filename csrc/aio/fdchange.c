@@ -173,6 +173,11 @@ watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
         record(self, entry, update, events, reference_to(self, update->fileobj));
         answer = kernel_modify(self, entry, events);
     }
+    if (answer == NEW_FILE && update->closed) {
+        ctl_error(ENOENT, EPOLL_CTL_MOD, "modify", instance_public_fd(self->instance), entry->fd,
+                  fdtable_mask(events));
+        answer = REFUSED;
+    }
     if (answer == NEW_FILE) {
         forget_file(self, entry, update);
         events = update->events;
@@ -187,7 +192,7 @@ watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 static bool
 watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
-    if (!fdtable_is_known(self, entry, update->fileobj)) {
+    if (!fdtable_is_known(self, entry, update)) {
         return false;
     }
     Garbage garbage = {0};
@@ -230,6 +235,11 @@ fdchange_register(LoopSelector *self, FdUpdate *update)
     FdEntry *entry = fdtable_enter(self, update->fd);
     if (entry == NULL) {
         return fdchange_watch(self, update);
+    }
+    if (update->closed) {
+        fdtable_leave(self, entry);
+        PyErr_SetNone(PyExc_FileExistsError);
+        return -1;
     }
     uint8_t present, wanted;
     unsigned operation = begin(self, entry, &present, &wanted);
@@ -308,7 +318,7 @@ unwatch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 static bool
 unwatch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
-    if (!fdtable_is_known(self, entry, update->fileobj)) {
+    if (!fdtable_is_known(self, entry, update)) {
         return false;
     }
     guard_lock(&self->guard);
@@ -357,21 +367,38 @@ next_queued(LoopSelector *self)
     return entry;
 }
 
-/* The kernel has refused a change that was left for later: the file was closed without close() of its socket.
- * As in asyncio, nothing reports that: the handles stay, and are not called. Another error is an exception:
- * -1. */
+/* The kernel has refused a change that was left for later. If the file was closed, nothing reports that, as
+ * in asyncio: the handles stay, and are not called. Another error is an exception: -1. */
 static int
 lose_file(LoopSelector *self, FdEntry *entry)
 {
+    PyObject *error = PyErr_GetRaisedException();
+    bool closed = (fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF) || !fdtable_has_socket(self, entry);
     guard_lock(&self->guard);
     entry->present = 0;
     guard_unlock(&self->guard);
-    bool closed = fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF;
-    if (!closed || !PyErr_ExceptionMatches(PyExc_OSError)) {
+    if (!closed || !PyErr_GivenExceptionMatches(error, PyExc_OSError)) {
+        PyErr_SetRaisedException(error);
         return -1;
     }
-    PyErr_Clear();
+    Py_DECREF(error);
     return 0;
+}
+
+/* The system call for an entry that was left for later. As apply(); but where the fd refers to another file
+ * because the socket was closed, that file is not added: nobody has asked for it. */
+static int
+apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
+{
+    if (wanted == 0 || present == 0) {
+        return apply(self, entry, present, wanted);
+    }
+    Answer answer = kernel_modify(self, entry, wanted);
+    if (answer == NEW_FILE && !fdtable_has_socket(self, entry)) {
+        PyErr_SetNone(PyExc_FileNotFoundError);
+        return -1;
+    }
+    return answer == SAME_FILE ? 0 : answer == NEW_FILE ? kernel_add(self, entry, wanted, true) : -1;
 }
 
 int
@@ -383,8 +410,8 @@ fdchange_flush(LoopSelector *self)
         uint8_t present, wanted;
         unsigned operation = begin(self, entry, &present, &wanted);
         if (present != wanted) {
-            status = apply(self, entry, present, wanted) == 0 ? settle(self, entry, operation, wanted)
-                                                              : lose_file(self, entry);
+            status = apply_later(self, entry, present, wanted) == 0 ? settle(self, entry, operation, wanted)
+                                                                    : lose_file(self, entry);
         }
         fdtable_leave(self, entry);
     }

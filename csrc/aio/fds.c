@@ -31,8 +31,9 @@ fd_of_object(LoopSelector *self, PyObject *fileobj)
 }
 
 int
-fds_fd_of(LoopSelector *self, PyObject *fileobj)
+fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed)
 {
+    *closed = false;
     int fd = fd_of_object(self, fileobj);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
@@ -41,6 +42,7 @@ fds_fd_of(LoopSelector *self, PyObject *fileobj)
             PyErr_SetRaisedException(error);
         }
         else {
+            *closed = true;
             Py_DECREF(error);
         }
     }

@@ -39,8 +39,8 @@ fds_count(const LoopSelector *self)
     return self->table.count;
 }
 
-/* The fd of an object as asyncio's selectors find it: for a closed object, that under which it is watched. -1
- * with ValueError where it has none. */
-int fds_fd_of(LoopSelector *self, PyObject *fileobj);
+/* The fd of an object as asyncio's selectors find it: for a closed object, that under which it is watched, and
+ * `*closed` is set. -1 with ValueError where it has none. */
+int fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed);
 
 #endif

@@ -134,12 +134,10 @@ fdtable_leave(LoopSelector *self, FdEntry *entry)
     Py_DECREF(entry);
 }
 
-bool
-fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj)
+/* The socket that the kernel's entry was made for: a new reference; NULL if there is none, or it is gone. */
+static PyObject *
+socket_of(LoopSelector *self, FdEntry *entry)
 {
-    if (!Py_IS_TYPE(fileobj, aio_of(self->module)->fds.socket_type)) {
-        return false;
-    }
     guard_lock(&self->guard);
     PyObject *reference = entry->present != 0 ? Py_XNewRef(entry->sock) : NULL;
     guard_unlock(&self->guard);
@@ -147,10 +145,33 @@ fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj)
     if (reference != NULL && PyWeakref_GetRef(reference, &sock) < 0) {
         PyErr_Clear();
     }
-    bool known = sock == fileobj;
-    Py_XDECREF(sock);
     Py_XDECREF(reference);
+    return sock;
+}
+
+bool
+fdtable_is_known(LoopSelector *self, FdEntry *entry, const FdUpdate *update)
+{
+    if (update->closed || !Py_IS_TYPE(update->fileobj, aio_of(self->module)->fds.socket_type)) {
+        return false;
+    }
+    PyObject *sock = socket_of(self, entry);
+    bool known = sock == update->fileobj;
+    Py_XDECREF(sock);
     return known;
+}
+
+bool
+fdtable_has_socket(LoopSelector *self, FdEntry *entry)
+{
+    PyObject *sock = socket_of(self, entry);
+    PyObject *fd = sock != NULL ? PyObject_CallMethodNoArgs(sock, aio_of(self->module)->fds.names[FDS_FILENO])
+                                : NULL;
+    bool has = fd != NULL && PyLong_AsLong(fd) == entry->fd;
+    PyErr_Clear();
+    Py_XDECREF(fd);
+    Py_XDECREF(sock);
+    return has;
 }
 
 bool

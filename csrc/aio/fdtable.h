@@ -59,6 +59,7 @@ typedef struct {
 /* The change that a caller wants. */
 typedef struct {
     int fd;
+    bool closed;       /* the file object is: the fd is the one under which it is watched */
     PyObject *fileobj; /* as the caller gave it */
     uint8_t events;    /* one event to add or remove; with `data`, all of them */
     PyObject *handle;  /* for the one event */
@@ -112,8 +113,11 @@ FdEntry *fdtable_enter(LoopSelector *self, int fd);
  * call, it leaves the table. */
 void fdtable_leave(LoopSelector *self, FdEntry *entry);
 
-/* Whether the kernel's entry was made for this very socket. */
-bool fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj);
+/* Whether the kernel's entry was made for the very socket of the update, which is open. */
+bool fdtable_is_known(LoopSelector *self, FdEntry *entry, const FdUpdate *update);
+
+/* Whether the socket that the kernel's entry was made for is still open. */
+bool fdtable_has_socket(LoopSelector *self, FdEntry *entry);
 
 /* The rest is called with the guard. */
 

@@ -166,23 +166,32 @@ release_dropped(FdUpdate *update)
     Py_CLEAR(update->dropped[WRITER]);
 }
 
+/* The arguments of register() and modify(), which stay borrowed. 0, or -1 with an exception. */
+static int
+parse_update(LoopSelector *self, const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, FdUpdate *update)
+{
+    PyObject *given[ARGUMENTS];
+    int events;
+    if (check_ready(self) < 0 || convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        (events = convert_wanted(given[1])) < 0) {
+        return -1;
+    }
+    update->fileobj = given[0];
+    update->events = (uint8_t)events;
+    update->data = given[2] != NULL ? given[2] : Py_None;
+    update->fd = fds_fd_of(self, update->fileobj, &update->closed);
+    return update->fd < 0 ? -1 : 0;
+}
+
 static PyObject *
 loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const Signature signature = {
         "register", 2, 3, {"fileobj", "events", "data"}
     };
-    PyObject *given[ARGUMENTS];
-    int events;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (events = convert_wanted(given[1])) < 0) {
-        return NULL;
-    }
-    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
-                       .fileobj = given[0],
-                       .events = (uint8_t)events,
-                       .data = given[2] != NULL ? given[2] : Py_None};
-    if (update.fd < 0) {
+    FdUpdate update = {0};
+    if (parse_update(self, &signature, args, nargs, kwnames, &update) < 0) {
         return NULL;
     }
     int status = fdchange_register(self, &update);
@@ -190,12 +199,12 @@ loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nar
     if (status < 0) {
         if (PyErr_ExceptionMatches(PyExc_FileExistsError)) {
             PyErr_Clear();
-            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered", given[0], update.fd);
+            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered", update.fileobj, update.fd);
         }
         return NULL;
     }
     PyObject *key = find_key(self, update.fd);
-    return key != NULL ? key : raise_not_registered(given[0]);
+    return key != NULL ? key : raise_not_registered(update.fileobj);
 }
 
 static PyObject *
@@ -204,36 +213,26 @@ loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     static const Signature signature = {
         "modify", 2, 3, {"fileobj", "events", "data"}
     };
-    PyObject *given[ARGUMENTS];
-    int events;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (events = convert_wanted(given[1])) < 0) {
-        return NULL;
-    }
-    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
-                       .fileobj = given[0],
-                       .events = (uint8_t)events,
-                       .data = given[2] != NULL ? given[2] : Py_None};
-    if (update.fd < 0) {
+    FdUpdate update = {0};
+    if (parse_update(self, &signature, args, nargs, kwnames, &update) < 0) {
         return NULL;
     }
     FdEntry *entry = fdtable_find(self, update.fd);
     if (entry == NULL) {
-        return raise_not_registered(given[0]);
+        return raise_not_registered(update.fileobj);
     }
     int status = fdchange_watch(self, &update);
     release_dropped(&update);
     PyObject *key = status == 0 ? find_key(self, update.fd) : NULL;
     Py_DECREF(entry);
-    return key != NULL || status < 0 ? key : raise_not_registered(given[0]);
+    return key != NULL || status < 0 ? key : raise_not_registered(update.fileobj);
 }
 
 static PyObject *
 loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
 {
-    FdUpdate update = {.fd = check_ready(self) == 0 ? fds_fd_of(self, fileobj) : -1,
-                       .fileobj = fileobj,
-                       .events = EVENT_READ | EVENT_WRITE};
+    FdUpdate update = {.fileobj = fileobj, .events = EVENT_READ | EVENT_WRITE};
+    update.fd = check_ready(self) == 0 ? fds_fd_of(self, fileobj, &update.closed) : -1;
     if (update.fd < 0) {
         return NULL;
     }
@@ -278,7 +277,8 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
 static PyObject *
 loop_selector_get(LoopSelector *self, PyObject *fileobj)
 {
-    int fd = fds_fd_of(self, fileobj);
+    bool closed;
+    int fd = fds_fd_of(self, fileobj, &closed);
     PyObject *key = fd >= 0 ? find_key(self, fd) : NULL;
     return key != NULL ? key : PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }

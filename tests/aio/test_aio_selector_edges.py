@@ -53,3 +53,61 @@ def test_modify_with_a_finalizer_that_unregisters(sel: aio.LoopSelector, pair: S
     assert len(sel.get_map()) == 0
     assert sel.select(0) == []
     assert fdinfo(sel._selector) == {}
+
+
+def reuse(fd: int) -> Sockets:
+    """Return another pair, readable and writable, whose first socket also has this fd, which is free."""
+    near, far = socket.socketpair()
+    far.send(b"x")
+    if near.fileno() != fd:
+        os.dup2(near.fileno(), fd, inheritable=False)
+        near.detach()
+        near = socket.socket(fileno=fd)
+    return near, far
+
+
+@pytest.mark.parametrize("method", ["register", "modify"])
+def test_closed_object_does_not_watch_the_next_file(
+    sel: aio.LoopSelector, pair: Sockets, method: str
+) -> None:
+    fd = pair[0].fileno()
+    sel.register(pair[0], EVENT_READ)
+    pair[0].close()
+    other = reuse(fd)
+    with pytest.raises(KeyError if method == "register" else FileNotFoundError):
+        getattr(sel, method)(pair[0], EVENT_READ | EVENT_WRITE)
+    assert sel.select(0) == []
+    other[0].close()
+    other[1].close()
+
+
+@pytest.mark.parametrize("events", [EVENT_READ | EVENT_WRITE, EVENT_WRITE])
+def test_postponed_change_of_a_closed_socket_does_not_watch_the_next_file(
+    sel: aio.LoopSelector, pair: Sockets, events: int
+) -> None:
+    fd = pair[0].fileno()
+    sel.register(pair[0], EVENT_READ)
+    sel.modify(pair[0], events)
+    pair[0].close()
+    other = reuse(fd)
+    assert sel.select(0) == []
+    key = sel.modify(other[0], EVENT_READ)
+    assert sel.select(0) == [(key, EVENT_READ)]
+    other[0].close()
+    other[1].close()
+
+
+def test_writer_of_a_closed_socket_is_not_called_for_the_next_file(pair: Sockets) -> None:
+    loop = aio.new_event_loop()
+    called: list[str] = []
+    fd = pair[0].fileno()
+    loop.add_reader(pair[0], called.append, "reader")
+    loop.add_writer(pair[0], called.append, "writer")
+    pair[0].close()
+    other = reuse(fd)
+    for _ in range(3):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert called == []
+    loop.close()
+    other[0].close()
+    other[1].close()
