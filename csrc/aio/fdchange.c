@@ -128,7 +128,7 @@ watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 int
 fdchange_watch(LoopSelector *self, FdUpdate *update)
 {
-    if (fdtable_check_process(self) < 0) {
+    if (fdtable_check(self) < 0) {
         return -1;
     }
     FdEntry *entry = fdtable_ensure(self, update);
@@ -154,7 +154,7 @@ fdchange_register(LoopSelector *self, FdUpdate *update)
     }
     uint8_t present, wanted;
     unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
-    int status = fdtable_check_process(self) < 0 ? -1 : fdkernel_add(self, entry, update->events, false);
+    int status = fdtable_check(self) < 0 ? -1 : fdkernel_add(self, entry, update->events, false);
     if (status == 0) {
         /* The watched file has been closed. */
         forget_file(self, entry, update);

@@ -26,13 +26,18 @@ fdkernel_modify(LoopSelector *self, FdEntry *entry, uint8_t events)
 int
 fdkernel_add(LoopSelector *self, FdEntry *entry, uint8_t events, bool exists)
 {
-    int status = fdkernel_check(
-        ctl_register(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
-    if (status < 0 && exists && PyErr_ExceptionMatches(PyExc_FileExistsError)) {
+    int status;
+    Answer answer = NEW_FILE;
+    while (answer == NEW_FILE) { /* again: another thread has removed it between the two calls */
+        status = fdkernel_check(
+            ctl_register(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
+        if (status == 0 || !exists || !PyErr_ExceptionMatches(PyExc_FileExistsError)) {
+            return status;
+        }
         PyErr_Clear();
-        status = fdkernel_modify(self, entry, events) == SAME_FILE ? 0 : -1;
+        answer = fdkernel_modify(self, entry, events);
     }
-    return status;
+    return answer == SAME_FILE ? 0 : -1;
 }
 
 unsigned

@@ -74,7 +74,7 @@ end_wait(LoopSelector *self)
 PyObject *
 fds_wait(LoopSelector *self, int64_t timeout)
 {
-    if (fdtable_check_process(self) < 0) {
+    if (fdtable_check(self) < 0) {
         return NULL;
     }
     const WaitRequest wait = {

@@ -17,8 +17,12 @@ garbage_release(Garbage *garbage)
 }
 
 int
-fdtable_check_process(const LoopSelector *self)
+fdtable_check(const LoopSelector *self)
 {
+    if (self->instance == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this selector has no Epoll: was __init__ called?");
+        return -1;
+    }
     return process_check(self->epoch);
 }
 

@@ -93,8 +93,9 @@ fdtable_mask(uint8_t events)
     return ((events & EVENT_READ) != 0 ? EPOLLIN : 0u) | ((events & EVENT_WRITE) != 0 ? EPOLLOUT : 0u);
 }
 
-/* 0; or -1 with RuntimeError in a child of the process that the selector belongs to. */
-int fdtable_check_process(const LoopSelector *self);
+/* 0; or -1 with AttributeError before __init__(), RuntimeError in a child of the process that the selector
+ * belongs to. */
+int fdtable_check(const LoopSelector *self);
 
 /* The entry of a watched fd: a new reference, or NULL. */
 FdEntry *fdtable_find(LoopSelector *self, int fd);

@@ -70,17 +70,6 @@ loop_selector_dealloc(LoopSelector *self)
     module_drop(module);
 }
 
-/* 0, or -1 with an exception: not initialized. */
-static int
-check_ready(const LoopSelector *self)
-{
-    if (self->instance == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "this selector has no Epoll: was __init__ called?");
-        return -1;
-    }
-    return 0;
-}
-
 /* EVENT_READ, EVENT_WRITE or both; -1 with ValueError. */
 static int
 convert_wanted(PyObject *object)
@@ -94,15 +83,11 @@ convert_wanted(PyObject *object)
     return (int)events;
 }
 
-/* The pair of the handles, as asyncio keeps it. */
 static PyObject *
-data_of(const FdEntry *entry)
+handle_or_none(const FdEntry *entry, int direction)
 {
-    if (entry->data != NULL) {
-        return Py_NewRef(entry->data);
-    }
-    PyObject *reader = entry->handles[READER], *writer = entry->handles[WRITER];
-    return PyTuple_Pack(DIRECTIONS, reader != NULL ? reader : Py_None, writer != NULL ? writer : Py_None);
+    PyObject *handle = entry->handles[direction];
+    return Py_NewRef(handle != NULL ? handle : Py_None);
 }
 
 /* A new SelectorKey for what the entry has now. NULL with an exception; without one where it is not watched
@@ -113,14 +98,20 @@ new_key(LoopSelector *self, FdEntry *entry)
     guard_lock(&self->guard);
     long wanted = entry->wanted;
     PyObject *fileobj = Py_XNewRef(entry->fileobj);
-    PyObject *pair = wanted != 0 ? data_of(entry) : NULL;
+    PyObject *data = Py_XNewRef(entry->data);
+    PyObject *reader = handle_or_none(entry, READER), *writer = handle_or_none(entry, WRITER);
     guard_unlock(&self->guard);
-    PyObject *fd = pair != NULL ? PyLong_FromLong(entry->fd) : NULL;
+    if (wanted != 0 && data == NULL) {
+        data = PyTuple_Pack(DIRECTIONS, reader, writer); /* as asyncio keeps them */
+    }
+    Py_DECREF(reader);
+    Py_DECREF(writer);
+    PyObject *fd = wanted != 0 && data != NULL ? PyLong_FromLong(entry->fd) : NULL;
     PyObject *events = fd != NULL ? PyLong_FromLong(wanted) : NULL;
-    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, pair) : NULL;
+    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, data) : NULL;
     Py_XDECREF(events);
     Py_XDECREF(fd);
-    Py_XDECREF(pair);
+    Py_XDECREF(data);
     Py_XDECREF(fileobj);
     return key;
 }
@@ -173,7 +164,7 @@ parse_update(LoopSelector *self, const Signature *signature, PyObject *const *ar
 {
     PyObject *given[ARGUMENTS];
     int events;
-    if (check_ready(self) < 0 || convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
         (events = convert_wanted(given[1])) < 0) {
         return -1;
     }
@@ -232,7 +223,7 @@ static PyObject *
 loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
 {
     FdUpdate update = {.fileobj = fileobj, .events = EVENT_READ | EVENT_WRITE};
-    update.fd = check_ready(self) == 0 ? fds_fd_of(self, fileobj, &update.closed) : -1;
+    update.fd = fds_fd_of(self, fileobj, &update.closed);
     if (update.fd < 0) {
         return NULL;
     }
@@ -253,7 +244,7 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     static const Signature signature = {"select", 0, 1, {"timeout"}};
     PyObject *given[ARGUMENTS];
     int64_t timeout = NO_TIMEOUT;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
         (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
         return NULL;
     }
