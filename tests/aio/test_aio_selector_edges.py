@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any
 
 import pytest
 from support.kernel import fdinfo
@@ -119,7 +120,71 @@ def test_loop_with_a_selector_that_was_not_initialized(pair: Sockets) -> None:
     with pytest.raises(AttributeError, match="was __init__ called"):
         loop.add_reader(pair[0], print)
     with pytest.raises(AttributeError, match="was __init__ called"):
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_forever()
     loop._selector = good
     loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def stuffed(sock: socket.socket) -> socket.socket:
+    """Fill the buffers of a socket, so that a send has to wait."""
+    sock.setblocking(False)
+    try:
+        while True:
+            sock.send(bytes(65536))
+    except BlockingIOError:
+        return sock
+
+
+def test_cancelled_sock_recv_of_a_closed_socket(pair: Sockets) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near = stuffed(pair[0])
+        loop.add_writer(near.fileno(), print)  # The selector has the fd, not the socket.
+        task = asyncio.create_task(loop.sock_recv(near, 1))
+        await asyncio.sleep(0.01)
+        near.close()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    aio.run(main())
+
+
+def test_sock_recv_of_nothing_does_not_wait() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            near, far = socket.socketpair(socket.AF_UNIX, kind)
+            with near, far:
+                near.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(near, 0), 1) == b""
+                far.send(b"data")
+                assert await loop.sock_recv(near, 0) == b""
+                assert await loop.sock_recv(near, 10) == b"data"
+
+    aio.run(main())
+
+
+class NoHandles(aio.EventLoop):
+    """Methods that return no handle, which asyncio accepts."""
+
+    def _add_reader(self, *args: Any) -> None:
+        super()._add_reader(*args)
+
+    def _add_writer(self, *args: Any) -> None:
+        super()._add_writer(*args)
+
+
+def test_subclass_that_returns_no_handle(pair: Sockets) -> None:
+    near, far = stuffed(pair[0]), pair[1]
+    loop = NoHandles()
+
+    async def main() -> bytes:
+        loop.call_soon(far.recv, 1 << 22)
+        await loop.sock_sendall(near, b"x")
+        loop.call_soon(far.send, b"data")
+        return await loop.sock_recv(near, 10)
+
+    assert loop.run_until_complete(asyncio.wait_for(main(), 5)) == b"data"
     loop.close()
