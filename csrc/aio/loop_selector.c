@@ -277,8 +277,11 @@ loop_selector_get(LoopSelector *self, PyObject *fileobj)
 static PyObject *
 loop_selector_fds(LoopSelector *self, PyObject *Py_UNUSED(ignored))
 {
+    guard_lock(&self->guard);
+    int size = self->table.size;
+    guard_unlock(&self->guard);
     PyObject *list = PyList_New(0);
-    for (int fd = 0; list != NULL && fd < self->table.size; fd++) {
+    for (int fd = 0; list != NULL && fd < size; fd++) {
         FdEntry *entry = fdtable_find(self, fd);
         PyObject *object = entry != NULL ? PyLong_FromLong(fd) : NULL;
         if (entry != NULL && (object == NULL || PyList_Append(list, object) < 0)) {

@@ -188,3 +188,46 @@ def test_subclass_that_returns_no_handle(pair: Sockets) -> None:
 
     assert loop.run_until_complete(asyncio.wait_for(main(), 5)) == b"data"
     loop.close()
+
+
+@pytest.mark.parametrize("fd", [1 << 31, 1 << 32, 1 << 70, -1])
+def test_socket_with_an_impossible_fd(
+    sel: aio.LoopSelector, pair: Sockets, fd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "fileno", lambda self: fd)
+    with pytest.raises((ValueError, OverflowError)):
+        sel.register(pair[0], EVENT_READ)
+    monkeypatch.undo()
+    assert len(sel.get_map()) == 0
+
+
+class Replaced:
+    """A handle that is found to be cancelled, when another has taken its place."""
+
+    def __init__(self, replace: Any) -> None:
+        self.replace = replace
+
+    @property
+    def _cancelled(self) -> bool:
+        self.replace()
+        return True
+
+    def cancel(self) -> None: ...
+
+
+def test_reader_that_replaced_a_cancelled_one_stays(pair: Sockets) -> None:
+    loop = aio.new_event_loop()
+    called: list[str] = []
+
+    def callback() -> None:
+        called.append("new")
+        loop.remove_reader(pair[0])
+        loop.stop()
+
+    handle = Replaced(lambda: loop.add_reader(pair[0], callback))
+    loop._selector.register(pair[0], EVENT_READ, (handle, None))
+    pair[1].send(b"x")
+    loop.call_later(5, loop.stop)
+    loop.run_forever()
+    assert called == ["new"]
+    loop.close()
