@@ -7,7 +7,6 @@
 static const char *const names[FDS_NAMES] = {
     [FDS_CANCEL] = "cancel",
     [FDS_CANCELLED] = "_cancelled",
-    [FDS_CHECK_CLOSED] = "_check_closed",
     [FDS_DATA] = "data",
     [FDS_FILENO] = "fileno",
     [FDS_HANDLE] = "Handle",

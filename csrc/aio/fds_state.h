@@ -8,7 +8,6 @@
 enum {
     FDS_CANCEL,
     FDS_CANCELLED,
-    FDS_CHECK_CLOSED,
     FDS_DATA,
     FDS_FILENO,
     FDS_HANDLE,
