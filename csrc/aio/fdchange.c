@@ -305,8 +305,8 @@ lose_file(LoopSelector *self, FdEntry *entry)
     return 0;
 }
 
-/* The system call for an entry that was left for later, as fdkernel_apply(). But if the socket was closed, and
- * the fd refers to another file, that file is not added. */
+/* The system call for an entry that was left for later, as fdkernel_apply(). But if the socket was closed,
+ * and the fd refers to another file, that file is not added. */
 static int
 apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
 {

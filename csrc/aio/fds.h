@@ -42,8 +42,8 @@ fds_count(LoopSelector *self)
     return count;
 }
 
-/* The fd of an object as asyncio's selectors find it. For a closed object, it is the one under which the object
- * is watched, and `*closed` is set. -1 with ValueError if there is none. */
+/* The fd of an object as asyncio's selectors find it. For a closed object, it is the one under which the
+ * object is watched, and `*closed` is set. -1 with ValueError if there is none. */
 int fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed);
 
 #endif
