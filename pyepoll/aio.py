@@ -129,6 +129,7 @@ _SERVING: tuple[Any, ...] = (
 _ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _aio_find_addresses = _aio._find_addresses
 _address_templates: dict[int, list[Any]] = {}
+_AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
 _EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
 
 
@@ -136,6 +137,12 @@ def _needs_no_resolver(host: object, port: object) -> bool:
     """Return whether host is none or an address with a scope, and port a number: this asks no server."""
     numeric = type(port) is int or (type(port) is str and port.isdecimal() and port.isascii())
     return numeric and (host is None or (type(host) is str and "%" in host))
+
+
+def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
+    """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
+    with contextlib.suppress(OSError):  # EBADF; asyncio removes it in a callback, so it hides no other error.
+        remove(sock if sock.fileno() >= 0 else fd)
 
 
 class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
@@ -197,7 +204,7 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
             found = _aio_find_addresses(_address_templates, _getaddrinfo, host, port, *query)
             if found is None and _needs_no_resolver(host, port):
                 with contextlib.suppress(socket.gaierror):
-                    found = _getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+                    found = _getaddrinfo(host, port, family, type, proto, flags | _AI_NUMERICHOST)
             if found is not None:
                 return found  # type: ignore[no-any-return]
         options = {"family": family, "type": type, "proto": proto, "flags": flags}
@@ -211,13 +218,14 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         if data is not None:
             return data
         future = self.create_future()
+        fd = sock.fileno()
         # The socket, not its fd: then the selector needs no system call for a reader that is added again.
         handle = self._add_checked_reader(sock, self._sock_recv, future, sock, n)
         try:
             return await future  # type: ignore[no-any-return]
         finally:
-            if not handle._cancelled:
-                self.remove_reader(sock)
+            if handle is None or not handle.cancelled():
+                _stop_watching(self.remove_reader, sock, fd)
 
     def _sock_recv(self, fut: asyncio.Future[bytes], sock: socket.socket, n: int) -> None:
         if type(sock) is not socket.socket or fut.done():
@@ -241,12 +249,13 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         if sent == len(data):
             return None
         future = self.create_future()
+        fd = sock.fileno()
         handle = self._add_checked_writer(sock, self._sock_sendall, future, sock, memoryview(data), [sent])
         try:
             return await future  # type: ignore[no-any-return]
         finally:
-            if not handle._cancelled:
-                self.remove_writer(sock)
+            if handle is None or not handle.cancelled():
+                _stop_watching(self.remove_writer, sock, fd)
 
     def _accept_connection(
         self,

@@ -1,104 +1,12 @@
 #include "aio/fdchange.h"
 
+#include "aio/fdkernel.h"
+#include "base/errors.h"
 #include "core/ctl.h"
 #include "selector/selector_key.h"
 
 #include <errno.h>
 #include <fcntl.h>
-
-/* Answers of the kernel to a change of an fd that it has an entry of. */
-typedef enum { SAME_FILE, NEW_FILE, REFUSED } Answer;
-
-/* 0, or -1 with an exception, for the status of a call on the instance. */
-static int
-check_status(int status)
-{
-    if (status == IS_CLOSED) {
-        PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
-    }
-    return status == 0 ? 0 : -1;
-}
-
-static Answer
-kernel_modify(LoopSelector *self, FdEntry *entry, uint8_t events)
-{
-    int status = check_status(ctl_modify(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
-    if (status < 0 && PyErr_ExceptionMatches(PyExc_FileNotFoundError)) {
-        PyErr_Clear();
-        return NEW_FILE;
-    }
-    return status == 0 ? SAME_FILE : REFUSED;
-}
-
-/* 0, or -1 with an exception. `exists`: that the kernel has an entry, of another thread, is none. */
-static int
-kernel_add(LoopSelector *self, FdEntry *entry, uint8_t events, bool exists)
-{
-    int status = check_status(
-        ctl_register(self->instance, entry->fd, fdtable_mask(events), (PyObject *)entry));
-    if (status < 0 && exists && PyErr_ExceptionMatches(PyExc_FileExistsError)) {
-        PyErr_Clear();
-        status = kernel_modify(self, entry, events) == SAME_FILE ? 0 : -1;
-    }
-    return status;
-}
-
-/* A step on the entry begins. The other threads that are in one will repeat their last call. */
-static unsigned
-begin(LoopSelector *self, FdEntry *entry, uint8_t *present, uint8_t *wanted)
-{
-    guard_lock(&self->guard);
-    unsigned operation = ++entry->operations;
-    *present = entry->present;
-    *wanted = entry->wanted;
-    guard_unlock(&self->guard);
-    return operation;
-}
-
-/* Ask the kernel once more for the wanted events. True if it is `events` and no other thread has begun a
- * step. */
-static bool
-is_settled(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
-{
-    Garbage garbage = {0};
-    guard_lock(&self->guard);
-    bool settled = entry->operations == operation && entry->wanted == events;
-    if (settled) {
-        entry->present = events;
-        fdtable_remove_if_unused(self, entry, &garbage);
-    }
-    guard_unlock(&self->guard);
-    garbage_release(&garbage);
-    return settled;
-}
-
-/* The system call after which the kernel has the wanted events. 0, or -1 with an exception. */
-static int
-apply(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
-{
-    if (wanted == 0) {
-        return check_status(ctl_drop(self->instance, entry->fd));
-    }
-    Answer answer = present != 0 ? kernel_modify(self, entry, wanted) : NEW_FILE;
-    if (answer == NEW_FILE) {
-        answer = kernel_add(self, entry, wanted, true) == 0 ? SAME_FILE : REFUSED;
-    }
-    return answer == REFUSED ? -1 : 0;
-}
-
-/* After a step in which the kernel was asked for `events`: if other threads have begun steps meanwhile,
- * repeat it with what is wanted now. 0, or -1 with an exception. */
-static int
-settle(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t events)
-{
-    int status = 0;
-    while (status == 0 && !is_settled(self, entry, operation, events)) {
-        uint8_t present;
-        operation = begin(self, entry, &present, &events);
-        status = apply(self, entry, EVENT_READ | EVENT_WRITE, events);
-    }
-    return status;
-}
 
 /* The kernel has refused, with the exception that is set: the fd is not watched. -1. */
 static int
@@ -108,7 +16,6 @@ give_up(LoopSelector *self, FdEntry *entry, FdUpdate *update)
     Garbage garbage = {0};
     guard_lock(&self->guard);
     fdtable_forget(self, entry, update, &garbage);
-    fdtable_remove_if_unused(self, entry, &garbage);
     guard_unlock(&self->guard);
     garbage_release(&garbage);
     PyErr_SetRaisedException(error);
@@ -170,20 +77,25 @@ static int
 watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
     uint8_t present, wanted;
-    unsigned operation = begin(self, entry, &present, &wanted);
+    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
     uint8_t events = events_with(update, wanted);
     Answer answer = NEW_FILE;
     if (present != 0) {
         record(self, entry, update, events, reference_to(self, update->fileobj));
-        answer = kernel_modify(self, entry, events);
+        answer = fdkernel_modify(self, entry, events);
+    }
+    if (answer == NEW_FILE && update->closed) {
+        ctl_error(ENOENT, EPOLL_CTL_MOD, "modify", instance_public_fd(self->instance), entry->fd,
+                  fdtable_mask(events));
+        answer = REFUSED;
     }
     if (answer == NEW_FILE) {
         forget_file(self, entry, update);
         events = update->events;
         record(self, entry, update, events, reference_to(self, update->fileobj));
-        answer = kernel_add(self, entry, events, true) == 0 ? SAME_FILE : REFUSED;
+        answer = fdkernel_add(self, entry, events, true) == 0 ? SAME_FILE : REFUSED;
     }
-    return answer == REFUSED ? give_up(self, entry, update) : settle(self, entry, operation, events);
+    return answer == REFUSED ? give_up(self, entry, update) : fdkernel_settle(self, entry, operation, events);
 }
 
 /* Leave the system call to the next flush: possible for a known socket, unless a thread waits and the kernel
@@ -191,7 +103,7 @@ watch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 static bool
 watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
-    if (!fdtable_is_known(self, entry, update->fileobj)) {
+    if (!fdtable_is_known(self, entry, update)) {
         return false;
     }
     Garbage garbage = {0};
@@ -216,7 +128,7 @@ watch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 int
 fdchange_watch(LoopSelector *self, FdUpdate *update)
 {
-    if (fdtable_check_process(self) < 0) {
+    if (fdtable_check(self) < 0) {
         return -1;
     }
     FdEntry *entry = fdtable_ensure(self, update);
@@ -224,48 +136,59 @@ fdchange_watch(LoopSelector *self, FdUpdate *update)
         return -1;
     }
     int status = watch_later(self, entry, update) ? 0 : watch_now(self, entry, update);
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
 int
 fdchange_register(LoopSelector *self, FdUpdate *update)
 {
-    FdEntry *entry = fdtable_find(self, update->fd);
+    FdEntry *entry = fdtable_enter(self, update->fd);
     if (entry == NULL) {
         return fdchange_watch(self, update);
     }
+    if (update->closed) {
+        fdtable_leave(self, entry);
+        PyErr_SetNone(PyExc_FileExistsError);
+        return -1;
+    }
     uint8_t present, wanted;
-    unsigned operation = begin(self, entry, &present, &wanted);
-    int status = fdtable_check_process(self) < 0 ? -1 : kernel_add(self, entry, update->events, false);
+    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
+    int status = fdtable_check(self) < 0 ? -1 : fdkernel_add(self, entry, update->events, false);
     if (status == 0) {
         /* The watched file has been closed. */
         forget_file(self, entry, update);
         record(self, entry, update, update->events, reference_to(self, update->fileobj));
-        status = settle(self, entry, operation, update->events);
+        status = fdkernel_settle(self, entry, operation, update->events);
     }
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
-/* Take the handles of these events out. */
+/* With the guard: take the handles of these events out of the table; `events` are left. */
 static void
-erase(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
+take_out(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, Garbage *garbage)
 {
-    Garbage garbage = {0};
-    guard_lock(&self->guard);
     for (int i = 0; i < DIRECTIONS; i++) {
         if ((update->events & (1 << i)) != 0) {
             update->dropped[i] = entry->handles[i];
             entry->handles[i] = NULL;
         }
     }
-    garbage_add(&garbage, &entry->data);
-    garbage_add(&garbage, &entry->key);
+    garbage_add(garbage, &entry->data);
+    garbage_add(garbage, &entry->key);
     if (events == 0) {
-        garbage_add(&garbage, &entry->fileobj);
+        garbage_add(garbage, &entry->fileobj);
     }
     fdtable_set_wanted(self, entry, events);
+}
+
+static void
+erase(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
+{
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    take_out(self, entry, update, events, &garbage);
     guard_unlock(&self->guard);
     garbage_release(&garbage);
 }
@@ -275,12 +198,9 @@ static int
 unwatch_in_table(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events)
 {
     erase(self, entry, update, events);
-    Garbage garbage = {0};
     guard_lock(&self->guard);
     entry->present = 0;
-    fdtable_remove_if_unused(self, entry, &garbage);
     guard_unlock(&self->guard);
-    garbage_release(&garbage);
     return 1;
 }
 
@@ -289,21 +209,22 @@ static int
 unwatch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
     uint8_t present, wanted;
-    unsigned operation = begin(self, entry, &present, &wanted);
+    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
     uint8_t events = (uint8_t)(wanted & ~update->events);
     if (present == 0 || self->epoch != fork_epoch()) {
         return unwatch_in_table(self, entry, update, events);
     }
     if (events == 0) {
         erase(self, entry, update, 0); /* first: it is not watched any more, whatever the kernel says */
-        return check_status(ctl_drop(self->instance, entry->fd)) < 0 || settle(self, entry, operation, 0) < 0
+        return fdkernel_check(ctl_drop(self->instance, entry->fd)) < 0 ||
+                       fdkernel_settle(self, entry, operation, 0) < 0
                    ? -1
                    : 1;
     }
-    switch (kernel_modify(self, entry, events)) {
+    switch (fdkernel_modify(self, entry, events)) {
     case SAME_FILE:
         erase(self, entry, update, events);
-        return settle(self, entry, operation, events) == 0 ? 1 : -1;
+        return fdkernel_settle(self, entry, operation, events) == 0 ? 1 : -1;
     case NEW_FILE:
         give_up(self, entry, update); /* of the closed file: the new one is not watched */
         return 1;
@@ -315,9 +236,10 @@ unwatch_now(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 static bool
 unwatch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
 {
-    if (!fdtable_is_known(self, entry, update->fileobj)) {
+    if (!fdtable_is_known(self, entry, update)) {
         return false;
     }
+    Garbage garbage = {0};
     guard_lock(&self->guard);
     uint8_t before = entry->wanted;
     uint8_t events = (uint8_t)(before & ~update->events);
@@ -326,28 +248,29 @@ unwatch_later(LoopSelector *self, FdEntry *entry, FdUpdate *update)
         entry->wanted = events;
         later = fdtable_queue(self, entry);
         entry->wanted = before;
-        entry->operations += later;
+    }
+    if (later) {
+        entry->operations++;
+        take_out(self, entry, update, events, &garbage); /* at once: another thread may flush now */
     }
     guard_unlock(&self->guard);
-    if (later) {
-        erase(self, entry, update, events);
-    }
+    garbage_release(&garbage);
     return later;
 }
 
 int
 fdchange_unwatch(LoopSelector *self, FdUpdate *update)
 {
-    FdEntry *entry = fdtable_find(self, update->fd);
+    FdEntry *entry = fdtable_enter(self, update->fd);
     if (entry == NULL) {
         return 0;
     }
     int status = unwatch_later(self, entry, update) ? 1 : unwatch_now(self, entry, update);
-    Py_DECREF(entry);
+    fdtable_leave(self, entry);
     return status;
 }
 
-/* The next queued entry: a new reference, or NULL. */
+/* The next queued entry, for a call that ends with fdtable_leave(); or NULL. */
 static FdEntry *
 next_queued(LoopSelector *self)
 {
@@ -357,28 +280,45 @@ next_queued(LoopSelector *self)
         FdEntry *slot = fdtable_slot(self, self->changes.fds[--self->changes.count]);
         if (slot != NULL && slot->queued) {
             slot->queued = false;
-            entry = (FdEntry *)Py_NewRef(slot);
+            entry = fdtable_use(slot);
         }
     }
     guard_unlock(&self->guard);
     return entry;
 }
 
-/* The kernel has refused a change that was left for later: the file was closed without close() of its socket.
- * As in asyncio, nothing reports that: the handles stay, and are not called. Another error is an exception:
- * -1. */
+/* The kernel has refused a change that was left for later. If the file was closed, nothing reports that, as
+ * in asyncio: the handles stay, and are not called. Another error is an exception: -1. */
 static int
 lose_file(LoopSelector *self, FdEntry *entry)
 {
+    PyObject *error = PyErr_GetRaisedException();
+    bool closed = (fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF) || !fdtable_has_socket(self, entry);
     guard_lock(&self->guard);
     entry->present = 0;
     guard_unlock(&self->guard);
-    bool closed = fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF;
-    if (!closed || !PyErr_ExceptionMatches(PyExc_OSError)) {
+    if (!closed || !PyErr_GivenExceptionMatches(error, PyExc_OSError)) {
+        PyErr_SetRaisedException(error);
         return -1;
     }
-    PyErr_Clear();
+    Py_DECREF(error);
     return 0;
+}
+
+/* The system call for an entry that was left for later, as fdkernel_apply(). But if the socket was closed,
+ * and the fd refers to another file, that file is not added. */
+static int
+apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
+{
+    if (wanted == 0 || present == 0) {
+        return fdkernel_apply(self, entry, present, wanted);
+    }
+    Answer answer = fdkernel_modify(self, entry, wanted);
+    if (answer == NEW_FILE && !fdtable_has_socket(self, entry)) {
+        PyErr_SetNone(PyExc_FileNotFoundError);
+        return -1;
+    }
+    return answer == SAME_FILE ? 0 : answer == NEW_FILE ? fdkernel_add(self, entry, wanted, true) : -1;
 }
 
 int
@@ -388,12 +328,13 @@ fdchange_flush(LoopSelector *self)
     FdEntry *entry;
     while (status == 0 && (entry = next_queued(self)) != NULL) {
         uint8_t present, wanted;
-        unsigned operation = begin(self, entry, &present, &wanted);
+        unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
         if (present != wanted) {
-            status = apply(self, entry, present, wanted) == 0 ? settle(self, entry, operation, wanted)
-                                                              : lose_file(self, entry);
+            status = apply_later(self, entry, present, wanted) == 0
+                         ? fdkernel_settle(self, entry, operation, wanted)
+                         : lose_file(self, entry);
         }
-        Py_DECREF(entry);
+        fdtable_leave(self, entry);
     }
     return status;
 }

@@ -16,11 +16,15 @@ fd_of_object(LoopSelector *self, PyObject *fileobj)
     if (Py_IS_TYPE(fileobj, state->fds.socket_type)) {
         /* The usual case, without the texts of errors. */
         PyObject *object = PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO]);
-        fd = object != NULL ? (int)PyLong_AsLong(object) : -1;
-        Py_XDECREF(object);
-        if (fd >= 0 || object == NULL) {
-            return fd;
+        if (object == NULL) {
+            return -1;
         }
+        long number = PyLong_AsLong(object);
+        Py_DECREF(object);
+        if (number >= 0 && number <= INT_MAX) {
+            return (int)number;
+        }
+        PyErr_Clear(); /* raised again below */
     }
     PyObject *object = fileobj_fd(fileobj, &fd);
     if (object != NULL && fd < 0) {
@@ -31,8 +35,9 @@ fd_of_object(LoopSelector *self, PyObject *fileobj)
 }
 
 int
-fds_fd_of(LoopSelector *self, PyObject *fileobj)
+fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed)
 {
+    *closed = false;
     int fd = fd_of_object(self, fileobj);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyObject *error = PyErr_GetRaisedException();
@@ -41,6 +46,7 @@ fds_fd_of(LoopSelector *self, PyObject *fileobj)
             PyErr_SetRaisedException(error);
         }
         else {
+            *closed = true;
             Py_DECREF(error);
         }
     }
@@ -72,7 +78,7 @@ end_wait(LoopSelector *self)
 PyObject *
 fds_wait(LoopSelector *self, int64_t timeout)
 {
-    if (fdtable_check_process(self) < 0) {
+    if (fdtable_check(self) < 0) {
         return NULL;
     }
     const WaitRequest wait = {
@@ -119,11 +125,11 @@ is_cancelled(const AioState *state, PyObject *handle)
 
 /* Remove the event of a cancelled handle, unless another has taken its place. 0, or -1 with an exception. */
 static int
-remove_cancelled(LoopSelector *self, FdEntry *entry, int direction)
+remove_cancelled(LoopSelector *self, FdEntry *entry, int direction, const PyObject *handle)
 {
     FdUpdate update = {.fd = entry->fd, .events = (uint8_t)(1 << direction)};
     guard_lock(&self->guard);
-    update.fileobj = Py_XNewRef(entry->fileobj);
+    update.fileobj = entry->handles[direction] == handle ? Py_XNewRef(entry->fileobj) : NULL;
     guard_unlock(&self->guard);
     int status = update.fileobj != NULL ? fdchange_unwatch(self, &update) : 0;
     Py_XDECREF(update.dropped[READER]);
@@ -157,7 +163,7 @@ queue_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend append
     }
     int status = is_cancelled(aio_of(self->module), handle);
     if (status > 0) {
-        status = remove_cancelled(self, entry, direction);
+        status = remove_cancelled(self, entry, direction, handle);
     }
     else if (status == 0) {
         status = append(queue, handle);

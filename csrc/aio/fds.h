@@ -34,13 +34,16 @@ PyObject *fds_make_mask(ModuleState *module, uint32_t events, PyObject *data);
 
 /* How many fds are watched, including the loop's own for call_soon_threadsafe(). */
 static inline int
-fds_count(const LoopSelector *self)
+fds_count(LoopSelector *self)
 {
-    return self->table.count;
+    guard_lock(&self->guard);
+    int count = self->table.count;
+    guard_unlock(&self->guard);
+    return count;
 }
 
-/* The fd of an object as asyncio's selectors find it: for a closed object, that under which it is watched. -1
- * with ValueError where it has none. */
-int fds_fd_of(LoopSelector *self, PyObject *fileobj);
+/* The fd of an object as asyncio's selectors find it. For a closed object, it is the one under which the
+ * object is watched, and `*closed` is set. -1 with ValueError if there is none. */
+int fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed);
 
 #endif

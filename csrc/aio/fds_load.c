@@ -5,13 +5,8 @@
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel",
-    [FDS_CANCELLED] = "_cancelled",
-    [FDS_CHECK_CLOSED] = "_check_closed",
-    [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno",
-    [FDS_HANDLE] = "Handle",
-    [FDS_TRANSPORTS] = "_transports",
+    [FDS_CANCEL] = "cancel", [FDS_CANCELLED] = "_cancelled", [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno", [FDS_HANDLE] = "Handle",        [FDS_TRANSPORTS] = "_transports",
 };
 
 int

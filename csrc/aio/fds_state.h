@@ -5,16 +5,7 @@
 #include "base/module_state.h"
 
 /* Names that these files look up. */
-enum {
-    FDS_CANCEL,
-    FDS_CANCELLED,
-    FDS_CHECK_CLOSED,
-    FDS_DATA,
-    FDS_FILENO,
-    FDS_HANDLE,
-    FDS_TRANSPORTS,
-    FDS_NAMES
-};
+enum { FDS_CANCEL, FDS_CANCELLED, FDS_DATA, FDS_FILENO, FDS_HANDLE, FDS_TRANSPORTS, FDS_NAMES };
 
 typedef struct {
     PyTypeObject *entry_type;

@@ -17,8 +17,12 @@ garbage_release(Garbage *garbage)
 }
 
 int
-fdtable_check_process(const LoopSelector *self)
+fdtable_check(const LoopSelector *self)
 {
+    if (self->instance == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this selector has no Epoll: was __init__ called?");
+        return -1;
+    }
     return process_check(self->epoch);
 }
 
@@ -28,6 +32,16 @@ fdtable_find(LoopSelector *self, int fd)
     guard_lock(&self->guard);
     FdEntry *entry = fdtable_slot(self, fd);
     entry = entry != NULL && entry->wanted != 0 ? (FdEntry *)Py_NewRef(entry) : NULL;
+    guard_unlock(&self->guard);
+    return entry;
+}
+
+FdEntry *
+fdtable_enter(LoopSelector *self, int fd)
+{
+    guard_lock(&self->guard);
+    FdEntry *entry = fdtable_slot(self, fd);
+    entry = entry != NULL && entry->wanted != 0 ? fdtable_use(entry) : NULL;
     guard_unlock(&self->guard);
     return entry;
 }
@@ -81,7 +95,8 @@ fdtable_ensure(LoopSelector *self, const FdUpdate *update)
 {
     int fd = update->fd;
     guard_lock(&self->guard);
-    FdEntry *entry = (FdEntry *)Py_XNewRef(fdtable_slot(self, fd));
+    FdEntry *slot = fdtable_slot(self, fd);
+    FdEntry *entry = slot != NULL ? fdtable_use(slot) : NULL;
     bool outside = fd >= self->table.size;
     guard_unlock(&self->guard);
     if (entry != NULL) {
@@ -101,27 +116,32 @@ fdtable_ensure(LoopSelector *self, const FdUpdate *update)
     if (status == 0 && self->table.items[fd] == NULL) {
         self->table.items[fd] = (FdEntry *)Py_NewRef(made);
     }
-    entry = status == 0 ? (FdEntry *)Py_NewRef(self->table.items[fd]) : NULL;
+    entry = status == 0 ? fdtable_use(self->table.items[fd]) : NULL;
     guard_unlock(&self->guard);
     Py_DECREF(made);
     return entry != NULL ? entry : (FdEntry *)PyErr_NoMemory();
 }
 
 void
-fdtable_remove_if_unused(LoopSelector *self, FdEntry *entry, Garbage *garbage)
+fdtable_leave(LoopSelector *self, FdEntry *entry)
 {
-    if (entry->wanted == 0 && entry->present == 0 && fdtable_slot(self, entry->fd) == entry) {
+    Garbage garbage = {0};
+    guard_lock(&self->guard);
+    entry->users--;
+    bool unused = entry->users == 0 && entry->wanted == 0 && entry->present == 0;
+    if (unused && fdtable_slot(self, entry->fd) == entry) {
         entry->queued = false;
-        garbage_add(garbage, (PyObject **)&self->table.items[entry->fd]);
+        garbage_add(&garbage, (PyObject **)&self->table.items[entry->fd]);
     }
+    guard_unlock(&self->guard);
+    garbage_release(&garbage);
+    Py_DECREF(entry);
 }
 
-bool
-fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj)
+/* The socket that the kernel's entry was made for: a new reference; NULL if there is none, or it is gone. */
+static PyObject *
+socket_of(LoopSelector *self, FdEntry *entry)
 {
-    if (!Py_IS_TYPE(fileobj, aio_of(self->module)->fds.socket_type)) {
-        return false;
-    }
     guard_lock(&self->guard);
     PyObject *reference = entry->present != 0 ? Py_XNewRef(entry->sock) : NULL;
     guard_unlock(&self->guard);
@@ -129,10 +149,33 @@ fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj)
     if (reference != NULL && PyWeakref_GetRef(reference, &sock) < 0) {
         PyErr_Clear();
     }
-    bool known = sock == fileobj;
-    Py_XDECREF(sock);
     Py_XDECREF(reference);
+    return sock;
+}
+
+bool
+fdtable_is_known(LoopSelector *self, FdEntry *entry, const FdUpdate *update)
+{
+    if (update->closed || !Py_IS_TYPE(update->fileobj, aio_of(self->module)->fds.socket_type)) {
+        return false;
+    }
+    PyObject *sock = socket_of(self, entry);
+    bool known = sock == update->fileobj;
+    Py_XDECREF(sock);
     return known;
+}
+
+bool
+fdtable_has_socket(LoopSelector *self, FdEntry *entry)
+{
+    PyObject *sock = socket_of(self, entry);
+    PyObject *fd = sock != NULL ? PyObject_CallMethodNoArgs(sock, aio_of(self->module)->fds.names[FDS_FILENO])
+                                : NULL;
+    bool has = fd != NULL && PyLong_AsLong(fd) == entry->fd;
+    PyErr_Clear();
+    Py_XDECREF(fd);
+    Py_XDECREF(sock);
+    return has;
 }
 
 bool

@@ -28,6 +28,7 @@ typedef struct {
     uint8_t present;     /* the events that the kernel has been asked for; 0: it has no entry */
     bool queued;         /* the next flush compares the two */
     unsigned operations; /* begun: fdchange.c */
+    unsigned users;      /* calls of fdchange.c that work on it: until they end, it stays in the table */
     PyObject *fileobj;   /* as it was registered; NULL while `wanted` is 0 */
     PyObject *sock;      /* a weak reference to the socket that the kernel's entry was made for, or NULL */
     PyObject *handles[DIRECTIONS]; /* each may be NULL */
@@ -58,6 +59,7 @@ typedef struct {
 /* The change that a caller wants. */
 typedef struct {
     int fd;
+    bool closed;       /* the file object is: the fd is the one under which it is watched */
     PyObject *fileobj; /* as the caller gave it */
     uint8_t events;    /* one event to add or remove; with `data`, all of them */
     PyObject *handle;  /* for the one event */
@@ -91,8 +93,9 @@ fdtable_mask(uint8_t events)
     return ((events & EVENT_READ) != 0 ? EPOLLIN : 0u) | ((events & EVENT_WRITE) != 0 ? EPOLLOUT : 0u);
 }
 
-/* 0; or -1 with RuntimeError in a child of the process that the selector belongs to. */
-int fdtable_check_process(const LoopSelector *self);
+/* 0; or -1 with AttributeError before __init__(), RuntimeError in a child of the process that the selector
+ * belongs to. */
+int fdtable_check(const LoopSelector *self);
 
 /* The entry of a watched fd: a new reference, or NULL. */
 FdEntry *fdtable_find(LoopSelector *self, int fd);
@@ -100,12 +103,22 @@ FdEntry *fdtable_find(LoopSelector *self, int fd);
 /* The fd under which the very object is watched, or -1. */
 int fdtable_find_object(LoopSelector *self, const PyObject *fileobj);
 
-/* The entry of an fd, made if there is none: a new reference; NULL with an exception. An fd that is not open
- * gets no place in the table, however large it is. */
+/* The entry of an fd, made if there is none, for a call that ends with fdtable_leave(); NULL with an
+ * exception. An fd that is not open gets no place in the table, however large it is. */
 FdEntry *fdtable_ensure(LoopSelector *self, const FdUpdate *update);
 
-/* Whether the kernel's entry was made for this very socket. */
-bool fdtable_is_known(LoopSelector *self, FdEntry *entry, PyObject *fileobj);
+/* The entry of a watched fd, for a call that ends with fdtable_leave(); or NULL. */
+FdEntry *fdtable_enter(LoopSelector *self, int fd);
+
+/* A call on the entry ends; takes over its reference. If nothing is left of the entry, and this was the last
+ * call, it leaves the table. */
+void fdtable_leave(LoopSelector *self, FdEntry *entry);
+
+/* Whether the kernel's entry was made for the very socket of the update, which is open. */
+bool fdtable_is_known(LoopSelector *self, FdEntry *entry, const FdUpdate *update);
+
+/* Whether the socket that the kernel's entry was made for is still open. */
+bool fdtable_has_socket(LoopSelector *self, FdEntry *entry);
 
 /* The rest is called with the guard. */
 
@@ -114,6 +127,14 @@ static inline FdEntry *
 fdtable_slot(const LoopSelector *self, int fd)
 {
     return fd >= 0 && fd < self->table.size ? self->table.items[fd] : NULL;
+}
+
+/* A call on the entry begins: a new reference. */
+static inline FdEntry *
+fdtable_use(FdEntry *entry)
+{
+    entry->users++;
+    return (FdEntry *)Py_NewRef(entry);
 }
 
 /* Let the next flush look at the entry. False where there is no memory. */
@@ -128,9 +149,6 @@ void fdtable_forget(LoopSelector *self, FdEntry *entry, FdUpdate *update, Garbag
 /* Do what the update asks for. `sock`, a weak reference or NULL, is taken over. */
 void fdtable_install(LoopSelector *self, FdEntry *entry, FdUpdate *update, uint8_t events, PyObject *sock,
                      Garbage *garbage);
-
-/* Take an entry that nothing is left of out of the table. */
-void fdtable_remove_if_unused(LoopSelector *self, FdEntry *entry, Garbage *garbage);
 
 /* Empty the table. */
 void fdtable_free(LoopSelector *self);

@@ -70,17 +70,6 @@ loop_selector_dealloc(LoopSelector *self)
     module_drop(module);
 }
 
-/* 0, or -1 with an exception: not initialized. */
-static int
-check_ready(const LoopSelector *self)
-{
-    if (self->instance == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "this selector has no Epoll: was __init__ called?");
-        return -1;
-    }
-    return 0;
-}
-
 /* EVENT_READ, EVENT_WRITE or both; -1 with ValueError. */
 static int
 convert_wanted(PyObject *object)
@@ -94,15 +83,11 @@ convert_wanted(PyObject *object)
     return (int)events;
 }
 
-/* The pair of the handles, as asyncio keeps it. */
 static PyObject *
-data_of(const FdEntry *entry)
+handle_or_none(const FdEntry *entry, int direction)
 {
-    if (entry->data != NULL) {
-        return Py_NewRef(entry->data);
-    }
-    PyObject *reader = entry->handles[READER], *writer = entry->handles[WRITER];
-    return PyTuple_Pack(DIRECTIONS, reader != NULL ? reader : Py_None, writer != NULL ? writer : Py_None);
+    PyObject *handle = entry->handles[direction];
+    return Py_NewRef(handle != NULL ? handle : Py_None);
 }
 
 /* A new SelectorKey for what the entry has now. NULL with an exception; without one where it is not watched
@@ -113,14 +98,20 @@ new_key(LoopSelector *self, FdEntry *entry)
     guard_lock(&self->guard);
     long wanted = entry->wanted;
     PyObject *fileobj = Py_XNewRef(entry->fileobj);
-    PyObject *pair = wanted != 0 ? data_of(entry) : NULL;
+    PyObject *data = Py_XNewRef(entry->data);
+    PyObject *reader = handle_or_none(entry, READER), *writer = handle_or_none(entry, WRITER);
     guard_unlock(&self->guard);
-    PyObject *fd = pair != NULL ? PyLong_FromLong(entry->fd) : NULL;
+    if (wanted != 0 && data == NULL) {
+        data = PyTuple_Pack(DIRECTIONS, reader, writer); /* as asyncio keeps them */
+    }
+    Py_DECREF(reader);
+    Py_DECREF(writer);
+    PyObject *fd = wanted != 0 && data != NULL ? PyLong_FromLong(entry->fd) : NULL;
     PyObject *events = fd != NULL ? PyLong_FromLong(wanted) : NULL;
-    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, pair) : NULL;
+    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, data) : NULL;
     Py_XDECREF(events);
     Py_XDECREF(fd);
-    Py_XDECREF(pair);
+    Py_XDECREF(data);
     Py_XDECREF(fileobj);
     return key;
 }
@@ -166,23 +157,32 @@ release_dropped(FdUpdate *update)
     Py_CLEAR(update->dropped[WRITER]);
 }
 
+/* The arguments of register() and modify(), which stay borrowed. 0, or -1 with an exception. */
+static int
+parse_update(LoopSelector *self, const Signature *signature, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, FdUpdate *update)
+{
+    PyObject *given[ARGUMENTS];
+    int events;
+    if (convert_arguments(signature, args, nargs, kwnames, given) < 0 ||
+        (events = convert_wanted(given[1])) < 0) {
+        return -1;
+    }
+    update->fileobj = given[0];
+    update->events = (uint8_t)events;
+    update->data = given[2] != NULL ? given[2] : Py_None;
+    update->fd = fds_fd_of(self, update->fileobj, &update->closed);
+    return update->fd < 0 ? -1 : 0;
+}
+
 static PyObject *
 loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const Signature signature = {
         "register", 2, 3, {"fileobj", "events", "data"}
     };
-    PyObject *given[ARGUMENTS];
-    int events;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (events = convert_wanted(given[1])) < 0) {
-        return NULL;
-    }
-    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
-                       .fileobj = given[0],
-                       .events = (uint8_t)events,
-                       .data = given[2] != NULL ? given[2] : Py_None};
-    if (update.fd < 0) {
+    FdUpdate update = {0};
+    if (parse_update(self, &signature, args, nargs, kwnames, &update) < 0) {
         return NULL;
     }
     int status = fdchange_register(self, &update);
@@ -190,12 +190,12 @@ loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nar
     if (status < 0) {
         if (PyErr_ExceptionMatches(PyExc_FileExistsError)) {
             PyErr_Clear();
-            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered", given[0], update.fd);
+            PyErr_Format(PyExc_KeyError, "%R (FD %d) is already registered", update.fileobj, update.fd);
         }
         return NULL;
     }
     PyObject *key = find_key(self, update.fd);
-    return key != NULL ? key : raise_not_registered(given[0]);
+    return key != NULL ? key : raise_not_registered(update.fileobj);
 }
 
 static PyObject *
@@ -204,36 +204,26 @@ loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     static const Signature signature = {
         "modify", 2, 3, {"fileobj", "events", "data"}
     };
-    PyObject *given[ARGUMENTS];
-    int events;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
-        (events = convert_wanted(given[1])) < 0) {
-        return NULL;
-    }
-    FdUpdate update = {.fd = fds_fd_of(self, given[0]),
-                       .fileobj = given[0],
-                       .events = (uint8_t)events,
-                       .data = given[2] != NULL ? given[2] : Py_None};
-    if (update.fd < 0) {
+    FdUpdate update = {0};
+    if (parse_update(self, &signature, args, nargs, kwnames, &update) < 0) {
         return NULL;
     }
     FdEntry *entry = fdtable_find(self, update.fd);
     if (entry == NULL) {
-        return raise_not_registered(given[0]);
+        return raise_not_registered(update.fileobj);
     }
     int status = fdchange_watch(self, &update);
     release_dropped(&update);
     PyObject *key = status == 0 ? find_key(self, update.fd) : NULL;
     Py_DECREF(entry);
-    return key != NULL || status < 0 ? key : raise_not_registered(given[0]);
+    return key != NULL || status < 0 ? key : raise_not_registered(update.fileobj);
 }
 
 static PyObject *
 loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
 {
-    FdUpdate update = {.fd = check_ready(self) == 0 ? fds_fd_of(self, fileobj) : -1,
-                       .fileobj = fileobj,
-                       .events = EVENT_READ | EVENT_WRITE};
+    FdUpdate update = {.fileobj = fileobj, .events = EVENT_READ | EVENT_WRITE};
+    update.fd = fds_fd_of(self, fileobj, &update.closed);
     if (update.fd < 0) {
         return NULL;
     }
@@ -254,7 +244,7 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     static const Signature signature = {"select", 0, 1, {"timeout"}};
     PyObject *given[ARGUMENTS];
     int64_t timeout = NO_TIMEOUT;
-    if (check_ready(self) < 0 || convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0 ||
         (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
         return NULL;
     }
@@ -278,7 +268,8 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
 static PyObject *
 loop_selector_get(LoopSelector *self, PyObject *fileobj)
 {
-    int fd = fds_fd_of(self, fileobj);
+    bool closed;
+    int fd = fds_fd_of(self, fileobj, &closed);
     PyObject *key = fd >= 0 ? find_key(self, fd) : NULL;
     return key != NULL ? key : PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -286,8 +277,11 @@ loop_selector_get(LoopSelector *self, PyObject *fileobj)
 static PyObject *
 loop_selector_fds(LoopSelector *self, PyObject *Py_UNUSED(ignored))
 {
+    guard_lock(&self->guard);
+    int size = self->table.size;
+    guard_unlock(&self->guard);
     PyObject *list = PyList_New(0);
-    for (int fd = 0; list != NULL && fd < self->table.size; fd++) {
+    for (int fd = 0; list != NULL && fd < size; fd++) {
         FdEntry *entry = fdtable_find(self, fd);
         PyObject *object = entry != NULL ? PyLong_FromLong(fd) : NULL;
         if (entry != NULL && (object == NULL || PyList_Append(list, object) < 0)) {

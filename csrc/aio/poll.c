@@ -25,7 +25,7 @@ loop_selector(const EventLoop *self)
 bool
 poll_is_idle(const EventLoop *self)
 {
-    const LoopSelector *selector = loop_selector(self);
+    LoopSelector *selector = loop_selector(self);
     PyObject *handlers = loop_member(&self->signal_handlers);
     return selector != NULL && fds_count(selector) <= 1 && handlers != NULL && PyDict_CheckExact(handlers) &&
            PyDict_GET_SIZE(handlers) == 0;

@@ -28,10 +28,8 @@ cancel_dropped(const AioState *state, FdUpdate *update)
 int
 readers_add(LoopSelector *selector, int direction, PyObject *fileobj, PyObject *handle)
 {
-    FdUpdate update = {.fd = fds_fd_of(selector, fileobj),
-                       .fileobj = fileobj,
-                       .events = (uint8_t)(1 << direction),
-                       .handle = handle};
+    FdUpdate update = {.fileobj = fileobj, .events = (uint8_t)(1 << direction), .handle = handle};
+    update.fd = fds_fd_of(selector, fileobj, &update.closed);
     if (update.fd < 0) {
         return -1;
     }
@@ -42,8 +40,8 @@ readers_add(LoopSelector *selector, int direction, PyObject *fileobj, PyObject *
 int
 readers_remove(LoopSelector *selector, int direction, PyObject *fileobj)
 {
-    FdUpdate update = {
-        .fd = fds_fd_of(selector, fileobj), .fileobj = fileobj, .events = (uint8_t)(1 << direction)};
+    FdUpdate update = {.fileobj = fileobj, .events = (uint8_t)(1 << direction)};
+    update.fd = fds_fd_of(selector, fileobj, &update.closed);
     if (update.fd < 0) {
         return -1;
     }

@@ -54,6 +54,9 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         }
         return NULL;
     }
+    if (size == 0) {
+        return PyBytes_FromStringAndSize(NULL, 0); /* as socket.recv(), which makes no system call */
+    }
     int fd = fd_of(module, args[0]);
     PyObject *data = !PyErr_Occurred() ? PyBytes_FromStringAndSize(NULL, size) : NULL;
     if (data == NULL) {

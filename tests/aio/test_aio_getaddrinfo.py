@@ -105,6 +105,10 @@ def test_odd_arguments_too() -> None:
     compare(every)
 
 
+def test_unknown_flags_of_an_address_with_a_scope() -> None:
+    compare([("fe80::1%lo", 80, {"flags": flags}) for flags in (-1, 1 << 20)])
+
+
 def test_numeric_queries_need_no_thread() -> None:
     async def main() -> Any:
         loop: Any = asyncio.get_running_loop()
