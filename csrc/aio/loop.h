@@ -62,9 +62,4 @@ loop_heap(const EventLoop *self)
     return scheduled != NULL && PyList_CheckExact(scheduled) ? scheduled : NULL;
 }
 
-/* loop.call_soon(callback, *args, context=context) for any object that is a loop; `context` may be NULL. The
- * handle, a new reference; NULL with an exception: schedule.c. */
-PyObject *loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *const *args,
-                         Py_ssize_t count, PyObject *context);
-
 #endif

@@ -127,30 +127,3 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
     Py_XDECREF(when);
     return timer;
 }
-
-PyObject *
-loop_call_soon(AioState *state, PyObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t count,
-               PyObject *context)
-{
-    if (PyObject_TypeCheck(loop, state->loop.base_type)) {
-        EventLoop *self = (EventLoop *)loop;
-        ReadyQueue *queue = schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) ? loop_queue(self) : NULL;
-        if (queue != NULL) {
-            const Call call = {loop, callback, args, count, context};
-            return add_handle(state, queue, &call);
-        }
-    }
-    PyObject *all[16];
-    if (count + 3 > (Py_ssize_t)(sizeof(all) / sizeof(all[0]))) {
-        PyErr_SetString(PyExc_TypeError, "too many arguments for a callback");
-        return NULL;
-    }
-    all[0] = loop;
-    all[1] = callback;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        all[i + 2] = args[i];
-    }
-    all[count + 2] = context;
-    return PyObject_VectorcallMethod(state->loop.method_names[CALL_SOON], all, (size_t)count + 2,
-                                     context != NULL ? state->loop.context_names : NULL);
-}
