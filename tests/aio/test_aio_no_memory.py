@@ -20,7 +20,7 @@ def test_writelines_writes_all_or_nothing() -> None:
             return done, arrived(peer)
 
     async def scenario() -> list[Any]:
-        results = []
+        results: list[Any] = []
         while not results or (not results[-1][0] and len(results) < MOST_ALLOCATIONS):
             results.append(await written(len(results)))
         return results

@@ -116,7 +116,7 @@ def test_writer_of_a_closed_socket_is_not_called_for_the_next_file(pair: Sockets
 
 def test_loop_with_a_selector_that_was_not_initialized(pair: Sockets) -> None:
     loop = aio.new_event_loop()
-    good, loop._selector = loop._selector, aio.LoopSelector.__new__(aio.LoopSelector)
+    good, loop._selector = loop._selector, aio.LoopSelector.__new__(aio.LoopSelector)  # type: ignore[type-abstract]
     with pytest.raises(AttributeError, match="was __init__ called"):
         loop.add_reader(pair[0], print)
     with pytest.raises(AttributeError, match="was __init__ called"):

@@ -153,7 +153,7 @@ class Side:
 
 
 PATIENCE = 20.0
-IMPATIENCE = 0.3
+IMPATIENCE = 0.1
 
 
 def sides(name: str) -> pytest.MarkDecorator:
