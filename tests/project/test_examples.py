@@ -1418,8 +1418,9 @@ def session(leader: int) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state, _, _, number = (process / "stat").read_text().rpartition(") ")[2].split()[:4]
-            if int(number) == leader and state not in "ZX":
+            # The name of a process is any bytes.
+            state, _, _, number = (process / "stat").read_bytes().rpartition(b") ")[2].split()[:4]
+            if int(number) == leader and state not in b"ZX":
                 found.add(int(process.name))
     return found
 
