@@ -6,22 +6,12 @@
 #include "aio/readers.h"
 #include "aio/schedule.h"
 
-/* The loop's selector, if C may work on its table and the loop is open: a new reference, or NULL. */
-static LoopSelector *
-open_selector(EventLoop *self)
-{
-    PyObject *selector = loop_member(&self->selector);
-    return loop_member(&self->closed) == Py_False && is_loop_selector(self->state, selector)
-               ? (LoopSelector *)Py_NewRef(selector)
-               : NULL;
-}
-
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
 add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Call call;
-    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? open_selector(self) : NULL;
+    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? readers_selector(self) : NULL;
     if (selector == NULL || !schedule_parse(self, args, nargs, names, 1, &call)) {
         Py_XDECREF(selector);
         return schedule_stock(self, ADD_READER + direction, args, nargs, names);
@@ -38,7 +28,7 @@ add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyO
 static PyObject *
 remove_(int direction, EventLoop *self, PyObject *fileobj)
 {
-    LoopSelector *selector = open_selector(self);
+    LoopSelector *selector = readers_selector(self);
     if (selector == NULL) {
         return schedule_stock(self, REMOVE_READER + direction, &fileobj, 1, NULL);
     }

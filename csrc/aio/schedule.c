@@ -75,6 +75,31 @@ schedule_soon(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject
     return add_handle(self->state, queue, &call);
 }
 
+int
+schedule_directly(const AioState *state, const Call *call)
+{
+    EventLoop *self = (EventLoop *)call->loop;
+    ReadyQueue *queue;
+    if (!PyObject_TypeCheck(call->loop, state->loop.base_type) ||
+        !schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) || (queue = loop_queue(self)) == NULL) {
+        return 0;
+    }
+    PyObject *handle = add_handle(self->state, queue, call);
+    Py_XDECREF(handle);
+    return handle != NULL ? 1 : -1;
+}
+
+int
+schedule_is_debug(const AioState *state, PyObject *loop)
+{
+    EventLoop *self = (EventLoop *)loop;
+    if (!PyObject_TypeCheck(loop, state->loop.base_type) || (loop_overridden(self) & HOOK(GET_DEBUG)) != 0) {
+        return -1;
+    }
+    PyObject *debug = loop_member(&self->debug);
+    return debug == Py_True ? 1 : debug == Py_False ? 0 : -1;
+}
+
 /* A timer of ours in the heap, which is held for the same reason as in add_handle(). */
 static PyObject *
 add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
