@@ -100,7 +100,8 @@ selector_of(const AioState *state, PyObject *loop, uint32_t hooks)
 int
 readers_add_directly(const AioState *state, int direction, PyObject *fileobj, const Call *call)
 {
-    LoopSelector *selector = selector_of(state, call->loop, HOOK(ADD_READER + direction) | HOOK(CHECK_CLOSED));
+    LoopSelector *selector = selector_of(state, call->loop,
+                                         HOOK(ADD_READER + direction) | HOOK(CHECK_CLOSED));
     if (selector == NULL) {
         return 0;
     }

@@ -120,7 +120,10 @@ schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second, bo
     }
     PyObject *const args[] = {first, second};
     PyObject *loop = Py_NewRef(self->loop);
-    const Call call = {loop, callback, args, first == NULL ? 0 : second == NULL ? 1 : 2,
+    const Call call = {loop, callback, args,
+                       first == NULL    ? 0
+                       : second == NULL ? 1
+                                        : 2,
                        own_context || self->context_given ? self->context : NULL};
     int status = schedule_directly(self->module->aio, &call);
     if (status == 0) {
