@@ -143,7 +143,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         """Accept a connection of a non-blocking listener; see :meth:`asyncio.loop.sock_accept`."""
         accepted: Any = NotImplemented if self._debug else _try_accept(sock)
         if accepted is NotImplemented:
-            return await super().sock_next_connection(sock)
+            return await super().sock_accept(sock)
         if accepted is None:
             accepted = await self._readable(sock, self._sock_accept_ready, sock)
         connection: tuple[socket.socket, Any] = accepted
