@@ -33,6 +33,7 @@ typedef struct {
     atomic_int sleep;    /* whether other threads must wake the loop: inbox.h */
     bool all_turns;      /* the next _run_once() is run_forever()'s: turn.c */
     bool exposed;        /* its __dict__ was handed out: override.c */
+    bool has_names;      /* an attribute was set that is in its __dict__ */
     uint32_t overridden; /* the hooks that are replaced, as found out for ... */
     unsigned checked;    /* ... this version of the type; 0 for none */
     unsigned turns;

@@ -71,10 +71,23 @@ loop_dealloc(EventLoop *self)
     module_drop(module);
 }
 
+/* Whether an attribute of the loop is in its __dict__: the class has no data descriptor of this name. */
+static bool
+is_in_dict(EventLoop *self, PyObject *name)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *found = PyObject_GetAttr((PyObject *)Py_TYPE(self), name);
+    bool in_dict = found == NULL || Py_TYPE(found)->tp_descr_set == NULL;
+    Py_XDECREF(found);
+    PyErr_SetRaisedException(error);
+    return in_dict;
+}
+
 /* Whatever is set may be a hook: look again. */
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
+    self->has_names = self->has_names || is_in_dict(self, name);
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
     self->checked = 0;
     return status;

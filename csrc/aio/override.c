@@ -43,7 +43,7 @@ attribute_is(PyObject *object, PyObject *name, const PyObject *expected)
 static bool
 is_in_dict(PyObject *dict, PyObject *name)
 {
-    return dict != NULL && PyDict_Contains(dict, name) != 0;
+    return dict == NULL || PyDict_Contains(dict, name) != 0;
 }
 
 uint32_t
@@ -55,11 +55,13 @@ override_check(EventLoop *self)
     }
     PyObject *error = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)Py_TYPE(self);
-    PyObject *dict = PyObject_GenericGetDict((PyObject *)self, NULL);
+    /* As long as there is no dict, the interpreter finds the loop's methods faster. */
+    bool has_dict = self->exposed || self->has_names;
+    PyObject *dict = has_dict ? PyObject_GenericGetDict((PyObject *)self, NULL) : NULL;
     uint32_t overridden = 0;
     for (int i = 0; i < LOOP_METHODS; i++) {
         PyObject *name = state->method_names[i];
-        bool same = attribute_is(type, name, state->methods[i]) && !is_in_dict(dict, name);
+        bool same = attribute_is(type, name, state->methods[i]) && !(has_dict && is_in_dict(dict, name));
         overridden |= same ? 0 : HOOK(i);
         if (i < STOCK_METHODS &&
             !attribute_is((PyObject *)state->stock_loop, name, state->stock_methods[i])) {
