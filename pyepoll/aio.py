@@ -153,6 +153,9 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         "slow_callback_duration",
     )
 
+    # Otherwise it would be the interpreter's, which does not tell C that a hook may be replaced there.
+    __dict__ = _aio._LoopBase.__dict__["__dict__"]
+
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:

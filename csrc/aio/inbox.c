@@ -78,7 +78,7 @@ new_handle(AioState *state, const Call *call)
 PyObject *
 inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const uint32_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+    const uint64_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG) |
                           HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
     Call call;
     ReadyQueue *queue;

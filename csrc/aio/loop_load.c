@@ -117,6 +117,7 @@ int
 loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
 {
     Py_VISIT(state->base_type);
+    Py_VISIT(state->loop_class);
     Py_VISIT(state->queue_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->timer_type);
@@ -145,6 +146,7 @@ loop_state_clear(LoopState *state)
 {
     handle_free_spare(state);
     Py_CLEAR(state->base_type);
+    Py_CLEAR(state->loop_class);
     Py_CLEAR(state->queue_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);

@@ -1,5 +1,6 @@
 #include "aio/loop_type.h"
 
+#include "aio/ask.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
 #include "aio/loop_load.h"
@@ -102,6 +103,14 @@ loop_get_dict(EventLoop *self, void *Py_UNUSED(closure))
     return PyObject_GenericGetDict((PyObject *)self, NULL);
 }
 
+static int
+loop_set_dict(EventLoop *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    self->exposed = true;
+    self->checked = 0;
+    return PyObject_GenericSetDict((PyObject *)self, value, NULL);
+}
+
 static PyMemberDef loop_members[] = {
     {"_ready", T_OBJECT_EX, offsetof(EventLoop, ready), 0, NULL},
     {"_scheduled", T_OBJECT_EX, offsetof(EventLoop, scheduled), 0, NULL},
@@ -122,8 +131,8 @@ static PyMemberDef loop_members[] = {
 };
 
 static PyGetSetDef loop_getset[] = {
-    {"__dict__", (getter)loop_get_dict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL,       NULL,                  NULL,                    NULL, NULL},
+    {"__dict__", (getter)loop_get_dict, (setter)loop_set_dict, NULL, NULL},
+    {NULL,       NULL,                  NULL,                  NULL, NULL},
 };
 
 PyDoc_STRVAR(call_soon_doc,
@@ -154,6 +163,14 @@ PyDoc_STRVAR(create_task_doc,
 "create_task($self, coro, **kwargs)\n--\n\n"
 "Return a new task that runs a coroutine. See asyncio.loop.create_task().");
 
+PyDoc_STRVAR(get_debug_doc,
+"get_debug($self, /)\n--\n\n"
+"Return whether the loop is in debug mode.");
+
+PyDoc_STRVAR(time_doc,
+"time($self, /)\n--\n\n"
+"Return the time of the clock for call_at(), in seconds.");
+
 PyDoc_STRVAR(read_from_self_doc,
 "_read_from_self($self, /)\n--\n\n"
 "Empty the pipe that wakes the loop.");
@@ -176,6 +193,8 @@ static PyMethodDef loop_methods[] = {
     {"call_at", FAST(schedule_at), call_at_doc},
     {"create_future", (PyCFunction)create_future, METH_NOARGS, create_future_doc},
     {"create_task", FAST(create_task), create_task_doc},
+    {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
+    {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
     {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},
@@ -230,6 +249,7 @@ loop_learn(PyObject *module, PyObject *args)
     if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 || override_learn(state, ours, stock) < 0) {
         return NULL;
     }
+    Py_XSETREF(state->loop_class, (PyTypeObject *)Py_NewRef(ours));
     Py_XSETREF(state->selector_type, (PyTypeObject *)Py_NewRef(selector));
     Py_XSETREF(state->report_error, Py_NewRef(report));
     Py_RETURN_NONE;

@@ -46,19 +46,19 @@ is_in_dict(PyObject *dict, PyObject *name)
     return dict == NULL || PyDict_Contains(dict, name) != 0;
 }
 
-uint32_t
+uint64_t
 override_check(EventLoop *self)
 {
     const LoopState *state = &self->state->loop;
     if (state->stock_loop == NULL || state->handle_type == NULL) {
-        return UINT32_MAX;
+        return UINT64_MAX;
     }
     PyObject *error = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)Py_TYPE(self);
     /* As long as there is no dict, the interpreter finds the loop's methods faster. */
     bool has_dict = self->exposed || self->has_names;
     PyObject *dict = has_dict ? PyObject_GenericGetDict((PyObject *)self, NULL) : NULL;
-    uint32_t overridden = 0;
+    uint64_t overridden = 0;
     for (int i = 0; i < LOOP_METHODS; i++) {
         PyObject *name = state->method_names[i];
         bool same = attribute_is(type, name, state->methods[i]) && !(has_dict && is_in_dict(dict, name));

@@ -89,12 +89,10 @@ readers_selector(EventLoop *self)
 
 /* The selector of any loop, if C may do what the method does: a new reference, or NULL. */
 static LoopSelector *
-selector_of(const AioState *state, PyObject *loop, uint32_t hooks)
+selector_of(const AioState *state, PyObject *loop, uint64_t hooks)
 {
     EventLoop *self = (EventLoop *)loop;
-    return PyObject_TypeCheck(loop, state->loop.base_type) && (loop_overridden(self) & hooks) == 0
-               ? readers_selector(self)
-               : NULL;
+    return loop_is_ours(state, loop) && (loop_overridden(self) & hooks) == 0 ? readers_selector(self) : NULL;
 }
 
 int

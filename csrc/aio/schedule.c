@@ -21,7 +21,7 @@ schedule_stock(EventLoop *self, int method, PyObject *const *args, Py_ssize_t co
 }
 
 bool
-schedule_is_plain(EventLoop *self, uint32_t used)
+schedule_is_plain(EventLoop *self, uint64_t used)
 {
     return loop_member(&self->closed) == Py_False && loop_member(&self->debug) == Py_False &&
            (loop_overridden(self) & used) == 0;
@@ -60,7 +60,7 @@ add_handle(AioState *state, ReadyQueue *queue, const Call *call)
     return handle;
 }
 
-static const uint32_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+static const uint64_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG) |
                                    STOCK_HOOK(CALL_SOON);
 
 PyObject *
@@ -80,8 +80,8 @@ schedule_directly(const AioState *state, const Call *call)
 {
     EventLoop *self = (EventLoop *)call->loop;
     ReadyQueue *queue;
-    if (!PyObject_TypeCheck(call->loop, state->loop.base_type) ||
-        !schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) || (queue = loop_queue(self)) == NULL) {
+    if (!loop_is_ours(state, call->loop) || !schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) ||
+        (queue = loop_queue(self)) == NULL) {
         return 0;
     }
     PyObject *handle = add_handle(self->state, queue, call);
@@ -93,7 +93,7 @@ int
 schedule_is_debug(const AioState *state, PyObject *loop)
 {
     EventLoop *self = (EventLoop *)loop;
-    if (!PyObject_TypeCheck(loop, state->loop.base_type) || (loop_overridden(self) & HOOK(GET_DEBUG)) != 0) {
+    if (!loop_is_ours(state, loop) || (loop_overridden(self) & BOTH_HOOKS(GET_DEBUG)) != 0) {
         return -1;
     }
     PyObject *debug = loop_member(&self->debug);
@@ -116,7 +116,7 @@ add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
     return timer;
 }
 
-static const uint32_t timer_hooks = HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG);
+static const uint64_t timer_hooks = HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG);
 
 PyObject *
 schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -134,7 +134,7 @@ schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *
 PyObject *
 schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const uint32_t used = timer_hooks | HOOK(CALL_AT) | HOOK(TIME) | STOCK_HOOK(CALL_AT) |
+    const uint64_t used = timer_hooks | HOOK(CALL_AT) | BOTH_HOOKS(TIME) | STOCK_HOOK(CALL_AT) |
                           STOCK_HOOK(CALL_LATER);
     Call call;
     PyObject *heap;

@@ -16,7 +16,7 @@ PyObject *schedule_stock(EventLoop *self, int method, PyObject *const *args, Py_
 
 /* Whether C may do it: the loop is open, not in debug mode, and nothing in `used`, of the HOOKs in
  * override.h, is replaced. */
-bool schedule_is_plain(EventLoop *self, uint32_t used);
+bool schedule_is_plain(EventLoop *self, uint64_t used);
 
 /* loop.call_soon(), called by C. 1; 0 where the method has to be called: the loop is not ours, a hook is
  * replaced, it is in debug mode or closed; -1 with an exception. */

@@ -24,8 +24,8 @@ static const double longest_wait = 24 * 3600;
 /* Where there is nothing to poll for, every so many turns poll all the same: it lets other threads run. */
 enum { POLL_EVERY = 64 };
 
-static const uint32_t turn_hooks = HOOK(ADD_CALLBACK) | HOOK(GET_DEBUG) | HOOK(PROCESS_EVENTS) | HOOK(TIME) |
-                                   STOCK_HOOK(RUN_ONCE);
+static const uint64_t turn_hooks = HOOK(ADD_CALLBACK) | BOTH_HOOKS(GET_DEBUG) | HOOK(PROCESS_EVENTS) |
+                                   BOTH_HOOKS(TIME) | STOCK_HOOK(RUN_ONCE);
 
 /* The queue, if C may run the turn; NULL if asyncio's method has to. */
 static ReadyQueue *
