@@ -1,6 +1,7 @@
 #include "aio/ask.h"
 
 #include "aio/clock.h"
+#include "aio/globals.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
 
@@ -16,7 +17,7 @@ ask_debug(EventLoop *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 ask_time(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
-    return (loop_overridden(self) & STOCK_HOOK(TIME)) == 0 && override_clock_is_stock(&self->state->loop)
+    return (loop_overridden(self) & STOCK_HOOK(TIME)) == 0 && globals_have_stock_clock(&self->state->loop)
                ? PyFloat_FromDouble(clock_now())
                : schedule_stock(self, TIME, (PyObject *[]){NULL}, 0, NULL);
 }

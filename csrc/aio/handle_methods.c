@@ -219,7 +219,38 @@ PyGetSetDef handle_getset[] = {
     {NULL,    NULL,                    NULL,                    NULL,                      NULL},
 };
 
+/* `_when`: a float is made for the one who looks. */
+static PyObject *
+timer_get_when(Timer *self, void *Py_UNUSED(closure))
+{
+    PyObject *when = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->base.when == NULL) {
+        self->base.when = PyFloat_FromDouble(self->time);
+    }
+    when = Py_XNewRef(self->base.when);
+    Py_END_CRITICAL_SECTION();
+    return when;
+}
+
+static int
+timer_set_when(Timer *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete _when");
+        return -1;
+    }
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->base.when;
+    self->base.when = Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    return 0;
+}
+
 PyGetSetDef timer_getset[] = {
+    {"_when", (getter)timer_get_when, (setter)timer_set_when, "When it is due.",         NULL},
     {"_args", (getter)timer_get_args, (setter)timer_set_args, "The arguments, a tuple.", NULL},
     {NULL,    NULL,                   NULL,                   NULL,                      NULL},
 };

@@ -1,9 +1,13 @@
 #include "aio/heap.h"
 
 /* The time of a timer whose `_when` is a float; false for anything else. */
-static bool
+static inline bool
 plain_time(const LoopState *state, PyObject *object, double *time)
 {
+    if (is_our_timer(state, object) && ((StockTimer *)object)->when == NULL) {
+        *time = ((Timer *)object)->time;
+        return true;
+    }
     PyObject *when = is_known_timer(state, object) ? ((StockTimer *)object)->when : NULL;
     if (when == NULL || !PyFloat_CheckExact(when)) {
         return false;

@@ -1,5 +1,6 @@
 #include "aio/loop_load.h"
 
+#include "aio/globals.h"
 #include "aio/handle.h"
 #include "aio/handle_type.h"
 #include "aio/imports.h"
@@ -85,6 +86,7 @@ find_globals(LoopState *state)
             return -1;
         }
     }
+    globals_watch(state);
     return 0;
 }
 
@@ -161,6 +163,7 @@ void
 loop_state_free(LoopState *state)
 {
     loop_state_clear(state);
+    globals_unwatch(state);
     for (int i = 0; i < LOOP_METHODS; i++) {
         Py_CLEAR(state->stock_methods[i]);
         Py_CLEAR(state->method_names[i]);

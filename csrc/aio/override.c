@@ -77,13 +77,6 @@ override_check(EventLoop *self)
 }
 
 bool
-override_clock_is_stock(const LoopState *state)
-{
-    const LoopGlobal *time = &state->globals[GLOBAL_TIME], *clock = &state->globals[GLOBAL_MONOTONIC];
-    return loop_global(time) == time->value && loop_global(clock) == clock->value;
-}
-
-bool
 override_run_is_stock(LoopState *state)
 {
     unsigned version = state->stock_handle->tp_version_tag;

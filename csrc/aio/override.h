@@ -28,9 +28,6 @@ loop_overridden(EventLoop *self)
 /* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
 int override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock);
 
-/* time.monotonic(), as the loop's time() calls it, is the interpreter's own. */
-bool override_clock_is_stock(const LoopState *state);
-
 /* asyncio.Handle._run() is asyncio's own. */
 bool override_run_is_stock(LoopState *state);
 

@@ -1,6 +1,7 @@
 #include "aio/schedule.h"
 
 #include "aio/clock.h"
+#include "aio/globals.h"
 #include "aio/heap.h"
 #include "aio/override.h"
 
@@ -102,10 +103,10 @@ schedule_is_debug(const AioState *state, PyObject *loop)
 
 /* A timer of ours in the heap, which is held for the same reason as in add_handle(). */
 static PyObject *
-add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
+add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when, double time)
 {
     Py_INCREF(heap);
-    PyObject *timer = timer_new(self->state, call, when);
+    PyObject *timer = timer_new(self->state, call, when, time);
     if (timer != NULL && heap_push(&self->state->loop, heap, timer) < 0) {
         Py_CLEAR(timer);
     }
@@ -128,7 +129,7 @@ schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *
         (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_AT, args, count, names);
     }
-    return add_timer(self, heap, &call, args[0]);
+    return add_timer(self, heap, &call, args[0], 0);
 }
 
 PyObject *
@@ -140,15 +141,12 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
     PyObject *heap;
     if (!schedule_is_plain(self, used) || !schedule_parse(self, args, count, names, 1, &call) ||
         !(PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])) ||
-        !override_clock_is_stock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
+        !globals_have_stock_clock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_LATER, args, count, names);
     }
     double delay = PyFloat_AsDouble(args[0]);
     if (delay == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    PyObject *when = PyFloat_FromDouble(clock_now() + delay);
-    PyObject *timer = when != NULL ? add_timer(self, heap, &call, when) : NULL;
-    Py_XDECREF(when);
-    return timer;
+    return add_timer(self, heap, &call, NULL, clock_now() + delay);
 }
