@@ -3,6 +3,7 @@
 #include "aio/override.h"
 #include "aio/process.h"
 #include "aio/schedule.h"
+#include "aio/wake_event.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -50,7 +51,7 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    return write_to_pipe(self);
+    return wake_event_set(self) ? 0 : write_to_pipe(self);
 }
 
 /* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
@@ -131,5 +132,6 @@ inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
             }
         }
     } while (size == sizeof(data) || (size < 0 && errno == EINTR));
+    wake_event_make(self);
     Py_RETURN_NONE;
 }

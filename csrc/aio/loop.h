@@ -25,6 +25,7 @@ typedef struct {
     PyObject *internal_fds;
     PyObject *signal_handlers;
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
+    PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;
     PyObject *ssock;
 

@@ -121,6 +121,7 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->base_type);
     Py_VISIT(state->loop_class);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->wake_event_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->stock_handle);
@@ -150,6 +151,7 @@ loop_state_clear(LoopState *state)
     Py_CLEAR(state->base_type);
     Py_CLEAR(state->loop_class);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->wake_event_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->selector_type);

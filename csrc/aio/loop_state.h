@@ -60,8 +60,9 @@ typedef struct {
 } LoopGlobal;
 
 typedef struct {
-    PyTypeObject *base_type;     /* _LoopBase */
-    PyTypeObject *loop_class;    /* pyepoll.aio.EventLoop; NULL until _learn_loop() */
+    PyTypeObject *base_type;  /* _LoopBase */
+    PyTypeObject *loop_class; /* pyepoll.aio.EventLoop; NULL until _learn_loop() */
+    PyTypeObject *wake_event_type;
     PyTypeObject *queue_type;    /* ReadyQueue */
     PyTypeObject *handle_type;   /* our Handle; NULL where asyncio's has another layout than handle.h */
     PyTypeObject *timer_type;    /* our TimerHandle; NULL together with handle_type */

@@ -7,6 +7,7 @@
 #include "aio/override.h"
 #include "aio/schedule.h"
 #include "aio/turn.h"
+#include "aio/wake_event.h"
 #include "base/subclass.h"
 
 #include <stddef.h>
@@ -89,7 +90,11 @@ static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
     self->has_names = self->has_names || is_in_dict(self, name);
+    const PyObject *selector = self->selector;
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
+    if (self->selector != selector) {
+        Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
+    }
     self->checked = 0;
     return status;
 }
@@ -125,6 +130,7 @@ static PyMemberDef loop_members[] = {
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
     {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
+    {"_wake_event", T_OBJECT, offsetof(EventLoop, wake_event), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
     {"_ssock", T_OBJECT_EX, offsetof(EventLoop, ssock), 0, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -229,7 +235,10 @@ loop_init(PyObject *module, LoopState *state)
 {
     state->base_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     state->queue_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_spec, NULL);
-    return state->base_type != NULL && state->queue_type != NULL ? loop_state_init(module, state) : -1;
+    state->wake_event_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &wake_event_spec, NULL);
+    return state->base_type != NULL && state->queue_type != NULL && state->wake_event_type != NULL
+               ? loop_state_init(module, state)
+               : -1;
 }
 
 PyObject *

@@ -35,6 +35,7 @@ NAMES: dict[str, list[str]] = {
         "_check_closed",
         "_check_thread",
         "_clock_resolution",
+        "_close_self_pipe",
         "_closed",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
