@@ -64,8 +64,6 @@ NAMES: dict[str, list[str]] = {
         "_sendfile_native",
         "_signal_handlers",
         "_sock_connect_cb",
-        "_sock_recv",
-        "_sock_recv_into",
         "_sock_sendall",
         "_ssock",
         "_start_serving",
