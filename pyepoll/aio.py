@@ -163,6 +163,10 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
+    def _make_self_pipe(self) -> None:
+        super()._make_self_pipe()
+        self._make_wake_event()
+
     def _close_self_pipe(self) -> None:
         self._wake_event = None
         super()._close_self_pipe()

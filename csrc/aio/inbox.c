@@ -132,6 +132,5 @@ inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
             }
         }
     } while (size == sizeof(data) || (size < 0 && errno == EINTR));
-    wake_event_make(self);
     Py_RETURN_NONE;
 }

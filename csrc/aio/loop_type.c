@@ -177,6 +177,10 @@ PyDoc_STRVAR(time_doc,
 "time($self, /)\n--\n\n"
 "Return the time of the clock for call_at(), in seconds.");
 
+PyDoc_STRVAR(make_wake_event_doc,
+"_make_wake_event($self, /)\n--\n\n"
+"Make the event with which other threads wake the loop.");
+
 PyDoc_STRVAR(read_from_self_doc,
 "_read_from_self($self, /)\n--\n\n"
 "Empty the pipe that wakes the loop.");
@@ -201,6 +205,7 @@ static PyMethodDef loop_methods[] = {
     {"create_task", FAST(create_task), create_task_doc},
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
+    {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
     {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},

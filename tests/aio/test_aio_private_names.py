@@ -49,6 +49,7 @@ NAMES: dict[str, list[str]] = {
         "_executor_shutdown_called",
         "_internal_fds",
         "_make_datagram_transport",
+        "_make_self_pipe",
         "_make_socket_transport",
         "_make_ssl_transport",
         "_old_agen_hooks",
