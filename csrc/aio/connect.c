@@ -28,8 +28,8 @@ raise_failure(int error, PyObject *address)
     return NULL;
 }
 
-/* The connection is under way. To a listener of this machine it is made already, as a rule: to look costs less
- * than to let the loop wait. */
+/* The connection is under way. To a listener of this machine it is made already, as a rule: to look costs
+ * less than to let the loop wait. */
 static PyObject *
 look(int fd, PyObject *address)
 {

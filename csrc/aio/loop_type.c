@@ -177,6 +177,10 @@ PyDoc_STRVAR(time_doc,
 "time($self, /)\n--\n\n"
 "Return the time of the clock for call_at(), in seconds.");
 
+PyDoc_STRVAR(may_answer_doc,
+"_may_answer($self, /)\n--\n\n"
+"Return whether getaddrinfo() may answer without run_in_executor().");
+
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
 "Make the event with which other threads wake the loop.");
@@ -205,6 +209,7 @@ static PyMethodDef loop_methods[] = {
     {"create_task", FAST(create_task), create_task_doc},
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
+    {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
