@@ -51,7 +51,9 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    return wake_event_set(self) ? 0 : write_to_pipe(self);
+    /* What is replaced is to see the data in the pipe. */
+    const uint64_t readers = BOTH_HOOKS(READ_FROM_SELF) | HOOK(PROCESS_SELF_DATA);
+    return (loop_overridden(self) & readers) == 0 && wake_event_set(self) ? 0 : write_to_pipe(self);
 }
 
 /* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
