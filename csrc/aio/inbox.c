@@ -51,9 +51,10 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    /* What is replaced is to see the data in the pipe. */
-    const uint64_t readers = BOTH_HOOKS(READ_FROM_SELF) | HOOK(PROCESS_SELF_DATA);
-    return (loop_overridden(self) & readers) == 0 && wake_event_set(self) ? 0 : write_to_pipe(self);
+    /* A hook that is replaced sees the event of the pipe, or the data in it. */
+    const uint64_t hooks = BOTH_HOOKS(READ_FROM_SELF) | HOOK(PROCESS_SELF_DATA) | HOOK(PROCESS_EVENTS) |
+                           HOOK(ADD_CALLBACK);
+    return (loop_overridden(self) & hooks) == 0 && wake_event_set(self) ? 0 : write_to_pipe(self);
 }
 
 /* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
