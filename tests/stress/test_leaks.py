@@ -185,7 +185,7 @@ def test_psleak_detects_a_leak() -> None:
 
 @pytest.mark.usefixtures("has_psleak")
 @pytest.mark.lasts(600)
-@pytest.mark.parametrize(("names",), thirds((name,) for name in CLASSES_AND_FUNCTIONS))
+@pytest.mark.parametrize("names", thirds((name,) for name in CLASSES_AND_FUNCTIONS))
 def test_psleak_finds_no_leak(names: str, effort: Effort) -> None:
     assert psleak(rf"{names}\b", effort(50, 1000)) == {}
 
