@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_LOOP_H
 #define PYEPOLL_LOOP_H
 
+#include "aio/counters.h"
 #include "aio/ring.h"
 #include "aio/state.h"
 
@@ -35,7 +36,7 @@ typedef struct {
     bool exposed;        /* its __dict__ was handed out: override.c */
     uint32_t overridden; /* the hooks that are replaced, as found out for ... */
     unsigned checked;    /* ... this version of the type; 0 for none */
-    unsigned turns;
+    LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 } EventLoop;
 
