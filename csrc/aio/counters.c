@@ -4,7 +4,7 @@
 static const double longest = 9.2e9;
 
 int
-callbacks_time(CallbackCount *self, PyObject *slow)
+callback_time_begin(CallbackTime *self, PyObject *slow)
 {
     double seconds = PyFloat_AsDouble(slow);
     if (seconds == -1.0 && PyErr_Occurred()) {
@@ -13,6 +13,16 @@ callbacks_time(CallbackCount *self, PyObject *slow)
     self->limit = !(seconds < longest) ? INT64_MAX : seconds > 0 ? (int64_t)(seconds * 1e9) : 0;
     self->last = monotonic_now();
     return 0;
+}
+
+void
+callback_time_check(CallbackTime *self, LoopCounters *counters)
+{
+    int64_t now = monotonic_now();
+    if (now - self->last >= self->limit) {
+        counter_add(&counters->slow_callbacks, 1);
+    }
+    self->last = now;
 }
 
 /* Nanoseconds, with those of a wait that goes on. Never less than before: where the wait has ended meanwhile,

@@ -51,34 +51,17 @@ counters_are_timed(LoopCounters *self)
     return atomic_load_explicit(&self->timed, memory_order_relaxed);
 }
 
-/* The callbacks of one turn. */
+/* The time of the callbacks of one turn. */
 typedef struct {
-    LoopCounters *counters;
-    int64_t count;
-    int64_t limit; /* a callback that takes so many nanoseconds is slow; -1: their time is not taken */
+    int64_t limit; /* a callback that takes so many nanoseconds is slow */
     int64_t last;  /* when the last one ended */
-} CallbackCount;
+} CallbackTime;
 
-/* Take the time of the callbacks from now on; `slow` is slow_callback_duration. 0, or -1 with an exception. */
-int callbacks_time(CallbackCount *self, PyObject *slow);
+/* Begin now; `slow` is the loop's slow_callback_duration. 0, or -1 with an exception. */
+int callback_time_begin(CallbackTime *self, PyObject *slow);
 
-/* A callback has run. */
-static inline void
-callbacks_add(CallbackCount *self)
-{
-    self->count++;
-    if (self->limit >= 0) {
-        int64_t now = monotonic_now();
-        counter_add(&self->counters->slow_callbacks, now - self->last >= self->limit ? 1 : 0);
-        self->last = now;
-    }
-}
-
-static inline void
-callbacks_end(CallbackCount *self)
-{
-    counter_add(&self->counters->callbacks, self->count);
-}
+/* A callback has run: count it if it was slow. */
+void callback_time_check(CallbackTime *self, LoopCounters *counters);
 
 /* The counters as a tuple, in the order of LoopStats. NULL with an exception. */
 PyObject *counters_tuple(LoopCounters *self);

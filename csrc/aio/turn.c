@@ -117,14 +117,10 @@ queue_due(EventLoop *self, ReadyQueue *queue)
 }
 
 static int
-begin_callbacks(EventLoop *self, CallbackCount *ran)
+begin_time(EventLoop *self, CallbackTime *time)
 {
-    *ran = (CallbackCount){.counters = &self->counters, .limit = -1};
-    if (!counters_are_timed(&self->counters)) {
-        return 0;
-    }
     PyObject *slow = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SLOW]);
-    int status = slow != NULL ? callbacks_time(ran, slow) : -1;
+    int status = slow != NULL ? callback_time_begin(time, slow) : -1;
     Py_XDECREF(slow);
     return status;
 }
@@ -134,17 +130,20 @@ begin_callbacks(EventLoop *self, CallbackCount *ran)
 static int
 run_queued(EventLoop *self, ReadyQueue *queue)
 {
-    CallbackCount ran;
-    int status = begin_callbacks(self, &ran);
+    CallbackTime time;
+    bool timed = counters_are_timed(&self->counters);
+    int status = timed ? begin_time(self, &time) : 0;
+    int64_t ran = 0;
     for (size_t left = queue->ring.count; left > 0 && queue->ring.count > 0 && status >= 0; left--) {
         PyObject *handle = ring_popleft(&queue->ring);
         status = run_handle(self->state, handle);
-        if (status != 0) {
-            callbacks_add(&ran);
-        }
         Py_DECREF(handle);
+        ran += status != 0;
+        if (timed && status != 0) {
+            callback_time_check(&time, &self->counters);
+        }
     }
-    callbacks_end(&ran);
+    counter_add(&self->counters.callbacks, ran);
     return status < 0 ? -1 : 0;
 }
 
