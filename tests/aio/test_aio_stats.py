@@ -306,4 +306,4 @@ def test_stats_are_a_tuple_with_names() -> None:
     assert isinstance(stats, aio.LoopStats)
     assert stats._fields == ("turns", "callbacks", "events", "slow_callbacks", "idle", "timed")
     with pytest.raises(AttributeError):
-        stats.turns = 1
+        stats.turns = 1  # type: ignore[misc]
