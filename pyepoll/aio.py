@@ -27,6 +27,7 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
+from ._loop_stats import LoopStats
 from ._sock_calls import SockCalls
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
@@ -38,16 +39,19 @@ __all__ = [
     "DatagramTransport",
     "EventLoop",
     "LoopSelector",
+    "LoopStats",
     "SocketTransport",
+    "enable_stats",
     "install",
     "new_event_loop",
     "run",
+    "stats",
     "watch",
 ]
 
 T = TypeVar("T")
 
-watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = __name__
+watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = LoopStats.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _sslproto: Any = asyncio.sslproto
@@ -355,6 +359,33 @@ def new_event_loop(*, gather_writes: bool = True) -> EventLoop:
     gather_writes: see :class:`EventLoop`. Raises OSError: EMFILE or ENFILE when no fd is left.
     """
     return EventLoop(gather_writes=gather_writes)
+
+
+def _loop_of_ours(loop: asyncio.AbstractEventLoop | None) -> Any:
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    if not isinstance(loop, EventLoop):
+        raise TypeError(f"only loops of pyepoll.aio have stats, not {type(loop).__qualname__}")
+    return loop
+
+
+def stats(loop: asyncio.AbstractEventLoop | None = None) -> LoopStats:
+    """Return the counters of a loop, or of the running one if it is None. Any thread may ask for them.
+
+    Raises TypeError if the loop is no :class:`EventLoop`; RuntimeError if it is None and no loop is running.
+    """
+    return LoopStats._make(_loop_of_ours(loop)._stats())
+
+
+def enable_stats(loop: asyncio.AbstractEventLoop | None = None, enabled: bool = True) -> None:
+    """Count slow callbacks and idle time from the loop's next turn on, or end it if ``enabled`` is false.
+
+    loop: the running loop if it is None. The clock is then read after each callback and twice for each wait;
+    the other counters need no clock and are always on. Any thread may call it. Raises TypeError if the loop
+    is no :class:`EventLoop`; RuntimeError if it is None and no loop is running. While it is enabled, a turn
+    raises TypeError if ``loop.slow_callback_duration`` is no number.
+    """
+    _loop_of_ours(loop)._enable_stats(enabled)
 
 
 _FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll.aio.run()"

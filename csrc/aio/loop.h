@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_LOOP_H
 #define PYEPOLL_LOOP_H
 
+#include "aio/counters.h"
 #include "aio/ring.h"
 #include "aio/state.h"
 
@@ -37,7 +38,7 @@ typedef struct {
     bool has_names;      /* an attribute was set that is in its __dict__ */
     uint64_t overridden; /* the hooks that are replaced, as found out for ... */
     unsigned checked;    /* ... this version of the type; 0 for none */
-    unsigned turns;
+    LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 } EventLoop;
 

@@ -7,10 +7,15 @@
 #include "aio/override.h"
 
 static const char *const names[LOOP_NAMES] = {
-    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context", [LOOP_FILENO] = "fileno",
-    [LOOP_LOOP] = "loop",       [LOOP_NAME] = "name",
-    [LOOP_RUN] = "_run",        [LOOP_SELECT] = "select",
+    [LOOP_CANCEL] = "cancel",
+    [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONTEXT] = "context",
+    [LOOP_FILENO] = "fileno",
+    [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",
+    [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",
+    [LOOP_SLOW] = "slow_callback_duration",
 };
 
 static const char *const methods[LOOP_METHODS] = {

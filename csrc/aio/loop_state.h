@@ -48,6 +48,7 @@ enum {
     LOOP_NAME,
     LOOP_RUN,
     LOOP_SELECT,
+    LOOP_SLOW,
     LOOP_NAMES
 };
 

@@ -189,6 +189,31 @@ PyDoc_STRVAR(read_from_self_doc,
 "_read_from_self($self, /)\n--\n\n"
 "Empty the pipe that wakes the loop.");
 
+PyDoc_STRVAR(stats_doc,
+"_stats($self, /)\n--\n\n"
+"The fields of LoopStats.");
+
+static PyObject *
+loop_stats(EventLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    return counters_tuple(&self->counters);
+}
+
+PyDoc_STRVAR(enable_stats_doc,
+"_enable_stats($self, enabled, /)\n--\n\n"
+"Begin or end to measure time. From any thread.");
+
+static PyObject *
+loop_enable_stats(EventLoop *self, PyObject *enabled)
+{
+    int truth = PyObject_IsTrue(enabled);
+    if (truth < 0) {
+        return NULL;
+    }
+    atomic_store(&self->counters.timed, truth != 0);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(run_once_doc,
 "_run_once($self, /)\n--\n\n"
 "Run one turn.");
@@ -212,6 +237,8 @@ static PyMethodDef loop_methods[] = {
     {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
+    {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},
+    {"_enable_stats", (PyCFunction)loop_enable_stats, METH_O, enable_stats_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
     {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},
     {NULL, NULL, 0, NULL},
