@@ -143,7 +143,8 @@ def test_hook_put_into_the_dict_of_a_loop_is_called_at_once() -> None:
     with contextlib.closing(EventLoop()) as loop:
         loop.call_soon(int)
         called: list[str] = []
-        vars(loop)["_call_soon"] = noting(loop._call_soon, "_call_soon", called)
+        names: Any = vars(loop)
+        names["_call_soon"] = noting(loop._call_soon, "_call_soon", called)
         loop.call_soon(int)
         assert called == ["_call_soon"]
 
