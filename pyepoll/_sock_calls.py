@@ -4,7 +4,6 @@ import asyncio
 import asyncio.constants
 import asyncio.log
 import asyncio.trsock
-import contextlib
 import errno
 import socket
 import sys
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _aio = _load_aio()
+_recv_into_ready: Any = _aio["_recv_into_ready"]
+_recv_ready: Any = _aio["_recv_ready"]
 _try_accept: Any = _aio["_try_accept"]
 _try_connect: Any = _aio["_try_connect"]
 _try_recv: Any = _aio["_try_recv"]
@@ -37,23 +38,10 @@ _SERVING: tuple[Any, ...] = (
 
 def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
     """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
-    with contextlib.suppress(OSError):  # EBADF; asyncio removes it in a callback, so it hides no other error.
-        remove(sock if sock.fileno() >= 0 else fd)
-
-
-def _attempt(future: "asyncio.Future[Any]", call: Any, *args: Any) -> None:
-    """Give the future the result of a call, unless that is None: then the call is made again, later."""
-    if future.done():
-        return
     try:
-        result = call(*args)
-    except (SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        if result is not None:
-            future.set_result(result)
+        remove(sock if sock.fileno() >= 0 else fd)
+    except OSError:
+        pass  # EBADF; asyncio removes it in a callback, so it hides no other error.
 
 
 class SockCalls(asyncio.SelectorEventLoop):
@@ -103,14 +91,16 @@ class SockCalls(asyncio.SelectorEventLoop):
         data: bytes | None = _try_recv(sock, n)
         if data is not None:
             return data
-        received: bytes = await self._readable(sock, self._sock_recv, sock, n)
-        return received
-
-    def _sock_recv(self, fut: "asyncio.Future[bytes]", sock: socket.socket, n: int) -> None:
-        if type(sock) is _Socket:
-            _attempt(fut, _try_recv, sock, n)
-        else:
-            super()._sock_recv(fut, sock, n)  # type: ignore[misc]
+        # As in _readable(), without a coroutine more.
+        future: asyncio.Future[bytes] = self.create_future()
+        fd = sock.fileno()
+        handle = self._add_checked_reader(sock, _recv_ready, future, sock, n)
+        try:
+            return await future
+        finally:
+            if handle is None or not handle.cancelled():
+                _stop_watching(self.remove_reader, sock, fd)
+            del future
 
     async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:
         """Receive into a buffer, and return how many bytes; see :meth:`asyncio.loop.sock_recv_into`."""
@@ -119,16 +109,8 @@ class SockCalls(asyncio.SelectorEventLoop):
         count: int | None = _try_recv_into(sock, buf)
         if count is not None:
             return count
-        received: int = await self._readable(sock, self._sock_recv_into, sock, buf)
+        received: int = await self._readable(sock, _recv_into_ready, sock, buf)
         return received
-
-    def _sock_recv_into(
-        self, fut: "asyncio.Future[int]", sock: socket.socket, buf: "WriteableBuffer"
-    ) -> None:
-        if type(sock) is _Socket:
-            _attempt(fut, _try_recv_into, sock, buf)
-        else:
-            super()._sock_recv_into(fut, sock, buf)  # type: ignore[misc]
 
     async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
         """Send all of data to a non-blocking socket; see :meth:`asyncio.loop.sock_sendall`."""
@@ -150,7 +132,17 @@ class SockCalls(asyncio.SelectorEventLoop):
         return connection
 
     def _sock_accept_ready(self, fut: "asyncio.Future[Any]", sock: socket.socket) -> None:
-        _attempt(fut, _next_connection, sock)
+        if fut.done():
+            return
+        try:
+            accepted = _next_connection(sock)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            fut.set_exception(error)
+        else:
+            if accepted is not None:
+                fut.set_result(accepted)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect a non-blocking socket; see :meth:`asyncio.loop.sock_connect`."""

@@ -118,7 +118,6 @@ _aio._use_sockets(socket.socket, TransportSocket)
 
 
 _getaddrinfo: Any = socket.getaddrinfo
-_run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
 _aio_find_addresses = _aio._find_addresses
 _address_templates: dict[int, list[Any]] = {}
 _AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
@@ -167,6 +166,10 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
+    def _make_self_pipe(self) -> None:
+        super()._make_self_pipe()
+        self._make_wake_event()
+
     def _close_self_pipe(self) -> None:
         self._wake_event = None
         super()._close_self_pipe()
@@ -186,15 +189,14 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         Raises :exc:`socket.gaierror`, a subclass of OSError, as socket.getaddrinfo.
         """
         if (
-            self._debug is False
-            and self._closed is False
+            self._may_answer()
             and socket.getaddrinfo is _getaddrinfo
-            and getattr(self.run_in_executor, "__func__", None) is _run_in_executor
             and self._executor_shutdown_called is False
             and self._default_executor.__class__ in _EXECUTORS
         ):
-            query = family, type, proto, flags
-            found = _aio_find_addresses(_address_templates, _getaddrinfo, host, port, *query)
+            found = _aio_find_addresses(
+                _address_templates, _getaddrinfo, host, port, family, type, proto, flags
+            )
             if found is None and _needs_no_resolver(host, port):
                 with contextlib.suppress(socket.gaierror):
                     found = _getaddrinfo(host, port, family, type, proto, flags | _AI_NUMERICHOST)

@@ -66,7 +66,8 @@ put(const LoopState *state, PyObject *list, Py_ssize_t index, PyObject *object)
     note_place(state, list, index);
 }
 
-/* Move the item at `index` towards the root, as towards_root(), past items with plain times. Where it is then. */
+/* Move the item at `index` towards the root, as towards_root(), past items with plain times. Its new
+ * index. */
 static Py_ssize_t
 rise(const LoopState *state, PyObject *list, Py_ssize_t index)
 {
@@ -87,7 +88,7 @@ rise(const LoopState *state, PyObject *list, Py_ssize_t index)
     return index;
 }
 
-/* Move the item at `index` down to a leaf, as towards_leaf(), past items with plain times. Where it is then. */
+/* Move the item at `index` down to a leaf, as towards_leaf(), past items with plain times. Its new index. */
 static Py_ssize_t
 sink(const LoopState *state, PyObject *list, Py_ssize_t index)
 {

@@ -51,7 +51,10 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    return wake_event_set(self) ? 0 : write_to_pipe(self);
+    /* A hook that is replaced sees the event of the pipe, or the data in it. */
+    const uint64_t hooks = BOTH_HOOKS(READ_FROM_SELF) | HOOK(PROCESS_SELF_DATA) | HOOK(PROCESS_EVENTS) |
+                           HOOK(ADD_CALLBACK);
+    return (loop_overridden(self) & hooks) == 0 && wake_event_set(self) ? 0 : write_to_pipe(self);
 }
 
 /* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
@@ -132,6 +135,5 @@ inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
             }
         }
     } while (size == sizeof(data) || (size < 0 && errno == EINTR));
-    wake_event_make(self);
     Py_RETURN_NONE;
 }

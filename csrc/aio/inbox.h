@@ -14,6 +14,15 @@
 /* The values of `sleep`. OUTSIDE: no turn of ours is running, so a waiter is not known. */
 enum { OUTSIDE, ASLEEP, AWAKE };
 
+/* In the loop's thread. Others change only ASLEEP, to AWAKE: what is AWAKE stays so. */
+static inline void
+inbox_stay_awake(EventLoop *self)
+{
+    if (atomic_load_explicit(&self->sleep, memory_order_relaxed) != AWAKE) {
+        atomic_store(&self->sleep, AWAKE);
+    }
+}
+
 /* A vectorcall method of a loop. */
 PyObject *inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count,
                                      PyObject *names);

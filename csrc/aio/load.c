@@ -2,6 +2,7 @@
  * asyncio do not pay for them. */
 #include "aio/accept.h"
 #include "aio/address.h"
+#include "aio/attempt.h"
 #include "aio/connect.h"
 #include "aio/state.h"
 
@@ -20,6 +21,9 @@ PyDoc_STRVAR(address_doc, ADDRESS_DOC);
 
 PyDoc_STRVAR(accept_doc, ACCEPT_DOC);
 PyDoc_STRVAR(connect_doc, CONNECT_DOC);
+
+PyDoc_STRVAR(attempt_receive_doc, ATTEMPT_RECEIVE_DOC);
+PyDoc_STRVAR(attempt_receive_into_doc, ATTEMPT_RECEIVE_INTO_DOC);
 PyDoc_STRVAR(sockop_receive_doc, SOCKOP_RECEIVE_DOC);
 PyDoc_STRVAR(sockop_receive_into_doc, SOCKOP_RECEIVE_INTO_DOC);
 PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
@@ -29,17 +33,20 @@ PyDoc_STRVAR(fds_learn_doc,
 "Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
 "WeakValueDictionary, and the module asyncio.events.");
 
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+
 static PyMethodDef functions[] = {
-    {"_find_addresses", (PyCFunction)(void (*)(void))address_find,        METH_FASTCALL, address_doc       },
-    {"_learn_fds",      fds_learn,                                        METH_VARARGS,  fds_learn_doc     },
-    {"_learn_loop",     loop_learn,                                       METH_VARARGS,  loop_learn_doc    },
-    {"_try_accept",     accept_try,                                       METH_O,        accept_doc        },
-    {"_try_connect",    (PyCFunction)(void (*)(void))connect_try,         METH_FASTCALL, connect_doc       },
-    {"_try_recv",       (PyCFunction)(void (*)(void))sockop_receive,      METH_FASTCALL, sockop_receive_doc},
-    {"_try_recv_into",  (PyCFunction)(void (*)(void))sockop_receive_into, METH_FASTCALL,
-     sockop_receive_into_doc                                                                               },
-    {"_try_send",       (PyCFunction)(void (*)(void))sockop_send,         METH_FASTCALL, sockop_send_doc   },
-    {NULL,              NULL,                                             0,             NULL              },
+    {"_find_addresses", FAST(address_find), address_doc},
+    {"_learn_fds", fds_learn, METH_VARARGS, fds_learn_doc},
+    {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
+    {"_recv_into_ready", FAST(attempt_receive_into), attempt_receive_into_doc},
+    {"_recv_ready", FAST(attempt_receive), attempt_receive_doc},
+    {"_try_accept", accept_try, METH_O, accept_doc},
+    {"_try_connect", FAST(connect_try), connect_doc},
+    {"_try_recv", FAST(sockop_receive), sockop_receive_doc},
+    {"_try_recv_into", FAST(sockop_receive_into), sockop_receive_into_doc},
+    {"_try_send", FAST(sockop_send), sockop_send_doc},
+    {NULL, NULL, 0, NULL},
 };
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1

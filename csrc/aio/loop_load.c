@@ -38,6 +38,7 @@ static const char *const methods[LOOP_METHODS] = {
     [REMOVE_READER] = "_remove_reader",
     [REMOVE_WRITER] = "_remove_writer",
     [RUN_FOREVER] = "run_forever",
+    [RUN_IN_EXECUTOR] = "run_in_executor",
     [RUN_ONCE] = "_run_once",
     [TIME] = "time",
     [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",

@@ -27,6 +27,7 @@ enum {
     CHECK_CLOSED,
     PRIVATE_CALL_SOON,
     PROCESS_SELF_DATA,
+    RUN_IN_EXECUTOR,
     TIMER_HANDLE_CANCELLED,
     WRITE_TO_SELF,
     ADD_READER, /* the next four in the order of READER, WRITER: fdtable.h */

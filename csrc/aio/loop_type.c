@@ -177,6 +177,14 @@ PyDoc_STRVAR(time_doc,
 "time($self, /)\n--\n\n"
 "Return the time of the clock for call_at(), in seconds.");
 
+PyDoc_STRVAR(may_answer_doc,
+"_may_answer($self, /)\n--\n\n"
+"Return whether getaddrinfo() may answer without run_in_executor().");
+
+PyDoc_STRVAR(make_wake_event_doc,
+"_make_wake_event($self, /)\n--\n\n"
+"Make the event with which other threads wake the loop.");
+
 PyDoc_STRVAR(read_from_self_doc,
 "_read_from_self($self, /)\n--\n\n"
 "Empty the pipe that wakes the loop.");
@@ -226,6 +234,8 @@ static PyMethodDef loop_methods[] = {
     {"create_task", FAST(create_task), create_task_doc},
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
+    {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
+    {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},
     {"_enable_stats", (PyCFunction)loop_enable_stats, METH_O, enable_stats_doc},

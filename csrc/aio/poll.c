@@ -171,7 +171,7 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
     }
     LoopSelector *ours;
     PyObject *events = wait_and_count(self, timeout, &ours);
-    atomic_store(&self->sleep, AWAKE);
+    inbox_stay_awake(self);
     int status = events != NULL ? ready_collect(queue) : -1;
     if (status == 0) {
         status = ours != NULL ? fds_queue(ours, events, append, queue) : process(self, queue, events);

@@ -12,8 +12,8 @@ typedef struct {
     int proto;
 } PlainSocket;
 
-/* Read a socket. True; false, without an exception, for one that is not for C: of another class or family, or one
- * that blocks or has been closed. */
+/* Read a socket. True; false, without an exception, for one that is not for C: of another class or family, or
+ * one that blocks or has been closed. */
 bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
 
 #endif

@@ -197,7 +197,7 @@ turn_of_callbacks(EventLoop *self)
     if (queue == NULL) {
         return turn_in_python(self);
     }
-    atomic_store(&self->sleep, AWAKE);
+    inbox_stay_awake(self);
     Py_INCREF(queue);
     double timeout = 0;
     int status = ready_collect(queue) < 0 ? -1 : find_timeout(self, queue, &timeout);

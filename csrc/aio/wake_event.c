@@ -42,12 +42,12 @@ wake_event_swap(EventLoop *self, PyObject *event)
     return before;
 }
 
-void
-wake_event_make(EventLoop *self)
+PyObject *
+wake_event_make(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *selector = loop_member(&self->selector);
-    if (self->wake_event != NULL || !is_loop_selector(self->state, selector)) {
-        return;
+    if (!is_loop_selector(self->state, selector)) {
+        Py_RETURN_NONE;
     }
     Py_INCREF(selector);
     Instance *instance = (Instance *)Py_XNewRef(((LoopSelector *)selector)->instance);
@@ -61,6 +61,7 @@ wake_event_make(EventLoop *self)
     Py_XDECREF(event);
     Py_XDECREF(instance);
     Py_DECREF(selector);
+    Py_RETURN_NONE;
 }
 
 bool

@@ -1,6 +1,6 @@
-/* WakeEvent: an eventfd that the loop's selector watches, with which other threads wake the loop. It costs a third of
- * what asyncio's pair of sockets costs, and nobody has to read from it. The pair stays for the numbers of signals,
- * and for as long as no other thread has woken the loop. */
+/* WakeEvent: an eventfd that the loop's selector watches, with which other threads wake the loop. It costs a
+ * third of what asyncio's pair of sockets costs, and nobody has to read from it. The pair is for the numbers
+ * of signals, and for loops without such an event. */
 #ifndef PYEPOLL_WAKE_EVENT_H
 #define PYEPOLL_WAKE_EVENT_H
 
@@ -8,8 +8,8 @@
 
 extern PyType_Spec wake_event_spec;
 
-/* Give the loop one, if it has none and its selector is ours. If that fails, the pair of sockets is used. */
-void wake_event_make(EventLoop *self);
+/* A method of a loop: give it one, if its selector is ours. If that fails, the pair of sockets is used. */
+PyObject *wake_event_make(EventLoop *self, PyObject *ignored);
 
 /* Set it to another, or NULL; takes over the reference, and returns that of the one before. */
 PyObject *wake_event_swap(EventLoop *self, PyObject *event);

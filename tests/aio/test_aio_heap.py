@@ -120,3 +120,22 @@ def test_error_of_a_comparison_is_raised() -> None:
         with pytest.raises(TypeError):
             loop.call_at("later", print)
         loop._scheduled.clear()
+
+
+def test_time_of_call_later_is_an_attribute_as_of_asyncios_timers() -> None:
+    with new_loop() as loop:
+        before = loop.time()
+        timer = loop.call_later(100, print)
+        assert before + 100 <= timer.when() <= loop.time() + 100
+        assert timer._when is timer._when
+        later, sooner = loop.call_later(300, print), loop.call_later(200, print)
+        assert timer < sooner < later
+        assert hash(timer) == hash(timer._when)
+        later._when = 1.0
+        heapq.heapify(loop._scheduled)
+        assert loop._scheduled[0] is later
+        assert f"when={later._when}" in repr(later)
+        with pytest.raises(AttributeError):
+            del later._when
+        later.cancel()
+        assert later.cancelled()

@@ -138,6 +138,17 @@ def test_patched_class_is_called(name: str, owner: Any, monkeypatch: pytest.Monk
         assert not called
 
 
+def test_hook_put_into_the_dict_of_a_loop_is_called_at_once() -> None:
+    """Not only after the next attribute was set."""
+    with contextlib.closing(EventLoop()) as loop:
+        loop.call_soon(int)
+        called: list[str] = []
+        names: Any = vars(loop)
+        names["_call_soon"] = noting(loop._call_soon, "_call_soon", called)
+        loop.call_soon(int)
+        assert called == ["_call_soon"]
+
+
 @contextlib.contextmanager
 def patched_monotonic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """As freezegun and other tools do it: the time stands still until it is set."""

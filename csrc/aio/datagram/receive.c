@@ -6,6 +6,10 @@
 /* So many datagrams are received for one event, before other connections have their turn. */
 enum { BURST = 16 };
 
+/* Where a second datagram was looked for in vain, it is not looked for at the next events: most come alone,
+ * and the look is a system call. */
+enum { LONE_EVENTS = 7 };
+
 /* The needs of receiving one datagram; `protocol` is a new reference. */
 typedef struct {
     PyObject *protocol;
@@ -116,6 +120,10 @@ datagram_read_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
     PyObject *result = state != NULL ? Py_NewRef(Py_None) : NULL;
     bool more = true;
     for (int i = 0; result != NULL && more && i < BURST; i++) {
+        if (i == 1 && self->lone > 0) {
+            self->lone--;
+            return result;
+        }
         Reading reading;
         int status = start_reading(state, self, &reading);
         if (status == READ_STOPPED) {
@@ -127,6 +135,9 @@ datagram_read_ready(PyObject *object, PyObject *Py_UNUSED(ignored))
         }
         result = receive_one(state, self, &reading, &more);
         Py_DECREF(reading.protocol);
+        if (i == 1 && !more) {
+            self->lone = LONE_EVENTS;
+        }
     }
     return result;
 }
