@@ -6,6 +6,7 @@
 #include "aio/turn.h"
 
 #include "aio/clock.h"
+#include "aio/globals.h"
 #include "aio/handle.h"
 #include "aio/heap.h"
 #include "aio/inbox.h"
@@ -24,21 +25,21 @@ static const double longest_wait = 24 * 3600;
 /* Where there is nothing to poll for, every so many turns poll all the same: it lets other threads run. */
 enum { POLL_EVERY = 64 };
 
-static const uint32_t turn_hooks = HOOK(ADD_CALLBACK) | HOOK(GET_DEBUG) | HOOK(PROCESS_EVENTS) | HOOK(TIME) |
-                                   STOCK_HOOK(RUN_ONCE);
+static const uint64_t turn_hooks = HOOK(ADD_CALLBACK) | BOTH_HOOKS(GET_DEBUG) | HOOK(PROCESS_EVENTS) |
+                                   BOTH_HOOKS(TIME) | STOCK_HOOK(RUN_ONCE);
 
 /* The queue, if C may run the turn; NULL if asyncio's method has to. */
 static ReadyQueue *
 plain_queue(EventLoop *self)
 {
-    const LoopState *state = &self->state->loop;
+    LoopState *state = &self->state->loop;
     bool replaced = (loop_overridden(self) & turn_hooks) != 0;
     ReadyQueue *queue = loop_queue(self);
     PyObject *scheduled = loop_heap(self);
     bool plain = queue != NULL && scheduled != NULL && self->debug == Py_False &&
                  self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
                  PyFloat_CheckExact(self->clock_resolution) && !replaced &&
-                 (PyList_GET_SIZE(scheduled) == 0 || override_clock_is_stock(state));
+                 (PyList_GET_SIZE(scheduled) == 0 || globals_have_stock_clock(state));
     return plain ? queue : NULL;
 }
 
@@ -99,10 +100,10 @@ end_of_turn(const EventLoop *self, double *end)
 static int
 queue_due(EventLoop *self, ReadyQueue *queue)
 {
-    const LoopState *state = &self->state->loop;
+    LoopState *state = &self->state->loop;
     PyObject *list = loop_heap(self), *timer;
     double end;
-    if (list == NULL || PyList_GET_SIZE(list) == 0 || !override_clock_is_stock(state) ||
+    if (list == NULL || PyList_GET_SIZE(list) == 0 || !globals_have_stock_clock(state) ||
         !end_of_turn(self, &end)) {
         return 0;
     }
