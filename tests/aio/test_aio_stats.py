@@ -1,4 +1,4 @@
-"""stats(): what a loop counts, in turns of its own and in those that asyncio's code runs."""
+"""stats(): the counters of a loop, in turns of its own and in turns that asyncio's code runs."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from pyepoll import aio
 
 
 class Overridden(aio.EventLoop):
-    """Its turns are asyncio's."""
+    """asyncio's code runs its turns."""
 
     def _process_events(self, event_list: Any) -> None:
         super()._process_events(event_list)
@@ -143,7 +143,7 @@ def test_idle_is_the_time_of_waits(make: Callable[[], aio.EventLoop]) -> None:
         loop.call_later(0.05, loop.call_soon, block)
         loop.run_forever()
         assert 0 < aio.stats(loop).idle <= time.monotonic() - start - 0.05
-        # The timer may have been due before the first wait: more of them until the loop has waited as long.
+        # A busy machine may pass the whole time before the wait: then again.
         while aio.stats(loop).idle < 0.04:
             loop.run_until_complete(asyncio.sleep(0.02))
 
