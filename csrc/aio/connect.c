@@ -14,14 +14,13 @@ read_address(PyObject *object, int family, SockAddr *address)
            PyTuple_GET_SIZE(object) == (family == AF_INET ? 2 : 4);
 }
 
-/* Whether a connection that is under way is made. To a listener of this machine it is, as a rule: to look costs
- * less than to let the loop wait. A failure is left to asyncio's callback, which reads it from the socket: a
- * task that is cancelled before has to find it there when it connects again. */
+/* Whether a connection that is under way has been made already, as one to a listener of this machine is: to
+ * look costs less than to let the loop wait. A failure is left to the loop. */
 static bool
 is_made(int fd)
 {
     struct pollfd entry = {.fd = fd, .events = POLLOUT};
-    return poll(&entry, 1, 0) > 0 && entry.revents == POLLOUT;
+    return poll(&entry, 1, 0) == 1 && entry.revents == POLLOUT;
 }
 
 PyObject *
@@ -48,8 +47,7 @@ connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (connect(plain.fd, &address.any, address.length) == 0) {
         Py_RETURN_TRUE;
     }
-    if (errno == EINPROGRESS) {
-        return PyBool_FromLong(is_made(plain.fd));
-    }
-    return would_block(errno) ? Py_NewRef(Py_False) : PyErr_SetFromErrno(PyExc_OSError);
+    return errno == EINPROGRESS ? PyBool_FromLong(is_made(plain.fd))
+           : would_block(errno) ? Py_NewRef(Py_False)
+                                : PyErr_SetFromErrno(PyExc_OSError);
 }
