@@ -81,7 +81,7 @@ def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
 
 
 def test_a_cancelled_connection_may_be_tried_again() -> None:
-    """It was refused; the next call is told so, not that the connection was aborted, and the one after connects."""
+    """The next call learns that it was refused; the one after it connects."""
 
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
