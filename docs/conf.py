@@ -44,6 +44,7 @@ version = release = pyepoll.__version__
 for module, names in (
     (pyepoll._core, "BusyPoll Epoll Registrations Stats"),
     (pyepoll._event, "Event"),
+    (pyepoll._loop_stats, "LoopStats"),
     (pyepoll._selector, "EpollSelector"),
     (pyepoll._fdinfo, "EpollInfo FdHolder Watch"),
 ):
@@ -77,6 +78,7 @@ python_maximum_signature_line_length = 90
 
 PYTHON_DOCS = "https://docs.python.org/3/library/"
 PYTHON_PAGES = {
+    "AbstractEventLoop": "asyncio-eventloop.html#asyncio.AbstractEventLoop",
     "Any": "typing.html#typing.Any",
     "Coroutine": "collections.abc.html#collections.abc.Coroutine",
     "Iterable": "collections.abc.html#collections.abc.Iterable",

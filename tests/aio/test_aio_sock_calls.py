@@ -80,6 +80,29 @@ def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
     )
 
 
+def test_a_cancelled_connection_may_be_tried_again() -> None:
+    """The next call learns that it was refused; the one after it connects."""
+
+    async def scenario() -> list[str]:
+        loop = asyncio.get_running_loop()
+        seen = []
+        with socket.socket() as server, unconnected() as sock:
+            server.bind(("127.0.0.1", 0))
+            first = loop.create_task(loop.sock_connect(sock, server.getsockname()))
+            await asyncio.sleep(0)
+            first.cancel()
+            server.listen(1)
+            for _ in range(2):
+                try:
+                    await loop.sock_connect(sock, server.getsockname())
+                    seen.append("connected")
+                except OSError as error:
+                    seen.append(type(error).__name__)
+        return seen
+
+    assert same(scenario) == ["ConnectionRefusedError", "connected"]
+
+
 def test_a_connected_socket_is_refused() -> None:
     """Not by the first connect() after that which made the connection: that one learns that it is made."""
 
