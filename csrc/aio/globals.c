@@ -77,6 +77,8 @@ globals_have_stock_clock(LoopState *state)
     }
     const LoopGlobal *time = &state->globals[GLOBAL_TIME], *clock = &state->globals[GLOBAL_MONOTONIC];
     bool stock = loop_global(time) == time->value && loop_global(clock) == clock->value;
-    state->clock_checked = stock ? now : 0;
+    if (now != 0) {
+        state->clock_checked = stock ? now : 0;
+    }
     return stock;
 }

@@ -31,16 +31,25 @@ typedef struct {
     PyObject *ssock;
 
     AioState *state;
-    ModuleState *module; /* with a reference: base/module_state.h */
-    atomic_int sleep;    /* whether other threads must wake the loop: inbox.h */
-    bool all_turns;      /* the next _run_once() is run_forever()'s: turn.c */
-    bool exposed;        /* its __dict__ was handed out: override.c */
-    bool has_names;      /* an attribute was set that is in its __dict__ */
-    uint64_t overridden; /* the hooks that are replaced, as found out for ... */
-    unsigned checked;    /* ... this version of the type; 0 for none */
+    ModuleState *module;         /* with a reference: base/module_state.h */
+    atomic_int sleep;            /* whether other threads must wake the loop: inbox.h */
+    bool all_turns;              /* the next _run_once() is run_forever()'s: turn.c */
+    bool exposed;                /* its __dict__ was handed out: override.c */
+    bool has_names;              /* an attribute was set that is in its __dict__ */
+    _Atomic uint64_t overridden; /* the hooks that are replaced, as found out for ... */
+    atomic_uint checked;         /* ... this version of the type; 0 for none */
+    atomic_uint sets;            /* how often an attribute was set: override_check() */
     LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 } EventLoop;
+
+/* Whatever was set may be a hook: look again. */
+static inline void
+loop_look_again(EventLoop *self)
+{
+    atomic_fetch_add(&self->sets, 1);
+    atomic_store(&self->checked, 0);
+}
 
 /* The value of a member: borrowed, or NULL. */
 static inline PyObject *

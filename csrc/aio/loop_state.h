@@ -4,6 +4,7 @@
 
 #include "base/compat.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -86,11 +87,11 @@ typedef struct {
     PyObject *loop_names;    /* ("loop",) */
     PyObject *task_names;    /* ("loop", "name", "context") */
     PyObject *zero;
-    int watcher;             /* of the clock's modules: globals.c */
-    bool watching;           /* ... if there is one */
-    unsigned clock_checked;  /* when the clock was found to be stock; 0: look again */
-    unsigned run_version;    /* of Handle's type, when _run() was found to be asyncio's */
-    unsigned select_version; /* of a selector's type, when its select() was found to be in C */
+    int watcher;                /* of the clock's modules: globals.c */
+    bool watching;              /* ... if there is one */
+    atomic_uint clock_checked;  /* when the clock was found to be stock; 0: look again */
+    atomic_uint run_version;    /* of Handle's type, when _run() was found to be asyncio's */
+    atomic_uint select_version; /* of a selector's type, when its select() was found to be in C */
     struct {
         PyObject *first; /* dead handles, linked by their callback slot */
         int count;

@@ -85,7 +85,6 @@ is_in_dict(EventLoop *self, PyObject *name)
     return in_dict;
 }
 
-/* Whatever is set may be a hook: look again. */
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
@@ -95,7 +94,7 @@ loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
     if (self->selector != selector) {
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
     }
-    self->checked = 0;
+    loop_look_again(self);
     return status;
 }
 
@@ -104,7 +103,7 @@ static PyObject *
 loop_get_dict(EventLoop *self, void *Py_UNUSED(closure))
 {
     self->exposed = true;
-    self->checked = 0;
+    loop_look_again(self);
     return PyObject_GenericGetDict((PyObject *)self, NULL);
 }
 
@@ -112,7 +111,7 @@ static int
 loop_set_dict(EventLoop *self, PyObject *value, void *Py_UNUSED(closure))
 {
     self->exposed = true;
-    self->checked = 0;
+    loop_look_again(self);
     return PyObject_GenericSetDict((PyObject *)self, value, NULL);
 }
 

@@ -53,6 +53,7 @@ override_check(EventLoop *self)
     if (state->stock_loop == NULL || state->handle_type == NULL) {
         return UINT64_MAX;
     }
+    unsigned sets = atomic_load(&self->sets);
     PyObject *error = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)Py_TYPE(self);
     /* As long as there is no dict, the interpreter finds the loop's methods faster. */
@@ -71,21 +72,24 @@ override_check(EventLoop *self)
     Py_XDECREF(dict);
     PyErr_Clear();
     PyErr_SetRaisedException(error);
-    self->overridden = overridden;
-    self->checked = self->exposed ? 0 : Py_TYPE(self)->tp_version_tag;
+    atomic_store_explicit(&self->overridden, overridden, memory_order_relaxed);
+    atomic_store(&self->checked, self->exposed ? 0 : override_version(Py_TYPE(self)));
+    if (atomic_load(&self->sets) != sets) { /* meanwhile, in another thread or by a metaclass */
+        atomic_store(&self->checked, 0);
+    }
     return overridden;
 }
 
 bool
 override_run_is_stock(LoopState *state)
 {
-    unsigned version = state->stock_handle->tp_version_tag;
+    unsigned version = override_version(state->stock_handle);
     if (version != 0 && version == state->run_version) {
         return true;
     }
     bool stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN], state->handle_run);
     PyErr_Clear();
-    state->run_version = stock ? state->stock_handle->tp_version_tag : 0;
+    state->run_version = stock ? override_version(state->stock_handle) : 0;
     return stock;
 }
 
@@ -93,7 +97,7 @@ override_run_is_stock(LoopState *state)
 static bool
 type_has_own_select(LoopState *state, PyTypeObject *type)
 {
-    unsigned version = type->tp_version_tag;
+    unsigned version = override_version(type);
     if (version != 0 && version == state->select_version) {
         return true;
     }
@@ -101,7 +105,7 @@ type_has_own_select(LoopState *state, PyTypeObject *type)
     bool own = method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type);
     Py_XDECREF(method);
     PyErr_Clear();
-    state->select_version = own ? type->tp_version_tag : 0;
+    state->select_version = own ? override_version(type) : 0;
     return own;
 }
 

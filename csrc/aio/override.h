@@ -14,6 +14,13 @@
 /* Whether a function is asyncio's own, not a replacement that was there before our class. */
 bool override_is_asyncios(PyObject *object);
 
+/* The version of a type, which another thread may change; 0 for none. */
+static inline unsigned
+override_version(const PyTypeObject *type)
+{
+    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_RELAXED);
+}
+
 /* Find it out again. */
 uint64_t override_check(EventLoop *self);
 
@@ -21,8 +28,11 @@ uint64_t override_check(EventLoop *self);
 static inline uint64_t
 loop_overridden(EventLoop *self)
 {
-    unsigned version = Py_TYPE(self)->tp_version_tag;
-    return version != 0 && version == self->checked ? self->overridden : override_check(self);
+    unsigned version = override_version(Py_TYPE(self));
+    if (version != 0 && version == atomic_load_explicit(&self->checked, memory_order_acquire)) {
+        return atomic_load_explicit(&self->overridden, memory_order_relaxed);
+    }
+    return override_check(self);
 }
 
 /* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
