@@ -31,8 +31,8 @@ WARNINGS = "-Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Werror"
 ASAN = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 FROM_ELSEWHERE = r"""(<(script|img|iframe)[^>]* src="|<link[^>]* href="|url\(["']?)(https?:)?//"""
 NOT_OF_C = (
-    "benchmarks conformance doctor examples file_types guard layers pages ps publishing readme recipes "
-    "setup wheel"
+    "benchmarks conformance doctor examples file_types guard layers pages procfs ps publishing readme "
+    "recipes setup wheel"
 )
 QUICK = "errors events flags maxevents package raw registrations select_dropin selector waker"
 

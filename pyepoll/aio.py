@@ -13,7 +13,6 @@ import asyncio.trsock
 import concurrent.futures
 import contextlib
 import contextvars
-import errno
 import os
 import selectors
 import socket
@@ -28,28 +27,31 @@ from ._core import refuse_to_copy
 from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
+from ._loop_stats import LoopStats
+from ._sock_calls import SockCalls
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
 
 if TYPE_CHECKING:
     import ssl  # Not every Python has it.
 
-    from _typeshed import ReadableBuffer
-
 __all__ = [
     "DatagramTransport",
     "EventLoop",
     "LoopSelector",
+    "LoopStats",
     "SocketTransport",
+    "enable_stats",
     "install",
     "new_event_loop",
     "run",
+    "stats",
     "watch",
 ]
 
 T = TypeVar("T")
 
-watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = __name__
+watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = LoopStats.__module__ = __name__
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _sslproto: Any = asyncio.sslproto
@@ -117,16 +119,6 @@ _aio._use_sockets(socket.socket, TransportSocket)
 
 _getaddrinfo: Any = socket.getaddrinfo
 _run_in_executor: Any = asyncio.BaseEventLoop.run_in_executor
-_try_recv = _aio._try_recv
-_try_send = _aio._try_send
-_ACCEPTS_PER_TURN = 100
-_SERVING: tuple[Any, ...] = (
-    asyncio.constants.SSL_HANDSHAKE_TIMEOUT,
-    asyncio.constants.SSL_SHUTDOWN_TIMEOUT,
-    *([None] if sys.version_info >= (3, 15) else []),
-)
-"""The last arguments of _accept_connection(), where they are not given."""
-_ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _aio_find_addresses = _aio._find_addresses
 _address_templates: dict[int, list[Any]] = {}
 _AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
@@ -139,13 +131,7 @@ def _needs_no_resolver(host: object, port: object) -> bool:
     return numeric and (host is None or (type(host) is str and "%" in host))
 
 
-def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
-    """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
-    with contextlib.suppress(OSError):  # EBADF; asyncio removes it in a callback, so it hides no other error.
-        remove(sock if sock.fileno() >= 0 else fd)
-
-
-class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc]
+class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
     """An event loop on pyepoll.
 
     selector: any :class:`selectors.BaseSelector`; a new :class:`LoopSelector` if it is None. The loop closes
@@ -171,12 +157,19 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
         "slow_callback_duration",
     )
 
+    # Otherwise it would be the interpreter's, which does not tell C that a hook may be replaced there.
+    __dict__ = _aio._LoopBase.__dict__["__dict__"]
+
     __reduce_ex__ = refuse_to_copy
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:
         self._pending_writes = _aio.PendingWrites(gather_writes)
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
+
+    def _close_self_pipe(self) -> None:
+        self._wake_event = None
+        super()._close_self_pipe()
 
     async def getaddrinfo(
         self,
@@ -209,97 +202,6 @@ class EventLoop(_aio._LoopBase, asyncio.SelectorEventLoop):  # type: ignore[misc
                 return found  # type: ignore[no-any-return]
         options = {"family": family, "type": type, "proto": proto, "flags": flags}
         return await super().getaddrinfo(host, port, **options)
-
-    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
-        """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
-        if type(sock) is not socket.socket or self._debug:
-            return await super().sock_recv(sock, n)
-        data: bytes | None = _try_recv(sock, n)
-        if data is not None:
-            return data
-        future = self.create_future()
-        fd = sock.fileno()
-        # The socket, not its fd: then the selector needs no system call for a reader that is added again.
-        handle = self._add_checked_reader(sock, self._sock_recv, future, sock, n)
-        try:
-            return await future  # type: ignore[no-any-return]
-        finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_reader, sock, fd)
-
-    def _sock_recv(self, fut: asyncio.Future[bytes], sock: socket.socket, n: int) -> None:
-        if type(sock) is not socket.socket or fut.done():
-            return super()._sock_recv(fut, sock, n)  # type: ignore[no-any-return]
-        try:
-            data = _try_recv(sock, n)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            fut.set_exception(error)
-        else:
-            if data is not None:
-                fut.set_result(data)
-        return None
-
-    async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
-        """Send all of data to a non-blocking socket; see :meth:`asyncio.loop.sock_sendall`."""
-        if type(sock) is not socket.socket or type(data) is not bytes or self._debug:
-            return await super().sock_sendall(sock, data)
-        sent = _try_send(sock, data)
-        if sent == len(data):
-            return None
-        future = self.create_future()
-        fd = sock.fileno()
-        handle = self._add_checked_writer(sock, self._sock_sendall, future, sock, memoryview(data), [sent])
-        try:
-            return await future  # type: ignore[no-any-return]
-        finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_writer, sock, fd)
-
-    def _accept_connection(
-        self,
-        protocol_factory: Any,
-        sock: socket.socket,
-        sslcontext: Any = None,
-        server: Any = None,
-        backlog: int = 100,
-        *options: Any,
-    ) -> None:
-        options = (*options, *_SERVING[len(options) :])
-        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
-        # listener leaves the rest of the turn to others after so many connections.
-        for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
-            try:
-                connection, address = sock.accept()
-                connection.setblocking(False)
-            except ConnectionAbortedError:
-                continue
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                self.call_exception_handler(
-                    {
-                        "message": "socket.accept() out of system resource",
-                        "exception": error,
-                        "socket": asyncio.trsock.TransportSocket(sock),
-                    }
-                )
-                self._remove_reader(sock.fileno())
-                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options
-                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
-                return
-            if self._debug:
-                asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
-            timeouts, context = options[:2], options[-1] if len(options) > 2 else None
-            own = {} if context is None else {"context": context.copy()}
-            extra = {"peername": address}
-            accepted = self._accept_connection2(
-                protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
-            )
-            self.create_task(accepted, **own)
 
     def _make_socket_transport(
         self,
@@ -455,6 +357,33 @@ def new_event_loop(*, gather_writes: bool = True) -> EventLoop:
     gather_writes: see :class:`EventLoop`. Raises OSError: EMFILE or ENFILE when no fd is left.
     """
     return EventLoop(gather_writes=gather_writes)
+
+
+def _loop_of_ours(loop: asyncio.AbstractEventLoop | None) -> Any:
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    if not isinstance(loop, EventLoop):
+        raise TypeError(f"only loops of pyepoll.aio have stats, not {type(loop).__qualname__}")
+    return loop
+
+
+def stats(loop: asyncio.AbstractEventLoop | None = None) -> LoopStats:
+    """Return the counters of a loop, or of the running one if it is None. Any thread may ask for them.
+
+    Raises TypeError if the loop is no :class:`EventLoop`; RuntimeError if it is None and no loop is running.
+    """
+    return LoopStats._make(_loop_of_ours(loop)._stats())
+
+
+def enable_stats(loop: asyncio.AbstractEventLoop | None = None, enabled: bool = True) -> None:
+    """Count slow callbacks and idle time from the loop's next turn on, or end it if ``enabled`` is false.
+
+    loop: the running loop if it is None. The clock is then read after each callback and twice for each wait;
+    the other counters need no clock and are always on. Any thread may call it. Raises TypeError if the loop
+    is no :class:`EventLoop`; RuntimeError if it is None and no loop is running. While it is enabled, a turn
+    raises TypeError if ``loop.slow_callback_duration`` is no number.
+    """
+    _loop_of_ours(loop)._enable_stats(enabled)
 
 
 _FACTORY = "pass pyepoll.aio.new_event_loop as the loop factory, or call pyepoll.aio.run()"

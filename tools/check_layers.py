@@ -3,6 +3,7 @@
 
 python tools/check_layers.py            print the violations; exit status 1 if there are any
 python tools/check_layers.py --graph    print the includes of each file
+python tools/check_layers.py --diagram aio    print the diagram of a layer that csrc/README.md shows
 """
 
 import re
@@ -66,6 +67,48 @@ def find_circle(graph: Graph) -> list[str]:
     return []
 
 
+def units_with_code(graph: Graph, layer: str, csrc: Path) -> dict[str, set[str]]:
+    """Return the units of a layer that have a .c file, and which of them each includes, also through headers.
+
+    The files of a folder are one: ``stream/*``.
+    """
+
+    def name(unit: str) -> str:
+        _, first, *rest = unit.split("/")
+        return f"{first}/*" if rest else first
+
+    def included(unit: str, seen: set[str]) -> Iterator[str]:
+        for target in graph[unit] - seen:
+            seen.add(target)
+            if (csrc / f"{target}.c").exists():
+                yield target
+            else:
+                yield from included(target, seen)
+
+    found: dict[str, set[str]] = {}
+    for unit in graph:
+        if unit.startswith(f"{layer}/") and (csrc / f"{unit}.c").exists():
+            below = {name(target) for target in included(unit, set()) if target.startswith(f"{layer}/")}
+            found.setdefault(name(unit), set()).update(below - {name(unit)})
+    return found
+
+
+def diagram(layer: str, csrc: Path = CSRC) -> list[str]:
+    """Return a line for each file of a layer, those above first; what others lead to is left out."""
+    graph = units_with_code(include_graph(csrc), layer, csrc)
+
+    def below(unit: str) -> set[str]:
+        return graph[unit].union(*map(below, graph[unit]))
+
+    def height(unit: str) -> int:
+        return max((height(target) + 1 for target in graph[unit]), default=0)
+
+    direct = {unit: targets.difference(*map(below, targets)) for unit, targets in graph.items()}
+    units = sorted(graph, key=lambda unit: (-height(unit), unit))
+    width = max(map(len, units))
+    return [f"   {unit:<{width}} ─► {', '.join(sorted(direct[unit]))}" for unit in units if direct[unit]]
+
+
 def layer_problems(graph: Graph) -> Iterator[str]:
     """Yield the includes that the order of the layers forbids."""
     for unit, targets in graph.items():
@@ -113,6 +156,9 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--graph"]:
         for unit, targets in include_graph().items():
             print(unit, "->", " ".join(sorted(targets)) or "(nothing)")
+        return 0
+    if arguments[:1] == ["--diagram"]:
+        print(*diagram(arguments[1]), sep="\n")
         return 0
     if not CSRC.is_dir():
         print("no csrc here", file=sys.stderr)

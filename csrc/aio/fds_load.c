@@ -1,12 +1,14 @@
 #include "aio/fds_state.h"
 
 #include "aio/fds.h"
+#include "aio/imports.h"
 #include "aio/reader_methods.h"
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel", [FDS_CANCELLED] = "_cancelled", [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno", [FDS_HANDLE] = "Handle",        [FDS_TRANSPORTS] = "_transports",
+    [FDS_CANCEL] = "cancel",          [FDS_CANCELLED] = "_cancelled",  [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno",          [FDS_GETTIMEOUT] = "gettimeout", [FDS_HANDLE] = "Handle",
+    [FDS_TRANSPORTS] = "_transports",
 };
 
 int
@@ -32,6 +34,9 @@ fds_traverse(const FdsState *state, visitproc visit, void *arg)
     Py_VISIT(state->base_type);
     Py_VISIT(state->selector_class);
     Py_VISIT(state->socket_type);
+    Py_VISIT(state->socket_family);
+    Py_VISIT(state->socket_kind);
+    Py_VISIT(state->socket_proto);
     Py_VISIT(state->weak_dict);
     Py_VISIT(state->events);
     return 0;
@@ -44,6 +49,9 @@ fds_clear(FdsState *state)
     Py_CLEAR(state->base_type);
     Py_CLEAR(state->selector_class);
     Py_CLEAR(state->socket_type);
+    Py_CLEAR(state->socket_family);
+    Py_CLEAR(state->socket_kind);
+    Py_CLEAR(state->socket_proto);
     Py_CLEAR(state->weak_dict);
     Py_CLEAR(state->events);
 }
@@ -55,6 +63,18 @@ fds_free(FdsState *state)
     for (int i = 0; i < FDS_NAMES; i++) {
         Py_CLEAR(state->names[i]);
     }
+}
+
+/* Find the descriptors of a socket class: none, if it is not CPython's own. */
+static void
+learn_socket(FdsState *state, PyObject *type)
+{
+    PyObject *base = (PyObject *)((PyTypeObject *)type)->tp_base;
+    bool known = offset_of_closed(type) >= 0;
+    Py_XSETREF(state->socket_family, known ? PyObject_GetAttrString(base, "family") : NULL);
+    Py_XSETREF(state->socket_kind, known ? PyObject_GetAttrString(base, "type") : NULL);
+    Py_XSETREF(state->socket_proto, known ? PyObject_GetAttrString(base, "proto") : NULL);
+    PyErr_Clear();
 }
 
 PyObject *
@@ -71,6 +91,7 @@ fds_learn(PyObject *module, PyObject *args)
     }
     Py_XSETREF(state->selector_class, (PyTypeObject *)Py_NewRef(selector));
     Py_XSETREF(state->socket_type, (PyTypeObject *)Py_NewRef(sock));
+    learn_socket(state, sock);
     Py_XSETREF(state->weak_dict, (PyTypeObject *)Py_NewRef(weak_dict));
     Py_XSETREF(state->events, Py_NewRef(events));
     if (subclass_copy_methods(selector, loop_selector_methods) < 0 ||

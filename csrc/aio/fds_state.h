@@ -5,15 +5,27 @@
 #include "base/module_state.h"
 
 /* Names that these files look up. */
-enum { FDS_CANCEL, FDS_CANCELLED, FDS_DATA, FDS_FILENO, FDS_HANDLE, FDS_TRANSPORTS, FDS_NAMES };
+enum {
+    FDS_CANCEL,
+    FDS_CANCELLED,
+    FDS_DATA,
+    FDS_FILENO,
+    FDS_GETTIMEOUT,
+    FDS_HANDLE,
+    FDS_TRANSPORTS,
+    FDS_NAMES
+};
 
 typedef struct {
     PyTypeObject *entry_type;
     PyTypeObject *base_type;      /* LoopSelector in C */
     PyTypeObject *selector_class; /* pyepoll.aio's subclass of it; NULL until _learn_fds() */
     PyTypeObject *socket_type;    /* socket.socket; NULL until _learn_fds() */
-    PyTypeObject *weak_dict;      /* weakref.WeakValueDictionary */
-    PyObject *events;             /* the module asyncio.events */
+    PyObject *socket_family; /* the descriptors of its base's attributes family, type and proto, for which */
+    PyObject *socket_kind;   /* socket.socket has properties that make enums; NULL: no socket is for C */
+    PyObject *socket_proto;
+    PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
+    PyObject *events;        /* the module asyncio.events */
     PyObject *names[FDS_NAMES];
 } FdsState;
 

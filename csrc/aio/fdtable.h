@@ -9,6 +9,7 @@
 #ifndef PYEPOLL_FDTABLE_H
 #define PYEPOLL_FDTABLE_H
 
+#include "aio/counters.h"
 #include "aio/state.h"
 #include "base/mutex.h"
 #include "core/instance.h"
@@ -53,6 +54,10 @@ typedef struct {
         int count;
         int capacity;
     } changes;
+    struct {
+        Counter events;
+        Counter idle; /* nanoseconds of waits */
+    } selected;       /* by calls of select(); count_stock_turn() takes them */
     Guard guard;
 } LoopSelector;
 

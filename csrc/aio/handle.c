@@ -106,7 +106,7 @@ handle_new(AioState *state, const Call *call)
 }
 
 PyObject *
-timer_new(AioState *state, const Call *call, PyObject *when)
+timer_new(AioState *state, const Call *call, PyObject *when, double time)
 {
     PyObject *self = allocate(&state->loop, state->loop.timer_type, SPARE_TIMER);
     if (self == NULL) {
@@ -114,7 +114,8 @@ timer_new(AioState *state, const Call *call, PyObject *when)
     }
     Timer *timer = (Timer *)self;
     timer->base.scheduled = Py_NewRef(Py_False);
-    timer->base.when = Py_NewRef(when);
+    timer->base.when = Py_XNewRef(when);
+    timer->time = time;
     timer->index = -1;
     return finish(self, fill(state, &timer->base.base, &timer->inline_args, call));
 }

@@ -47,6 +47,7 @@ typedef struct {
 typedef struct {
     StockTimer base;
     InlineArgs inline_args;
+    double time;      /* when it is due, while its `when` is NULL: nobody has looked yet */
     Py_ssize_t index; /* where it is in the heap, as far as C knows: heap.c */
 } Timer;
 
@@ -59,9 +60,9 @@ typedef struct {
     PyObject *context;
 } Call;
 
-/* A new handle or timer. NULL with an exception. */
+/* A new handle or timer, which is due at `when`, or at `time` if that is NULL. NULL with an exception. */
 PyObject *handle_new(AioState *state, const Call *call);
-PyObject *timer_new(AioState *state, const Call *call, PyObject *when);
+PyObject *timer_new(AioState *state, const Call *call, PyObject *when, double time);
 
 /* Functions of the types. */
 int handle_traverse(Handle *self, visitproc visit, void *arg);

@@ -82,15 +82,27 @@ timer_set_args(Timer *self, PyObject *value, void *Py_UNUSED(closure))
     return status;
 }
 
+/* The state that a handle belongs to. NULL with an exception. */
+static inline AioState *
+state_of(PyObject *self, const InlineArgs *inline_args)
+{
+#ifndef Py_GIL_DISABLED
+    return inline_args->module->aio != NULL ? inline_args->module->aio : aio_state_of(Py_TYPE(self));
+#else
+    (void)inline_args;
+    return aio_state_of(Py_TYPE(self));
+#endif
+}
+
 /* The loop of a handle, if it is one of ours and not in debug mode: borrowed, or NULL. */
 static EventLoop *
 quiet_loop(const AioState *state, StockHandle *self)
 {
     PyObject *loop = self->loop;
-    if (loop == NULL || !PyObject_TypeCheck(loop, state->loop.base_type)) {
+    if (loop == NULL || !loop_is_ours(state, loop)) {
         return NULL;
     }
-    const uint32_t used = HOOK(GET_DEBUG) | HOOK(TIMER_HANDLE_CANCELLED);
+    const uint64_t used = BOTH_HOOKS(GET_DEBUG) | HOOK(TIMER_HANDLE_CANCELLED);
     EventLoop *ours = (EventLoop *)loop;
     return loop_member(&ours->debug) == Py_False && (loop_overridden(ours) & used) == 0 ? ours : NULL;
 }
@@ -128,7 +140,7 @@ PyDoc_STRVAR(cancel_doc,
 static PyObject *
 handle_cancel(Handle *self, PyObject *Py_UNUSED(ignored))
 {
-    const AioState *state = aio_state_of(Py_TYPE(self));
+    const AioState *state = state_of((PyObject *)self, &self->inline_args);
     if (state == NULL) {
         return NULL;
     }
@@ -161,7 +173,7 @@ unschedule(const LoopState *state, EventLoop *loop, Timer *self)
 static PyObject *
 timer_cancel(Timer *self, PyObject *Py_UNUSED(ignored))
 {
-    const AioState *state = aio_state_of(Py_TYPE(self));
+    const AioState *state = state_of((PyObject *)self, &self->inline_args);
     if (state == NULL) {
         return NULL;
     }
@@ -173,14 +185,33 @@ timer_cancel(Timer *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(cancelled_doc,
+"cancelled($self, /)\n--\n\n"
+"Return whether the callback was cancelled.");
+
+static PyObject *
+handle_cancelled(StockHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *cancelled = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    cancelled = Py_XNewRef(self->cancelled);
+    Py_END_CRITICAL_SECTION();
+    if (cancelled == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_cancelled");
+    }
+    return cancelled;
+}
+
 PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, cancel_doc},
-    {NULL,     NULL,                       0,           NULL      },
+    {"cancel",    (PyCFunction)handle_cancel,    METH_NOARGS, cancel_doc   },
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, cancelled_doc},
+    {NULL,        NULL,                          0,           NULL         },
 };
 
 PyMethodDef timer_methods[] = {
-    {"cancel", (PyCFunction)timer_cancel, METH_NOARGS, cancel_doc},
-    {NULL,     NULL,                      0,           NULL      },
+    {"cancel",    (PyCFunction)timer_cancel,     METH_NOARGS, cancel_doc   },
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, cancelled_doc},
+    {NULL,        NULL,                          0,           NULL         },
 };
 
 PyGetSetDef handle_getset[] = {
@@ -188,7 +219,38 @@ PyGetSetDef handle_getset[] = {
     {NULL,    NULL,                    NULL,                    NULL,                      NULL},
 };
 
+/* `_when`: a float is made for the one who looks. */
+static PyObject *
+timer_get_when(Timer *self, void *Py_UNUSED(closure))
+{
+    PyObject *when = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->base.when == NULL) {
+        self->base.when = PyFloat_FromDouble(self->time);
+    }
+    when = Py_XNewRef(self->base.when);
+    Py_END_CRITICAL_SECTION();
+    return when;
+}
+
+static int
+timer_set_when(Timer *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete _when");
+        return -1;
+    }
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->base.when;
+    self->base.when = Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    return 0;
+}
+
 PyGetSetDef timer_getset[] = {
+    {"_when", (getter)timer_get_when, (setter)timer_set_when, "When it is due.",         NULL},
     {"_args", (getter)timer_get_args, (setter)timer_set_args, "The arguments, a tuple.", NULL},
     {NULL,    NULL,                   NULL,                   NULL,                      NULL},
 };

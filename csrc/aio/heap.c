@@ -1,9 +1,13 @@
 #include "aio/heap.h"
 
 /* The time of a timer whose `_when` is a float; false for anything else. */
-static bool
+static inline bool
 plain_time(const LoopState *state, PyObject *object, double *time)
 {
+    if (is_our_timer(state, object) && ((StockTimer *)object)->when == NULL) {
+        *time = ((Timer *)object)->time;
+        return true;
+    }
     PyObject *when = is_known_timer(state, object) ? ((StockTimer *)object)->when : NULL;
     if (when == NULL || !PyFloat_CheckExact(when)) {
         return false;
@@ -54,10 +58,63 @@ swap(const LoopState *state, PyObject *list, Py_ssize_t a, Py_ssize_t b)
     note_place(state, list, b);
 }
 
+/* Put an item into a place that is free. */
+static void
+put(const LoopState *state, PyObject *list, Py_ssize_t index, PyObject *object)
+{
+    PyList_SET_ITEM(list, index, object);
+    note_place(state, list, index);
+}
+
+/* Move the item at `index` towards the root, as towards_root(), past items with plain times. Where it is then. */
+static Py_ssize_t
+rise(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    PyObject *object = PyList_GET_ITEM(list, index);
+    double time, other;
+    if (!plain_time(state, object, &time)) {
+        return index;
+    }
+    while (index > 0) {
+        PyObject *parent = PyList_GET_ITEM(list, (index - 1) / 2);
+        if (!plain_time(state, parent, &other) || !(time < other)) {
+            break;
+        }
+        put(state, list, index, parent);
+        index = (index - 1) / 2;
+    }
+    put(state, list, index, object);
+    return index;
+}
+
+/* Move the item at `index` down to a leaf, as towards_leaf(), past items with plain times. Where it is then. */
+static Py_ssize_t
+sink(const LoopState *state, PyObject *list, Py_ssize_t index)
+{
+    PyObject *object = PyList_GET_ITEM(list, index);
+    Py_ssize_t size = PyList_GET_SIZE(list);
+    double left, right;
+    for (Py_ssize_t child; (child = 2 * index + 1) < size; index = child) {
+        if (!plain_time(state, PyList_GET_ITEM(list, child), &left)) {
+            break;
+        }
+        if (child + 1 < size) {
+            if (!plain_time(state, PyList_GET_ITEM(list, child + 1), &right)) {
+                break;
+            }
+            child += !(left < right);
+        }
+        put(state, list, index, PyList_GET_ITEM(list, child));
+    }
+    put(state, list, index, object);
+    return index;
+}
+
 /* heapq's _siftdown: move the item at `index` towards the root as long as it is before its parent. */
 static int
 towards_root(const LoopState *state, PyObject *list, Py_ssize_t index)
 {
+    index = rise(state, list, index);
     while (index > 0) {
         Py_ssize_t parent = (index - 1) / 2;
         int before = is_before(state, list, PyList_GET_ITEM(list, index), PyList_GET_ITEM(list, parent));
@@ -75,6 +132,7 @@ static int
 towards_leaf(const LoopState *state, PyObject *list, Py_ssize_t index)
 {
     Py_ssize_t size = PyList_GET_SIZE(list);
+    index = sink(state, list, index);
     while (2 * index + 1 < size) {
         Py_ssize_t child = 2 * index + 1;
         if (child + 1 < size) {

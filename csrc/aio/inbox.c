@@ -3,6 +3,7 @@
 #include "aio/override.h"
 #include "aio/process.h"
 #include "aio/schedule.h"
+#include "aio/wake_event.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -50,7 +51,7 @@ wake(EventLoop *self)
         (!atomic_compare_exchange_strong(&self->sleep, &asleep, AWAKE) && asleep == AWAKE)) {
         return 0;
     }
-    return write_to_pipe(self);
+    return wake_event_set(self) ? 0 : write_to_pipe(self);
 }
 
 /* From CPython 3.14 on asyncio has a handle of its own for this, whose cancel() waits for a callback that is
@@ -78,7 +79,7 @@ new_handle(AioState *state, const Call *call)
 PyObject *
 inbox_call_soon_threadsafe(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const uint32_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+    const uint64_t used = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG) |
                           HOOK(WRITE_TO_SELF) | STOCK_HOOK(CALL_SOON_THREADSAFE);
     Call call;
     ReadyQueue *queue;
@@ -131,5 +132,6 @@ inbox_read_from_self(EventLoop *self, PyObject *Py_UNUSED(ignored))
             }
         }
     } while (size == sizeof(data) || (size < 0 && errno == EINTR));
+    wake_event_make(self);
     Py_RETURN_NONE;
 }

@@ -1,6 +1,8 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without
  * asyncio do not pay for them. */
+#include "aio/accept.h"
 #include "aio/address.h"
+#include "aio/connect.h"
 #include "aio/state.h"
 
 #include "aio/loop_load.h"
@@ -16,7 +18,10 @@ PyDoc_STRVAR(loop_learn_doc,
 
 PyDoc_STRVAR(address_doc, ADDRESS_DOC);
 
+PyDoc_STRVAR(accept_doc, ACCEPT_DOC);
+PyDoc_STRVAR(connect_doc, CONNECT_DOC);
 PyDoc_STRVAR(sockop_receive_doc, SOCKOP_RECEIVE_DOC);
+PyDoc_STRVAR(sockop_receive_into_doc, SOCKOP_RECEIVE_INTO_DOC);
 PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
 
 PyDoc_STRVAR(fds_learn_doc,
@@ -25,12 +30,16 @@ PyDoc_STRVAR(fds_learn_doc,
 "WeakValueDictionary, and the module asyncio.events.");
 
 static PyMethodDef functions[] = {
-    {"_find_addresses", (PyCFunction)(void (*)(void))address_find,   METH_FASTCALL, address_doc       },
-    {"_learn_fds",      fds_learn,                                   METH_VARARGS,  fds_learn_doc     },
-    {"_learn_loop",     loop_learn,                                  METH_VARARGS,  loop_learn_doc    },
-    {"_try_recv",       (PyCFunction)(void (*)(void))sockop_receive, METH_FASTCALL, sockop_receive_doc},
-    {"_try_send",       (PyCFunction)(void (*)(void))sockop_send,    METH_FASTCALL, sockop_send_doc   },
-    {NULL,              NULL,                                        0,             NULL              },
+    {"_find_addresses", (PyCFunction)(void (*)(void))address_find,        METH_FASTCALL, address_doc       },
+    {"_learn_fds",      fds_learn,                                        METH_VARARGS,  fds_learn_doc     },
+    {"_learn_loop",     loop_learn,                                       METH_VARARGS,  loop_learn_doc    },
+    {"_try_accept",     accept_try,                                       METH_O,        accept_doc        },
+    {"_try_connect",    (PyCFunction)(void (*)(void))connect_try,         METH_FASTCALL, connect_doc       },
+    {"_try_recv",       (PyCFunction)(void (*)(void))sockop_receive,      METH_FASTCALL, sockop_receive_doc},
+    {"_try_recv_into",  (PyCFunction)(void (*)(void))sockop_receive_into, METH_FASTCALL,
+     sockop_receive_into_doc                                                                               },
+    {"_try_send",       (PyCFunction)(void (*)(void))sockop_send,         METH_FASTCALL, sockop_send_doc   },
+    {NULL,              NULL,                                             0,             NULL              },
 };
 
 /* Add a type or function to the result, under the last part of its name. Takes over the reference. 0, or -1

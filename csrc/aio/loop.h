@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_LOOP_H
 #define PYEPOLL_LOOP_H
 
+#include "aio/counters.h"
 #include "aio/ring.h"
 #include "aio/state.h"
 
@@ -25,6 +26,7 @@ typedef struct {
     PyObject *internal_fds;
     PyObject *signal_handlers;
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
+    PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;
     PyObject *ssock;
 
@@ -33,9 +35,10 @@ typedef struct {
     atomic_int sleep;    /* whether other threads must wake the loop: inbox.h */
     bool all_turns;      /* the next _run_once() is run_forever()'s: turn.c */
     bool exposed;        /* its __dict__ was handed out: override.c */
-    uint32_t overridden; /* the hooks that are replaced, as found out for ... */
+    bool has_names;      /* an attribute was set that is in its __dict__ */
+    uint64_t overridden; /* the hooks that are replaced, as found out for ... */
     unsigned checked;    /* ... this version of the type; 0 for none */
-    unsigned turns;
+    LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 } EventLoop;
 
@@ -44,6 +47,13 @@ static inline PyObject *
 loop_member(PyObject *const *member)
 {
     return __atomic_load_n(member, __ATOMIC_RELAXED);
+}
+
+/* Whether an object is a loop of ours, or of a subclass. */
+static inline bool
+loop_is_ours(const AioState *state, PyObject *loop)
+{
+    return Py_IS_TYPE(loop, state->loop.loop_class) || PyObject_TypeCheck(loop, state->loop.base_type);
 }
 
 /* The queue, if it is one of ours: borrowed, or NULL. Any Python code that runs may replace it. */

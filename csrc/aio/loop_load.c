@@ -1,15 +1,21 @@
 #include "aio/loop_load.h"
 
+#include "aio/globals.h"
 #include "aio/handle.h"
 #include "aio/handle_type.h"
 #include "aio/imports.h"
 #include "aio/override.h"
 
 static const char *const names[LOOP_NAMES] = {
-    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context", [LOOP_FILENO] = "fileno",
-    [LOOP_LOOP] = "loop",       [LOOP_NAME] = "name",
-    [LOOP_RUN] = "_run",        [LOOP_SELECT] = "select",
+    [LOOP_CANCEL] = "cancel",
+    [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONTEXT] = "context",
+    [LOOP_FILENO] = "fileno",
+    [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",
+    [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",
+    [LOOP_SLOW] = "slow_callback_duration",
 };
 
 static const char *const methods[LOOP_METHODS] = {
@@ -85,6 +91,7 @@ find_globals(LoopState *state)
             return -1;
         }
     }
+    globals_watch(state);
     return 0;
 }
 
@@ -117,7 +124,9 @@ int
 loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
 {
     Py_VISIT(state->base_type);
+    Py_VISIT(state->loop_class);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->wake_event_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->stock_handle);
@@ -145,7 +154,9 @@ loop_state_clear(LoopState *state)
 {
     handle_free_spare(state);
     Py_CLEAR(state->base_type);
+    Py_CLEAR(state->loop_class);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->wake_event_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->selector_type);
@@ -159,6 +170,7 @@ void
 loop_state_free(LoopState *state)
 {
     loop_state_clear(state);
+    globals_unwatch(state);
     for (int i = 0; i < LOOP_METHODS; i++) {
         Py_CLEAR(state->stock_methods[i]);
         Py_CLEAR(state->method_names[i]);

@@ -239,6 +239,20 @@ loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
 }
 
 static PyObject *
+wait_and_count(LoopSelector *self, int64_t timeout)
+{
+    int64_t start = monotonic_now();
+    PyObject *list = fds_wait(self, timeout);
+    if (timeout != 0) {
+        atomic_fetch_add_explicit(&self->selected.idle, monotonic_now() - start, memory_order_relaxed);
+    }
+    if (list != NULL) {
+        atomic_fetch_add_explicit(&self->selected.events, PyList_GET_SIZE(list), memory_order_relaxed);
+    }
+    return list;
+}
+
+static PyObject *
 loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const Signature signature = {"select", 0, 1, {"timeout"}};
@@ -248,7 +262,7 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
         (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
         return NULL;
     }
-    PyObject *list = fds_wait(self, timeout);
+    PyObject *list = wait_and_count(self, timeout);
     PyObject *result = list != NULL ? PyList_New(0) : NULL;
     for (Py_ssize_t i = 0; result != NULL && i < PyList_GET_SIZE(list); i++) {
         uint8_t events;

@@ -16,17 +16,17 @@ enum {
     CALL_SOON_THREADSAFE,
     CREATE_FUTURE,
     CREATE_TASK,
+    GET_DEBUG,
     READ_FROM_SELF,
     RUN_FOREVER,
     RUN_ONCE,
+    TIME,
     STOCK_METHODS,
     PROCESS_EVENTS = STOCK_METHODS,
     ADD_CALLBACK,
     CHECK_CLOSED,
-    GET_DEBUG,
     PRIVATE_CALL_SOON,
     PROCESS_SELF_DATA,
-    TIME,
     TIMER_HANDLE_CANCELLED,
     WRITE_TO_SELF,
     ADD_READER, /* the next four in the order of READER, WRITER: fdtable.h */
@@ -34,7 +34,7 @@ enum {
     REMOVE_READER,
     REMOVE_WRITER,
     ENSURE_NO_TRANSPORT,
-    LOOP_METHODS /* with STOCK_METHODS at most 32: override.h */
+    LOOP_METHODS /* with STOCK_METHODS at most 64: override.h */
 };
 
 /* Other names that the loop's files look up. */
@@ -47,6 +47,7 @@ enum {
     LOOP_NAME,
     LOOP_RUN,
     LOOP_SELECT,
+    LOOP_SLOW,
     LOOP_NAMES
 };
 
@@ -60,7 +61,9 @@ typedef struct {
 } LoopGlobal;
 
 typedef struct {
-    PyTypeObject *base_type;     /* _LoopBase */
+    PyTypeObject *base_type;  /* _LoopBase */
+    PyTypeObject *loop_class; /* pyepoll.aio.EventLoop; NULL until _learn_loop() */
+    PyTypeObject *wake_event_type;
     PyTypeObject *queue_type;    /* ReadyQueue */
     PyTypeObject *handle_type;   /* our Handle; NULL where asyncio's has another layout than handle.h */
     PyTypeObject *timer_type;    /* our TimerHandle; NULL together with handle_type */
@@ -82,6 +85,9 @@ typedef struct {
     PyObject *loop_names;    /* ("loop",) */
     PyObject *task_names;    /* ("loop", "name", "context") */
     PyObject *zero;
+    int watcher;             /* of the clock's modules: globals.c */
+    bool watching;           /* ... if there is one */
+    unsigned clock_checked;  /* when the clock was found to be stock; 0: look again */
     unsigned run_version;    /* of Handle's type, when _run() was found to be asyncio's */
     unsigned select_version; /* of a selector's type, when its select() was found to be in C */
     struct {

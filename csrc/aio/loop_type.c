@@ -1,11 +1,13 @@
 #include "aio/loop_type.h"
 
+#include "aio/ask.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
 #include "aio/loop_load.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
 #include "aio/turn.h"
+#include "aio/wake_event.h"
 #include "base/subclass.h"
 
 #include <stddef.h>
@@ -71,11 +73,28 @@ loop_dealloc(EventLoop *self)
     module_drop(module);
 }
 
+/* Whether an attribute of the loop is in its __dict__: the class has no data descriptor of this name. */
+static bool
+is_in_dict(EventLoop *self, PyObject *name)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *found = PyObject_GetAttr((PyObject *)Py_TYPE(self), name);
+    bool in_dict = found == NULL || Py_TYPE(found)->tp_descr_set == NULL;
+    Py_XDECREF(found);
+    PyErr_SetRaisedException(error);
+    return in_dict;
+}
+
 /* Whatever is set may be a hook: look again. */
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
+    self->has_names = self->has_names || is_in_dict(self, name);
+    const PyObject *selector = self->selector;
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
+    if (self->selector != selector) {
+        Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
+    }
     self->checked = 0;
     return status;
 }
@@ -87,6 +106,14 @@ loop_get_dict(EventLoop *self, void *Py_UNUSED(closure))
     self->exposed = true;
     self->checked = 0;
     return PyObject_GenericGetDict((PyObject *)self, NULL);
+}
+
+static int
+loop_set_dict(EventLoop *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    self->exposed = true;
+    self->checked = 0;
+    return PyObject_GenericSetDict((PyObject *)self, value, NULL);
 }
 
 static PyMemberDef loop_members[] = {
@@ -103,14 +130,15 @@ static PyMemberDef loop_members[] = {
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
     {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
+    {"_wake_event", T_OBJECT, offsetof(EventLoop, wake_event), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
     {"_ssock", T_OBJECT_EX, offsetof(EventLoop, ssock), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef loop_getset[] = {
-    {"__dict__", (getter)loop_get_dict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL,       NULL,                  NULL,                    NULL, NULL},
+    {"__dict__", (getter)loop_get_dict, (setter)loop_set_dict, NULL, NULL},
+    {NULL,       NULL,                  NULL,                  NULL, NULL},
 };
 
 PyDoc_STRVAR(call_soon_doc,
@@ -141,9 +169,42 @@ PyDoc_STRVAR(create_task_doc,
 "create_task($self, coro, **kwargs)\n--\n\n"
 "Return a new task that runs a coroutine. See asyncio.loop.create_task().");
 
+PyDoc_STRVAR(get_debug_doc,
+"get_debug($self, /)\n--\n\n"
+"Return whether the loop is in debug mode.");
+
+PyDoc_STRVAR(time_doc,
+"time($self, /)\n--\n\n"
+"Return the time of the clock for call_at(), in seconds.");
+
 PyDoc_STRVAR(read_from_self_doc,
 "_read_from_self($self, /)\n--\n\n"
 "Empty the pipe that wakes the loop.");
+
+PyDoc_STRVAR(stats_doc,
+"_stats($self, /)\n--\n\n"
+"The fields of LoopStats.");
+
+static PyObject *
+loop_stats(EventLoop *self, PyObject *Py_UNUSED(ignored))
+{
+    return counters_tuple(&self->counters);
+}
+
+PyDoc_STRVAR(enable_stats_doc,
+"_enable_stats($self, enabled, /)\n--\n\n"
+"Begin or end to measure time. From any thread.");
+
+static PyObject *
+loop_enable_stats(EventLoop *self, PyObject *enabled)
+{
+    int truth = PyObject_IsTrue(enabled);
+    if (truth < 0) {
+        return NULL;
+    }
+    atomic_store(&self->counters.timed, truth != 0);
+    Py_RETURN_NONE;
+}
 
 PyDoc_STRVAR(run_once_doc,
 "_run_once($self, /)\n--\n\n"
@@ -163,7 +224,11 @@ static PyMethodDef loop_methods[] = {
     {"call_at", FAST(schedule_at), call_at_doc},
     {"create_future", (PyCFunction)create_future, METH_NOARGS, create_future_doc},
     {"create_task", FAST(create_task), create_task_doc},
+    {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
+    {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
+    {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},
+    {"_enable_stats", (PyCFunction)loop_enable_stats, METH_O, enable_stats_doc},
     {"_run_once", (PyCFunction)turn_run_once, METH_NOARGS, run_once_doc},
     {"run_forever", (PyCFunction)turn_run_forever, METH_NOARGS, run_forever_doc},
     {NULL, NULL, 0, NULL},
@@ -197,7 +262,10 @@ loop_init(PyObject *module, LoopState *state)
 {
     state->base_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     state->queue_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_spec, NULL);
-    return state->base_type != NULL && state->queue_type != NULL ? loop_state_init(module, state) : -1;
+    state->wake_event_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &wake_event_spec, NULL);
+    return state->base_type != NULL && state->queue_type != NULL && state->wake_event_type != NULL
+               ? loop_state_init(module, state)
+               : -1;
 }
 
 PyObject *
@@ -217,6 +285,7 @@ loop_learn(PyObject *module, PyObject *args)
     if (subclass_copy_methods((PyObject *)ours, loop_methods) < 0 || override_learn(state, ours, stock) < 0) {
         return NULL;
     }
+    Py_XSETREF(state->loop_class, (PyTypeObject *)Py_NewRef(ours));
     Py_XSETREF(state->selector_type, (PyTypeObject *)Py_NewRef(selector));
     Py_XSETREF(state->report_error, Py_NewRef(report));
     Py_RETURN_NONE;

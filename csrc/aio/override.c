@@ -43,23 +43,25 @@ attribute_is(PyObject *object, PyObject *name, const PyObject *expected)
 static bool
 is_in_dict(PyObject *dict, PyObject *name)
 {
-    return dict != NULL && PyDict_Contains(dict, name) != 0;
+    return dict == NULL || PyDict_Contains(dict, name) != 0;
 }
 
-uint32_t
+uint64_t
 override_check(EventLoop *self)
 {
     const LoopState *state = &self->state->loop;
     if (state->stock_loop == NULL || state->handle_type == NULL) {
-        return UINT32_MAX;
+        return UINT64_MAX;
     }
     PyObject *error = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)Py_TYPE(self);
-    PyObject *dict = PyObject_GenericGetDict((PyObject *)self, NULL);
-    uint32_t overridden = 0;
+    /* As long as there is no dict, the interpreter finds the loop's methods faster. */
+    bool has_dict = self->exposed || self->has_names;
+    PyObject *dict = has_dict ? PyObject_GenericGetDict((PyObject *)self, NULL) : NULL;
+    uint64_t overridden = 0;
     for (int i = 0; i < LOOP_METHODS; i++) {
         PyObject *name = state->method_names[i];
-        bool same = attribute_is(type, name, state->methods[i]) && !is_in_dict(dict, name);
+        bool same = attribute_is(type, name, state->methods[i]) && !(has_dict && is_in_dict(dict, name));
         overridden |= same ? 0 : HOOK(i);
         if (i < STOCK_METHODS &&
             !attribute_is((PyObject *)state->stock_loop, name, state->stock_methods[i])) {
@@ -72,13 +74,6 @@ override_check(EventLoop *self)
     self->overridden = overridden;
     self->checked = self->exposed ? 0 : Py_TYPE(self)->tp_version_tag;
     return overridden;
-}
-
-bool
-override_clock_is_stock(const LoopState *state)
-{
-    const LoopGlobal *time = &state->globals[GLOBAL_TIME], *clock = &state->globals[GLOBAL_MONOTONIC];
-    return loop_global(time) == time->value && loop_global(clock) == clock->value;
 }
 
 bool

@@ -4,19 +4,21 @@
 
 #include "aio/loop.h"
 
-#define HOOK(method) (UINT32_C(1) << (method))
+#define HOOK(method) (UINT64_C(1) << (method))
 
 /* asyncio's own version of a method that our class replaces. */
-#define STOCK_HOOK(method) (UINT32_C(1) << (LOOP_METHODS + (method)))
+#define STOCK_HOOK(method) (UINT64_C(1) << (LOOP_METHODS + (method)))
+
+#define BOTH_HOOKS(method) (HOOK(method) | STOCK_HOOK(method))
 
 /* Whether a function is asyncio's own, not a replacement that was there before our class. */
 bool override_is_asyncios(PyObject *object);
 
 /* Find it out again. */
-uint32_t override_check(EventLoop *self);
+uint64_t override_check(EventLoop *self);
 
 /* The HOOKs and STOCK_HOOKs that are not as they were at load: all, where that cannot be found out. */
-static inline uint32_t
+static inline uint64_t
 loop_overridden(EventLoop *self)
 {
     unsigned version = Py_TYPE(self)->tp_version_tag;
@@ -25,9 +27,6 @@ loop_overridden(EventLoop *self)
 
 /* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
 int override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock);
-
-/* time.monotonic(), as the loop's time() calls it, is the interpreter's own. */
-bool override_clock_is_stock(const LoopState *state);
 
 /* asyncio.Handle._run() is asyncio's own. */
 bool override_run_is_stock(LoopState *state);

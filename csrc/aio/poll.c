@@ -9,10 +9,8 @@
 
 #include <math.h>
 
-/* The selector of the loop, if C may work on it: it is exactly LoopSelector, and its select() is its class's.
- * Borrowed, or NULL. */
-static LoopSelector *
-loop_selector(const EventLoop *self)
+LoopSelector *
+poll_selector(const EventLoop *self)
 {
     LoopState *state = &self->state->loop;
     PyObject *object = loop_member(&self->selector);
@@ -25,7 +23,7 @@ loop_selector(const EventLoop *self)
 bool
 poll_is_idle(const EventLoop *self)
 {
-    LoopSelector *selector = loop_selector(self);
+    LoopSelector *selector = poll_selector(self);
     PyObject *handlers = loop_member(&self->signal_handlers);
     return selector != NULL && fds_count(selector) <= 1 && handlers != NULL && PyDict_CheckExact(handlers) &&
            PyDict_GET_SIZE(handlers) == 0;
@@ -139,8 +137,26 @@ append(void *queue, PyObject *handle)
 static PyObject *
 wait_any(EventLoop *self, double timeout, LoopSelector **ours)
 {
-    *ours = (LoopSelector *)Py_XNewRef((PyObject *)loop_selector(self));
+    *ours = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
     return *ours != NULL ? fds_wait(*ours, nanoseconds(timeout)) : wait_events(self, timeout);
+}
+
+static PyObject *
+wait_and_count(EventLoop *self, double timeout, LoopSelector **ours)
+{
+    LoopCounters *counters = &self->counters;
+    bool timed = timeout != 0 && counters_are_timed(counters);
+    if (timed) {
+        counter_add(&counters->idle, -monotonic_now());
+    }
+    PyObject *events = wait_any(self, timeout, ours);
+    if (timed) {
+        counter_add(&counters->idle, monotonic_now());
+    }
+    if (events != NULL && PyList_CheckExact(events)) {
+        counter_add(&counters->events, PyList_GET_SIZE(events));
+    }
+    return events;
 }
 
 int
@@ -154,7 +170,7 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
         timeout = queue->ring.count > 0 ? 0 : timeout;
     }
     LoopSelector *ours;
-    PyObject *events = wait_any(self, timeout, &ours);
+    PyObject *events = wait_and_count(self, timeout, &ours);
     atomic_store(&self->sleep, AWAKE);
     int status = events != NULL ? ready_collect(queue) : -1;
     if (status == 0) {

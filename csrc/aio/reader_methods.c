@@ -6,22 +6,13 @@
 #include "aio/readers.h"
 #include "aio/schedule.h"
 
-/* The loop's selector, if C may work on its table and the loop is open: a new reference, or NULL. */
-static LoopSelector *
-open_selector(EventLoop *self)
-{
-    PyObject *selector = loop_member(&self->selector);
-    return loop_member(&self->closed) == Py_False && is_loop_selector(self->state, selector)
-               ? (LoopSelector *)Py_NewRef(selector)
-               : NULL;
-}
-
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
 add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Call call;
-    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? open_selector(self) : NULL;
+    LoopSelector *selector = (loop_overridden(self) & HOOK(CHECK_CLOSED)) == 0 ? readers_selector(self)
+                                                                               : NULL;
     if (selector == NULL || !schedule_parse(self, args, nargs, names, 1, &call)) {
         Py_XDECREF(selector);
         return schedule_stock(self, ADD_READER + direction, args, nargs, names);
@@ -38,7 +29,7 @@ add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyO
 static PyObject *
 remove_(int direction, EventLoop *self, PyObject *fileobj)
 {
-    LoopSelector *selector = open_selector(self);
+    LoopSelector *selector = readers_selector(self);
     if (selector == NULL) {
         return schedule_stock(self, REMOVE_READER + direction, &fileobj, 1, NULL);
     }
@@ -82,6 +73,14 @@ ensure_no_transport(EventLoop *self, PyObject *fileobj)
                                                  state->loop.method_names[ENSURE_NO_TRANSPORT], fileobj);
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
+}
+
+static PyObject *
+ensure_method(EventLoop *self, PyObject *fileobj)
+{
+    return has_no_transport(self->state, self, fileobj)
+               ? Py_NewRef(Py_None)
+               : schedule_stock(self, ENSURE_NO_TRANSPORT, &fileobj, 1, NULL);
 }
 
 /* The method with an underscore, where it was replaced. */
@@ -233,6 +232,10 @@ PyDoc_STRVAR(checked_doc,
 PyDoc_STRVAR(private_doc,
 "asyncio's method of this name: the public one, without the check for a transport.");
 
+PyDoc_STRVAR(ensure_doc,
+"_ensure_fd_no_transport($self, fd, /)\n--\n\n"
+"Raise RuntimeError if a transport uses the fd.");
+
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
@@ -247,5 +250,6 @@ PyMethodDef reader_methods[] = {
     {"_add_writer", KEYWORDS(private_add_writer), private_doc},
     {"_remove_reader", (PyCFunction)private_remove_reader, METH_O, private_doc},
     {"_remove_writer", (PyCFunction)private_remove_writer, METH_O, private_doc},
+    {"_ensure_fd_no_transport", (PyCFunction)ensure_method, METH_O, ensure_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -2,6 +2,7 @@
 
 #include "aio/fdchange.h"
 #include "aio/handle.h"
+#include "aio/override.h"
 
 /* Cancel the handles that are not watched any more, and keep the exception that is set. 0, or -1 with another
  * exception. */
@@ -75,4 +76,48 @@ readers_handle(EventLoop *self, const Call *call)
     }
     Py_DECREF(type);
     return handle;
+}
+
+LoopSelector *
+readers_selector(EventLoop *self)
+{
+    PyObject *selector = loop_member(&self->selector);
+    return loop_member(&self->closed) == Py_False && is_loop_selector(self->state, selector)
+               ? (LoopSelector *)Py_NewRef(selector)
+               : NULL;
+}
+
+/* The selector of any loop, if C may do what the method does: a new reference, or NULL. */
+static LoopSelector *
+selector_of(const AioState *state, PyObject *loop, uint64_t hooks)
+{
+    EventLoop *self = (EventLoop *)loop;
+    return loop_is_ours(state, loop) && (loop_overridden(self) & hooks) == 0 ? readers_selector(self) : NULL;
+}
+
+int
+readers_add_directly(const AioState *state, int direction, PyObject *fileobj, const Call *call)
+{
+    LoopSelector *selector = selector_of(state, call->loop,
+                                         HOOK(ADD_READER + direction) | HOOK(CHECK_CLOSED));
+    if (selector == NULL) {
+        return 0;
+    }
+    PyObject *handle = readers_handle((EventLoop *)call->loop, call);
+    int status = handle != NULL ? readers_add(selector, direction, fileobj, handle) : -1;
+    Py_XDECREF(handle);
+    Py_DECREF(selector);
+    return status < 0 ? -1 : 1;
+}
+
+int
+readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop)
+{
+    LoopSelector *selector = selector_of(state, loop, HOOK(REMOVE_READER + direction));
+    if (selector == NULL) {
+        return 0;
+    }
+    int status = readers_remove(selector, direction, fileobj);
+    Py_DECREF(selector);
+    return status < 0 ? -1 : 1;
 }

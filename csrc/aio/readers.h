@@ -15,6 +15,17 @@ int readers_add(LoopSelector *selector, int direction, PyObject *fileobj, PyObje
  * with an exception. */
 int readers_remove(LoopSelector *selector, int direction, PyObject *fileobj);
 
+/* The loop's selector, if C may work on its table and the loop is open: a new reference, or NULL. */
+LoopSelector *readers_selector(EventLoop *self);
+
+/* loop._add_reader(fileobj, callback, *args), or _add_writer(), called by C with the loop, callback and arguments of
+ * `call`. 1; 0 where the method has to be called: the loop or its selector is not ours, a hook is replaced, the
+ * loop is closed; -1 with an exception. */
+int readers_add_directly(const AioState *state, int direction, PyObject *fileobj, const Call *call);
+
+/* loop._remove_reader(fileobj), or _remove_writer(): as readers_add_directly(). */
+int readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop);
+
 /* asyncio.events.Handle(callback, args, loop, context): in debug mode asyncio's, else ours. A new reference;
  * NULL with an exception. */
 PyObject *readers_handle(EventLoop *self, const Call *call);

@@ -146,7 +146,11 @@ PyDoc_STRVAR(popleft_doc,
 static PyObject *
 queue_popleft(ReadyQueue *self, PyObject *Py_UNUSED(ignored))
 {
-    return enter_nonempty(self) == 0 ? ring_popleft(&self->ring) : NULL;
+    if (enter_nonempty(self) < 0) {
+        return NULL;
+    }
+    counter_add(&self->popped, 1);
+    return ring_popleft(&self->ring);
 }
 
 PyDoc_STRVAR(pop_doc,

@@ -3,6 +3,7 @@
 #ifndef PYEPOLL_RING_H
 #define PYEPOLL_RING_H
 
+#include "aio/counters.h"
 #include "base/mutex.h"
 
 #include <stdbool.h>
@@ -23,6 +24,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Ring ring;
+    Counter popped; /* by code in Python; count_stock_turn() takes them */
 #ifdef Py_GIL_DISABLED
     Mutex lock; /* of `inbox` */
     Ring inbox;

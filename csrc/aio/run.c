@@ -76,7 +76,7 @@ call(Callee *callee)
     return leave_context(callee->context, result);
 }
 
-/* Report the exception that is set in asyncio's words. 0; -1 for one that has to end the loop. */
+/* Report the exception that is set in asyncio's words. 1; -1 for one that has to end the loop. */
 static int
 report(const LoopState *state, PyObject *handle)
 {
@@ -85,14 +85,14 @@ report(const LoopState *state, PyObject *handle)
     }
     if (state->report_error == NULL) {
         PyErr_WriteUnraisable(handle);
-        return 0;
+        return 1;
     }
     PyObject *error = PyErr_GetRaisedException();
     PyObject *args[] = {handle, error};
     PyObject *result = PyObject_Vectorcall(state->report_error, args, 2, NULL);
     Py_DECREF(error);
     Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
+    return result != NULL ? 1 : -1;
 }
 
 static bool
@@ -113,7 +113,7 @@ run_other(const LoopState *state, PyObject *handle)
     }
     PyObject *result = PyObject_CallMethodNoArgs(handle, state->names[LOOP_RUN]);
     Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
+    return result != NULL ? 1 : -1;
 }
 
 int
@@ -129,7 +129,7 @@ run_handle(AioState *state, PyObject *handle)
         return run_other(loop_state, handle);
     }
     PyObject *result = call(&callee);
-    int status = result != NULL ? 0 : report(loop_state, handle);
+    int status = result != NULL ? 1 : report(loop_state, handle);
     Py_XDECREF(result);
     drop_callee(&callee);
     return status;

@@ -4,7 +4,7 @@
 
 #include "aio/loop.h"
 
-/* Run a handle, unless it is cancelled. 0; -1 with an exception that has to end the loop: KeyboardInterrupt
+/* Run a handle. 1; 0 if it is cancelled; -1 with an exception that has to end the loop: KeyboardInterrupt
  * or SystemExit, or one of the exception handler's. */
 int run_handle(AioState *state, PyObject *handle);
 

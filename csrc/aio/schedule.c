@@ -1,6 +1,7 @@
 #include "aio/schedule.h"
 
 #include "aio/clock.h"
+#include "aio/globals.h"
 #include "aio/heap.h"
 #include "aio/override.h"
 
@@ -21,7 +22,7 @@ schedule_stock(EventLoop *self, int method, PyObject *const *args, Py_ssize_t co
 }
 
 bool
-schedule_is_plain(EventLoop *self, uint32_t used)
+schedule_is_plain(EventLoop *self, uint64_t used)
 {
     return loop_member(&self->closed) == Py_False && loop_member(&self->debug) == Py_False &&
            (loop_overridden(self) & used) == 0;
@@ -60,7 +61,7 @@ add_handle(AioState *state, ReadyQueue *queue, const Call *call)
     return handle;
 }
 
-static const uint32_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG) |
+static const uint64_t soon_hooks = HOOK(PRIVATE_CALL_SOON) | HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG) |
                                    STOCK_HOOK(CALL_SOON);
 
 PyObject *
@@ -75,12 +76,37 @@ schedule_soon(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject
     return add_handle(self->state, queue, &call);
 }
 
+int
+schedule_directly(const AioState *state, const Call *call)
+{
+    EventLoop *self = (EventLoop *)call->loop;
+    ReadyQueue *queue;
+    if (!loop_is_ours(state, call->loop) || !schedule_is_plain(self, soon_hooks | HOOK(CALL_SOON)) ||
+        (queue = loop_queue(self)) == NULL) {
+        return 0;
+    }
+    PyObject *handle = add_handle(self->state, queue, call);
+    Py_XDECREF(handle);
+    return handle != NULL ? 1 : -1;
+}
+
+int
+schedule_is_debug(const AioState *state, PyObject *loop)
+{
+    EventLoop *self = (EventLoop *)loop;
+    if (!loop_is_ours(state, loop) || (loop_overridden(self) & BOTH_HOOKS(GET_DEBUG)) != 0) {
+        return -1;
+    }
+    PyObject *debug = loop_member(&self->debug);
+    return debug == Py_True ? 1 : debug == Py_False ? 0 : -1;
+}
+
 /* A timer of ours in the heap, which is held for the same reason as in add_handle(). */
 static PyObject *
-add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
+add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when, double time)
 {
     Py_INCREF(heap);
-    PyObject *timer = timer_new(self->state, call, when);
+    PyObject *timer = timer_new(self->state, call, when, time);
     if (timer != NULL && heap_push(&self->state->loop, heap, timer) < 0) {
         Py_CLEAR(timer);
     }
@@ -91,7 +117,7 @@ add_timer(EventLoop *self, PyObject *heap, const Call *call, PyObject *when)
     return timer;
 }
 
-static const uint32_t timer_hooks = HOOK(CHECK_CLOSED) | HOOK(GET_DEBUG);
+static const uint64_t timer_hooks = HOOK(CHECK_CLOSED) | BOTH_HOOKS(GET_DEBUG);
 
 PyObject *
 schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -103,27 +129,24 @@ schedule_at(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *
         (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_AT, args, count, names);
     }
-    return add_timer(self, heap, &call, args[0]);
+    return add_timer(self, heap, &call, args[0], 0);
 }
 
 PyObject *
 schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const uint32_t used = timer_hooks | HOOK(CALL_AT) | HOOK(TIME) | STOCK_HOOK(CALL_AT) |
+    const uint64_t used = timer_hooks | HOOK(CALL_AT) | BOTH_HOOKS(TIME) | STOCK_HOOK(CALL_AT) |
                           STOCK_HOOK(CALL_LATER);
     Call call;
     PyObject *heap;
     if (!schedule_is_plain(self, used) || !schedule_parse(self, args, count, names, 1, &call) ||
         !(PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])) ||
-        !override_clock_is_stock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
+        !globals_have_stock_clock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_LATER, args, count, names);
     }
     double delay = PyFloat_AsDouble(args[0]);
     if (delay == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    PyObject *when = PyFloat_FromDouble(clock_now() + delay);
-    PyObject *timer = when != NULL ? add_timer(self, heap, &call, when) : NULL;
-    Py_XDECREF(when);
-    return timer;
+    return add_timer(self, heap, &call, NULL, clock_now() + delay);
 }

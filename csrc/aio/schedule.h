@@ -16,7 +16,14 @@ PyObject *schedule_stock(EventLoop *self, int method, PyObject *const *args, Py_
 
 /* Whether C may do it: the loop is open, not in debug mode, and nothing in `used`, of the HOOKs in
  * override.h, is replaced. */
-bool schedule_is_plain(EventLoop *self, uint32_t used);
+bool schedule_is_plain(EventLoop *self, uint64_t used);
+
+/* loop.call_soon(), called by C. 1; 0 where the method has to be called: the loop is not ours, a hook is
+ * replaced, it is in debug mode or closed; -1 with an exception. */
+int schedule_directly(const AioState *state, const Call *call);
+
+/* loop.get_debug(), called by C: 1 or 0; -1 where the method has to be called. */
+int schedule_is_debug(const AioState *state, PyObject *loop);
 
 /* Read (callback, *args, *, context=None) after `skip` arguments. False, without an exception, for anything
  * but that. */

@@ -79,6 +79,39 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyObject *
+sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_buffer view;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_try_recv_into() takes a socket and a buffer");
+        return NULL;
+    }
+    if (!PyArg_Parse(args[1], "w*:recv_into", &view)) {
+        return NULL;
+    }
+    /* After the buffer: its class may have closed the socket. */
+    int fd = fd_of(module, args[0]);
+    ssize_t count = -1;
+    int error = 0;
+    if (!PyErr_Occurred()) {
+        count = view.len > 0 ? receive_now(fd, view.buf, view.len) : 0;
+        error = errno;
+    }
+    PyBuffer_Release(&view);
+    if (count >= 0) {
+        return PyLong_FromSsize_t(count);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (would_block(error)) {
+        Py_RETURN_NONE;
+    }
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *
 sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_buffer view;

@@ -11,6 +11,10 @@
     "_try_recv($module, sock, size, /)\n--\n\n"                                                              \
     "Receive at most size bytes from a socket.socket; None where there are none yet."
 
+#define SOCKOP_RECEIVE_INTO_DOC                                                                              \
+    "_try_recv_into($module, sock, buffer, /)\n--\n\n"                                                       \
+    "Receive into a buffer, and return how many bytes; None where there are none yet."
+
 #define SOCKOP_SEND_DOC                                                                                      \
     "_try_send($module, sock, data, /)\n--\n\n"                                                              \
     "Send data, and return how many bytes were accepted: 0 where there is no room."
@@ -23,6 +27,7 @@ would_block(int error)
 }
 
 PyObject *sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

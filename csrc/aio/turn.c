@@ -6,6 +6,7 @@
 #include "aio/turn.h"
 
 #include "aio/clock.h"
+#include "aio/globals.h"
 #include "aio/handle.h"
 #include "aio/heap.h"
 #include "aio/inbox.h"
@@ -24,21 +25,21 @@ static const double longest_wait = 24 * 3600;
 /* Where there is nothing to poll for, every so many turns poll all the same: it lets other threads run. */
 enum { POLL_EVERY = 64 };
 
-static const uint32_t turn_hooks = HOOK(ADD_CALLBACK) | HOOK(GET_DEBUG) | HOOK(PROCESS_EVENTS) | HOOK(TIME) |
-                                   STOCK_HOOK(RUN_ONCE);
+static const uint64_t turn_hooks = HOOK(ADD_CALLBACK) | BOTH_HOOKS(GET_DEBUG) | HOOK(PROCESS_EVENTS) |
+                                   BOTH_HOOKS(TIME) | STOCK_HOOK(RUN_ONCE);
 
 /* The queue, if C may run the turn; NULL if asyncio's method has to. */
 static ReadyQueue *
 plain_queue(EventLoop *self)
 {
-    const LoopState *state = &self->state->loop;
+    LoopState *state = &self->state->loop;
     bool replaced = (loop_overridden(self) & turn_hooks) != 0;
     ReadyQueue *queue = loop_queue(self);
     PyObject *scheduled = loop_heap(self);
     bool plain = queue != NULL && scheduled != NULL && self->debug == Py_False &&
                  self->timer_cancelled_count == state->zero && self->clock_resolution != NULL &&
                  PyFloat_CheckExact(self->clock_resolution) && !replaced &&
-                 (PyList_GET_SIZE(scheduled) == 0 || override_clock_is_stock(state));
+                 (PyList_GET_SIZE(scheduled) == 0 || globals_have_stock_clock(state));
     return plain ? queue : NULL;
 }
 
@@ -99,10 +100,10 @@ end_of_turn(const EventLoop *self, double *end)
 static int
 queue_due(EventLoop *self, ReadyQueue *queue)
 {
-    const LoopState *state = &self->state->loop;
+    LoopState *state = &self->state->loop;
     PyObject *list = loop_heap(self), *timer;
     double end;
-    if (list == NULL || PyList_GET_SIZE(list) == 0 || !override_clock_is_stock(state) ||
+    if (list == NULL || PyList_GET_SIZE(list) == 0 || !globals_have_stock_clock(state) ||
         !end_of_turn(self, &end)) {
         return 0;
     }
@@ -116,25 +117,41 @@ queue_due(EventLoop *self, ReadyQueue *queue)
     return status;
 }
 
+static int
+begin_time(EventLoop *self, CallbackTime *time)
+{
+    PyObject *slow = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SLOW]);
+    int status = slow != NULL ? callback_time_begin(time, slow) : -1;
+    Py_XDECREF(slow);
+    return status;
+}
+
 /* Run the handles that are queued now, not those that they queue. 0, or -1 with an exception: the rest stays
  * queued. */
 static int
 run_queued(EventLoop *self, ReadyQueue *queue)
 {
-    int status = 0;
-    for (size_t left = queue->ring.count; left > 0 && queue->ring.count > 0 && status == 0; left--) {
+    CallbackTime time;
+    bool timed = counters_are_timed(&self->counters);
+    int status = timed ? begin_time(self, &time) : 0;
+    int64_t ran = 0;
+    for (size_t left = queue->ring.count; left > 0 && queue->ring.count > 0 && status >= 0; left--) {
         PyObject *handle = ring_popleft(&queue->ring);
         status = run_handle(self->state, handle);
         Py_DECREF(handle);
+        ran += status != 0;
+        if (timed && status != 0) {
+            callback_time_check(&time, &self->counters);
+        }
     }
-    return status;
+    counter_add(&self->counters.callbacks, ran);
+    return status < 0 ? -1 : 0;
 }
 
 static int
 turn_in_c(EventLoop *self, ReadyQueue *queue, double timeout)
 {
-    self->turns++;
-    int status = timeout == 0 && self->turns % POLL_EVERY != 0 && poll_is_idle(self)
+    int status = timeout == 0 && counter_read(&self->counters.turns) % POLL_EVERY != 0 && poll_is_idle(self)
                      ? PyErr_CheckSignals()
                      : poll_events(self, queue, timeout);
     if (status == 0) {
@@ -143,12 +160,31 @@ turn_in_c(EventLoop *self, ReadyQueue *queue, double timeout)
     return status == 0 ? run_queued(self, queue) : -1;
 }
 
+/* Count what asyncio's turn has done, as far as its queue and its selector are ours. */
+static void
+count_stock_turn(LoopCounters *counters, ReadyQueue *queue, LoopSelector *selector)
+{
+    if (queue != NULL) {
+        counter_add(&counters->callbacks, counter_take(&queue->popped));
+    }
+    if (selector != NULL) {
+        counter_add(&counters->events, counter_take(&selector->selected.events));
+        int64_t idle = counter_take(&selector->selected.idle);
+        counter_add(&counters->idle, counters_are_timed(counters) ? idle : 0);
+    }
+}
+
 /* asyncio's own turn. */
 static int
 turn_in_python(EventLoop *self)
 {
     atomic_store(&self->sleep, OUTSIDE);
+    ReadyQueue *queue = (ReadyQueue *)Py_XNewRef((PyObject *)loop_queue(self));
+    LoopSelector *selector = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
     PyObject *result = schedule_stock(self, RUN_ONCE, (PyObject *[]){NULL}, 0, NULL);
+    count_stock_turn(&self->counters, queue, selector);
+    Py_XDECREF(selector);
+    Py_XDECREF(queue);
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
 }
@@ -179,6 +215,7 @@ turn_of_callbacks(EventLoop *self)
 static int
 turn(EventLoop *self)
 {
+    counter_add(&self->counters.turns, 1);
     PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
     int status = turn_of_callbacks(self);
     if (writes != NULL) {

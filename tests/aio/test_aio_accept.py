@@ -9,11 +9,11 @@ import pytest
 from support.fds import no_fd_left
 from support.loops import Plain, complaints, on, soon
 
-from pyepoll import aio
+from pyepoll import _sock_calls, aio
 
 
 def test_a_lack_of_fds_is_reported_once_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "_ACCEPT_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(_sock_calls, "_ACCEPT_RETRY_DELAY", 0.05)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ def test_a_lack_of_fds_is_reported_once_and_passes(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_busy_listener_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "_ACCEPTS_PER_TURN", 3)
+    monkeypatch.setattr(_sock_calls, "_ACCEPTS_PER_TURN", 3)
     accepted: list[int] = []
 
     class Counts(aio.EventLoop):

@@ -182,6 +182,8 @@ SIGNATURES = {
     "_ensure_fd_no_transport": (asyncio.SelectorEventLoop._ensure_fd_no_transport, ["self", "fd"]),  # type: ignore[attr-defined]
     "_add_reader": (asyncio.SelectorEventLoop._add_reader, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
     "_add_writer": (asyncio.SelectorEventLoop._add_writer, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
+    "_sock_connect_cb": (asyncio.SelectorEventLoop._sock_connect_cb, ["self", "fut", "sock", "address"]),  # type: ignore[attr-defined]
+    "_close_self_pipe": (asyncio.SelectorEventLoop._close_self_pipe, ["self"]),  # type: ignore[attr-defined]
     "_process_events": (asyncio.SelectorEventLoop._process_events, ["self", "event_list"]),  # type: ignore[attr-defined]
 }
 

@@ -35,6 +35,7 @@ NAMES: dict[str, list[str]] = {
         "_check_closed",
         "_check_thread",
         "_clock_resolution",
+        "_close_self_pipe",
         "_closed",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
@@ -43,6 +44,7 @@ NAMES: dict[str, list[str]] = {
         "_debug",
         "_default_executor",
         "_ensure_fd_no_transport",
+        "_ensure_resolved",
         "_exception_handler",
         "_executor_shutdown_called",
         "_internal_fds",
@@ -61,7 +63,9 @@ NAMES: dict[str, list[str]] = {
         "_selector",
         "_sendfile_native",
         "_signal_handlers",
+        "_sock_connect_cb",
         "_sock_recv",
+        "_sock_recv_into",
         "_sock_sendall",
         "_ssock",
         "_start_serving",
@@ -146,7 +150,7 @@ NEWER = {"_old_agen_hooks": (3, 13), "_unix_server_sockets": (3, 13)}
 SHARED = {"_loop", "_file", "_pid", "_wait", "_fd", "_start", "_stop", "_epoll", "_events", "_reads"}
 """Names of asyncio's that the code uses for attributes of objects of its own."""
 
-MODULES = ("aio", "_datagram", "_loop_selector", "_tls")
+MODULES = ("aio", "_datagram", "_loop_selector", "_sock_calls", "_tls")
 SOURCES = [*(ROOT / f"pyepoll/{name}.py" for name in MODULES), *sorted((ROOT / "csrc/aio").rglob("*.[ch]"))]
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 

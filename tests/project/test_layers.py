@@ -45,6 +45,36 @@ def test_readme_answers_with_every_source() -> None:
     assert {file.removesuffix(".c") for file in files if file.endswith(".c")} - answers == set()
 
 
+def test_readme_has_the_diagram_of_asyncio() -> None:
+    shown = "\n".join(check["diagram"]("aio"))
+    assert f"\n```text\n{shown}\n```\n" in (ROOT / "csrc" / "README.md").read_text(), (
+        "put there: python tools/check_layers.py --diagram aio"
+    )
+
+
+def test_diagram_follows_headers_and_leaves_out_what_others_lead_to(tmp_path: Path) -> None:
+    for name, includes in {
+        "aio/top.c": ["aio/plain.h", "aio/stream/inner.h", "aio/low.h"],
+        "aio/plain.h": ["aio/middle.h"],
+        "aio/middle.c": ["aio/low.h", "base/base.h"],
+        "aio/middle.h": [],
+        "aio/low.c": [],
+        "aio/low.h": [],
+        "aio/stream/inner.c": ["aio/stream/other.h"],
+        "aio/stream/inner.h": [],
+        "aio/stream/other.c": ["aio/low.h"],
+        "aio/stream/other.h": [],
+        "base/base.h": [],
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("".join(f'#include "{include}"\n' for include in includes))
+    assert check["diagram"]("aio", tmp_path) == [
+        "   top      ─► middle, stream/*",
+        "   middle   ─► low",
+        "   stream/* ─► low",
+    ]
+
+
 @pytest.mark.parametrize(
     ("file", "added", "expected"),
     [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from support.processes import run
+from support.thirds import thirds
 
 WRAPPER = r"""
 #define _GNU_SOURCE
@@ -160,7 +161,7 @@ def preloaded(preload: Callable[[str], None]) -> None:
 
 
 faults = pytest.mark.parametrize(
-    ("name", "error"), [(name, error) for name, errors in FAULTS.items() for error in errors]
+    ("name", "error"), thirds((name, error) for name, errors in FAULTS.items() for error in errors)
 )
 
 

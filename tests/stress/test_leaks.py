@@ -21,6 +21,7 @@ from support.fds import open_fds
 from support.leaks import COUNTS, FEW, leaks
 from support.processes import SANITIZED, in_child
 from support.surface import CALLS, REFUSALS, Bench, Data, missing_and_unknown, refused
+from support.thirds import thirds
 
 Call = Callable[[Bench], object]
 
@@ -56,6 +57,8 @@ CALLS_AND_MORE: dict[str, Call] = {
     "Epoll.wait (a handler raises)": raise_in_handler,
     "Epoll.__iter__ (an exception)": leave_by_exception,
 }
+
+CLASSES_AND_FUNCTIONS = sorted({re.split(r"\W", name)[0] for name in CALLS_AND_MORE})
 
 kept: list[object] = []
 libc = ctypes.CDLL(None)
@@ -182,7 +185,7 @@ def test_psleak_detects_a_leak() -> None:
 
 @pytest.mark.usefixtures("has_psleak")
 @pytest.mark.lasts(600)
-@pytest.mark.parametrize("names", sorted({re.split(r"\W", name)[0] for name in CALLS_AND_MORE}))
+@pytest.mark.parametrize("names", thirds((name,) for name in CLASSES_AND_FUNCTIONS))
 def test_psleak_finds_no_leak(names: str, effort: Effort) -> None:
     assert psleak(rf"{names}\b", effort(50, 1000)) == {}
 

@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 from support.effort import Effort
 from support.kernel import IMPLIED, fdinfo_lines, instance_fd
 from support.processes import SANITIZED, in_child
+from support.thirds import thirds
 
 import pyepoll
 from pyepoll import Event
@@ -829,7 +830,7 @@ class Walk(RuleBasedStateMachine):
 
 @pytest.mark.lasts(3600)
 # In parts, each with the timeout of a test: a debug build under load needs it.
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", thirds((part,) for part in range(4)))
 def test_random_walks_agree_with_the_model(part: int, effort: Effort, show: Callable[[str], None]) -> None:
     Walk.done.clear()
     walks = settings(

@@ -3,6 +3,7 @@
 Each program runs in an interpreter of its own whose allocator overwrites freed memory, so that reads show.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import textwrap
 
 import pytest
 from support.processes import HANG, SANITIZED
+from support.thirds import thirds
 
 LIVE = {
     "Epoll": "self.held = self.ep",
@@ -207,8 +209,7 @@ def server(hold: str) -> str:
     return SERVER.format(more=more, hold=textwrap.indent(textwrap.dedent(hold).strip(), " " * 8).strip())
 
 
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("live", LIVE)
+@pytest.mark.parametrize(("live", "end"), thirds(itertools.product(LIVE, ENDS)))
 def test_a_cycle_of_a_server_and_its_objects_is_freed_safely(live: str, end: str) -> None:
     program = server(LIVE[live]) + textwrap.dedent(ENDS[end])
     if end == "interpreter":
@@ -264,9 +265,10 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("end", ["exit", "collection", "module first"])
-@pytest.mark.parametrize("how", ["close", "drop"])
-@pytest.mark.parametrize("order", DEATHS)
+@pytest.mark.parametrize(
+    ("order", "how", "end"),
+    thirds(itertools.product(DEATHS, ["close", "drop"], ["exit", "collection", "module first"])),
+)
 def test_either_of_two_nested_epolls_can_be_freed_first(order: str, how: str, end: str) -> None:
     """The other works on, and a duplicate of the dead one is never ready. The rest stays open to the end."""
     program = (

@@ -1,5 +1,9 @@
-/* The calls of a transport to its loop, in one place: these become direct calls where the loop is ours. */
+/* The calls of a transport to its loop: in C where the loop is ours and the method is not replaced, or by the
+ * method. Other code may run in each, and change the transport. */
 #include "aio/stream/stream.h"
+
+#include "aio/readers.h"
+#include "aio/schedule.h"
 
 static bool
 has_no_loop(const Stream *self)
@@ -15,34 +19,45 @@ watched_file(const Stream *self)
     return stream_open_fd(self) >= 0 ? Py_NewRef(self->sock) : PyLong_FromLong(self->fd);
 }
 
-/* The loop makes the handle with a copy of the current context. It gets the connection's, which may be
- * another: a task that calls resume_reading() must not give its own to all later reads. */
+/* By the method of the loop, which makes the handle with a copy of the current context. */
+static int
+watch_by_method(Stream *self, int name, PyObject *file, PyObject *callback)
+{
+    PyObject *args[] = {self->loop, file, callback};
+    PyObject *handle = PyObject_VectorcallMethod(stream_name(self, name), args, 3, NULL);
+    int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && handle != Py_None) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    }
+    Py_XDECREF(handle);
+    return status;
+}
+
+/* The handle gets the connection's context, which may be another than the current one: a task that calls
+ * resume_reading() must not give its own to all later reads. */
 int
 stream_watch(Stream *self, bool writing)
 {
     if (has_no_loop(self)) {
         return 0;
     }
-    PyObject *method = PyObject_GetAttr((PyObject *)self,
-                                        stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
-    PyObject *fd = watched_file(self);
-    PyObject *args[] = {self->loop, fd, method};
-    PyObject *handle = method != NULL && fd != NULL
-                           ? PyObject_VectorcallMethod(
-                                 stream_name(self, writing ? NAME_ADD_WRITER : NAME_ADD_READER), args, 3,
-                                 NULL)
-                           : NULL;
-    Py_XDECREF(method);
-    Py_XDECREF(fd);
-    int status = handle != NULL ? 0 : -1;
-    if (handle != NULL && writing) {
+    PyObject *callback = PyObject_GetAttr((PyObject *)self,
+                                          stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
+    PyObject *file = callback != NULL ? watched_file(self) : NULL;
+    int status = -1;
+    if (file != NULL) {
+        const Call call = {.loop = self->loop, .callback = callback, .context = self->context};
+        status = readers_add_directly(self->module->aio, writing ? WRITER : READER, file, &call);
+    }
+    if (file != NULL && status == 0) {
+        status = watch_by_method(self, writing ? NAME_ADD_WRITER : NAME_ADD_READER, file, callback);
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(file);
+    if (status >= 0 && writing) {
         self->writing = 1;
     }
-    if (handle != NULL && handle != Py_None) {
-        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
-    }
-    Py_XDECREF(handle);
-    return status;
+    return status < 0 ? -1 : 0;
 }
 
 int
@@ -54,55 +69,81 @@ stream_unwatch(Stream *self, bool writing)
     if (has_no_loop(self)) {
         return 0;
     }
-    PyObject *fd = watched_file(self);
-    PyObject *args[] = {self->loop, fd};
-    PyObject *result = fd != NULL ? PyObject_VectorcallMethod(
-                                        stream_name(self, writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER),
-                                        args, 2, NULL)
-                                  : NULL;
-    Py_XDECREF(fd);
-    return status_of(result);
+    PyObject *file = watched_file(self), *loop = Py_NewRef(self->loop);
+    int status = file != NULL
+                     ? readers_remove_directly(self->module->aio, writing ? WRITER : READER, file, loop)
+                     : -1;
+    if (file != NULL && status == 0) {
+        PyObject *args[] = {loop, file};
+        int name = writing ? NAME_REMOVE_WRITER : NAME_REMOVE_READER;
+        status = status_of(PyObject_VectorcallMethod(stream_name(self, name), args, 2, NULL));
+    }
+    Py_XDECREF(file);
+    Py_DECREF(loop);
+    return status < 0 ? -1 : 0;
 }
 
-/* loop.call_soon(callback, first, second). The handle, a new reference; NULL with an exception. */
-static PyObject *
-schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
+/* By the method of the loop. With `own_context`, the handle gets that of the connection. */
+static int
+schedule_by_method(Stream *self, const Call *call, bool own_context)
 {
-    if (self->loop == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "_loop");
-        return NULL;
+    PyObject *args[5] = {call->loop, call->callback};
+    size_t count = 2;
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        args[count++] = call->args[i];
     }
-    PyObject *args[5] = {self->loop, callback, first, second};
-    size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
     PyObject *names = NULL;
     if (self->context_given) {
         args[count] = self->context;
         names = Py_BuildValue("(s)", "context");
         if (names == NULL) {
-            return NULL;
+            return -1;
         }
     }
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
     Py_XDECREF(names);
-    return handle;
+    int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && handle != Py_None && own_context && !self->context_given) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    }
+    Py_XDECREF(handle);
+    return status;
+}
+
+/* loop.call_soon(callback, first, second), in the context of the connection or a copy of the current one. */
+static int
+schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second, bool own_context)
+{
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_loop");
+        return -1;
+    }
+    PyObject *const args[] = {first, second};
+    PyObject *loop = Py_NewRef(self->loop);
+    const Call call = {loop, callback, args,
+                       first == NULL    ? 0
+                       : second == NULL ? 1
+                                        : 2,
+                       own_context || self->context_given ? self->context : NULL};
+    int status = schedule_directly(self->module->aio, &call);
+    if (status == 0) {
+        status = schedule_by_method(self, &call, own_context);
+    }
+    Py_DECREF(loop);
+    return status < 0 ? -1 : 0;
 }
 
 int
 stream_call_soon(Stream *self, PyObject *callback, PyObject *first, PyObject *second)
 {
-    return status_of(schedule(self, callback, first, second));
+    return schedule(self, callback, first, second, false);
 }
 
 int
 stream_call_soon_self(Stream *self, int method, PyObject *argument)
 {
     PyObject *callback = PyObject_GetAttr((PyObject *)self, stream_name(self, method));
-    PyObject *handle = callback != NULL ? schedule(self, callback, argument, NULL) : NULL;
-    int status = handle != NULL ? 0 : -1;
-    if (handle != NULL && handle != Py_None && !self->context_given) {
-        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
-    }
-    Py_XDECREF(handle);
+    int status = callback != NULL ? schedule(self, callback, argument, NULL, true) : -1;
     Py_XDECREF(callback);
     return status;
 }
@@ -112,6 +153,10 @@ stream_is_debug(Stream *self)
 {
     if (has_no_loop(self)) {
         return 0;
+    }
+    int known = schedule_is_debug(self->module->aio, self->loop);
+    if (known >= 0) {
+        return known;
     }
     PyObject *debug = PyObject_CallMethodNoArgs(self->loop, stream_name(self, NAME_GET_DEBUG));
     int result = debug != NULL ? PyObject_IsTrue(debug) : -1;

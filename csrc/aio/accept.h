@@ -1,0 +1,14 @@
+/* accept() of a listening socket that does not wait, and says so without an exception. */
+#ifndef PYEPOLL_ACCEPT_H
+#define PYEPOLL_ACCEPT_H
+
+#include "base/compat.h"
+
+#define ACCEPT_DOC                                                                                           \
+    "_try_accept($module, sock, /)\n--\n\n"                                                                  \
+    "Return (connection, address), the connection non-blocking; None where there is none yet;\n"             \
+    "NotImplemented for a socket that is not for C."
+
+PyObject *accept_try(PyObject *module, PyObject *sock);
+
+#endif

@@ -1,0 +1,10 @@
+/* loop.get_debug() and loop.time(): for each future, and each timeout. */
+#ifndef PYEPOLL_ASK_H
+#define PYEPOLL_ASK_H
+
+#include "aio/loop.h"
+
+PyObject *ask_debug(EventLoop *self, PyObject *ignored);
+PyObject *ask_time(EventLoop *self, PyObject *ignored);
+
+#endif

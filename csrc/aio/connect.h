@@ -1,0 +1,15 @@
+/* connect() of a socket that does not wait, and says so without an exception. */
+#ifndef PYEPOLL_CONNECT_H
+#define PYEPOLL_CONNECT_H
+
+#include "base/compat.h"
+
+#define CONNECT_DOC                                                                                          \
+    "_try_connect($module, sock, address, /)\n--\n\n"                                                        \
+    "Return True if the socket is connected, False while that is under way; NotImplemented for a socket "    \
+    "or\n"                                                                                                   \
+    "an address that is not for C, like the name of a host."
+
+PyObject *connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+#endif

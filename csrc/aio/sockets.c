@@ -1,0 +1,50 @@
+#include "aio/sockets.h"
+
+#include <limits.h>
+#include <sys/socket.h>
+
+/* An attribute that is an int. False, without an exception, where it is not. */
+static bool
+read_int(PyObject *sock, PyObject *descriptor, int *value)
+{
+    PyObject *object = descriptor != NULL && Py_TYPE(descriptor)->tp_descr_get != NULL
+                           ? Py_TYPE(descriptor)->tp_descr_get(descriptor, sock, (PyObject *)Py_TYPE(sock))
+                           : NULL;
+    long number = object != NULL && PyLong_Check(object) ? PyLong_AsLong(object) : -1;
+    Py_XDECREF(object);
+    *value = (int)number;
+    return number >= 0 && number <= INT_MAX;
+}
+
+/* Whether the timeout is 0. */
+static bool
+never_blocks(const FdsState *state, PyObject *sock)
+{
+    PyObject *timeout = PyObject_CallMethodNoArgs(sock, state->names[FDS_GETTIMEOUT]);
+    bool zero = timeout != NULL && PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == 0;
+    Py_XDECREF(timeout);
+    return zero;
+}
+
+static bool
+read_fd(const FdsState *state, PyObject *sock, int *fd)
+{
+    PyObject *object = PyObject_CallMethodNoArgs(sock, state->names[FDS_FILENO]);
+    long number = object != NULL && PyLong_CheckExact(object) ? PyLong_AsLong(object) : -1;
+    Py_XDECREF(object);
+    *fd = (int)number;
+    return number >= 0 && number <= INT_MAX;
+}
+
+bool
+socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain)
+{
+    const FdsState *fds = &state->fds;
+    bool usable = Py_IS_TYPE(sock, fds->socket_type) && read_int(sock, fds->socket_family, &plain->family) &&
+                  (plain->family == AF_INET || plain->family == AF_INET6) &&
+                  read_int(sock, fds->socket_kind, &plain->type) &&
+                  read_int(sock, fds->socket_proto, &plain->proto) && never_blocks(fds, sock) &&
+                  read_fd(fds, sock, &plain->fd);
+    PyErr_Clear();
+    return usable;
+}

@@ -1,0 +1,19 @@
+/* What the files about sockets read from a socket.socket, without its properties in Python. */
+#ifndef PYEPOLL_SOCKETS_H
+#define PYEPOLL_SOCKETS_H
+
+#include "aio/state.h"
+
+/* A non-blocking IPv4 or IPv6 socket. */
+typedef struct {
+    int fd;
+    int family;
+    int type;
+    int proto;
+} PlainSocket;
+
+/* Read a socket. True; false, without an exception, for one that is not for C: of another class or family, or one
+ * that blocks or has been closed. */
+bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
+
+#endif

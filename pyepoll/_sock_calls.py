@@ -1,0 +1,220 @@
+"""The loop's methods for sockets of the program, ``sock_recv`` and the like, and for its listeners."""
+
+import asyncio
+import asyncio.constants
+import asyncio.log
+import asyncio.trsock
+import contextlib
+import errno
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ._epoll import _load_aio
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_aio = _load_aio()
+_try_accept: Any = _aio["_try_accept"]
+_try_connect: Any = _aio["_try_connect"]
+_try_recv: Any = _aio["_try_recv"]
+_try_recv_into: Any = _aio["_try_recv_into"]
+_try_send: Any = _aio["_try_send"]
+
+_ensure_resolved: Any = asyncio.BaseEventLoop._ensure_resolved  # type: ignore[attr-defined]
+_Socket = socket.socket
+
+_ACCEPTS_PER_TURN = 100
+_ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
+_SERVING: tuple[Any, ...] = (
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT,
+    asyncio.constants.SSL_SHUTDOWN_TIMEOUT,
+    *([None] if sys.version_info >= (3, 15) else []),
+)
+"""The last arguments of _accept_connection(), where they are not given."""
+
+
+def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
+    """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
+    with contextlib.suppress(OSError):  # EBADF; asyncio removes it in a callback, so it hides no other error.
+        remove(sock if sock.fileno() >= 0 else fd)
+
+
+def _attempt(future: "asyncio.Future[Any]", call: Any, *args: Any) -> None:
+    """Give the future the result of a call, unless that is None: then the call is made again, later."""
+    if future.done():
+        return
+    try:
+        result = call(*args)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        if result is not None:
+            future.set_result(result)
+
+
+class SockCalls(asyncio.SelectorEventLoop):
+    """The methods: each in C for a plain socket.socket, and asyncio's own for others and in debug mode."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _debug: bool
+
+        def _add_checked_reader(self, fileobj: Any, callback: Any, *args: Any) -> Any: ...
+        def _add_checked_writer(self, fileobj: Any, callback: Any, *args: Any) -> Any: ...
+        def _sock_connect_cb(self, future: Any, sock: Any, address: Any) -> None: ...
+        def _remove_reader(self, fd: int) -> bool: ...
+        def _accept_connection2(self, *args: Any, **kwargs: Any) -> Any: ...
+        def _start_serving(self, *args: Any) -> None: ...
+
+    async def _readable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
+        """Return what callback(future, ``*args``) sets as the future's result when the socket is readable."""
+        future = self.create_future()
+        fd = sock.fileno()
+        # The socket, not its fd: then the selector needs no system call for a reader that is added again.
+        handle = self._add_checked_reader(sock, callback, future, *args)
+        try:
+            return await future
+        finally:
+            if handle is None or not handle.cancelled():
+                _stop_watching(self.remove_reader, sock, fd)
+            del future  # Its exception leads here: it would be a cycle.
+
+    async def _writable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
+        """As :meth:`_readable`, when the socket is writable."""
+        future = self.create_future()
+        fd = sock.fileno()
+        handle = self._add_checked_writer(sock, callback, future, *args)
+        try:
+            return await future
+        finally:
+            if handle is None or not handle.cancelled():
+                _stop_watching(self.remove_writer, sock, fd)
+            del future
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
+        if type(sock) is not _Socket or self._debug:
+            return await super().sock_recv(sock, n)
+        data: bytes | None = _try_recv(sock, n)
+        if data is not None:
+            return data
+        received: bytes = await self._readable(sock, self._sock_recv, sock, n)
+        return received
+
+    def _sock_recv(self, fut: "asyncio.Future[bytes]", sock: socket.socket, n: int) -> None:
+        if type(sock) is _Socket:
+            _attempt(fut, _try_recv, sock, n)
+        else:
+            super()._sock_recv(fut, sock, n)  # type: ignore[misc]
+
+    async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:
+        """Receive into a buffer, and return how many bytes; see :meth:`asyncio.loop.sock_recv_into`."""
+        if type(sock) is not _Socket or self._debug:
+            return await super().sock_recv_into(sock, buf)
+        count: int | None = _try_recv_into(sock, buf)
+        if count is not None:
+            return count
+        received: int = await self._readable(sock, self._sock_recv_into, sock, buf)
+        return received
+
+    def _sock_recv_into(
+        self, fut: "asyncio.Future[int]", sock: socket.socket, buf: "WriteableBuffer"
+    ) -> None:
+        if type(sock) is _Socket:
+            _attempt(fut, _try_recv_into, sock, buf)
+        else:
+            super()._sock_recv_into(fut, sock, buf)  # type: ignore[misc]
+
+    async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
+        """Send all of data to a non-blocking socket; see :meth:`asyncio.loop.sock_sendall`."""
+        if type(sock) is not _Socket or type(data) is not bytes or self._debug:
+            return await super().sock_sendall(sock, data)
+        sent = _try_send(sock, data)
+        if sent < len(data):
+            await self._writable(sock, self._sock_sendall, sock, memoryview(data), [sent])  # type: ignore[attr-defined]
+        return None
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection of a non-blocking listener; see :meth:`asyncio.loop.sock_accept`."""
+        accepted: Any = NotImplemented if self._debug else _try_accept(sock)
+        if accepted is NotImplemented:
+            return await super().sock_accept(sock)
+        if accepted is None:
+            accepted = await self._readable(sock, self._sock_accept_ready, sock)
+        connection: tuple[socket.socket, Any] = accepted
+        return connection
+
+    def _sock_accept_ready(self, fut: "asyncio.Future[Any]", sock: socket.socket) -> None:
+        _attempt(fut, _next_connection, sock)
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect a non-blocking socket; see :meth:`asyncio.loop.sock_connect`."""
+        connected: Any = NotImplemented
+        if not self._debug and getattr(self._ensure_resolved, "__func__", None) is _ensure_resolved:  # type: ignore[attr-defined]
+            connected = _try_connect(sock, address)
+        if connected is NotImplemented:
+            await super().sock_connect(sock, address)
+        elif not connected:
+            await self._writable(sock, self._sock_connect_cb, sock, address)
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *options: Any,
+    ) -> None:
+        options = (*options, *_SERVING[len(options) :])
+        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
+        # listener leaves the rest of the turn to others after so many connections.
+        for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
+            try:
+                accepted = _next_connection(sock)
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": error,
+                        "socket": asyncio.trsock.TransportSocket(sock),
+                    }
+                )
+                self._remove_reader(sock.fileno())
+                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options
+                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
+                return
+            if accepted is None:
+                return
+            connection, address = accepted
+            if self._debug:
+                asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
+            timeouts, context = options[:2], options[-1] if len(options) > 2 else None
+            own = {} if context is None else {"context": context.copy()}
+            extra = {"peername": address}
+            task = self._accept_connection2(
+                protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
+            )
+            self.create_task(task, **own)
+
+
+def _next_connection(sock: socket.socket) -> tuple[socket.socket, Any] | None:
+    """Accept a connection of any kind of listener; return None where there is none yet."""
+    accepted = _try_accept(sock)
+    if accepted is NotImplemented:
+        try:
+            accepted = sock.accept()
+            accepted[0].setblocking(False)
+        except (BlockingIOError, InterruptedError):
+            return None
+    result: tuple[socket.socket, Any] | None = accepted
+    return result

@@ -1,0 +1,18 @@
+"""Long lists of like cases: each release of CPython has a third of them, three releases in a row have all."""
+
+import sys
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from _pytest.mark import ParameterSet
+
+
+def thirds(cases: Iterable[tuple[object, ...]]) -> list[ParameterSet]:
+    """Return the cases for ``parametrize``; two thirds of them, spread evenly, run with --long only."""
+
+    def marks(case: tuple[object, ...]) -> tuple[pytest.MarkDecorator, ...]:
+        is_ours = (zlib.crc32(repr(case).encode()) + sys.version_info.minor) % 3 == 0
+        return () if is_ours else (pytest.mark.long,)
+
+    return [pytest.param(*case, marks=marks(case)) for case in cases]
