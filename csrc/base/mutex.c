@@ -43,15 +43,12 @@ cpu_relax(void)
 #endif
 }
 
-/* Wait a moment for the mutex, with the GIL: the holder is mostly in an epoll_ctl, which is short, and needs
- * no GIL to release the mutex after it. To release the GIL and take it again would take longer. Returns
- * whether the mutex looks free. */
-static bool
-spin(const Mutex *mutex)
+bool
+spin_until_zero(const atomic_uint *word)
 {
     enum { SPINS = 200 };
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0) {
+        if (atomic_load_explicit(word, memory_order_acquire) == 0) {
             return true;
         }
         cpu_relax();
@@ -85,7 +82,9 @@ mutex_lock_contended(Mutex *mutex)
             }
             continue;
         }
-        if (spin(mutex)) {
+        /* With the GIL: the holder is mostly in an epoll_ctl, which is short, and needs no GIL to release the
+         * mutex after it. To release the GIL and take it again would take longer. */
+        if (spin_until_zero(&mutex->word)) {
             continue;
         }
         bool slept;

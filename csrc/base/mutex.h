@@ -49,6 +49,12 @@ mutex_try_lock(Mutex *mutex)
     return mutex_take(mutex, fork_epoch() << 2 | MUTEX_LOCKED);
 }
 
+static inline bool
+mutex_is_free(const Mutex *mutex)
+{
+    return atomic_load_explicit(&mutex->word, memory_order_acquire) == 0;
+}
+
 void mutex_lock_contended(Mutex *mutex);
 void mutex_wake(Mutex *mutex);
 
@@ -88,5 +94,8 @@ typedef struct {
  * returns for no reason, as futex(2) does. */
 void futex_wait(atomic_uint *word, unsigned value, long long nanoseconds);
 void futex_wake_all(atomic_uint *word);
+
+/* Wait a moment until `*word` is 0, about as long as an epoll_ctl takes. Returns whether it is. */
+bool spin_until_zero(const atomic_uint *word);
 
 #endif

@@ -4,6 +4,33 @@
 
 #include <errno.h>
 
+/* Whether a change in place is under way. None can begin once the ctl lock is taken, and the state lock after
+ * it. */
+static bool
+is_changed_in_place(Instance *self)
+{
+    STATE_LOCK(self);
+    bool changing = self->users.changing != 0;
+    STATE_UNLOCK(self);
+    return changing;
+}
+
+void
+change_lock(Instance *self)
+{
+    mutex_lock(&self->locks.ctl);
+    if (!FREE_THREADED || !is_changed_in_place(self) || spin_until_zero(&self->users.changing)) {
+        return;
+    }
+    unsigned count;
+    Py_BEGIN_ALLOW_THREADS
+    /* At the end of the interpreter, daemon threads stop wherever they are. */
+    while ((count = self->users.changing) != 0 && Py_IsInitialized()) {
+        futex_wait(&self->users.changing, count, -1);
+    }
+    Py_END_ALLOW_THREADS
+}
+
 uint32_t
 change_next_generation(Instance *self)
 {

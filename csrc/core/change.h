@@ -1,5 +1,5 @@
 /*
- * The steps of a change to the interest list. All with the ctl lock.
+ * The steps of a change to the interest list. All with the ctl lock, except for changes in place: in_place.h.
  *
  *   change_install() or change_remove()   change our list first, so that every event is known here before
  *                                         the kernel can report it
@@ -13,6 +13,9 @@
 #define PYEPOLL_CHANGE_H
 
 #include "core/instance.h"
+
+/* Take the ctl lock, when no change in place is under way. */
+void change_lock(Instance *self);
 
 /* A generation that no registration has had. */
 uint32_t change_next_generation(Instance *self);

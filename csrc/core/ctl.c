@@ -5,6 +5,7 @@
 #include "base/wakeup.h"
 #include "core/always_ready.h"
 #include "core/change.h"
+#include "core/in_place.h"
 #include "core/repair/repair.h"
 #include "core/repair/stale.h"
 
@@ -76,9 +77,11 @@ is_gone(const Instance *self, int error, int fd)
 static int
 begin(Instance *self)
 {
-    int status = repair_enter(self);
-    if (status == 0) {
-        mutex_lock(&self->locks.ctl);
+    bool locked;
+    int status = instance_enter_change(self, &locked);
+    status = status != NEEDS_REPAIR ? status : repair_and_enter(self);
+    if (status == 0 && !locked) {
+        change_lock(self);
     }
     return status;
 }
@@ -174,66 +177,25 @@ ctl_register(Instance *self, int fd, uint32_t mask, PyObject *data)
     return result_of(error, EPOLL_CTL_ADD, "register", public_fd, fd, mask);
 }
 
-/* Give a registration other data; its earlier data go to `old`. With the state lock. */
-static void
-exchange_data(Registration *present, PyObject *data, Registration *old)
-{
-    old->data = present->data;
-    old->pair = present->pair;
-    present->data = Py_NewRef(data);
-    present->pair = NULL;
-    present->reported = 0;
-}
-
-/* The fields that change_in_place() restores if the kernel refuses. */
-typedef struct {
-    uint32_t mask;
-    bool disarmed;
-    uint64_t changed;
-} SavedFields;
-
-/* With the state lock. */
-static void
-put_back(Registration *present, const SavedFields *before, bool with_data, Registration *old)
-{
-    present->mask = before->mask;
-    present->disarmed = before->disarmed;
-    present->changed = before->changed;
-    if (with_data) {
-        PyObject *refused = present->data;
-        present->data = old->data;
-        old->data = refused;
-        /* The pair with the refused data goes too: the next event makes another. */
-        PyObject *pair = present->pair;
-        present->pair = old->pair;
-        present->reported = 0;
-        old->pair = pair;
-    }
-}
-
-/* Change a registration in its place, and restore it if the kernel refuses. Where `data` is NULL, the data
- * stay. 0, and the ctl lock is released; or an errno. The caller releases `old`. */
+/* A change in place with the ctl lock. 0, and the ctl lock is released; or an errno. The caller releases
+ * `old`. */
 static int
 change_in_place(Instance *self, int fd, Registration *present, uint32_t mask, PyObject *data,
                 Registration *old)
 {
+    InPlace change = {.present = present, .mask = mask, .data = data};
     STATE_LOCK(self);
     uint32_t generation = present->generation;
-    const SavedFields before = {present->mask, present->disarmed, present->changed};
-    present->mask = mask;
-    present->disarmed = false;
-    present->changed = change_begin(self);
-    if (data != NULL) {
-        exchange_data(present, data, old);
-    }
+    in_place_install(&change, change_begin(self));
     STATE_UNLOCK(self);
     int error = change_kernel_and_unlock(self, EPOLL_CTL_MOD, fd, mask, generation);
     if (error != 0) {
         STATE_LOCK(self);
-        put_back(present, &before, data != NULL, old);
+        in_place_put_back(&change);
         change_complete(self);
         STATE_UNLOCK(self);
     }
+    *old = change.old;
     return error;
 }
 
@@ -295,6 +257,9 @@ static int
 modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data)
 {
     uint32_t asked = wakeup_kept_mask(mask);
+    if (FREE_THREADED && in_place_modify(self, fd, rearm, asked, data)) {
+        return 0;
+    }
     int status = begin(self);
     if (status != 0) {
         return status;
@@ -339,7 +304,7 @@ ctl_replace_data(Instance *self, int fd, PyObject *data)
     STATE_LOCK(self);
     Registration *present = interest_get(&self->list, fd);
     if (present != NULL) {
-        exchange_data(present, data, &old);
+        in_place_exchange_data(present, data, &old);
     }
     STATE_UNLOCK(self);
     end(self);

@@ -1,5 +1,6 @@
 /* The methods of Epoll that look into its instance: statistics, and how the kernel busy-polls for it. */
 #include "base/convert.h"
+#include "core/change.h"
 #include "core/epoll_methods.h"
 #include "core/repair/repair.h"
 #include "raw/params.h"
@@ -24,7 +25,7 @@ begin_call(const Epoll *self)
 {
     int status = self->closed ? IS_CLOSED : repair_enter(self->instance);
     if (status == 0) {
-        mutex_lock(&self->instance->locks.ctl);
+        change_lock(self->instance);
     }
     else if (status == IS_CLOSED) {
         epoll_raise_closed(self);

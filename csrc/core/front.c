@@ -1,5 +1,6 @@
 #include "core/front.h"
 
+#include "core/change.h"
 #include "core/identity.h"
 
 #include <errno.h>
@@ -63,7 +64,7 @@ int
 front_open(Instance *self)
 {
     int error = 0;
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     if (self->fds.front < 0 && instance_begin_fd_change(self)) {
         int epfd;
         Py_BEGIN_ALLOW_THREADS

@@ -17,6 +17,7 @@ instance_reset(Instance *self)
     STATE_LOCK(self);
     if (self->lifecycle.epoch != fork_epoch()) {
         self->users.entered = self->users.waiting = 0;
+        self->users.changing = 0;
         self->fds.changing = self->drain.active = self->stale.found = false;
         self->stale.retry_at = 0;
         if (self->lifecycle.state == OPEN) {

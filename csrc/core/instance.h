@@ -12,7 +12,8 @@
  *   code. On a build with a GIL it is the GIL.
  * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system calls,
  *   without the GIL. It is taken with no other lock held, and no thread holds two of them; under it, only the
- *   state lock of the same instance is taken.
+ *   state lock of the same instance is taken. Without a GIL, changes in place go on beside each other, and
+ *   change_lock() takes the lock when there are none: in_place.h.
  * References to Python objects are dropped outside both locks, and outside enter and leave.
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
@@ -71,6 +72,24 @@ typedef struct {
          * by instance_end_fd_change, instance_reset. */
         bool changing;
     } fds;
+    /* Others register here: their events are delivered, and it is never rebuilt. instance_new. */
+    bool foreign;
+    bool always_ready; /* files that cannot be polled are accepted: core/always_ready.h. epoll_new */
+    struct {
+        Mutex ctl;
+#ifdef Py_GIL_DISABLED
+        Mutex state;
+#endif
+    } locks;
+    struct {
+        /* Threads between enter and leave. instance_enter, instance_begin_wait, instance_close, adopt;
+         * cleared by instance_leave, instance_leave_wait, instance_reset. */
+        int entered;
+        int waiting; /* of these, the threads that wait */
+        /* Changes in place that are under way; change_lock() waits for them. begin_in_place; cleared by
+         * end_in_place, instance_reset. */
+        atomic_uint changing;
+    } users;
     struct {
         LifecycleState state; /* instance_close, instance_reset, adopt_locked */
         bool finished;        /* the fds and the registrations have been given up: instance_finish */
@@ -81,23 +100,17 @@ typedef struct {
         atomic_uint epoch;
     } lifecycle;
     struct {
-        /* Threads between enter and leave. instance_enter, instance_begin_wait, instance_close, adopt;
-         * cleared by instance_leave, instance_leave_wait, instance_reset. */
-        int entered;
-        int waiting; /* of these, the threads that wait */
-    } users;
+        /* Changes completed; set by the holder of the ctl lock, also without the GIL: change_complete. */
+        _Atomic uint64_t completed;
+        /* Changes begun: one more than `completed` while one is under way: change_begin. */
+        uint64_t begun;
+    } clock;
     InterestList list; /* change.h, rebuild.c; cleared by instance_finish */
     struct {
         atomic_uint last; /* the last one given out: instance_new, change_next_generation */
         /* The one before the first; random, unlike the epoll data of others: instance_new. */
         uint32_t base;
     } generations;
-    struct {
-        /* Changes completed; set by the holder of the ctl lock, also without the GIL: change_complete. */
-        _Atomic uint64_t completed;
-        /* Changes begun: one more than `completed` while one is under way: change_begin. */
-        uint64_t begun;
-    } clock;
     struct {
         /* A rebuild waits until `users.waiting` is 0. drain; cleared by drain, instance_leave_slowly,
          * instance_reset. */
@@ -120,15 +133,6 @@ typedef struct {
         unsigned limited;  /* batches of which a wait chose events: limit_to_maxevents */
     } batches;
     _Atomic(EventsFactory) make_events; /* NULL: event_member(). The layer above sets it */
-    struct {
-        Mutex ctl;
-#ifdef Py_GIL_DISABLED
-        Mutex state;
-#endif
-    } locks;
-    /* Others register here: their events are delivered, and it is never rebuilt. instance_new. */
-    bool foreign;
-    bool always_ready;  /* files that cannot be polled are accepted: core/always_ready.h. epoll_new */
     StandIns stand_ins; /* for these files: always_ready_settle; cleared by stand_in_close_all */
     struct {
         unsigned long long waits;           /* instance_begin_wait */
@@ -264,6 +268,18 @@ instance_enter(Instance *self)
     STATE_LOCK(self);
     bool plain = self->lifecycle.state == OPEN && self->lifecycle.epoch == fork_epoch();
     self->users.entered += plain;
+    STATE_UNLOCK(self);
+    return plain ? 0 : instance_enter_slowly(self);
+}
+
+/* As instance_enter(), with the ctl lock, if that can be had at once: `*locked`. */
+static inline int
+instance_enter_change(Instance *self, bool *locked)
+{
+    STATE_LOCK(self);
+    bool plain = self->lifecycle.state == OPEN && self->lifecycle.epoch == fork_epoch();
+    self->users.entered += plain;
+    *locked = plain && self->users.changing == 0 && mutex_try_lock(&self->locks.ctl);
     STATE_UNLOCK(self);
     return plain ? 0 : instance_enter_slowly(self);
 }

@@ -51,11 +51,11 @@ interest_next(const InterestList *list, int from)
 }
 
 void
-interest_unshadow(InterestList *list)
+interest_renew(InterestList *list)
 {
     for (int page = 0; page < list->page_count; page++) {
         for (int i = 0; list->pages[page] != NULL && i < INTEREST_PAGE; i++) {
-            list->pages[page][i].shadowed = false;
+            list->pages[page][i].shadowed = list->pages[page][i].changing = false;
         }
     }
 }

@@ -27,11 +27,15 @@ typedef struct {
     bool rearm_pending : 1; /* in a forked copy: its event was fetched before the fork, and given back */
     bool shadowed : 1;      /* the kernel may have an older entry under this fd; also of an empty slot */
     bool always_ready : 1;  /* a stand-in reports for it: stand_in.h */
+    bool changing : 1;      /* a change in place is under way: in_place.h */
     PyObject *data;         /* owned */
     PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
     /* Times of the instance's clock. */
     uint64_t changed;     /* when the last change of this slot was complete; also of an empty slot */
     uint64_t disarmed_at; /* a wait that began before may have fetched the event that fired it */
+#ifdef Py_GIL_DISABLED
+    char unused[16]; /* to the size of a cache line: other threads change the registrations of other fds */
+#endif
 } Registration;
 
 /* Whether the fd is open is checked at event 8, 16, 32, … 1024, and every 1024th after that. */
@@ -130,8 +134,9 @@ registration_release(Registration *registration)
 /* The lowest registered fd >= `from`, or -1. */
 int interest_next(const InterestList *list, int from);
 
-/* The kernel has no older entries any more: a rebuild has dropped them. */
-void interest_unshadow(InterestList *list);
+/* The kernel instance is a new one. It has no older entries; and no change in place is under way, whatever was
+ * in the process from which a forked copy comes. */
+void interest_renew(InterestList *list);
 
 /* Free everything; references are dropped, so Python code may run. */
 void interest_free(InterestList *list);

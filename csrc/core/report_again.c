@@ -65,7 +65,7 @@ report_again(Instance *self, uint64_t epoll_data, const WaitSnapshot *snapshot)
         return;
     }
     Registration lost = {0};
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     uint32_t mask = mask_to_rearm(self, epoll_data, snapshot);
     if (mask != 0 && !rearm_in_kernel(self, epoll_data, mask)) {
         lost = change_forget(self, epoll_data_fd(epoll_data));

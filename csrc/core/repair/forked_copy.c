@@ -3,6 +3,7 @@
 #include "base/errors.h"
 #include "base/fdinfo.h"
 #include "base/signal_watch.h"
+#include "core/change.h"
 #include "core/identity.h"
 #include "core/repair/rebuild.h"
 
@@ -109,7 +110,7 @@ adopt(Instance *self, int depth)
     if (state != FORKED_COPY) {
         return state == UNRELATED_FD ? refuse_copy(self, FD_IS_UNRELATED) : 0;
     }
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     STATE_LOCK(self);
     bool copy = self->lifecycle.state == FORKED_COPY; /* still: another thread may have been first */
     STATE_UNLOCK(self);

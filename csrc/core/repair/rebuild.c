@@ -338,7 +338,7 @@ apply_transfers(RebuildPlan *plan, LostRegistrations *lost)
             lost->items[lost->count++] = interest_put(&self->list, transfer->fd, empty);
         }
     }
-    interest_unshadow(&self->list);
+    interest_renew(&self->list);
     self->stats.lost += (unsigned)lost->count;
     change_complete(self);
     self->stale.rebuilt_at = time;

@@ -2,6 +2,7 @@
 
 #include "base/fdinfo.h"
 #include "base/monotonic.h"
+#include "core/change.h"
 #include "core/repair/forked_copy.h"
 #include "core/repair/rebuild.h"
 
@@ -139,7 +140,7 @@ repair_stale(Instance *self)
     if (instance_enter(self) != 0) {
         return;
     }
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     STATE_LOCK(self);
     bool due = instance_repair_is_due(self);
     STATE_UNLOCK(self);

@@ -57,7 +57,7 @@ stale_classify(Instance *self, const WaitSnapshot *snapshot, uint64_t epoll_data
     if (class != UNSETTLED || instance_enter(self) != 0) {
         return class == LIVE;
     }
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     STATE_LOCK(self);
     class = classify(self, snapshot, epoll_data);
     count_class(self, class, epoll_data);
@@ -98,7 +98,7 @@ stale_check_open(Instance *self, uint64_t epoll_data)
     if (is_open(self, epoll_data) || instance_enter(self) != 0) {
         return true;
     }
-    mutex_lock(&self->locks.ctl);
+    change_lock(self);
     Registration lost = forget_closed(self, epoll_data);
     mutex_unlock(&self->locks.ctl);
     instance_leave(self);
