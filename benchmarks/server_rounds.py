@@ -150,6 +150,9 @@ def turns(
                 hear(load)
                 turn(server, load, milliseconds)
             except (Failed, OSError) as reason:
+                # A server that is about to end says why; one that goes on has nothing to say.
+                with suppress(subprocess.TimeoutExpired):
+                    server.wait(2)
                 failed[name] = last_words(server) or str(reason)
                 server.kill()
             else:
