@@ -1,6 +1,19 @@
 #include "aio/handle.h"
 
-enum { SPARE_HANDLE, SPARE_TIMER, SPARE_MAX = 1024 };
+#include "aio/spare.h"
+
+/* The dead handles that this thread may use, or NULL. */
+static SpareHandles *
+spare_of(LoopState *state, PyTypeObject *type, int kind)
+{
+#ifdef Py_GIL_DISABLED
+    (void)state;
+    return spare_of_thread(type, kind);
+#else
+    (void)type;
+    return state != NULL ? &state->spare[kind] : NULL;
+#endif
+}
 
 /* Take a dead handle, or allocate one. Its members are not set. */
 static PyObject *
@@ -9,49 +22,9 @@ allocate(LoopState *state, PyTypeObject *type, int kind)
     if (module_type(type) == NULL) {
         return NULL;
     }
-#ifndef Py_GIL_DISABLED
-    StockHandle *spare = (StockHandle *)state->spare[kind].first;
-    if (spare != NULL) {
-        state->spare[kind].first = spare->callback;
-        state->spare[kind].count--;
-        return PyObject_Init((PyObject *)spare, type);
-    }
-#else
-    (void)state;
-    (void)kind;
-#endif
-    return (PyObject *)PyObject_GC_New(StockHandle, type);
-}
-
-/* Keep the memory of a dead handle, or free it. */
-static void
-release(LoopState *state, StockHandle *self, int kind)
-{
-#ifndef Py_GIL_DISABLED
-    if (state != NULL && state->spare[kind].count < SPARE_MAX) {
-        self->callback = state->spare[kind].first;
-        state->spare[kind].first = (PyObject *)self;
-        state->spare[kind].count++;
-        return;
-    }
-#else
-    (void)state;
-    (void)kind;
-#endif
-    PyObject_GC_Del(self);
-}
-
-void
-handle_free_spare(LoopState *state)
-{
-    for (int kind = SPARE_HANDLE; kind <= SPARE_TIMER; kind++) {
-        while (state->spare[kind].first != NULL) {
-            StockHandle *spare = (StockHandle *)state->spare[kind].first;
-            state->spare[kind].first = spare->callback;
-            PyObject_GC_Del(spare);
-        }
-        state->spare[kind].count = 0;
-    }
+    SpareHandles *spare = spare_of(state, type, kind);
+    PyObject *handle = spare != NULL ? spare_take(spare, type) : NULL;
+    return handle != NULL ? handle : (PyObject *)PyObject_GC_New(StockHandle, type);
 }
 
 /* Set the members that handles and timers share. 0, or -1 with an exception: they are set all the same. */
@@ -100,7 +73,7 @@ finish(PyObject *self, int status)
 PyObject *
 handle_new(AioState *state, const Call *call)
 {
-    PyObject *self = allocate(&state->loop, state->loop.handle_type, SPARE_HANDLE);
+    PyObject *self = allocate(&state->loop, state->loop.handle_type, KIND_HANDLE);
     return self != NULL ? finish(self, fill(state, (StockHandle *)self, &((Handle *)self)->inline_args, call))
                         : NULL;
 }
@@ -108,7 +81,7 @@ handle_new(AioState *state, const Call *call)
 PyObject *
 timer_new(AioState *state, const Call *call, PyObject *when, double time)
 {
-    PyObject *self = allocate(&state->loop, state->loop.timer_type, SPARE_TIMER);
+    PyObject *self = allocate(&state->loop, state->loop.timer_type, KIND_TIMER);
     if (self == NULL) {
         return NULL;
     }
@@ -177,11 +150,21 @@ has_weakrefs(PyObject *self)
 #endif
 }
 
-/* The end of a handle whose members are cleared. */
+/* Keep the memory of a handle whose members are cleared, or free it. */
 static void
-destroy(StockHandle *self, InlineArgs *inline_args, int kind)
+release(LoopState *state, PyObject *self, int kind)
 {
     PyTypeObject *type = Py_TYPE(self);
+    SpareHandles *spare = spare_of(state, type, kind);
+    if (spare == NULL || !spare_keep(spare, self)) {
+        PyObject_GC_Del(self);
+        Py_DECREF(type);
+    }
+}
+
+static void
+destroy(PyObject *self, const InlineArgs *inline_args, int kind)
+{
 #ifndef Py_GIL_DISABLED
     ModuleState *module = inline_args->module;
     /* Not in a module that has been cleared: the type, which the memory is freed by, may die before it. */
@@ -192,7 +175,6 @@ destroy(StockHandle *self, InlineArgs *inline_args, int kind)
     (void)inline_args;
     release(NULL, self, kind);
 #endif
-    Py_DECREF(type);
 }
 
 int
@@ -219,7 +201,7 @@ handle_dealloc(Handle *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     handle_clear(self);
-    destroy(&self->base, &self->inline_args, SPARE_HANDLE);
+    destroy((PyObject *)self, &self->inline_args, KIND_HANDLE);
     Py_TRASHCAN_END
 }
 
@@ -249,6 +231,6 @@ timer_dealloc(Timer *self)
         PyObject_ClearWeakRefs((PyObject *)self);
     }
     timer_clear(self);
-    destroy(&self->base.base, &self->inline_args, SPARE_TIMER);
+    destroy((PyObject *)self, &self->inline_args, KIND_TIMER);
     Py_TRASHCAN_END
 }

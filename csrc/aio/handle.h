@@ -72,9 +72,6 @@ int timer_traverse(Timer *self, visitproc visit, void *arg);
 int timer_clear(Timer *self);
 void timer_dealloc(Timer *self);
 
-/* Free the spare handles. */
-void handle_free_spare(LoopState *state);
-
 static inline bool
 is_our_timer(const LoopState *state, PyObject *object)
 {

@@ -41,6 +41,9 @@ typedef struct {
     atomic_uint sets;            /* how often an attribute was set: override_check() */
     LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
+#ifdef Py_GIL_DISABLED
+    SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: handle.c */
+#endif
 } EventLoop;
 
 /* Whatever was set may be a hook: look again. */

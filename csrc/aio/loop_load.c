@@ -5,6 +5,7 @@
 #include "aio/handle_type.h"
 #include "aio/imports.h"
 #include "aio/override.h"
+#include "aio/spare.h"
 
 static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCEL] = "cancel",
@@ -147,13 +148,19 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
         Py_VISIT(state->globals[i].dict);
         Py_VISIT(state->globals[i].value);
     }
+#ifndef Py_GIL_DISABLED
+    return spare_traverse(state->spare, visit, arg);
+#else
     return 0;
+#endif
 }
 
 void
 loop_state_clear(LoopState *state)
 {
-    handle_free_spare(state);
+#ifndef Py_GIL_DISABLED
+    spare_free(state->spare);
+#endif
     Py_CLEAR(state->base_type);
     Py_CLEAR(state->loop_class);
     Py_CLEAR(state->queue_type);

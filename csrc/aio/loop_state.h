@@ -62,6 +62,14 @@ typedef struct {
     PyObject *value; /* at load; NULL: already replaced */
 } LoopGlobal;
 
+enum { KIND_HANDLE, KIND_TIMER, HANDLE_KINDS };
+
+/* Dead handles of one kind, to be used again. */
+typedef struct {
+    PyObject *first; /* linked: spare.c */
+    int count;
+} SpareHandles;
+
 typedef struct {
     PyTypeObject *base_type;  /* _LoopBase */
     PyTypeObject *loop_class; /* pyepoll.aio.EventLoop; NULL until _learn_loop() */
@@ -92,10 +100,9 @@ typedef struct {
     atomic_uint clock_checked;  /* when the clock was found to be stock; 0: look again */
     atomic_uint run_version;    /* of Handle's type, when _run() was found to be asyncio's */
     atomic_uint select_version; /* of a selector's type, when its select() was found to be in C */
-    struct {
-        PyObject *first; /* dead handles, linked by their callback slot */
-        int count;
-    } spare[2]; /* handles, timers */
+#ifndef Py_GIL_DISABLED
+    SpareHandles spare[HANDLE_KINDS];
+#endif
 } LoopState;
 
 /* The value of a module's global, which may have been replaced: borrowed, or NULL. */

@@ -6,6 +6,7 @@
 #include "aio/loop_load.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
+#include "aio/spare.h"
 #include "aio/turn.h"
 #include "aio/wake_event.h"
 #include "base/subclass.h"
@@ -48,7 +49,11 @@ loop_traverse(EventLoop *self, visitproc visit, void *arg)
     if (self->module != NULL) {
         Py_VISIT(self->module->object);
     }
+#ifdef Py_GIL_DISABLED
+    return spare_traverse(self->spare, visit, arg);
+#else
     return 0;
+#endif
 }
 
 static int
@@ -58,6 +63,9 @@ loop_clear(EventLoop *self)
     for (int i = 0; i < MEMBERS; i++) {
         Py_CLEAR(members[i]);
     }
+#ifdef Py_GIL_DISABLED
+    spare_free(self->spare);
+#endif
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "aio/process.h"
 #include "aio/run.h"
 #include "aio/schedule.h"
+#include "aio/spare.h"
 #include "aio/stream/stream.h"
 
 #include <math.h>
@@ -216,6 +217,7 @@ static int
 turn(EventLoop *self)
 {
     counter_add(&self->counters.turns, 1);
+    spare_set_running(self);
     PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
     int status = turn_of_callbacks(self);
     if (writes != NULL) {
@@ -252,6 +254,7 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
            (loop_overridden(self) & HOOK(RUN_ONCE)) == 0) {
         status = turn(self);
     }
+    spare_set_running(NULL);
     swap_owner(self, owner);
     atomic_store(&self->sleep, sleep);
     return status >= 0 ? Py_NewRef(Py_None) : NULL;
