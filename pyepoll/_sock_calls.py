@@ -7,6 +7,7 @@ import asyncio.trsock
 import errno
 import socket
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ._epoll import _load_aio
@@ -26,7 +27,8 @@ _try_send: Any = _aio["_try_send"]
 _ensure_resolved: Any = asyncio.BaseEventLoop._ensure_resolved  # type: ignore[attr-defined]
 _Socket = socket.socket
 
-_ACCEPTS_PER_TURN = 100
+_ACCEPTS_PER_TURN = 101
+"""As many as asyncio makes of its default backlog, in its newest versions."""
 _ACCEPT_RETRY_DELAY: float = asyncio.constants.ACCEPT_RETRY_DELAY
 _SERVING: tuple[Any, ...] = (
     asyncio.constants.SSL_HANDSHAKE_TIMEOUT,
@@ -34,6 +36,23 @@ _SERVING: tuple[Any, ...] = (
     *([None] if sys.version_info >= (3, 15) else []),
 )
 """The last arguments of _accept_connection(), where they are not given."""
+
+
+def _count_accepts() -> int:
+    """Return how often asyncio accepts with a backlog of 0: once, or not at all before a fix in 3.14."""
+    count = 0
+
+    def accept() -> None:
+        nonlocal count
+        count += 1
+        raise ConnectionAbortedError
+
+    accept_connection: Any = asyncio.SelectorEventLoop._accept_connection  # type: ignore[attr-defined]
+    accept_connection(None, None, SimpleNamespace(accept=accept), backlog=0)
+    return count
+
+
+_ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
 def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
@@ -166,7 +185,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         options = (*options, *_SERVING[len(options) :])
         # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
         # listener leaves the rest of the turn to others after so many connections.
-        for _ in range(min(backlog, _ACCEPTS_PER_TURN)):
+        for _ in range(min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)):
             try:
                 accepted = _next_connection(sock)
             except ConnectionAbortedError:

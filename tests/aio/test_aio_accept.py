@@ -76,3 +76,24 @@ def test_a_busy_listener_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPat
         runner.run(main())
     assert sum(accepted) == 10
     assert max(accepted) == 3
+
+
+def test_a_listener_without_a_backlog_accepts() -> None:
+    """Before a fix in 3.14 asyncio accepts nothing then, and its loop spins."""
+
+    async def main() -> None:
+        made: list[Plain] = []
+
+        def protocol() -> Plain:
+            made.append(Plain())
+            return made[-1]
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await soon(lambda: len(made) == 1)
+        await soon(lambda: made[0].lost())
+        server.close()
+        await server.wait_closed()
+
+    on("pyepoll", main)

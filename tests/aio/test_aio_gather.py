@@ -108,6 +108,32 @@ def test_outside_a_running_loop_write_sends() -> None:
         assert arrived(peer) == b"now"
 
 
+def test_on_a_socket_of_another_class_write_sends() -> None:
+    """Its methods see each write, and the failure of one is seen by the next: CPython's own tests do."""
+
+    sizes: list[int] = []
+
+    class Counts(socket.socket):
+        def send(self, data: Any, flags: int = 0) -> int:
+            sizes.append(len(data))
+            if len(sizes) == 3:
+                raise BrokenPipeError
+            return super().send(data, flags)
+
+    def counting(sock: socket.socket) -> socket.socket:
+        return Counts(fileno=sock.detach())
+
+    async def scenario() -> list[Any]:
+        async with connection(Plain(), sock=counting) as (transport, peer):
+            transport.write(b"a")
+            transport.write(b"bc")
+            sent = arrived(peer)
+            transport.write(b"def")
+            return [sent, sizes, transport.is_closing()]
+
+    assert gathering(scenario) == [b"abc", [1, 2, 3], True]
+
+
 @pytest.mark.parametrize("high", [0, 10, None])
 def test_above_the_high_water_mark_write_sends(high: int | None) -> None:
     async def scenario() -> list[int]:

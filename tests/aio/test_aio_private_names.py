@@ -98,6 +98,7 @@ NAMES: dict[str, list[str]] = {
         "_protocol",
         "_protocol_paused",
         "_read_ready",
+        "_read_ready_cb",
         "_reset_empty_waiter",
         "_sendfile_compatible",
         "_sendto_ready",

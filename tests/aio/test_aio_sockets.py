@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from support.loops import (
@@ -19,6 +20,7 @@ from support.loops import (
     complaints,
     connection,
     error_text,
+    on,
     plain,
     receive,
     same,
@@ -373,3 +375,36 @@ def test_an_fd_in_use_is_refused() -> None:
             return said
 
     assert same(scenario)[:2] == [" is used by"] * 2
+
+
+def test_a_mock_can_be_the_socket() -> None:
+    """CPython's own tests make such transports: an attribute may be anything, and fileno() no open fd."""
+
+    async def scenario() -> list[Any]:
+        complained = complaints()
+        sock = mock.Mock()
+        sock.fileno.return_value = 12345
+        sock.send.side_effect = BrokenPipeError
+        seen = Plain()
+        loop: Any = asyncio.get_running_loop()
+        transport = loop._make_socket_transport(sock, seen)
+        await turns()
+        transport.write(b"data")
+        await turns()
+        return [seen.seen, transport._sock, [context["exception"].errno for context in complained]]
+
+    seen, sock, _ = same(scenario)
+    assert seen == ["made", ("lost", "BrokenPipeError: ")]
+    assert sock is None
+
+
+def test_asyncios_name_of_the_reading_method_tells_whether_the_transport_reads() -> None:
+    async def scenario() -> None:
+        async with connection(Plain()) as (transport, _):
+            assert transport._read_ready_cb == transport._read_ready
+            transport.close()
+            assert transport._read_ready_cb is None
+            await turns()
+            assert transport._read_ready_cb is None
+
+    on("pyepoll", scenario)

@@ -143,8 +143,6 @@ def compare(runs: Runs, ours: Run, stock: Run | None, cannot_hold: Collection[st
 
 BASE_EVENTS = "test.test_asyncio.test_base_events"
 
-NO_NUMBER = "a socket's fileno() gives a mock: stock's selectors take int() of it, ours asks for a number"
-
 NATIVE_SENDFILE = (
     "takes asyncio's base class for its want of a native sendfile(); as any loop on Unix, ours has one"
 )
@@ -152,15 +150,7 @@ NATIVE_SENDFILE = (
 OWN_TRANSPORT = "asks for an instance of asyncio's own transport class; ours has its own state"
 
 CANNOT_HOLD = {
-    "asyncio": (
-        mocked := {
-            # From CPython 3.15 on.
-            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs": NO_NUMBER,
-            f"{BASE_EVENTS}.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": NO_NUMBER,
-        }
-    ),
     "bases": {
-        **mocked,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test__sock_sendfile_native_failure": NATIVE_SENDFILE,
         f"{BASE_EVENTS}.BaseLoopSockSendfileTests.test_sock_sendfile_no_fallback": NATIVE_SENDFILE,
         "test.test_asyncio.test_selector_events.BaseSelectorEventLoopTests.test_make_socket_transport": (

@@ -280,12 +280,13 @@ list_stream(PendingWrites *writes, Stream *stream)
     return 0;
 }
 
+/* The methods of a socket of another class see each write(), and its caller the exception. */
 bool
 stream_gathers(Stream *self)
 {
     PendingWrites *writes = self->writes;
     if (writes == NULL || !writes->gather || writes->thread != PyThread_get_thread_ident() ||
-        self->queue.size > limit(self->high_water)) {
+        self->queue.size > limit(self->high_water) || stream_open_fd(self) < 0) {
         return false;
     }
     if (!self->listed && list_stream(writes, self) < 0) {

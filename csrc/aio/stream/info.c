@@ -203,10 +203,20 @@ set_sock(PyObject *object, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+/* asyncio's callback for the kind of protocol: None when the transport reads no more. */
+static PyObject *
+get_read_ready_cb(PyObject *object, void *Py_UNUSED(closure))
+{
+    Stream *self = (Stream *)object;
+    bool reads = !self->closing && is_given(self->protocol);
+    return reads ? PyObject_GetAttr(object, stream_name(self, NAME_READ_READY)) : Py_NewRef(Py_None);
+}
+
 PyGetSetDef stream_getset[] = {
-    {"_extra", get_extra, set_extra, NULL, NULL},
-    {"_sock",  get_sock,  set_sock,  NULL, NULL},
-    {NULL,     NULL,      NULL,      NULL, NULL},
+    {"_extra",         get_extra,         set_extra, NULL, NULL},
+    {"_read_ready_cb", get_read_ready_cb, NULL,      NULL, NULL},
+    {"_sock",          get_sock,          set_sock,  NULL, NULL},
+    {NULL,             NULL,              NULL,      NULL, NULL},
 };
 
 #define FIELD(name, type, field, flags) {name, type, offsetof(Stream, field), flags, NULL}

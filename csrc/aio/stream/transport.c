@@ -43,20 +43,19 @@ stream_set_protocol_now(Stream *self, PyObject *protocol)
 }
 
 /* Small writes are sent without waiting for acknowledgements, as asyncio has it. 0, or -1 with an
- * exception. */
+ * exception. A mock's attribute may be anything. */
 static int
 set_nodelay(Stream *self)
 {
     PyObject *proto = PyObject_GetAttr(self->sock, stream_name(self, NAME_PROTO));
-    long number = proto != NULL ? PyLong_AsLong(proto) : -1;
-    Py_XDECREF(proto);
-    if (number == -1 && PyErr_Occurred()) {
+    if (proto == NULL) {
         return -1;
     }
-    int on = 1;
-    if (number == IPPROTO_TCP) {
+    int overflow, on = 1;
+    if (PyLong_Check(proto) && PyLong_AsLongAndOverflow(proto, &overflow) == IPPROTO_TCP) {
         (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
+    Py_DECREF(proto);
     return 0;
 }
 
