@@ -5,7 +5,7 @@
 
 #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
 
-/* How often a watched dict has changed, in any interpreter: a watcher is told no more. Never 0. */
+/* How often a watched dict has changed, in any interpreter: a watcher learns no more. Never 0. */
 static atomic_uint changes = 1;
 
 static int

@@ -47,7 +47,7 @@ typedef struct {
 typedef struct {
     StockTimer base;
     InlineArgs inline_args;
-    double time;      /* when it is due, while its `when` is NULL: nobody has looked yet */
+    double time;      /* when it is due, while its `when` is NULL: not asked for yet */
     Py_ssize_t index; /* where it is in the heap, as far as C knows: heap.c */
 } Timer;
 

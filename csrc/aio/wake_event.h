@@ -1,5 +1,5 @@
 /* WakeEvent: an eventfd that the loop's selector watches, with which other threads wake the loop. It costs a
- * third of what asyncio's pair of sockets costs, and nobody has to read from it. The pair is for the numbers
+ * third of what asyncio's pair of sockets costs, and no read is needed. The pair is for the numbers
  * of signals, and for loops without such an event. */
 #ifndef PYEPOLL_WAKE_EVENT_H
 #define PYEPOLL_WAKE_EVENT_H

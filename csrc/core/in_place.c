@@ -124,7 +124,7 @@ in_place_modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *dat
     int epfd;
     Beginning beginning = begin_in_place(self, fd, rearm, false, &change, &epfd, &event);
     if (beginning == BUSY) {
-        /* Wait, but do not keep the lock: then others would find it taken, wait too, and so on for ever. */
+        /* Wait, but release the lock at once: else others would find it taken and wait, and so on without end. */
         mutex_lock(&self->locks.ctl);
         beginning = begin_in_place(self, fd, rearm, true, &change, &epfd, &event);
         mutex_unlock(&self->locks.ctl);
