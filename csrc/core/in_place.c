@@ -124,7 +124,7 @@ in_place_modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *dat
     int epfd;
     Beginning beginning = begin_in_place(self, fd, rearm, false, &change, &epfd, &event);
     if (beginning == BUSY) {
-        /* Wait, but release the lock at once: else others would find it taken and wait, and so on without end. */
+        /* Wait, but release the lock at once: else others would find it taken, wait, and so on. */
         mutex_lock(&self->locks.ctl);
         beginning = begin_in_place(self, fd, rearm, true, &change, &epfd, &event);
         mutex_unlock(&self->locks.ctl);

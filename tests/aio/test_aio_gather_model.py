@@ -34,7 +34,7 @@ KINDS: list[Callable[[bytes], Any]] = [bytes, bytearray, lambda data: memoryview
 
 # A whole walk fits in a socket's buffer.
 SMALL = st.sampled_from([0, 1, 10, 300])
-# What the socket does not take is never near the high-water mark.
+# Data that the socket does not take are never near the high-water mark.
 LARGE = st.sampled_from([1, 300, 600_000])
 
 SENDS: dict[str, Callable[[Any], object]] = {
@@ -217,7 +217,7 @@ class Walk:
             self.cut.add(end // 2)
 
     def ends_early(self, end: int) -> None:
-        """What is under way in a connection may be lost."""
+        """Data under way in a connection may be lost."""
         if any(self.written[end] != self.received(end ^ 1) for end in (end, end ^ 1)):
             self.cut.add(end // 2)
 
@@ -268,7 +268,7 @@ class Walk:
                     self.loop.run_forever()
                 except KeyboardInterrupt:
                     self.refused.append((self.turn, None, "run_forever", "KeyboardInterrupt"))
-                # What leaves the loop sends everything.
+                # An exception that leaves the loop sends everything.
                 for end in range(4):
                     self.look(end)
                 outside, self.outside = self.outside, []
@@ -310,7 +310,7 @@ def both(batches: list[Batch], *, settle: bool = True) -> Outcome:
 
 
 def without_turns(result: dict[str, Any]) -> dict[str, Any]:
-    """The order of the calls at each end, and what was refused; data of several turns is one call."""
+    """The order of the calls at each end, and the refused ones; data of several turns is one call."""
     seen: list[list[Any]] = [[], [], [], []]
     for end, calls in enumerate(result["seen"]):
         for _, what in calls:

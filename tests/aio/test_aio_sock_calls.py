@@ -1,4 +1,4 @@
-"""``sock_accept``, ``sock_connect`` and ``sock_recv_into``: what C does, and what is left to asyncio."""
+"""``sock_accept``, ``sock_connect`` and ``sock_recv_into``: the C part, and the rest in asyncio."""
 
 import asyncio
 import errno
