@@ -120,7 +120,7 @@ def test_the_map_of_a_closed_selector_can_be_pickled(protocol: int) -> None:
 
 def test_public_classes_are_known_here() -> None:
     """Every public class is refused above, or is made of values."""
-    values = {"BusyPoll", "Event", "Stats", "error", "epoll"}
+    values = {"BusyPoll", "Event", "LoopStats", "Stats", "error", "epoll"}
     classes = {
         name
         for module in (pyepoll, raw, aio)
