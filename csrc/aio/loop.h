@@ -3,7 +3,7 @@
 #define PYEPOLL_LOOP_H
 
 #include "aio/counters.h"
-#include "aio/ring.h"
+#include "aio/ready_queue.h"
 #include "aio/state.h"
 
 #include <stdatomic.h>

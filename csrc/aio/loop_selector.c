@@ -2,10 +2,10 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
+#include "aio/fdkey.h"
 #include "aio/loop_selector_docs.h"
 #include "base/convert.h"
 #include "core/epoll.h"
-#include "selector/selector_key.h"
 
 #include <stddef.h>
 #include <structmember.h>
@@ -84,67 +84,6 @@ convert_wanted(PyObject *object)
 }
 
 static PyObject *
-handle_or_none(const FdEntry *entry, int direction)
-{
-    PyObject *handle = entry->handles[direction];
-    return Py_NewRef(handle != NULL ? handle : Py_None);
-}
-
-/* A new SelectorKey for what the entry has now. NULL with an exception; without one where it is not watched
- * any more. */
-static PyObject *
-new_key(LoopSelector *self, FdEntry *entry)
-{
-    guard_lock(&self->guard);
-    long wanted = entry->wanted;
-    PyObject *fileobj = Py_XNewRef(entry->fileobj);
-    PyObject *data = Py_XNewRef(entry->data);
-    PyObject *reader = handle_or_none(entry, READER), *writer = handle_or_none(entry, WRITER);
-    guard_unlock(&self->guard);
-    if (wanted != 0 && data == NULL) {
-        data = PyTuple_Pack(DIRECTIONS, reader, writer); /* as asyncio keeps them */
-    }
-    Py_DECREF(reader);
-    Py_DECREF(writer);
-    PyObject *fd = wanted != 0 && data != NULL ? PyLong_FromLong(entry->fd) : NULL;
-    PyObject *events = fd != NULL ? PyLong_FromLong(wanted) : NULL;
-    PyObject *key = events != NULL ? selector_key_new(self->module, fileobj, fd, events, data) : NULL;
-    Py_XDECREF(events);
-    Py_XDECREF(fd);
-    Py_XDECREF(data);
-    Py_XDECREF(fileobj);
-    return key;
-}
-
-/* The SelectorKey of an entry, kept in it until something changes: a new reference, or NULL as above. */
-static PyObject *
-key_of(LoopSelector *self, FdEntry *entry)
-{
-    guard_lock(&self->guard);
-    PyObject *key = Py_XNewRef(entry->key);
-    unsigned operations = entry->operations;
-    guard_unlock(&self->guard);
-    if (key == NULL && (key = new_key(self, entry)) != NULL) {
-        guard_lock(&self->guard);
-        if (entry->key == NULL && entry->operations == operations) {
-            entry->key = Py_NewRef(key);
-        }
-        guard_unlock(&self->guard);
-    }
-    return key;
-}
-
-/* The key of an fd: a new reference; NULL, without an exception where it is not watched. */
-static PyObject *
-find_key(LoopSelector *self, int fd)
-{
-    FdEntry *entry = fdtable_find(self, fd);
-    PyObject *key = entry != NULL ? key_of(self, entry) : NULL;
-    Py_XDECREF(entry);
-    return key;
-}
-
-static PyObject *
 raise_not_registered(PyObject *fileobj)
 {
     return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_KeyError, "%R is not registered", fileobj);
@@ -194,7 +133,7 @@ loop_selector_register(LoopSelector *self, PyObject *const *args, Py_ssize_t nar
         }
         return NULL;
     }
-    PyObject *key = find_key(self, update.fd);
+    PyObject *key = fdkey_find(self, update.fd);
     return key != NULL ? key : raise_not_registered(update.fileobj);
 }
 
@@ -214,7 +153,7 @@ loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     }
     int status = fdchange_watch(self, &update);
     release_dropped(&update);
-    PyObject *key = status == 0 ? find_key(self, update.fd) : NULL;
+    PyObject *key = status == 0 ? fdkey_find(self, update.fd) : NULL;
     Py_DECREF(entry);
     return key != NULL || status < 0 ? key : raise_not_registered(update.fileobj);
 }
@@ -227,7 +166,7 @@ loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
     if (update.fd < 0) {
         return NULL;
     }
-    PyObject *key = find_key(self, update.fd);
+    PyObject *key = fdkey_find(self, update.fd);
     if (key == NULL) {
         return raise_not_registered(fileobj);
     }
@@ -267,7 +206,7 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
     for (Py_ssize_t i = 0; result != NULL && i < PyList_GET_SIZE(list); i++) {
         uint8_t events;
         FdEntry *entry = fds_event(self, PyList_GET_ITEM(list, i), &events);
-        PyObject *key = events != 0 ? key_of(self, entry) : NULL;
+        PyObject *key = events != 0 ? fdkey_of(self, entry) : NULL;
         PyObject *pair = key != NULL ? Py_BuildValue("(Oi)", key, (int)events) : NULL;
         if (pair != NULL ? PyList_Append(result, pair) < 0 : PyErr_Occurred() != NULL) {
             Py_CLEAR(result);
@@ -284,7 +223,7 @@ loop_selector_get(LoopSelector *self, PyObject *fileobj)
 {
     bool closed;
     int fd = fds_fd_of(self, fileobj, &closed);
-    PyObject *key = fd >= 0 ? find_key(self, fd) : NULL;
+    PyObject *key = fd >= 0 ? fdkey_find(self, fd) : NULL;
     return key != NULL ? key : PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 

@@ -278,7 +278,7 @@ int
 loop_init(PyObject *module, LoopState *state)
 {
     state->base_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
-    state->queue_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ring_spec, NULL);
+    state->queue_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ready_queue_spec, NULL);
     state->wake_event_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &wake_event_spec, NULL);
     return state->base_type != NULL && state->queue_type != NULL && state->wake_event_type != NULL
                ? loop_state_init(module, state)

@@ -1,17 +1,12 @@
-/* ReadyQueue: the handles that are ready to run, in order; `_ready` of a loop. A ring buffer with the methods
- * of collections.deque that asyncio uses, so asyncio's own code works on it as well. */
+/* An array of references that is used as a ring. */
 #ifndef PYEPOLL_RING_H
 #define PYEPOLL_RING_H
 
-#include "aio/counters.h"
-#include "base/mutex.h"
+#include <Python.h>
 
-#include <stdbool.h>
 #include <stddef.h>
 
-extern PyType_Spec ring_spec;
-
-/* An array that is used as a ring; `capacity` is 0 or a power of two. */
+/* `capacity` is 0 or a power of two. */
 typedef struct {
     PyObject **items;
     size_t capacity;
@@ -19,19 +14,12 @@ typedef struct {
     size_t count;
 } Ring;
 
-/* On a free-threaded build only the thread that runs the loop touches `ring` while the loop runs; the others
- * put handles into `inbox`, under the lock, from where that thread takes them. With a GIL, `ring` has all. */
-typedef struct {
-    PyObject_HEAD
-    Ring ring;
-    Counter popped; /* by code in Python; count_stock_turn() takes them */
-#ifdef Py_GIL_DISABLED
-    Mutex lock; /* of `inbox` */
-    Ring inbox;
-    atomic_size_t incoming; /* the length of `inbox` */
-    atomic_ulong owner;     /* the thread that runs the loop, or 0 */
-#endif
-} ReadyQueue;
+/* The reference at an index: borrowed. */
+static inline PyObject *
+ring_get(const Ring *ring, size_t index)
+{
+    return ring->items[(ring->head + index) & (ring->capacity - 1)];
+}
 
 /* Make room and append; takes over no reference. 0, or -1 with MemoryError. */
 int ring_grow(Ring *ring);
@@ -56,30 +44,7 @@ ring_popleft(Ring *ring)
     return object;
 }
 
-/* Append from any thread. 0, or -1 with MemoryError. */
-int ready_put_shared(ReadyQueue *self, PyObject *object);
-
-/* Append to the queue of a loop that this thread runs, or that no thread runs. 0, or -1 with MemoryError. */
-static inline int
-ready_put(ReadyQueue *self, PyObject *object)
-{
-#ifdef Py_GIL_DISABLED
-    return ready_put_shared(self, object);
-#else
-    return ring_append(&self->ring, object);
-#endif
-}
-
-/* Move the handles of other threads into the ring: only in the thread that runs the loop. 0, or -1 with
- * MemoryError: they stay where they are. */
-#ifdef Py_GIL_DISABLED
-int ready_collect(ReadyQueue *self);
-#else
-static inline int
-ready_collect(ReadyQueue *Py_UNUSED(self))
-{
-    return 0;
-}
-#endif
+/* Drop the references: other code may run, and use the ring meanwhile. */
+void ring_clear(Ring *ring);
 
 #endif
