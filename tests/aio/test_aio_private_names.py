@@ -75,6 +75,7 @@ NAMES: dict[str, list[str]] = {
         "_timer_handle_cancelled",
         "_transports",
         "_unix_server_sockets",
+        "_watcher",
         "_write_to_self",
     ],
     "transport": [
@@ -89,6 +90,7 @@ NAMES: dict[str, list[str]] = {
         "_extra",
         "_fatal_error",
         "_force_close",
+        "_header_size",
         "_high_water",
         "_low_water",
         "_make_empty_waiter",
@@ -145,7 +147,12 @@ NAMES: dict[str, list[str]] = {
     ],
     "socket": [],
 }
-NEWER = {"_old_agen_hooks": (3, 13), "_unix_server_sockets": (3, 13)}
+NEWER = {
+    "_header_size": (3, 14),
+    "_old_agen_hooks": (3, 13),
+    "_unix_server_sockets": (3, 13),
+    "_watcher": (3, 14),
+}
 """The CPython that brought a name, where that is not the oldest."""
 SHARED = {"_loop", "_file", "_pid", "_wait", "_fd", "_start", "_stop", "_epoll", "_events", "_reads"}
 """Names of asyncio's that the code uses for attributes of objects of its own."""
