@@ -71,19 +71,14 @@ class SockCalls(asyncio.SelectorEventLoop):
     if TYPE_CHECKING:
         _debug: bool
 
-        def _add_checked_reader(self, fileobj: Any, callback: Any, *args: Any) -> Any: ...
-        def _add_checked_writer(self, fileobj: Any, callback: Any, *args: Any) -> Any: ...
-        def _sock_connect_cb(self, future: Any, sock: Any, address: Any) -> None: ...
         def _remove_reader(self, fd: int) -> bool: ...
-        def _accept_connection2(self, *args: Any, **kwargs: Any) -> Any: ...
-        def _start_serving(self, *args: Any) -> None: ...
 
     async def _readable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
         """Return what callback(future, ``*args``) sets as the future's result when the socket is readable."""
         future = self.create_future()
         fd = sock.fileno()
         # The socket, not its fd: then the selector needs no system call for a reader that is added again.
-        handle = self._add_checked_reader(sock, callback, future, *args)
+        handle = self._add_checked_reader(sock, callback, future, *args)  # type: ignore[attr-defined]
         try:
             return await future
         finally:
@@ -95,7 +90,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         """As :meth:`_readable`, when the socket is writable."""
         future = self.create_future()
         fd = sock.fileno()
-        handle = self._add_checked_writer(sock, callback, future, *args)
+        handle = self._add_checked_writer(sock, callback, future, *args)  # type: ignore[attr-defined]
         try:
             return await future
         finally:
@@ -113,7 +108,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         # As in _readable(), without a coroutine more.
         future: asyncio.Future[bytes] = self.create_future()
         fd = sock.fileno()
-        handle = self._add_checked_reader(sock, _recv_ready, future, sock, n)
+        handle = self._add_checked_reader(sock, _recv_ready, future, sock, n)  # type: ignore[attr-defined]
         try:
             return await future
         finally:
@@ -171,7 +166,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         if connected is NotImplemented:
             await super().sock_connect(sock, address)
         elif not connected:
-            await self._writable(sock, self._sock_connect_cb, sock, address)
+            await self._writable(sock, self._sock_connect_cb, sock, address)  # type: ignore[attr-defined]
 
     def _accept_connection(
         self,
@@ -201,7 +196,7 @@ class SockCalls(asyncio.SelectorEventLoop):
                     }
                 )
                 self._remove_reader(sock.fileno())
-                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options
+                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options  # type: ignore[attr-defined]
                 self.call_later(_ACCEPT_RETRY_DELAY, *serve)
                 return
             if accepted is None:
@@ -212,7 +207,7 @@ class SockCalls(asyncio.SelectorEventLoop):
             timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
-            task = self._accept_connection2(
+            task = self._accept_connection2(  # type: ignore[attr-defined]
                 protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
             )
             self.create_task(task, **own)

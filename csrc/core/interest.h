@@ -134,8 +134,8 @@ registration_release(Registration *registration)
 /* The lowest registered fd >= `from`, or -1. */
 int interest_next(const InterestList *list, int from);
 
-/* The kernel instance is a new one. It has no older entries; and no change in place is under way, whatever was
- * in the process from which a forked copy comes. */
+/* The kernel instance is a new one. It has no older entries; and no change in place is under way, whatever
+ * was in the process from which a forked copy comes. */
 void interest_renew(InterestList *list);
 
 /* Free everything; references are dropped, so Python code may run. */
