@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Check the layout of ``csrc``: layers, circles of includes, and the size of files and functions.
+"""Check the layout of csrc: layers, circles of includes, and the size of files and functions.
 
-python tools/check_layers.py            print the violations; exit status 1 if there are any
-python tools/check_layers.py --graph    print the includes of each file
-python tools/check_layers.py --diagram aio    print the diagram of a layer that csrc/README.md shows
+Prints the violations; the exit status is 1 if there are any.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -153,12 +152,16 @@ def problems(csrc: Path = CSRC) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments == ["--graph"]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", action="store_true", help="print the includes of each file instead")
+    parser.add_argument("--diagram", choices=LAYERS, help="print the diagram of a layer instead")
+    chosen = parser.parse_args(arguments)
+    if chosen.graph:
         for unit, targets in include_graph().items():
             print(unit, "->", " ".join(sorted(targets)) or "(nothing)")
         return 0
-    if arguments[:1] == ["--diagram"]:
-        print(*diagram(arguments[1]), sep="\n")
+    if chosen.diagram:
+        print(*diagram(chosen.diagram), sep="\n")
         return 0
     if not CSRC.is_dir():
         print("no csrc here", file=sys.stderr)
