@@ -31,7 +31,7 @@ typedef struct {
     PyObject *data;         /* owned */
     PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
     /* Times of the instance's clock. */
-    uint64_t changed;     /* when the last change of this slot was complete; also of an empty slot */
+    uint64_t changed;     /* when the clock counted the last change as complete; also of an empty slot */
     uint64_t disarmed_at; /* a wait that began before may have fetched the event that fired it */
 #ifdef Py_GIL_DISABLED
     char unused[16]; /* to the size of a cache line: other threads change the registrations of other fds */
