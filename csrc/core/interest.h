@@ -38,6 +38,10 @@ typedef struct {
 #endif
 } Registration;
 
+#ifdef Py_GIL_DISABLED
+_Static_assert(sizeof(void *) < 8 || sizeof(Registration) == 64, "a registration fills a cache line");
+#endif
+
 /* Whether the fd is open is checked at event 8, 16, 32, … 1024, and every 1024th after that. */
 enum { INTEREST_FIRST_CHECK = 3, INTEREST_LAST_CHECK = 10 };
 
