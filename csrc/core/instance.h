@@ -11,8 +11,8 @@
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python
  *   code. On a build with a GIL it is the GIL.
  * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system calls,
- *   without the GIL. It is taken with no other lock held, and no thread holds two of them; under it, only the
- *   state lock of the same instance is taken. A thread that has the state lock only tries to take it. On a
+ *   without the GIL. No thread holds two of them; under it, only the state lock of the same instance is taken.
+ *   A thread that has the state lock may try to take it, but waits for it only with no other lock held. On a
  *   build without a GIL, changes in place do without it, and change_lock() waits until none is under way:
  *   in_place.h.
  * References to Python objects are dropped outside both locks, and outside enter and leave.
