@@ -230,8 +230,8 @@ def tsan(session: nox.Session) -> None:
     session.run("tools/venv", ".venv", env=env)
     session.run(".venv/bin/pip", "install", "-q", "--group", "test-anywhere", "-e", ".", env=env)
     chosen = session.posargs or files(
-        "threads waker close fork stale_events stale_registrations registrations raw aio_threads "
-        "aio_wake_event aio_stats"
+        "changes_at_once threads waker close fork stale_events stale_registrations registrations raw "
+        "aio_threads aio_wake_event aio_stats"
     )
     command = [".venv/bin/pytest", "--capture=sys", "-k", "not late_calls_of_stock", *chosen]
     # Reports go to fd 2: the tests would find the fd of a log file.

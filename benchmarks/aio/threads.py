@@ -100,18 +100,27 @@ class Rounds:
 
     def __init__(self, factory: str, name: str) -> None:
         self.factory, self.name = factory, name
+        self.cores = server_and_load_cores()
         self.begin, self.end = threading.Barrier(3), threading.Barrier(3)
         self.taking_part = 0
         self.start = 0
         self.spans = [(0, 0), (0, 0)]
-        self.threads = [threading.Thread(target=self.thread, args=(number,)) for number in range(2)]
+        self.threads = [
+            threading.Thread(target=self.thread, args=(number,), daemon=True) for number in range(2)
+        ]
         for thread in self.threads:
             thread.start()
 
     def thread(self, number: int) -> None:
-        os.sched_setaffinity(0, {server_and_load_cores()[number]})
-        with asyncio.Runner(loop_factory=pkgutil.resolve_name(self.factory)) as runner:
-            runner.run(self.take_part(number))
+        os.sched_setaffinity(0, {self.cores[number]})
+        try:
+            with asyncio.Runner(loop_factory=pkgutil.resolve_name(self.factory)) as runner:
+                runner.run(self.take_part(number))
+        except BaseException:
+            # The others would wait for this thread indefinitely.
+            self.begin.abort()
+            self.end.abort()
+            raise
 
     async def take_part(self, number: int) -> None:
         count = COUNTS[self.name]

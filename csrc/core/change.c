@@ -4,8 +4,7 @@
 
 #include <errno.h>
 
-/* Whether a change in place is under way. None can begin once the ctl lock is taken, and the state lock after
- * it. */
+/* Whether a change in place is under way. With the ctl lock, so none can begin after this. */
 static bool
 is_changed_in_place(Instance *self)
 {

@@ -7,14 +7,15 @@
  *   change_complete() or change_undo()    complete the change, or take it back where the kernel refuses it
  *
  * While a change is under way, its slot has a time that the clock has yet to reach: whether an event that
- * fits no registration is stale is not settled until then. See core/repair/stale.h.
+ * fits no registration is stale is not settled until then. See core/repair/stale.h. A change in place without
+ * the ctl lock keeps the generation, which is all that this is about: it is complete for the clock at once.
  */
 #ifndef PYEPOLL_CHANGE_H
 #define PYEPOLL_CHANGE_H
 
 #include "core/instance.h"
 
-/* Take the ctl lock, when no change in place is under way. */
+/* Take the ctl lock, and wait until no change in place is under way. mutex_unlock() releases it. */
 void change_lock(Instance *self);
 
 /* A generation that no registration has had. */

@@ -64,8 +64,8 @@ is_plain(const Instance *self, int fd, const Registration *present)
            fd != self->fds.front && fd != self->fds.epfd && !self->foreign;
 }
 
-/* Enter, and change our list. The change is complete at once as far as the clock is concerned, because the
- * generation stays. `*epfd` and `*event` are for epoll_ctl. `holds_ctl`: the caller has the ctl lock. */
+/* Enter, and change our list. The clock counts the change as complete at once: it is about generations, and
+ * this one stays. `*epfd` and `*event` are for epoll_ctl. `holds_ctl`: the caller has the ctl lock. */
 static Beginning
 begin_in_place(Instance *self, int fd, bool rearm, bool holds_ctl, InPlace *change, int *epfd,
                struct epoll_event *event)

@@ -3,8 +3,8 @@
  * generation. On a build without a GIL, several threads can make them at the same time, without the ctl lock:
  * the kernel's own lock of an epoll is held for a part of an epoll_ctl only.
  *
- *   the ctl lock     whoever holds it has the instance alone: it waits for the changes in place that are
- *                    under way (change_lock()), and none begins (in_place_begin())
+ *   the ctl lock     excludes changes in place: change_lock() waits for those that are under way, and while
+ *                    the lock is taken none begins (begin_in_place())
  *   slot->changing   excludes two changes of one fd: the kernel could make them in another order
  */
 #ifndef PYEPOLL_IN_PLACE_H
@@ -17,7 +17,7 @@ typedef struct {
     Registration *present;
     uint32_t mask;    /* the new one */
     PyObject *data;   /* the new data; NULL: they stay as they are */
-    Registration old; /* the fields that have changed; the caller releases it in the end */
+    Registration old; /* the fields that have changed; at the end, the caller releases it */
 } InPlace;
 
 /* Give a registration other data; its earlier data go to `old`. With the state lock. */
@@ -26,11 +26,11 @@ void in_place_exchange_data(Registration *present, PyObject *data, Registration 
 /* Make a change to our list, at the time `now`. With the state lock. */
 void in_place_install(InPlace *change, uint64_t now);
 
-/* Put back what it was. With the state lock. */
+/* Undo in_place_install(). With the state lock. */
 void in_place_put_back(InPlace *change);
 
-/* modify, or rearm, whose mask is the present one, without the ctl lock. False: nothing has changed; the
- * change is to be made, or refused, with the ctl lock. */
+/* modify without the ctl lock; or rearm, which keeps the present mask. False if nothing has changed: the caller
+ * makes the change with the ctl lock, or learns there why it is impossible. */
 bool in_place_modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data);
 
 #endif

@@ -11,9 +11,10 @@
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python
  *   code. On a build with a GIL it is the GIL.
  * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system calls,
- *   without the GIL. It is taken with no other lock held, and no thread holds two of them; under it, only the
- *   state lock of the same instance is taken. Without a GIL, changes in place go on beside each other, and
- *   change_lock() takes the lock when there are none: in_place.h.
+ *   without the GIL. No thread holds two of them; under it, only the state lock of the same instance is taken.
+ *   A thread that has the state lock may try to take it, but waits for it only with no other lock held. On a
+ *   build without a GIL, changes in place do without it, and change_lock() waits until none is under way:
+ *   in_place.h.
  * References to Python objects are dropped outside both locks, and outside enter and leave.
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
@@ -82,12 +83,13 @@ typedef struct {
 #endif
     } locks;
     struct {
-        /* Threads between enter and leave. instance_enter, instance_begin_wait, instance_close, adopt;
-         * cleared by instance_leave, instance_leave_wait, instance_reset. */
+        /* Threads between enter and leave. instance_enter, instance_enter_change, instance_begin_wait,
+         * begin_in_place, instance_close, adopt; cleared by instance_leave, instance_leave_wait,
+         * end_in_place, instance_reset. */
         int entered;
         int waiting; /* of these, the threads that wait */
-        /* Changes in place that are under way; change_lock() waits for them. begin_in_place; cleared by
-         * end_in_place, instance_reset. */
+        /* Changes in place that are under way without the ctl lock. begin_in_place; cleared by end_in_place,
+         * instance_reset. */
         atomic_uint changing;
     } users;
     struct {
@@ -100,7 +102,8 @@ typedef struct {
         atomic_uint epoch;
     } lifecycle;
     struct {
-        /* Changes completed; set by the holder of the ctl lock, also without the GIL: change_complete. */
+        /* Changes completed; set by the holder of the ctl lock, also without the GIL, or by begin_in_place
+         * while that lock is free: change_complete. */
         _Atomic uint64_t completed;
         /* Changes begun: one more than `completed` while one is under way: change_begin. */
         uint64_t begun;
@@ -272,7 +275,7 @@ instance_enter(Instance *self)
     return plain ? 0 : instance_enter_slowly(self);
 }
 
-/* As instance_enter(), with the ctl lock, if that can be had at once: `*locked`. */
+/* As instance_enter(); and take the ctl lock if that is possible without waiting: `*locked`. */
 static inline int
 instance_enter_change(Instance *self, bool *locked)
 {

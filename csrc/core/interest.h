@@ -31,12 +31,16 @@ typedef struct {
     PyObject *data;         /* owned */
     PyObject *pair;         /* owned: the (data, events) that was yielded last, or NULL */
     /* Times of the instance's clock. */
-    uint64_t changed;     /* when the last change of this slot was complete; also of an empty slot */
+    uint64_t changed;     /* when the clock counted the last change as complete; also of an empty slot */
     uint64_t disarmed_at; /* a wait that began before may have fetched the event that fired it */
 #ifdef Py_GIL_DISABLED
     char unused[16]; /* to the size of a cache line: other threads change the registrations of other fds */
 #endif
 } Registration;
+
+#ifdef Py_GIL_DISABLED
+_Static_assert(sizeof(void *) < 8 || sizeof(Registration) == 64, "a registration fills a cache line");
+#endif
 
 /* Whether the fd is open is checked at event 8, 16, 32, … 1024, and every 1024th after that. */
 enum { INTEREST_FIRST_CHECK = 3, INTEREST_LAST_CHECK = 10 };

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -144,6 +145,23 @@ def test_rows_and_loops_can_be_chosen(tmp_path: Path) -> None:
     # The last table has a row for each, and a column for each loop.
     assert [line.count("|") for line in printed.splitlines()[-4:]] == [5] * 4
     assert printed.splitlines()[-1].startswith("| asyncio.timeout, ns | ")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each of two threads needs a core")
+def test_two_threads_are_compared_with_one() -> None:
+    chosen = ["--rounds", "3", "--only", "timer fired", "--loops", "pyepoll"]
+    printed = output_of(sys.executable, "-m", "benchmarks.aio.threads", *chosen)
+    assert re.fullmatch(r"timer fired +pyepoll .* ns alone .* factor \S+", printed.splitlines()[-1]), printed
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each of two threads needs a core")
+def test_a_thread_that_fails_ends_the_comparison() -> None:
+    measure = "from benchmarks.aio.threads import measure; measure('no_such_package:loop', 'timer fired', 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", measure], cwd=ROOT, capture_output=True, text=True, timeout=HANG - 10
+    )
+    assert done.returncode == 1
+    assert "No module named 'no_such_package'" in done.stderr
 
 
 MEMORY = """

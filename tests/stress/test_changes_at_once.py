@@ -55,6 +55,17 @@ library = ctypes.CDLL(None)
 HELD = Event.IN | Event.RDHUP
 EPOLL_CTL_ADD, EPOLL_CTL_MOD = 1, 3
 
+def epolls(*registrations):
+    # One without a front and one with a front. Each has these (mask, data) and comes with their fds.
+    for public in (False, True):
+        with pyepoll.Epoll() as ep:
+            fds = [os.eventfd(1) for _ in registrations]
+            for fd, registration in zip(fds, registrations):
+                ep.register(fd, *registration)
+            if public:
+                ep.fileno()
+            yield public, ep, *fds
+
 def start(call):
     # Begin a call in a thread, which is a daemon: it may never return.
     complaints = []
@@ -155,27 +166,22 @@ def change_others(ep, fd):
 
 for second in (modify, modify_twice, rearm, register_again, register_another_file, unregister,
                close_and_modify, repair, move, change_others):
-    for public in (False, True):
-        with pyepoll.Epoll() as ep:
-            fd = os.eventfd(1)
-            ep.register(fd, Event.IN, "first")
-            if public:
-                ep.fileno()
-            results = []
-            held = hold_modify(ep, fd)
-            complaints = release(held, start(lambda: results.append(second(ep, fd))))
-            allowed = FileNotFoundError if results != ["held"] else ()
-            assert all(isinstance(error, allowed) for error in complaints), (second, complaints)
-            assert agree(ep), (second, public, fdinfo_lines(ep), dict(ep.registrations))
-            # What the kernel reports has the data of the present registration, or there is none.
-            if results == [None]:
-                assert fd not in ep, second
-            else:
-                ep.modify(fd, Event.OUT)
-                assert ep.poll(0) == [(ep.registrations[fd][1], Event.OUT)], (second, public)
-                assert ep.registrations[fd][1] in (*results, "held"), (second, public, ep.registrations[fd])
-            assert ep.stats().stale_events == (second is repair), (second, public, ep.stats())
-            os.close(fd)
+    for public, ep, fd in epolls((Event.IN, "first")):
+        results = []
+        held = hold_modify(ep, fd)
+        complaints = release(held, start(lambda: results.append(second(ep, fd))))
+        allowed = FileNotFoundError if results != ["held"] else ()
+        assert all(isinstance(error, allowed) for error in complaints), (second, complaints)
+        assert agree(ep), (second, public, fdinfo_lines(ep), dict(ep.registrations))
+        # What the kernel reports has the data of the present registration, or there is none.
+        if results == [None]:
+            assert fd not in ep, second
+        else:
+            ep.modify(fd, Event.OUT)
+            assert ep.poll(0) == [(ep.registrations[fd][1], Event.OUT)], (second, public)
+            assert ep.registrations[fd][1] in (*results, "held"), (second, public, ep.registrations[fd])
+        assert ep.stats().stale_events == (second is repair), (second, public, ep.stats())
+        os.close(fd)
 """
     )
 
@@ -186,19 +192,13 @@ def test_changes_wait_for_a_rebuild() -> None:
     run(
         PRELUDE
         + """
-for public in (False, True):
-    with pyepoll.Epoll() as ep:
-        first, last = os.eventfd(1), os.eventfd(1)
-        ep.register(first, HELD, "first")
-        ep.register(last, Event.IN, "last")
-        if public:
-            ep.fileno()
-        held = hold(EPOLL_CTL_ADD, lambda: rebuild(ep))
-        one = start(lambda: ep.modify(first, Event.OUT))
-        two = start(lambda: ep.modify(last, Event.OUT, "changed"))
-        assert release(held, one, two) == []
-        assert agree(ep), (public, fdinfo_lines(ep), dict(ep.registrations))
-        assert sorted(ep.poll(0)) == [("changed", Event.OUT), ("first", Event.OUT)]
+for public, ep, first, last in epolls((HELD, "first"), (Event.IN, "last")):
+    held = hold(EPOLL_CTL_ADD, lambda: rebuild(ep))
+    one = start(lambda: ep.modify(first, Event.OUT))
+    two = start(lambda: ep.modify(last, Event.OUT, "changed"))
+    assert release(held, one, two) == []
+    assert agree(ep), (public, fdinfo_lines(ep), dict(ep.registrations))
+    assert sorted(ep.poll(0)) == [("changed", Event.OUT), ("first", Event.OUT)]
 """
     )
 
@@ -230,12 +230,8 @@ def test_a_child_changes_its_copy_though_a_thread_of_the_parent_was_in_a_change(
     run(
         PRELUDE
         + """
-for public in (False, True):
-    ep = pyepoll.Epoll()
-    fd, other = os.eventfd(1), os.eventfd(1)
-    ep.register(fd, Event.IN, "first")
-    if public:
-        ep.fileno()
+other = os.eventfd(1)
+for _, ep, fd in epolls((Event.IN, "first")):
     held = hold_modify(ep, fd)
     child = fork(20)
     if child == 0:
@@ -250,7 +246,6 @@ for public in (False, True):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert release(held) == []
     assert agree(ep) and dict(ep.registrations) == {fd: (HELD, "held")}
-    ep.close()
 """
     )
 

@@ -1,4 +1,4 @@
-"""Long lists of like cases: each release of CPython has a third of them, three releases in a row have all."""
+"""Long lists of similar cases: a release of CPython runs a third of them, three successive ones run all."""
 
 import sys
 import zlib
