@@ -96,7 +96,9 @@ is_in_dict(EventLoop *self, PyObject *name)
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
-    self->has_names = self->has_names || is_in_dict(self, name);
+    if (!self->has_names && is_in_dict(self, name)) {
+        self->has_names = true;
+    }
     const PyObject *selector = self->selector;
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
     if (self->selector != selector) {

@@ -149,6 +149,28 @@ def test_hook_put_into_the_dict_of_a_loop_is_called_at_once() -> None:
         assert called == ["_call_soon"]
 
 
+class Interrupted(type):
+    """Its classes call a function, once, when an attribute is looked up; another thread might run there."""
+
+    actions: dict[str, Callable[[], None]] = {}
+
+    def __getattribute__(cls, name: str) -> Any:
+        Interrupted.actions.pop(name, int)()
+        return super().__getattribute__(name)
+
+
+def test_hook_set_while_another_attribute_is_set_is_called() -> None:
+    Loop = Interrupted("Loop", (EventLoop,), {})
+    called: list[str] = []
+    with contextlib.closing(Loop()) as loop:
+        hook = noting(loop._call_soon, "_call_soon", called)
+        Interrupted.actions["_internal_fds"] = lambda: setattr(loop, "_call_soon", hook)
+        loop._internal_fds = loop._internal_fds
+        assert not Interrupted.actions
+        loop.call_soon(int)
+    assert called == ["_call_soon"]
+
+
 @contextlib.contextmanager
 def patched_monotonic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """As freezegun and other tools do it: the time stands still until it is set."""
