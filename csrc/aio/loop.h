@@ -50,8 +50,10 @@ typedef struct {
 static inline void
 loop_look_again(EventLoop *self)
 {
+    Py_BEGIN_CRITICAL_SECTION(self); /* as in override_check() */
     atomic_fetch_add(&self->sets, 1);
     atomic_store(&self->checked, 0);
+    Py_END_CRITICAL_SECTION();
 }
 
 /* The value of a member: borrowed, or NULL. */

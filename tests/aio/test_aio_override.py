@@ -171,6 +171,20 @@ def test_hook_set_while_another_attribute_is_set_is_called() -> None:
     assert called == ["_call_soon"]
 
 
+def test_class_patched_while_the_hooks_are_looked_up_is_called() -> None:
+    Loop = Interrupted("Loop", (EventLoop,), {})
+    called: list[str] = []
+    with contextlib.closing(Loop()) as loop:
+        loop.call_soon(int)
+        hook = noting(Loop.call_at, "call_at", called)
+        Interrupted.actions["_write_to_self"] = lambda: setattr(Loop, "call_at", hook)
+        loop.set_debug(False)  # An attribute was set: the next call looks.
+        loop.call_soon(int)
+        assert not Interrupted.actions
+        loop.call_later(100, int)
+    assert called == ["call_at"]
+
+
 @contextlib.contextmanager
 def patched_monotonic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """As freezegun and other tools do it: the time stands still until it is set."""
