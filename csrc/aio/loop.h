@@ -42,7 +42,7 @@ typedef struct {
     LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 #ifdef Py_GIL_DISABLED
-    SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: handle.c */
+    SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: spare.c */
 #endif
 } EventLoop;
 
