@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.loops import FACTORIES
@@ -152,7 +152,7 @@ def test_hook_put_into_the_dict_of_a_loop_is_called_at_once() -> None:
 class Interrupted(type):
     """Its classes call a function, once, when an attribute is looked up; another thread might run there."""
 
-    actions: dict[str, Callable[[], None]] = {}
+    actions: ClassVar[dict[str, Callable[[], None]]] = {}
 
     def __getattribute__(cls, name: str) -> Any:
         Interrupted.actions.pop(name, int)()
