@@ -33,7 +33,7 @@ typedef struct {
     AioState *state;
     ModuleState *module;         /* with a reference: base/module_state.h */
     atomic_int sleep;            /* whether other threads must wake the loop: inbox.h */
-    bool all_turns;              /* the next _run_once() is run_forever()'s: turn.c */
+    bool all_turns;              /* the next _run_once() is run_forever()'s; only in the loop's thread */
     atomic_bool exposed;         /* its __dict__ was handed out: override.c */
     atomic_bool has_names;       /* an attribute was set that is in its __dict__ */
     _Atomic uint64_t overridden; /* the hooks that are replaced, as found out for ... */
