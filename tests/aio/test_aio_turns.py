@@ -98,7 +98,7 @@ def test_run_forever_in_another_thread_leaves_a_running_loop_alone() -> None:
             if threading.current_thread() is thread:
                 entered.set()
                 leave.wait(30)
-            super()._check_closed()  # type: ignore[misc]
+            super()._check_closed()
 
     def run_again() -> None:
         try:
