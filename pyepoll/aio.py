@@ -372,18 +372,19 @@ def _loop_of_ours(loop: asyncio.AbstractEventLoop | None) -> Any:
 def stats(loop: asyncio.AbstractEventLoop | None = None) -> LoopStats:
     """Return the counters of a loop, or of the running one if it is None. Any thread may ask for them.
 
-    Raises TypeError if the loop is no :class:`EventLoop`; RuntimeError if it is None and no loop is running.
+    Raises TypeError if the loop is not an :class:`EventLoop`; RuntimeError if it is None and no loop is
+    running.
     """
     return LoopStats._make(_loop_of_ours(loop)._stats())
 
 
 def enable_stats(loop: asyncio.AbstractEventLoop | None = None, enabled: bool = True) -> None:
-    """Count slow callbacks and idle time from the loop's next turn on, or end it if ``enabled`` is false.
+    """Count slow callbacks and idle time from the loop's next turn on, or stop if ``enabled`` is false.
 
     loop: the running loop if it is None. The clock is then read after each callback and twice for each wait;
     the other counters need no clock and are always on. Any thread may call it. Raises TypeError if the loop
-    is no :class:`EventLoop`; RuntimeError if it is None and no loop is running. While it is enabled, a turn
-    raises TypeError if ``loop.slow_callback_duration`` is no number.
+    is not an :class:`EventLoop`; RuntimeError if it is None and no loop is running. While it is enabled, a
+    turn raises TypeError if ``loop.slow_callback_duration`` is not a number.
     """
     _loop_of_ours(loop)._enable_stats(enabled)
 

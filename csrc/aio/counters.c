@@ -25,8 +25,19 @@ callback_time_check(CallbackTime *self, LoopCounters *counters)
     self->last = now;
 }
 
-/* Nanoseconds, with those of a wait that goes on. Never less than before: where the wait has ended meanwhile,
- * look again. */
+/* Raise a counter to `value`, unless it is higher. Its value then. In any thread. */
+static int64_t
+raise_to(Counter *counter, int64_t value)
+{
+    int64_t highest = counter_read(counter);
+    while (value > highest && !atomic_compare_exchange_weak(counter, &highest, value)) {
+    }
+    return value > highest ? value : highest;
+}
+
+/* Nanoseconds, with those of a wait that goes on: if the wait ends meanwhile, look again. Never less than
+ * before: without a GIL, the clock may be read here after the loop has read it for the end of the wait, and
+ * before the loop has stored that. */
 static int64_t
 read_idle(LoopCounters *self)
 {
@@ -35,7 +46,7 @@ read_idle(LoopCounters *self)
         idle = atomic_load(&self->idle);
         now = monotonic_now();
     } while (idle != atomic_load(&self->idle));
-    return idle < 0 ? idle + now : idle;
+    return raise_to(&self->highest_idle, idle < 0 ? idle + now : idle);
 }
 
 PyObject *

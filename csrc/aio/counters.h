@@ -1,5 +1,5 @@
-/* The counters of a loop, for pyepoll.aio.stats(). The thread that runs the loop writes them, without a
- * locked instruction; any thread reads them. */
+/* The counters of a loop, for pyepoll.aio.stats(). The thread that runs the loop writes them, but for the last
+ * two, without a locked instruction; any thread reads them. */
 #ifndef PYEPOLL_COUNTERS_H
 #define PYEPOLL_COUNTERS_H
 
@@ -20,7 +20,8 @@ typedef struct {
     /* Only while `timed`: the nanoseconds that the loop has waited, less the time at which the present wait
      * began. So it is negative during a wait, and a reader can add what has passed of that. */
     Counter idle;
-    atomic_bool timed; /* by enable_stats() */
+    Counter highest_idle; /* that stats() has returned */
+    atomic_bool timed;    /* by enable_stats() */
 } LoopCounters;
 
 /* Only in the thread that runs the loop. */

@@ -33,7 +33,7 @@ typedef struct {
     AioState *state;
     ModuleState *module;         /* with a reference: base/module_state.h */
     atomic_int sleep;            /* whether other threads must wake the loop: inbox.h */
-    bool all_turns;              /* the next _run_once() is run_forever()'s: turn.c */
+    bool all_turns;              /* the next _run_once() is run_forever()'s; only in the loop's thread */
     atomic_bool exposed;         /* its __dict__ was handed out: override.c */
     atomic_bool has_names;       /* an attribute was set that is in its __dict__ */
     _Atomic uint64_t overridden; /* the hooks that are replaced, as found out for ... */
@@ -42,7 +42,7 @@ typedef struct {
     LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 #ifdef Py_GIL_DISABLED
-    SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: handle.c */
+    SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: spare.c */
 #endif
 } EventLoop;
 
@@ -50,8 +50,10 @@ typedef struct {
 static inline void
 loop_look_again(EventLoop *self)
 {
+    Py_BEGIN_CRITICAL_SECTION(self); /* as in override_check() */
     atomic_fetch_add(&self->sets, 1);
     atomic_store(&self->checked, 0);
+    Py_END_CRITICAL_SECTION();
 }
 
 /* The value of a member: borrowed, or NULL. */

@@ -81,9 +81,10 @@ loop_dealloc(EventLoop *self)
     module_drop(module);
 }
 
-/* Whether an attribute of the loop is in its __dict__: the class has no data descriptor of this name. */
+/* Whether an attribute that is set goes into the loop's __dict__: the class has no data descriptor of this
+ * name. */
 static bool
-is_in_dict(EventLoop *self, PyObject *name)
+goes_into_dict(EventLoop *self, PyObject *name)
 {
     PyObject *error = PyErr_GetRaisedException();
     PyObject *found = PyObject_GetAttr((PyObject *)Py_TYPE(self), name);
@@ -96,10 +97,12 @@ is_in_dict(EventLoop *self, PyObject *name)
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
-    self->has_names = self->has_names || is_in_dict(self, name);
-    const PyObject *selector = self->selector;
+    if (!self->has_names && goes_into_dict(self, name)) {
+        self->has_names = true;
+    }
+    const PyObject *selector = loop_member(&self->selector);
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
-    if (self->selector != selector) {
+    if (loop_member(&self->selector) != selector) {
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
     }
     loop_look_again(self);

@@ -46,15 +46,10 @@ is_in_dict(PyObject *dict, PyObject *name)
     return dict == NULL || PyDict_Contains(dict, name) != 0;
 }
 
-uint64_t
-override_check(EventLoop *self)
+/* The HOOKs and STOCK_HOOKs that are replaced: in the loop's type or dict, and in asyncio's class. */
+static uint64_t
+find_overridden(EventLoop *self, const LoopState *state)
 {
-    const LoopState *state = &self->state->loop;
-    if (state->stock_loop == NULL || state->handle_type == NULL) {
-        return UINT64_MAX;
-    }
-    unsigned sets = atomic_load(&self->sets);
-    PyObject *error = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)Py_TYPE(self);
     /* As long as there is no dict, the interpreter finds the loop's methods faster. */
     bool has_dict = self->exposed || self->has_names;
@@ -70,13 +65,28 @@ override_check(EventLoop *self)
         }
     }
     Py_XDECREF(dict);
+    return overridden;
+}
+
+uint64_t
+override_check(EventLoop *self)
+{
+    const LoopState *state = &self->state->loop;
+    if (state->stock_loop == NULL || state->handle_type == NULL) {
+        return UINT64_MAX;
+    }
+    unsigned sets = atomic_load(&self->sets), version = override_version(Py_TYPE(self));
+    PyObject *error = PyErr_GetRaisedException();
+    uint64_t overridden = find_overridden(self, state);
     PyErr_Clear();
     PyErr_SetRaisedException(error);
-    atomic_store_explicit(&self->overridden, overridden, memory_order_relaxed);
-    atomic_store(&self->checked, self->exposed ? 0 : override_version(Py_TYPE(self)));
-    if (atomic_load(&self->sets) != sets) { /* meanwhile, in another thread or by a metaclass */
-        atomic_store(&self->checked, 0);
+    /* Keep it, unless another thread or a metaclass has set an attribute or patched a class meanwhile. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (atomic_load(&self->sets) == sets && override_version(Py_TYPE(self)) == version && !self->exposed) {
+        atomic_store_explicit(&self->overridden, overridden, memory_order_relaxed);
+        atomic_store(&self->checked, version);
     }
+    Py_END_CRITICAL_SECTION();
     return overridden;
 }
 

@@ -142,7 +142,7 @@ wait_any(EventLoop *self, double timeout, LoopSelector **ours)
 }
 
 static PyObject *
-wait_and_count(EventLoop *self, double timeout, LoopSelector **ours)
+counted_wait(EventLoop *self, double timeout, LoopSelector **ours)
 {
     LoopCounters *counters = &self->counters;
     bool timed = timeout != 0 && counters_are_timed(counters);
@@ -170,7 +170,7 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
         timeout = queue->ring.count > 0 ? 0 : timeout;
     }
     LoopSelector *ours;
-    PyObject *events = wait_and_count(self, timeout, &ours);
+    PyObject *events = counted_wait(self, timeout, &ours);
     inbox_stay_awake(self);
     int status = events != NULL ? ready_collect(queue) : -1;
     if (status == 0) {

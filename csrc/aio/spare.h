@@ -8,10 +8,10 @@
 #include "aio/loop.h"
 
 #ifdef Py_GIL_DISABLED
-/* The dead handles of a type that the loop has which this thread runs; NULL where it runs none. */
+/* The dead handles of the loop that this thread runs; NULL if it runs none, or `type` is not that loop's. */
 SpareHandles *spare_of_thread(const PyTypeObject *type, int kind);
 
-/* From now on this thread runs the loop, or none: NULL. */
+/* Note the loop that this thread runs from now on; NULL for none. */
 void spare_set_running(EventLoop *loop);
 #else
 static inline void

@@ -266,8 +266,14 @@ turn_run_forever(EventLoop *self, PyObject *Py_UNUSED(ignored))
     if (process_check(self->epoch) < 0) {
         return NULL;
     }
-    self->all_turns = (loop_overridden(self) & HOOK(RUN_ONCE)) == 0;
+    /* If it runs already, maybe in another thread, asyncio's method raises. */
+    bool starts = loop_member(&self->thread_id) == Py_None;
+    if (starts) {
+        self->all_turns = (loop_overridden(self) & HOOK(RUN_ONCE)) == 0;
+    }
     PyObject *result = schedule_stock(self, RUN_FOREVER, (PyObject *[]){NULL}, 0, NULL);
-    self->all_turns = false;
+    if (starts) {
+        self->all_turns = false;
+    }
     return result;
 }

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.loops import FACTORIES
@@ -147,6 +147,42 @@ def test_hook_put_into_the_dict_of_a_loop_is_called_at_once() -> None:
         names["_call_soon"] = noting(loop._call_soon, "_call_soon", called)
         loop.call_soon(int)
         assert called == ["_call_soon"]
+
+
+class Interrupted(type):
+    """Its classes call a function, once, when an attribute is looked up; another thread might run there."""
+
+    actions: ClassVar[dict[str, Callable[[], None]]] = {}
+
+    def __getattribute__(cls, name: str) -> Any:
+        Interrupted.actions.pop(name, int)()
+        return super().__getattribute__(name)
+
+
+def test_hook_set_while_another_attribute_is_set_is_called() -> None:
+    Loop = Interrupted("Loop", (EventLoop,), {})
+    called: list[str] = []
+    with contextlib.closing(Loop()) as loop:
+        hook = noting(loop._call_soon, "_call_soon", called)
+        Interrupted.actions["_internal_fds"] = lambda: setattr(loop, "_call_soon", hook)
+        loop._internal_fds = loop._internal_fds
+        assert not Interrupted.actions
+        loop.call_soon(int)
+    assert called == ["_call_soon"]
+
+
+def test_class_patched_while_the_hooks_are_looked_up_is_called() -> None:
+    Loop = Interrupted("Loop", (EventLoop,), {})
+    called: list[str] = []
+    with contextlib.closing(Loop()) as loop:
+        loop.call_soon(int)
+        hook = noting(Loop.call_at, "call_at", called)
+        Interrupted.actions["_write_to_self"] = lambda: setattr(Loop, "call_at", hook)
+        loop.set_debug(False)  # An attribute was set: the next call looks.
+        loop.call_soon(int)
+        assert not Interrupted.actions
+        loop.call_later(100, int)
+    assert called == ["call_at"]
 
 
 @contextlib.contextmanager

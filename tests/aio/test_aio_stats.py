@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import math
 import selectors
 import socket
@@ -174,8 +173,6 @@ def test_a_wait_that_goes_on_is_idle_time() -> None:
 
 
 def test_idle_never_falls_while_waits_begin_and_end() -> None:
-    """Without a GIL, another thread may read the clock a moment after the loop has, at the end of a wait."""
-    between_two_reads = 0.01
     seen: list[float] = []
     done = threading.Event()
     with using(aio.new_event_loop, enabled=True) as loop:
@@ -193,7 +190,7 @@ def test_idle_never_falls_while_waits_begin_and_end() -> None:
         loop.run_until_complete(wait())
         done.set()
         thread.join()
-    assert all(later > earlier - between_two_reads for earlier, later in itertools.pairwise(seen))
+    assert seen == sorted(seen)
 
 
 @IN_C

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from pyepoll import aio
 from pyepoll.aio import EventLoop
 
 
@@ -85,3 +86,42 @@ def test_no_wakeup_is_lost() -> None:
 
     with asyncio.Runner(loop_factory=EventLoop) as runner:
         assert runner.run(scenario()) == 1200
+
+
+def test_run_forever_in_another_thread_leaves_a_running_loop_alone() -> None:
+    """A turn inside a callback is one turn, also while another thread waits in run_forever()."""
+    entered, leave = threading.Event(), threading.Event()
+    errors: list[str] = []
+
+    class Slow(EventLoop):
+        def _check_closed(self) -> None:
+            if threading.current_thread() is thread:
+                entered.set()
+                leave.wait(30)
+            super()._check_closed()
+
+    def run_again() -> None:
+        try:
+            loop.run_forever()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def nest() -> None:
+        thread.start()
+        entered.wait(30)
+        before = aio.stats(loop).turns
+        loop.call_later(0.01, loop.stop)
+        loop.call_soon(int)
+        loop._run_once()
+        turns.append(aio.stats(loop).turns - before)
+        leave.set()
+        thread.join()
+        loop.stop()
+
+    turns: list[int] = []
+    thread = threading.Thread(target=run_again)
+    with contextlib.closing(Slow()) as loop:
+        loop.call_soon(nest)
+        loop.run_forever()
+    assert turns == [1]
+    assert errors == ["This event loop is already running"]
