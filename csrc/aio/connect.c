@@ -14,8 +14,8 @@ read_address(PyObject *object, int family, SockAddr *address)
            PyTuple_GET_SIZE(object) == (family == AF_INET ? 2 : 4);
 }
 
-/* Whether a connection that is under way has been made already, as one to a listener of this machine is: to
- * look costs less than to let the loop wait. A failure is left to the loop. */
+/* Whether a connection that is under way has been made already, as one to a listener on this machine is: poll()
+ * costs less than a turn of the loop. A failed connection is left to the loop, which reports the error. */
 static bool
 is_made(int fd)
 {
@@ -47,7 +47,8 @@ connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (connect(plain.fd, &address.any, address.length) == 0) {
         Py_RETURN_TRUE;
     }
-    return errno == EINPROGRESS ? PyBool_FromLong(is_made(plain.fd))
-           : would_block(errno) ? Py_NewRef(Py_False)
-                                : PyErr_SetFromErrno(PyExc_OSError);
+    if (errno == EINPROGRESS || errno == EALREADY) {
+        return PyBool_FromLong(is_made(plain.fd));
+    }
+    return would_block(errno) ? Py_NewRef(Py_False) : PyErr_SetFromErrno(PyExc_OSError);
 }
