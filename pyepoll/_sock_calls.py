@@ -56,7 +56,7 @@ _ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
 def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
-    """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
+    """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed."""
     try:
         remove(sock if sock.fileno() >= 0 else fd)
     except OSError:
@@ -73,30 +73,19 @@ class SockCalls(asyncio.SelectorEventLoop):
 
         def _remove_reader(self, fd: int) -> bool: ...
 
-    async def _readable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
-        """Return what callback(future, ``*args``) sets as the future's result when the socket is readable."""
+    async def _wait_ready(self, sock: socket.socket, callback: Any, *args: Any, writing: bool = False) -> Any:
+        """Return what callback(future, sock, ``*args``) sets as the future's result when sock is ready."""
         future = self.create_future()
         fd = sock.fileno()
+        add: Any = self._add_checked_writer if writing else self._add_checked_reader  # type: ignore[attr-defined]
         # The socket, not its fd: then the selector needs no system call for a reader that is added again.
-        handle = self._add_checked_reader(sock, callback, future, *args)  # type: ignore[attr-defined]
+        handle = add(sock, callback, future, sock, *args)
         try:
             return await future
         finally:
             if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_reader, sock, fd)
+                _stop_watching(self.remove_writer if writing else self.remove_reader, sock, fd)
             del future  # Its exception leads here: it would be a cycle.
-
-    async def _writable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
-        """As :meth:`_readable`, when the socket is writable."""
-        future = self.create_future()
-        fd = sock.fileno()
-        handle = self._add_checked_writer(sock, callback, future, *args)  # type: ignore[attr-defined]
-        try:
-            return await future
-        finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_writer, sock, fd)
-            del future
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
@@ -105,7 +94,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         data: bytes | None = _try_recv(sock, n)
         if data is not None:
             return data
-        # As in _readable(), without a coroutine more.
+        # As in _wait_ready(), without a coroutine more.
         future: asyncio.Future[bytes] = self.create_future()
         fd = sock.fileno()
         handle = self._add_checked_reader(sock, _recv_ready, future, sock, n)  # type: ignore[attr-defined]
@@ -123,7 +112,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         count: int | None = _try_recv_into(sock, buf)
         if count is not None:
             return count
-        received: int = await self._readable(sock, _recv_into_ready, sock, buf)
+        received: int = await self._wait_ready(sock, _recv_into_ready, buf)
         return received
 
     async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
@@ -132,7 +121,8 @@ class SockCalls(asyncio.SelectorEventLoop):
             return await super().sock_sendall(sock, data)
         sent = _try_send(sock, data)
         if sent < len(data):
-            await self._writable(sock, self._sock_sendall, sock, memoryview(data), [sent])  # type: ignore[attr-defined]
+            send: Any = self._sock_sendall  # type: ignore[attr-defined]
+            await self._wait_ready(sock, send, memoryview(data), [sent], writing=True)
         return None
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
@@ -141,7 +131,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         if accepted is NotImplemented:
             return await super().sock_accept(sock)
         if accepted is None:
-            accepted = await self._readable(sock, self._sock_accept_ready, sock)
+            accepted = await self._wait_ready(sock, self._sock_accept_ready)
         connection: tuple[socket.socket, Any] = accepted
         return connection
 
@@ -166,7 +156,8 @@ class SockCalls(asyncio.SelectorEventLoop):
         if connected is NotImplemented:
             await super().sock_connect(sock, address)
         elif not connected:
-            await self._writable(sock, self._sock_connect_cb, sock, address)  # type: ignore[attr-defined]
+            check: Any = self._sock_connect_cb  # type: ignore[attr-defined]
+            await self._wait_ready(sock, check, address, writing=True)
 
     def _accept_connection(
         self,
