@@ -56,11 +56,5 @@ accept_try(PyObject *module, PyObject *sock)
     }
     SockAddr address = {.length = sizeof(address.v6)};
     int fd = accept4(listener.fd, &address.any, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        return make_result(state, &listener, fd, &address);
-    }
-    if (would_block(errno)) {
-        Py_RETURN_NONE;
-    }
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return fd >= 0 ? make_result(state, &listener, fd, &address) : sockop_failure(errno);
 }

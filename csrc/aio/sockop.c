@@ -45,6 +45,16 @@ send_now(int fd, const Py_buffer *view)
 }
 
 PyObject *
+sockop_failure(int error)
+{
+    if (would_block(error)) {
+        Py_RETURN_NONE;
+    }
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *
 sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_ssize_t size = nargs == 2 ? PyNumber_AsSsize_t(args[1], PyExc_OverflowError) : -1;
@@ -71,11 +81,7 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     int error = errno;
     Py_DECREF(data);
-    if (would_block(error)) {
-        Py_RETURN_NONE;
-    }
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return sockop_failure(error);
 }
 
 PyObject *
@@ -104,11 +110,7 @@ sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    if (would_block(error)) {
-        Py_RETURN_NONE;
-    }
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return sockop_failure(error);
 }
 
 PyObject *
