@@ -22,13 +22,11 @@ make_socket(const AioState *state, const PlainSocket *listener, int fd)
     }
     /* An audit hook may have refused it, or a signal's handler: before or after the object had the fd. */
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *number = sock != NULL ? PyObject_CallMethodNoArgs(sock, state->fds.names[FDS_FILENO]) : NULL;
-    bool owned = number != NULL && PyLong_AsLong(number) == fd;
-    Py_XDECREF(number);
+    bool owned = sock != NULL && socket_fd(state, sock) == fd;
+    PyErr_Clear();
     if (!owned) {
         close(fd);
     }
-    PyErr_Clear();
     Py_XDECREF(sock);
     Py_XDECREF(args);
     PyErr_SetRaisedException(error);

@@ -12,6 +12,9 @@ typedef struct {
     int proto;
 } PlainSocket;
 
+/* sock.fileno(): -1 for a closed socket, without an exception; -1 with an exception if the method fails. */
+int socket_fd(const AioState *state, PyObject *sock);
+
 /* Read a socket. True; false, without an exception, for one that is not for C: of another class or family, or
  * one that blocks or has been closed. */
 bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
