@@ -120,11 +120,11 @@ schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second, bo
     }
     PyObject *const args[] = {first, second};
     PyObject *loop = Py_NewRef(self->loop);
-    const Call call = {loop, callback, args,
-                       first == NULL    ? 0
-                       : second == NULL ? 1
-                                        : 2,
-                       own_context || self->context_given ? self->context : NULL};
+    const Call call = {.loop = loop,
+                       .callback = callback,
+                       .args = args,
+                       .count = (first != NULL) + (second != NULL),
+                       .context = own_context || self->context_given ? self->context : NULL};
     int status = schedule_directly(self->module->aio, &call);
     if (status == 0) {
         status = schedule_by_method(self, &call, own_context);
