@@ -55,12 +55,22 @@ def _count_accepts() -> int:
 _ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
-def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
-    """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed."""
+def _stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
+    """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed.
+
+    asyncio removes it in a callback: an error there replaces neither the call's result nor its exception.
+    """
+    if handle is not None and handle.cancelled():
+        return  # Another reader or writer has replaced it.
+    file = sock if sock.fileno() >= 0 else fd
     try:
-        remove(sock if sock.fileno() >= 0 else fd)
+        try:
+            (loop.remove_writer if writing else loop.remove_reader)(file)
+        except RuntimeError:  # A transport has been made of the socket, and has added nothing yet.
+            if handle is not None:
+                (loop._remove_writer if writing else loop._remove_reader)(file)
     except OSError:
-        pass  # EBADF; asyncio removes it in a callback, so it hides no other error.
+        pass  # EBADF
 
 
 class SockCalls(asyncio.SelectorEventLoop):
@@ -83,8 +93,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_writer if writing else self.remove_reader, sock, fd)
+            _stop_watching(self, handle, sock, fd, writing=writing)
             del future  # Its exception leads here: it would be a cycle.
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -101,8 +110,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_reader, sock, fd)
+            _stop_watching(self, handle, sock, fd)
             del future
 
     async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:

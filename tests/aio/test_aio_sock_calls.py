@@ -7,10 +7,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from selectors import EVENT_READ
 from typing import Any
 
 import pytest
-from support.loops import error_text, on, same, turns
+from support.loops import Plain, complaints, error_text, on, same, soon, turns
 
 from pyepoll import aio
 
@@ -207,6 +208,62 @@ def test_a_cancelled_call_leaves_nothing_behind(call: str) -> None:
             return waiting.cancelled(), loop.remove_reader(sock)
 
     assert same(scenario) == (True, False)
+
+
+@pytest.mark.parametrize("call", ["sock_recv", "sock_recv_into", "sock_sendall"])
+def test_a_transport_made_right_after_a_cancelled_call_changes_no_outcome(call: str) -> None:
+    """The reader or writer of the call is removed before the transport adds its own."""
+
+    async def scenario() -> Any:
+        loop: Any = asyncio.get_running_loop()
+        complaints()  # asyncio reports that a transport uses the fd.
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        args = {"sock_recv": 10, "sock_recv_into": bytearray(10), "sock_sendall": bytes(1 << 22)}
+        with far:
+            waiting = asyncio.create_task(getattr(loop, call)(near, args[call]))
+            await turns(2)
+            waiting.cancel()
+            transport, _ = await loop.create_connection(lambda: seen, sock=near)
+            await asyncio.gather(waiting, return_exceptions=True)
+            far.send(b"data")
+            await soon(lambda: seen.has(4))
+            watched = loop._selector.get_map()[near.fileno()].events
+            transport.abort()
+            await soon(seen.lost)
+            return waiting.cancelled(), seen.seen, watched
+
+    seen = Plain()
+    assert on("pyepoll", scenario) == (True, ["made", b"data", ("lost", None)], EVENT_READ)
+    seen = Plain()
+    assert on("asyncio", scenario)[:2] == (True, ["made", b"data", ("lost", None)])
+
+
+def test_a_transport_made_right_after_a_call_loses_none_of_its_data() -> None:
+    async def scenario() -> Any:
+        loop: Any = asyncio.get_running_loop()
+        complaints()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        made: list[Any] = []
+
+        def make() -> None:
+            made.append(loop._make_socket_transport(near, Plain()))
+
+        with far:
+            waiting = asyncio.create_task(loop.sock_recv(near, 10))
+            await turns(2)
+            far.send(b"data")
+            # After the reader's callback, before the task goes on.
+            loop.call_soon(lambda: loop.call_soon(make))
+            data = await waiting
+            assert made
+            await turns(2)
+            made[0].abort()
+            await turns(2)
+            return data
+
+    assert same(scenario) == b"data"
 
 
 def test_a_connection_that_comes_with_the_cancellation_stays_in_the_queue() -> None:
