@@ -74,7 +74,7 @@ def _stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writ
 
 
 class SockCalls(asyncio.SelectorEventLoop):
-    """The methods: each in C for a plain socket.socket, and asyncio's own for others and in debug mode."""
+    """The methods: in C for a plain socket.socket; asyncio's own for other sockets, and in debug mode."""
 
     __slots__ = ()
 
@@ -177,8 +177,8 @@ class SockCalls(asyncio.SelectorEventLoop):
         *options: Any,
     ) -> None:
         options = (*options, *_SERVING[len(options) :])
-        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
-        # listener leaves the rest of the turn to others after so many connections.
+        # As asyncio's method, except that a lack of fds is reported once, and not once for each connection
+        # that could be accepted, and that a busy listener accepts at most _ACCEPTS_PER_TURN in one turn.
         for _ in range(min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)):
             try:
                 accepted = _next_connection(sock)

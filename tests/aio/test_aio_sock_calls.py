@@ -64,7 +64,7 @@ def test_accept_and_connect_are_asyncios(family: int, waits: bool) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
+def test_a_refused_connection_raises_asyncios_error(family: int) -> None:
     with listening(family) as listener:
         address = listener.getsockname()
 
@@ -82,7 +82,7 @@ def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
 
 
 def test_a_cancelled_connection_may_be_tried_again() -> None:
-    """The next call learns that it was refused; the one after it connects."""
+    """The next call raises the error of the first connection; the one after it connects."""
 
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ def test_a_cancelled_connection_may_be_tried_again() -> None:
 
 
 def test_a_connected_socket_is_refused() -> None:
-    """Not by the first connect() after that which made the connection: that one learns that it is made."""
+    """Not by the first connect() after EINPROGRESS, which succeeds: the next one raises EISCONN."""
 
     async def scenario() -> Any:
         loop = asyncio.get_running_loop()
@@ -127,7 +127,7 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("address", ODD)
-def test_odd_addresses_are_asyncios_business(address: Any) -> None:
+def test_odd_addresses_are_left_to_asyncio(address: Any) -> None:
     async def scenario() -> Any:
         with unconnected() as client:
             try:
@@ -148,7 +148,7 @@ def test_a_name_is_resolved() -> None:
     assert same(scenario)
 
 
-def test_a_replaced_resolver_is_asked() -> None:
+def test_a_replaced_resolver_is_called() -> None:
     asked: list[Any] = []
 
     class Asks(aio.EventLoop):
@@ -167,7 +167,7 @@ def test_a_replaced_resolver_is_asked() -> None:
 
 @pytest.mark.parametrize("call", ["sock_accept", "sock_connect", "sock_recv_into"])
 @pytest.mark.parametrize("kind", ["closed", "of a subclass", "no socket"])
-def test_other_sockets_are_asyncios_business(call: str, kind: str) -> None:
+def test_other_sockets_are_left_to_asyncio(call: str, kind: str) -> None:
     class Own(socket.socket):
         pass
 
@@ -304,7 +304,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("event", ["socket.__new__", "socket.connect"])
-def test_what_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.addaudithook(_hook)
 
     async def main() -> None:
