@@ -55,16 +55,26 @@ def _count_accepts() -> int:
 _ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
-def _stop_watching(remove: Any, sock: socket.socket, fd: int) -> None:
-    """Remove the reader or writer of a sock_recv() or sock_sendall(); its socket may have been closed."""
+def _stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
+    """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed.
+
+    asyncio removes it in a callback: an error there replaces neither the call's result nor its exception.
+    """
+    if handle is not None and handle.cancelled():
+        return  # Another reader or writer has replaced it.
+    file = sock if sock.fileno() >= 0 else fd
     try:
-        remove(sock if sock.fileno() >= 0 else fd)
+        try:
+            (loop.remove_writer if writing else loop.remove_reader)(file)
+        except RuntimeError:  # A transport has been made of the socket, and has added nothing yet.
+            if handle is not None:
+                (loop._remove_writer if writing else loop._remove_reader)(file)
     except OSError:
-        pass  # EBADF; asyncio removes it in a callback, so it hides no other error.
+        pass  # EBADF
 
 
 class SockCalls(asyncio.SelectorEventLoop):
-    """The methods: each in C for a plain socket.socket, and asyncio's own for others and in debug mode."""
+    """The methods: in C for a plain socket.socket; asyncio's own for other sockets, and in debug mode."""
 
     __slots__ = ()
 
@@ -73,30 +83,18 @@ class SockCalls(asyncio.SelectorEventLoop):
 
         def _remove_reader(self, fd: int) -> bool: ...
 
-    async def _readable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
-        """Return what callback(future, ``*args``) sets as the future's result when the socket is readable."""
+    async def _wait_ready(self, sock: socket.socket, callback: Any, *args: Any, writing: bool = False) -> Any:
+        """Return what callback(future, sock, ``*args``) sets as the future's result when sock is ready."""
         future = self.create_future()
         fd = sock.fileno()
+        add: Any = self._add_checked_writer if writing else self._add_checked_reader  # type: ignore[attr-defined]
         # The socket, not its fd: then the selector needs no system call for a reader that is added again.
-        handle = self._add_checked_reader(sock, callback, future, *args)  # type: ignore[attr-defined]
+        handle = add(sock, callback, future, sock, *args)
         try:
             return await future
         finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_reader, sock, fd)
+            _stop_watching(self, handle, sock, fd, writing=writing)
             del future  # Its exception leads here: it would be a cycle.
-
-    async def _writable(self, sock: socket.socket, callback: Any, *args: Any) -> Any:
-        """As :meth:`_readable`, when the socket is writable."""
-        future = self.create_future()
-        fd = sock.fileno()
-        handle = self._add_checked_writer(sock, callback, future, *args)  # type: ignore[attr-defined]
-        try:
-            return await future
-        finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_writer, sock, fd)
-            del future
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to n bytes from a non-blocking socket; see :meth:`asyncio.loop.sock_recv`."""
@@ -105,15 +103,14 @@ class SockCalls(asyncio.SelectorEventLoop):
         data: bytes | None = _try_recv(sock, n)
         if data is not None:
             return data
-        # As in _readable(), without a coroutine more.
+        # As in _wait_ready(), without a coroutine more.
         future: asyncio.Future[bytes] = self.create_future()
         fd = sock.fileno()
         handle = self._add_checked_reader(sock, _recv_ready, future, sock, n)  # type: ignore[attr-defined]
         try:
             return await future
         finally:
-            if handle is None or not handle.cancelled():
-                _stop_watching(self.remove_reader, sock, fd)
+            _stop_watching(self, handle, sock, fd)
             del future
 
     async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:
@@ -123,7 +120,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         count: int | None = _try_recv_into(sock, buf)
         if count is not None:
             return count
-        received: int = await self._readable(sock, _recv_into_ready, sock, buf)
+        received: int = await self._wait_ready(sock, _recv_into_ready, buf)
         return received
 
     async def sock_sendall(self, sock: socket.socket, data: "ReadableBuffer") -> None:
@@ -132,7 +129,8 @@ class SockCalls(asyncio.SelectorEventLoop):
             return await super().sock_sendall(sock, data)
         sent = _try_send(sock, data)
         if sent < len(data):
-            await self._writable(sock, self._sock_sendall, sock, memoryview(data), [sent])  # type: ignore[attr-defined]
+            send: Any = self._sock_sendall  # type: ignore[attr-defined]
+            await self._wait_ready(sock, send, memoryview(data), [sent], writing=True)
         return None
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
@@ -141,7 +139,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         if accepted is NotImplemented:
             return await super().sock_accept(sock)
         if accepted is None:
-            accepted = await self._readable(sock, self._sock_accept_ready, sock)
+            accepted = await self._wait_ready(sock, self._sock_accept_ready)
         connection: tuple[socket.socket, Any] = accepted
         return connection
 
@@ -166,7 +164,8 @@ class SockCalls(asyncio.SelectorEventLoop):
         if connected is NotImplemented:
             await super().sock_connect(sock, address)
         elif not connected:
-            await self._writable(sock, self._sock_connect_cb, sock, address)  # type: ignore[attr-defined]
+            check: Any = self._sock_connect_cb  # type: ignore[attr-defined]
+            await self._wait_ready(sock, check, address, writing=True)
 
     def _accept_connection(
         self,
@@ -178,8 +177,8 @@ class SockCalls(asyncio.SelectorEventLoop):
         *options: Any,
     ) -> None:
         options = (*options, *_SERVING[len(options) :])
-        # As asyncio's, which reports a lack of fds as often as it would have accepted; once is enough. A busy
-        # listener leaves the rest of the turn to others after so many connections.
+        # As asyncio's method, except that a lack of fds is reported once, and not once for each connection
+        # that could be accepted, and that a busy listener accepts at most _ACCEPTS_PER_TURN in one turn.
         for _ in range(min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)):
             try:
                 accepted = _next_connection(sock)

@@ -22,13 +22,11 @@ make_socket(const AioState *state, const PlainSocket *listener, int fd)
     }
     /* An audit hook may have refused it, or a signal's handler: before or after the object had the fd. */
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *number = sock != NULL ? PyObject_CallMethodNoArgs(sock, state->fds.names[FDS_FILENO]) : NULL;
-    bool owned = number != NULL && PyLong_AsLong(number) == fd;
-    Py_XDECREF(number);
+    bool owned = sock != NULL && socket_fd(state, sock) == fd;
+    PyErr_Clear();
     if (!owned) {
         close(fd);
     }
-    PyErr_Clear();
     Py_XDECREF(sock);
     Py_XDECREF(args);
     PyErr_SetRaisedException(error);
@@ -56,11 +54,5 @@ accept_try(PyObject *module, PyObject *sock)
     }
     SockAddr address = {.length = sizeof(address.v6)};
     int fd = accept4(listener.fd, &address.any, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        return make_result(state, &listener, fd, &address);
-    }
-    if (would_block(errno)) {
-        Py_RETURN_NONE;
-    }
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return fd >= 0 ? make_result(state, &listener, fd, &address) : sockop_failure(errno);
 }

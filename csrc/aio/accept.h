@@ -7,7 +7,8 @@
 #define ACCEPT_DOC                                                                                           \
     "_try_accept($module, sock, /)\n--\n\n"                                                                  \
     "Return (connection, address), the connection non-blocking; None where there is none yet;\n"             \
-    "NotImplemented for a socket that is not for C."
+    "NotImplemented for a socket that is not plain, which asyncio accepts from.\n\n"                         \
+    "Raises the OSError of accept(), and the exception of an audit hook."
 
 PyObject *accept_try(PyObject *module, PyObject *sock);
 

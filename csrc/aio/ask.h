@@ -6,7 +6,7 @@
 
 PyObject *ask_debug(EventLoop *self, PyObject *ignored);
 /* Whether getaddrinfo() may answer without run_in_executor(): the loop is open and not in debug mode, and
- * that is not replaced. */
+ * run_in_executor() is asyncio's own. */
 PyObject *ask_may_answer(EventLoop *self, PyObject *ignored);
 PyObject *ask_time(EventLoop *self, PyObject *ignored);
 

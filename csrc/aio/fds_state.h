@@ -21,8 +21,10 @@ typedef struct {
     PyTypeObject *base_type;      /* LoopSelector in C */
     PyTypeObject *selector_class; /* pyepoll.aio's subclass of it; NULL until _learn_fds() */
     PyTypeObject *socket_type;    /* socket.socket; NULL until _learn_fds() */
-    PyObject *socket_family; /* the descriptors of its base's attributes family, type and proto, for which */
-    PyObject *socket_kind;   /* socket.socket has properties that make enums; NULL: no socket is for C */
+    /* The descriptors of its base, which return ints where the properties of socket.socket make enums. NULL:
+     * socket_is_plain() is false for every socket. */
+    PyObject *socket_family;
+    PyObject *socket_kind; /* of the attribute `type` */
     PyObject *socket_proto;
     PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
     PyObject *events;        /* the module asyncio.events */

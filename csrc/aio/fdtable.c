@@ -1,6 +1,7 @@
 #include "aio/fdtable.h"
 
 #include "aio/process.h"
+#include "aio/sockets.h"
 
 #include "base/errors.h"
 #include "selector/selector_key.h"
@@ -169,11 +170,8 @@ bool
 fdtable_has_socket(LoopSelector *self, FdEntry *entry)
 {
     PyObject *sock = socket_of(self, entry);
-    PyObject *fd = sock != NULL ? PyObject_CallMethodNoArgs(sock, aio_of(self->module)->fds.names[FDS_FILENO])
-                                : NULL;
-    bool has = fd != NULL && PyLong_AsLong(fd) == entry->fd;
+    bool has = sock != NULL && socket_fd(aio_of(self->module), sock) == entry->fd;
     PyErr_Clear();
-    Py_XDECREF(fd);
     Py_XDECREF(sock);
     return has;
 }

@@ -26,14 +26,13 @@ never_blocks(const FdsState *state, PyObject *sock)
     return zero;
 }
 
-static bool
-read_fd(const FdsState *state, PyObject *sock, int *fd)
+int
+socket_fd(const AioState *state, PyObject *sock)
 {
-    PyObject *object = PyObject_CallMethodNoArgs(sock, state->names[FDS_FILENO]);
-    long number = object != NULL && PyLong_CheckExact(object) ? PyLong_AsLong(object) : -1;
+    PyObject *object = PyObject_CallMethodNoArgs(sock, state->fds.names[FDS_FILENO]);
+    long number = object != NULL ? PyLong_AsLong(object) : -1;
     Py_XDECREF(object);
-    *fd = (int)number;
-    return number >= 0 && number <= INT_MAX;
+    return number >= 0 && number <= INT_MAX ? (int)number : -1;
 }
 
 bool
@@ -44,7 +43,7 @@ socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain)
                   (plain->family == AF_INET || plain->family == AF_INET6) &&
                   read_int(sock, fds->socket_kind, &plain->type) &&
                   read_int(sock, fds->socket_proto, &plain->proto) && never_blocks(fds, sock) &&
-                  read_fd(fds, sock, &plain->fd);
+                  (plain->fd = socket_fd(state, sock)) >= 0;
     PyErr_Clear();
     return usable;
 }

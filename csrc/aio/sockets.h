@@ -12,8 +12,11 @@ typedef struct {
     int proto;
 } PlainSocket;
 
-/* Read a socket. True; false, without an exception, for one that is not for C: of another class or family, or
- * one that blocks or has been closed. */
+/* sock.fileno(): -1 for a closed socket, without an exception; -1 with an exception if the method fails. */
+int socket_fd(const AioState *state, PyObject *sock);
+
+/* Read a socket. True; false, without an exception, for one that is left to asyncio's code: it is of another
+ * class or family, it may block, or it is closed. */
 bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
 
 #endif

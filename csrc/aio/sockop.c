@@ -1,22 +1,12 @@
 #include "aio/sockop.h"
 
-#include "aio/state.h"
+#include "aio/sockets.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 
 /* Copying more than this takes so long that other threads may run meanwhile. */
 enum { LARGE = 65536 };
-
-/* The fd of a socket; -1 with an exception. A closed one has -1, and the system call fails with EBADF. */
-static int
-fd_of(PyObject *module, PyObject *sock)
-{
-    PyObject *object = PyObject_CallMethodNoArgs(sock, aio_state(module)->fds.names[FDS_FILENO]);
-    long fd = object != NULL ? PyLong_AsLong(object) : -1;
-    Py_XDECREF(object);
-    return (int)fd;
-}
 
 static ssize_t
 receive_now(int fd, char *buffer, Py_ssize_t size)
@@ -45,6 +35,16 @@ send_now(int fd, const Py_buffer *view)
 }
 
 PyObject *
+sockop_failure(int error)
+{
+    if (would_block(error)) {
+        Py_RETURN_NONE;
+    }
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *
 sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_ssize_t size = nargs == 2 ? PyNumber_AsSsize_t(args[1], PyExc_OverflowError) : -1;
@@ -57,7 +57,7 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (size == 0) {
         return PyBytes_FromStringAndSize(NULL, 0); /* as socket.recv(), which makes no system call */
     }
-    int fd = fd_of(module, args[0]);
+    int fd = socket_fd(aio_state(module), args[0]);
     PyObject *data = !PyErr_Occurred() ? PyBytes_FromStringAndSize(NULL, size) : NULL;
     if (data == NULL) {
         return NULL;
@@ -71,11 +71,7 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     int error = errno;
     Py_DECREF(data);
-    if (would_block(error)) {
-        Py_RETURN_NONE;
-    }
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return sockop_failure(error);
 }
 
 PyObject *
@@ -90,7 +86,7 @@ sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     /* After the buffer: its class may have closed the socket. */
-    int fd = fd_of(module, args[0]);
+    int fd = socket_fd(aio_state(module), args[0]);
     ssize_t count = -1;
     int error = 0;
     if (!PyErr_Occurred()) {
@@ -104,11 +100,7 @@ sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    if (would_block(error)) {
-        Py_RETURN_NONE;
-    }
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return sockop_failure(error);
 }
 
 PyObject *
@@ -119,7 +111,7 @@ sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "_try_send() takes a socket and data");
         return NULL;
     }
-    int fd = fd_of(module, args[0]);
+    int fd = socket_fd(aio_state(module), args[0]);
     if (PyErr_Occurred() || PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }

@@ -26,6 +26,10 @@ would_block(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
+/* The result of a system call that failed with this errno: None if it is to be tried later; else NULL, with
+ * an OSError. */
+PyObject *sockop_failure(int error);
+
 PyObject *sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_receive_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs);

@@ -190,6 +190,30 @@ def test_subclass_that_returns_no_handle(pair: Sockets) -> None:
     loop.close()
 
 
+def test_a_transport_that_fails_leaves_no_writer_of_a_strange_handle() -> None:
+    """Its context cannot be set. The writer is there all the same."""
+
+    class Strange(aio.EventLoop):
+        def _add_writer(self, *args: Any) -> object:
+            super()._add_writer(*args)
+            return object()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        near, far = socket.socketpair()
+        fd = near.fileno()
+        with far:
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+            transport.write(bytes(1 << 22))
+            while near.fileno() >= 0:
+                await asyncio.sleep(0)
+            assert fd not in loop._selector.get_map()
+
+    with asyncio.Runner(loop_factory=lambda: Strange(gather_writes=False)) as runner:
+        runner.run(asyncio.wait_for(main(), 5))
+
+
 @pytest.mark.parametrize("fd", [1 << 31, 1 << 32, 1 << 70, -1])
 def test_socket_with_an_impossible_fd(
     sel: aio.LoopSelector, pair: Sockets, fd: Any, monkeypatch: pytest.MonkeyPatch

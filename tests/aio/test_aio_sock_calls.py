@@ -7,10 +7,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from selectors import EVENT_READ
 from typing import Any
 
 import pytest
-from support.loops import error_text, on, same, turns
+from support.loops import Plain, complaints, error_text, on, same, soon, turns
 
 from pyepoll import aio
 
@@ -63,7 +64,7 @@ def test_accept_and_connect_are_asyncios(family: int, waits: bool) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
+def test_a_refused_connection_raises_asyncios_error(family: int) -> None:
     with listening(family) as listener:
         address = listener.getsockname()
 
@@ -81,7 +82,7 @@ def test_a_refused_connection_is_told_in_asyncios_words(family: int) -> None:
 
 
 def test_a_cancelled_connection_may_be_tried_again() -> None:
-    """The next call learns that it was refused; the one after it connects."""
+    """The next call raises the error of the first connection; the one after it connects."""
 
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
@@ -104,7 +105,7 @@ def test_a_cancelled_connection_may_be_tried_again() -> None:
 
 
 def test_a_connected_socket_is_refused() -> None:
-    """Not by the first connect() after that which made the connection: that one learns that it is made."""
+    """Not by the first connect() after EINPROGRESS, which succeeds: the next one raises EISCONN."""
 
     async def scenario() -> Any:
         loop = asyncio.get_running_loop()
@@ -126,7 +127,7 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("address", ODD)
-def test_odd_addresses_are_asyncios_business(address: Any) -> None:
+def test_odd_addresses_are_left_to_asyncio(address: Any) -> None:
     async def scenario() -> Any:
         with unconnected() as client:
             try:
@@ -147,7 +148,7 @@ def test_a_name_is_resolved() -> None:
     assert same(scenario)
 
 
-def test_a_replaced_resolver_is_asked() -> None:
+def test_a_replaced_resolver_is_called() -> None:
     asked: list[Any] = []
 
     class Asks(aio.EventLoop):
@@ -166,7 +167,7 @@ def test_a_replaced_resolver_is_asked() -> None:
 
 @pytest.mark.parametrize("call", ["sock_accept", "sock_connect", "sock_recv_into"])
 @pytest.mark.parametrize("kind", ["closed", "of a subclass", "no socket"])
-def test_other_sockets_are_asyncios_business(call: str, kind: str) -> None:
+def test_other_sockets_are_left_to_asyncio(call: str, kind: str) -> None:
     class Own(socket.socket):
         pass
 
@@ -209,13 +210,69 @@ def test_a_cancelled_call_leaves_nothing_behind(call: str) -> None:
     assert same(scenario) == (True, False)
 
 
+@pytest.mark.parametrize("call", ["sock_recv", "sock_recv_into", "sock_sendall"])
+def test_a_transport_made_right_after_a_cancelled_call_changes_no_outcome(call: str) -> None:
+    """The reader or writer of the call is removed before the transport adds its own."""
+
+    async def scenario() -> Any:
+        loop: Any = asyncio.get_running_loop()
+        complaints()  # asyncio reports that a transport uses the fd.
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        args = {"sock_recv": 10, "sock_recv_into": bytearray(10), "sock_sendall": bytes(1 << 22)}
+        with far:
+            waiting = asyncio.create_task(getattr(loop, call)(near, args[call]))
+            await turns(2)
+            waiting.cancel()
+            transport, _ = await loop.create_connection(lambda: seen, sock=near)
+            await asyncio.gather(waiting, return_exceptions=True)
+            far.send(b"data")
+            await soon(lambda: seen.has(4))
+            watched = loop._selector.get_map()[near.fileno()].events
+            transport.abort()
+            await soon(seen.lost)
+            return waiting.cancelled(), seen.seen, watched
+
+    seen = Plain()
+    assert on("pyepoll", scenario) == (True, ["made", b"data", ("lost", None)], EVENT_READ)
+    seen = Plain()
+    assert on("asyncio", scenario)[:2] == (True, ["made", b"data", ("lost", None)])
+
+
+def test_a_transport_made_right_after_a_call_loses_none_of_its_data() -> None:
+    async def scenario() -> Any:
+        loop: Any = asyncio.get_running_loop()
+        complaints()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        made: list[Any] = []
+
+        def make() -> None:
+            made.append(loop._make_socket_transport(near, Plain()))
+
+        with far:
+            waiting = asyncio.create_task(loop.sock_recv(near, 10))
+            await turns(2)
+            far.send(b"data")
+            # After the reader's callback, before the task goes on.
+            loop.call_soon(lambda: loop.call_soon(make))
+            data = await waiting
+            assert made
+            await turns(2)
+            made[0].abort()
+            await turns(2)
+            return data
+
+    assert same(scenario) == b"data"
+
+
 def test_a_connection_that_comes_with_the_cancellation_stays_in_the_queue() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with listening() as listener, unconnected() as client:
             waiting = asyncio.create_task(loop.sock_accept(listener))
             await turns(2)
-            await loop.sock_connect(client, listener.getsockname())
+            client.connect_ex(listener.getsockname())
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             connection, _ = await loop.sock_accept(listener)
@@ -247,7 +304,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("event", ["socket.__new__", "socket.connect"])
-def test_what_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.addaudithook(_hook)
 
     async def main() -> None:
@@ -269,20 +326,50 @@ def test_what_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch: pytest
     on("pyepoll", main)
 
 
-def test_a_connection_under_way_is_waited_for() -> None:
-    """A listener whose queue is full does not answer."""
+def test_connecting_to_a_server_of_the_same_loop_lets_it_accept() -> None:
+    """Otherwise the queue of its listener gets full, and the kernel tries again only after a second."""
 
-    async def main() -> None:
+    async def scenario() -> bool:
         loop = asyncio.get_running_loop()
+        accepted: list[Plain] = []
+
+        def make() -> Plain:
+            accepted.append(Plain())
+            return accepted[-1]
+
+        server = await loop.create_server(make, "127.0.0.1", 0, backlog=3)
+        in_time = True
+        clients = [socket.socket() for _ in range(10)]
+        for count, client in enumerate(clients):
+            client.setblocking(False)
+            await loop.sock_connect(client, server.sockets[0].getsockname())
+            in_time = in_time and len(accepted) >= count - 3
+            client.close()
+        await soon(lambda: len(accepted) == 10 and all(each.lost() for each in accepted))
+        server.close()
+        await server.wait_closed()
+        return in_time
+
+    assert same(scenario)
+
+
+def test_a_connection_under_way_is_waited_for() -> None:
+    """A listener whose queue is full does not answer. The second call gets EALREADY from the kernel."""
+
+    async def scenario() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        finished = []
         with closing(socket.socket()) as listener, unconnected() as first, unconnected() as second:
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
             await loop.sock_connect(first, listener.getsockname())
-            waiting = asyncio.create_task(loop.sock_connect(second, listener.getsockname()))
-            await turns(3)
-            assert not waiting.done()
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            assert loop.remove_writer(second) is False
+            for _ in range(2):
+                waiting = asyncio.create_task(loop.sock_connect(second, listener.getsockname()))
+                await turns(3)
+                finished.append(waiting.done())
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                await turns(2)
+            return [*finished, loop.remove_writer(second)]
 
-    on("pyepoll", main)
+    assert same(scenario) == [False, False, False]

@@ -398,7 +398,7 @@ def test_a_mock_can_be_the_socket() -> None:
     assert sock is None
 
 
-def test_asyncios_name_of_the_reading_method_tells_whether_the_transport_reads() -> None:
+def test_read_ready_cb_is_none_once_the_transport_reads_no_more() -> None:
     async def scenario() -> None:
         async with connection(Plain()) as (transport, _):
             assert transport._read_ready_cb == transport._read_ready

@@ -38,7 +38,7 @@ typedef struct {
         char closing;
         char paused;
     } state;
-    unsigned char lone; /* for so many events, one datagram each: datagram_read_ready() */
+    unsigned char lone; /* how many of the next events receive one datagram each: datagram_read_ready() */
     struct { /* the sender of the last datagram: many come from one, and an answer goes to it (sender_of) */
         SockAddr raw;
         PyObject *object; /* as datagram_received() got it */

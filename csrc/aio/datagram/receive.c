@@ -6,8 +6,8 @@
 /* So many datagrams are received for one event, before other connections have their turn. */
 enum { BURST = 16 };
 
-/* Where a second datagram was looked for in vain, it is not looked for at the next events: most come alone,
- * and the look is a system call. */
+/* After an event with a single datagram, so many events receive one each: most datagrams come alone, and the
+ * recvfrom() that finds no second one costs a system call. */
 enum { LONE_EVENTS = 7 };
 
 /* The needs of receiving one datagram; `protocol` is a new reference. */

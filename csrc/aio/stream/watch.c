@@ -19,13 +19,18 @@ watched_file(const Stream *self)
     return stream_open_fd(self) >= 0 ? Py_NewRef(self->sock) : PyLong_FromLong(self->fd);
 }
 
-/* By the method of the loop, which makes the handle with a copy of the current context. */
+/* By the method of the loop, which makes the handle with a copy of the current context. Where that cannot be
+ * replaced, the fd is watched all the same. */
 static int
-watch_by_method(Stream *self, int name, PyObject *file, PyObject *callback)
+watch_by_method(Stream *self, bool writing, PyObject *file, PyObject *callback)
 {
     PyObject *args[] = {self->loop, file, callback};
+    int name = writing ? NAME_ADD_WRITER : NAME_ADD_READER;
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, name), args, 3, NULL);
     int status = handle != NULL ? 0 : -1;
+    if (handle != NULL && writing) {
+        self->writing = 1;
+    }
     if (handle != NULL && handle != Py_None) {
         status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
     }
@@ -49,14 +54,14 @@ stream_watch(Stream *self, bool writing)
         const Call call = {.loop = self->loop, .callback = callback, .context = self->context};
         status = readers_add_directly(self->module->aio, writing ? WRITER : READER, file, &call);
     }
-    if (file != NULL && status == 0) {
-        status = watch_by_method(self, writing ? NAME_ADD_WRITER : NAME_ADD_READER, file, callback);
+    if (status > 0 && writing) {
+        self->writing = 1;
+    }
+    if (status == 0) {
+        status = watch_by_method(self, writing, file, callback);
     }
     Py_XDECREF(callback);
     Py_XDECREF(file);
-    if (status >= 0 && writing) {
-        self->writing = 1;
-    }
     return status < 0 ? -1 : 0;
 }
 
@@ -120,11 +125,11 @@ schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second, bo
     }
     PyObject *const args[] = {first, second};
     PyObject *loop = Py_NewRef(self->loop);
-    const Call call = {loop, callback, args,
-                       first == NULL    ? 0
-                       : second == NULL ? 1
-                                        : 2,
-                       own_context || self->context_given ? self->context : NULL};
+    const Call call = {.loop = loop,
+                       .callback = callback,
+                       .args = args,
+                       .count = (first != NULL) + (second != NULL),
+                       .context = own_context || self->context_given ? self->context : NULL};
     int status = schedule_directly(self->module->aio, &call);
     if (status == 0) {
         status = schedule_by_method(self, &call, own_context);
