@@ -36,8 +36,8 @@ connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (connect(plain.fd, &address.any, address.length) == 0) {
         Py_RETURN_TRUE;
     }
-    /* Also where it has been made by now, as one to a listener on this machine is: without a turn between
-     * many of them, a server of the same loop could not accept, and its queue would get full. */
+    /* A connection to a listener on this machine is made already. Yet the caller waits for it, as for any
+     * other: with no turn between many of them, a server of the same loop could accept none. */
     bool under_way = errno == EINPROGRESS || errno == EALREADY || would_block(errno);
     return under_way ? Py_NewRef(Py_False) : PyErr_SetFromErrno(PyExc_OSError);
 }

@@ -1,5 +1,5 @@
-/* The counters of a loop, for pyepoll.aio.stats(). The thread that runs the loop writes them, but for the last
- * two, without a locked instruction; any thread reads them. */
+/* The counters of a loop, for pyepoll.aio.stats(). The thread that runs the loop writes them, but for the
+ * last two, without a locked instruction; any thread reads them. */
 #ifndef PYEPOLL_COUNTERS_H
 #define PYEPOLL_COUNTERS_H
 

@@ -29,8 +29,8 @@ void in_place_install(InPlace *change, uint64_t now);
 /* Undo in_place_install(). With the state lock. */
 void in_place_put_back(InPlace *change);
 
-/* modify without the ctl lock; or rearm, which keeps the present mask. False if nothing has changed: the caller
- * makes the change with the ctl lock, or learns there why it is impossible. */
+/* modify without the ctl lock; or rearm, which keeps the present mask. False if nothing has changed: the
+ * caller makes the change with the ctl lock, or learns there why it is impossible. */
 bool in_place_modify(Instance *self, int fd, bool rearm, uint32_t mask, PyObject *data);
 
 #endif

@@ -11,10 +11,10 @@
  * - The state lock guards every field. It is held for a few instructions, never over a system call or Python
  *   code. On a build with a GIL it is the GIL.
  * - The ctl lock makes a change to the kernel's list and to ours one step. It is held over system calls,
- *   without the GIL. No thread holds two of them; under it, only the state lock of the same instance is taken.
- *   A thread that has the state lock may try to take it, but waits for it only with no other lock held. On a
- *   build without a GIL, changes in place do without it, and change_lock() waits until none is under way:
- *   in_place.h.
+ *   without the GIL. No thread holds two of them; under it, only the state lock of the same instance is
+ *   taken. A thread that has the state lock may try to take it, but waits for it only with no other lock
+ *   held. On a build without a GIL, changes in place do without it, and change_lock() waits until none is
+ *   under way: in_place.h.
  * References to Python objects are dropped outside both locks, and outside enter and leave.
  *
  * Users. A thread enters before it uses `epfd`, and leaves when it is done; no Python code runs between the
