@@ -1,5 +1,6 @@
 #include "aio/run.h"
 
+#include "aio/exits.h"
 #include "aio/handle.h"
 #include "aio/override.h"
 
@@ -80,7 +81,7 @@ call(Callee *callee)
 static int
 report(const LoopState *state, PyObject *handle)
 {
-    if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+    if (ends_program(PyErr_Occurred())) {
         return -1;
     }
     if (state->report_error == NULL) {
