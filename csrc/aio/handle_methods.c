@@ -244,6 +244,7 @@ timer_set_when(Timer *self, PyObject *value, void *Py_UNUSED(closure))
     Py_BEGIN_CRITICAL_SECTION(self);
     before = self->base.when;
     self->base.when = Py_NewRef(value);
+    timer_note_time(self, value);
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(before);
     return 0;

@@ -1,19 +1,24 @@
 #include "aio/heap.h"
 
-/* The time of a timer whose `_when` is a float; false for anything else. */
-static inline bool
-plain_time(const LoopState *state, PyObject *object, double *time)
+/* The time of a timer of asyncio's own class, as plain_time(). Without a lock: asyncio sets `_when` only when
+ * it makes the timer. */
+static bool
+stock_time(const LoopState *state, PyObject *object, double *time)
 {
-    if (is_our_timer(state, object) && ((StockTimer *)object)->when == NULL) {
-        *time = ((Timer *)object)->time;
-        return true;
-    }
-    PyObject *when = is_known_timer(state, object) ? ((StockTimer *)object)->when : NULL;
+    PyObject *when = Py_IS_TYPE(object, state->stock_timer) ? ((StockTimer *)object)->when : NULL;
     if (when == NULL || !PyFloat_CheckExact(when)) {
         return false;
     }
     *time = PyFloat_AS_DOUBLE(when);
     return true;
+}
+
+/* The time of a timer whose `_when` is a float; false for anything else. */
+static inline bool
+plain_time(const LoopState *state, PyObject *object, double *time)
+{
+    return is_our_timer(state, object) ? timer_time((Timer *)object, time)
+                                       : stock_time(state, object, time);
 }
 
 /* Whether the first is due before the second: 1 or 0; -1 with an exception. Where it is not a matter of two
