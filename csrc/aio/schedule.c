@@ -144,7 +144,7 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
         !globals_have_stock_clock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_LATER, args, count, names);
     }
-    double delay = PyFloat_AsDouble(args[0]);
+    double delay = PyLong_CheckExact(args[0]) ? PyLong_AsDouble(args[0]) : PyFloat_AS_DOUBLE(args[0]);
     if (delay == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
