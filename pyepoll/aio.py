@@ -150,7 +150,6 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         "_exception_handler",
         "_executor_shutdown_called",
         "_old_agen_hooks",
-        "_transports",
         "_unix_server_sockets",
         "_watcher",
         "slow_callback_duration",
@@ -333,7 +332,6 @@ _aio._learn_fds(
     LoopSelector,
     socket.socket,
     weakref.WeakValueDictionary,
-    asyncio.events,
 )
 _aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, LoopSelector, _report_error)
 

@@ -137,7 +137,7 @@ PyDoc_STRVAR(cancel_doc,
 "cancel($self, /)\n--\n\n"
 "Cancel the callback; does nothing if it was called or cancelled before.");
 
-static PyObject *
+PyObject *
 handle_cancel(Handle *self, PyObject *Py_UNUSED(ignored))
 {
     const AioState *state = state_of((PyObject *)self, &self->inline_args);

@@ -17,8 +17,7 @@ stock_time(const LoopState *state, PyObject *object, double *time)
 static inline bool
 plain_time(const LoopState *state, PyObject *object, double *time)
 {
-    return is_our_timer(state, object) ? timer_time((Timer *)object, time)
-                                       : stock_time(state, object, time);
+    return is_our_timer(state, object) ? timer_time((Timer *)object, time) : stock_time(state, object, time);
 }
 
 /* Whether the first is due before the second: 1 or 0; -1 with an exception. Where it is not a matter of two

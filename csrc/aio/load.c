@@ -29,9 +29,9 @@ PyDoc_STRVAR(sockop_receive_into_doc, SOCKOP_RECEIVE_INTO_DOC);
 PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
 
 PyDoc_STRVAR(fds_learn_doc,
-"_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
-"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
-"WeakValueDictionary, and the module asyncio.events.");
+"_learn_fds($module, loop, selector, socket_type, weak_dict, /)\n--\n\n"
+"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket\n"
+"and WeakValueDictionary.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 

@@ -25,6 +25,7 @@ typedef struct {
     PyObject *task_factory;
     PyObject *internal_fds;
     PyObject *signal_handlers;
+    PyObject *transports;     /* a WeakValueDictionary, normally: by fd */
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;

@@ -8,15 +8,10 @@
 #include "aio/spare.h"
 
 static const char *const names[LOOP_NAMES] = {
-    [LOOP_CANCEL] = "cancel",
-    [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context",
-    [LOOP_FILENO] = "fileno",
-    [LOOP_LOOP] = "loop",
-    [LOOP_NAME] = "name",
-    [LOOP_RUN] = "_run",
-    [LOOP_SELECT] = "select",
-    [LOOP_SLOW] = "slow_callback_duration",
+    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",   [LOOP_SLOW] = "slow_callback_duration",
 };
 
 static const char *const methods[LOOP_METHODS] = {
@@ -80,8 +75,9 @@ find_globals(LoopState *state)
         const char *name;
     } globals[LOOP_GLOBALS] = {
         [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"   },
+          [GLOBAL_HANDLE] = {"asyncio.events",      "Handle"   },
         [GLOBAL_MONOTONIC] = {"time",                "monotonic"},
-        [GLOBAL_TASK] = {"asyncio.tasks",       "Task"     },
+          [GLOBAL_TASK] = {"asyncio.tasks",       "Task"     },
         [GLOBAL_TIME] = {"asyncio.base_events", "time"     },
     };
     for (int i = 0; i < LOOP_GLOBALS; i++) {

@@ -44,7 +44,6 @@ enum {
     LOOP_CANCEL,
     LOOP_CANCELLED,
     LOOP_CONTEXT,
-    LOOP_FILENO,
     LOOP_LOOP,
     LOOP_NAME,
     LOOP_RUN,
@@ -54,7 +53,7 @@ enum {
 };
 
 /* Values of modules that a program may replace: freezegun replaces time.monotonic, for example. */
-enum { GLOBAL_FUTURE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
+enum { GLOBAL_FUTURE, GLOBAL_HANDLE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
 
 typedef struct {
     PyObject *dict; /* of the module */

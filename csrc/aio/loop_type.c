@@ -139,6 +139,7 @@ static PyMemberDef loop_members[] = {
     {"_task_factory", T_OBJECT_EX, offsetof(EventLoop, task_factory), 0, NULL},
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
+    {"_transports", T_OBJECT_EX, offsetof(EventLoop, transports), 0, NULL},
     {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
     {"_wake_event", T_OBJECT, offsetof(EventLoop, wake_event), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},

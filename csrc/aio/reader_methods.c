@@ -5,6 +5,7 @@
 #include "aio/override.h"
 #include "aio/readers.h"
 #include "aio/schedule.h"
+#include "aio/sockets.h"
 
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
@@ -43,15 +44,14 @@ static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
 {
     bool none = false;
-    PyObject *transports = PyObject_GetAttr((PyObject *)self, state->fds.names[FDS_TRANSPORTS]);
+    PyObject *transports = Py_XNewRef(loop_member(&self->transports));
     PyObject *data = transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)
                          ? PyObject_GetAttr(transports, state->fds.names[FDS_DATA])
                          : NULL;
     if (data != NULL && PyDict_CheckExact(data)) {
-        PyObject *fd = PyLong_CheckExact(fileobj) ? Py_NewRef(fileobj)
-                       : Py_IS_TYPE(fileobj, state->fds.socket_type)
-                           ? PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO])
-                           : NULL;
+        PyObject *fd = PyLong_CheckExact(fileobj)                    ? Py_NewRef(fileobj)
+                       : Py_IS_TYPE(fileobj, state->fds.socket_type) ? socket_fileno(state, fileobj)
+                                                                     : NULL;
         none = fd != NULL && PyDict_Contains(data, fd) == 0;
         Py_XDECREF(fd);
     }
