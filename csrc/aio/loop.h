@@ -26,6 +26,7 @@ typedef struct {
     PyObject *internal_fds;
     PyObject *signal_handlers;
     PyObject *transports;     /* a WeakValueDictionary, normally: by fd */
+    PyObject *transport_fds;  /* its dict, once it was needed: reader_methods.c; or NULL */
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;

@@ -101,9 +101,13 @@ loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
         self->has_names = true;
     }
     const PyObject *selector = loop_member(&self->selector);
+    const PyObject *transports = loop_member(&self->transports);
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
     if (loop_member(&self->selector) != selector) {
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
+    }
+    if (loop_member(&self->transports) != transports) {
+        Py_CLEAR(self->transport_fds);
     }
     loop_look_again(self);
     return status;

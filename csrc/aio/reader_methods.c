@@ -39,24 +39,32 @@ remove_(int direction, EventLoop *self, PyObject *fileobj)
     return status >= 0 ? PyBool_FromLong(status) : NULL;
 }
 
+/* The dict of `_transports`, which has one as long as it lives: borrowed, or NULL. */
+static PyObject *
+transport_fds(const AioState *state, EventLoop *self)
+{
+    PyObject *transports = loop_member(&self->transports);
+    if (self->transport_fds == NULL && transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)) {
+        PyObject *data = PyObject_GetAttr(transports, state->fds.names[FDS_DATA]);
+        Py_XSETREF(self->transport_fds, data);
+    }
+    return self->transport_fds != NULL && PyDict_CheckExact(self->transport_fds) ? self->transport_fds : NULL;
+}
+
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
 static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
 {
     bool none = false;
-    PyObject *transports = Py_XNewRef(loop_member(&self->transports));
-    PyObject *data = transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)
-                         ? PyObject_GetAttr(transports, state->fds.names[FDS_DATA])
-                         : NULL;
-    if (data != NULL && PyDict_CheckExact(data)) {
+    PyObject *fds = Py_XNewRef(transport_fds(state, self));
+    if (fds != NULL) {
         PyObject *fd = PyLong_CheckExact(fileobj)                    ? Py_NewRef(fileobj)
                        : Py_IS_TYPE(fileobj, state->fds.socket_type) ? socket_fileno(state, fileobj)
                                                                      : NULL;
-        none = fd != NULL && PyDict_Contains(data, fd) == 0;
+        none = fd != NULL && PyDict_Contains(fds, fd) == 0;
         Py_XDECREF(fd);
+        Py_DECREF(fds);
     }
-    Py_XDECREF(data);
-    Py_XDECREF(transports);
     PyErr_Clear();
     return none;
 }
