@@ -1,7 +1,6 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without
  * asyncio do not pay for them. */
 #include "aio/accept.h"
-#include "aio/address.h"
 #include "aio/attempt.h"
 #include "aio/connect.h"
 #include "aio/state.h"
@@ -16,8 +15,6 @@ PyDoc_STRVAR(loop_learn_doc,
 "Give type, a subclass of _LoopBase and of stock, asyncio's event loop, its methods in C. They wait in a\n"
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
-
-PyDoc_STRVAR(address_doc, ADDRESS_DOC);
 
 PyDoc_STRVAR(accept_doc, ACCEPT_DOC);
 PyDoc_STRVAR(connect_doc, CONNECT_DOC);
@@ -36,7 +33,6 @@ PyDoc_STRVAR(fds_learn_doc,
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef functions[] = {
-    {"_find_addresses", FAST(address_find), address_doc},
     {"_learn_fds", fds_learn, METH_VARARGS, fds_learn_doc},
     {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
     {"_recv_into_ready", FAST(attempt_receive_into), attempt_receive_into_doc},

@@ -25,8 +25,10 @@ typedef struct {
     PyObject *task_factory;
     PyObject *internal_fds;
     PyObject *signal_handlers;
-    PyObject *transports;     /* a WeakValueDictionary, normally: by fd */
-    PyObject *transport_fds;  /* its dict, once it was needed: reader_methods.c; or NULL */
+    PyObject *transports;    /* a WeakValueDictionary, normally: by fd */
+    PyObject *transport_fds; /* its dict, once it was needed: reader_methods.c; or NULL */
+    PyObject *default_executor;
+    PyObject *executor_shutdown_called;
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;
