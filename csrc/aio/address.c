@@ -110,19 +110,39 @@ ask(PyObject *getaddrinfo, const Query *query)
 
 /* The rows for the query, from the dict or asked for: a new reference, or NULL with an exception. */
 static PyObject *
-template_for(PyObject *templates, PyObject *getaddrinfo, const Query *query)
+find_template(const LoopState *state, const Query *query, uint64_t packed)
 {
-    uint64_t packed = (uint64_t)query->family | (uint64_t)query->type << 8 | (uint64_t)query->proto << 16 |
-                      (uint64_t)query->flags << 24 | (uint64_t)(query->port == NO_PORT) << 40;
     PyObject *key = PyLong_FromUnsignedLongLong(packed);
     PyObject *rows = NULL;
-    if (key != NULL && PyDict_GetItemRef(templates, key, &rows) == 0) {
-        rows = ask(getaddrinfo, query);
-        if (rows != NULL && (!PyList_CheckExact(rows) || PyDict_SetItem(templates, key, rows) < 0)) {
+    if (key != NULL && PyDict_GetItemRef(state->addresses, key, &rows) == 0) {
+        rows = ask(state->globals[GLOBAL_GETADDRINFO].value, query);
+        if (rows != NULL && (!PyList_CheckExact(rows) || PyDict_SetItem(state->addresses, key, rows) < 0)) {
             Py_CLEAR(rows);
         }
     }
     Py_XDECREF(key);
+    return rows;
+}
+
+/* The same; a loop mostly asks for the same as before. */
+static PyObject *
+template_for(EventLoop *self, const Query *query)
+{
+    const uint64_t packed = (uint64_t)query->family | (uint64_t)query->type << 8 |
+                            (uint64_t)query->proto << 16 | (uint64_t)query->flags << 24 |
+                            (uint64_t)(query->port == NO_PORT) << 40;
+    PyObject *rows = NULL, *before = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    rows = self->addresses_query == packed ? Py_XNewRef(self->addresses) : NULL;
+    Py_END_CRITICAL_SECTION();
+    if (rows == NULL && (rows = find_template(&self->state->loop, query, packed)) != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        before = self->addresses;
+        self->addresses = Py_NewRef(rows);
+        self->addresses_query = packed;
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(before);
+    }
     return rows;
 }
 
@@ -197,13 +217,11 @@ may_answer(EventLoop *self)
 /* The result for a numeric address: a new reference; NULL for anything else, and where a step has failed,
  * which the call of getaddrinfo() itself reports. */
 static PyObject *
-answer(const LoopState *state, PyObject *host, PyObject *const *rest)
+answer(EventLoop *self, PyObject *host, PyObject *const *rest)
 {
     Query query;
     PyObject *address = read_query(rest, &query) ? read_address(host, &query.family) : NULL;
-    PyObject *rows = address != NULL
-                         ? template_for(state->addresses, state->globals[GLOBAL_GETADDRINFO].value, &query)
-                         : NULL;
+    PyObject *rows = address != NULL ? template_for(self, &query) : NULL;
     PyObject *sockaddr = rows != NULL ? make_sockaddr(&query, address) : NULL;
     PyObject *result = sockaddr != NULL ? fill(rows, sockaddr) : NULL;
     Py_XDECREF(sockaddr);
@@ -223,7 +241,7 @@ address_find(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     if (!may_answer(self)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
-    PyObject *result = answer(&self->state->loop, args[HOST], args + PORT);
+    PyObject *result = answer(self, args[HOST], args + PORT);
     if (result == NULL) {
         Py_RETURN_NONE;
     }
