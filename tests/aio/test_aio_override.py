@@ -348,3 +348,24 @@ def test_replaced_transports_are_looked_up() -> None:
             transport.close()
 
     pyepoll.aio.run(main())
+
+
+def test_replaced_task_is_called_with_every_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As asyncio's method of CPython 3.12 calls it."""
+    original = asyncio.tasks.Task
+    made: list[str | None] = []
+
+    def make(coro: Any, *, loop: Any, name: str | None, context: Any) -> Any:
+        made.append(name)
+        return original(coro, loop=loop, name=name, context=context)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.tasks, "Task", make)
+            await loop.create_task(asyncio.sleep(0))
+            await loop.create_task(asyncio.sleep(0), name="named")
+        assert (await asyncio.create_task(asyncio.sleep(0, "plain"))) == "plain"
+
+    pyepoll.aio.run(main())
+    assert made == [None, "named"]
