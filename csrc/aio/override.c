@@ -91,12 +91,8 @@ override_check(EventLoop *self)
 }
 
 bool
-override_run_is_stock(LoopState *state)
+override_check_run(LoopState *state)
 {
-    unsigned version = type_version(state->stock_handle);
-    if (version != 0 && version == state->run_version) {
-        return true;
-    }
     bool stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN], state->handle_run);
     PyErr_Clear();
     state->run_version = stock ? type_version(state->stock_handle) : 0;
@@ -126,8 +122,14 @@ override_has_own_select(LoopState *state, PyObject *selector)
         return false;
     }
     PyObject *dict = PyObject_GenericGetDict(selector, NULL);
-    bool own = dict != NULL && (PyDict_GET_SIZE(dict) == 0 || !is_in_dict(dict, state->names[LOOP_SELECT]));
-    Py_XDECREF(dict);
-    PyErr_Clear();
-    return own;
+    if (dict == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    int found = PyDict_GET_SIZE(dict) > 0 ? PyDict_Contains(dict, state->names[LOOP_SELECT]) : 0;
+    Py_DECREF(dict);
+    if (found < 0) {
+        PyErr_Clear();
+    }
+    return found == 0;
 }

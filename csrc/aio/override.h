@@ -32,8 +32,17 @@ loop_overridden(EventLoop *self)
 /* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
 int override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock);
 
+/* Find out whether asyncio.Handle._run() is asyncio's own. */
+bool override_check_run(LoopState *state);
+
 /* asyncio.Handle._run() is asyncio's own. */
-bool override_run_is_stock(LoopState *state);
+static inline bool
+override_run_is_stock(LoopState *state)
+{
+    unsigned version = type_version(state->stock_handle);
+    return (version != 0 && version == atomic_load_explicit(&state->run_version, memory_order_relaxed)) ||
+           override_check_run(state);
+}
 
 /* select() of a selector of ours is its class's. */
 bool override_has_own_select(LoopState *state, PyObject *selector);
