@@ -166,7 +166,9 @@ unschedule(const LoopState *state, EventLoop *loop, Timer *self)
     if (status != 0) {
         Py_XSETREF(self->base.scheduled, Py_NewRef(Py_False));
     }
-    PyErr_Clear();
+    if (status < 0) {
+        PyErr_Clear();
+    }
     return status != 0;
 }
 
