@@ -95,6 +95,18 @@ goes_into_dict(EventLoop *self, PyObject *name)
     return in_dict;
 }
 
+/* `_transports` is another object. */
+static void
+forget_transport_fds(EventLoop *self)
+{
+    PyObject *before = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->transport_fds;
+    self->transport_fds = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+}
+
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
@@ -108,7 +120,7 @@ loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
     }
     if (loop_member(&self->transports) != transports) {
-        Py_CLEAR(self->transport_fds);
+        forget_transport_fds(self);
     }
     loop_look_again(self);
     return status;

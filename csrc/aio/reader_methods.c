@@ -39,16 +39,22 @@ remove_(int direction, EventLoop *self, PyObject *fileobj)
     return status >= 0 ? PyBool_FromLong(status) : NULL;
 }
 
-/* The dict of `_transports`, which has one as long as it lives: borrowed, or NULL. */
+/* The dict of `_transports`, which has the same one as long as it lives: a new reference, or NULL. */
 static PyObject *
 transport_fds(const AioState *state, EventLoop *self)
 {
-    PyObject *transports = loop_member(&self->transports);
+    PyObject *fds = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    PyObject *transports = self->transports;
     if (self->transport_fds == NULL && transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)) {
-        PyObject *data = PyObject_GetAttr(transports, state->fds.names[FDS_DATA]);
-        Py_XSETREF(self->transport_fds, data);
+        self->transport_fds = PyObject_GetAttr(transports, state->fds.names[FDS_DATA]);
     }
-    return self->transport_fds != NULL && PyDict_CheckExact(self->transport_fds) ? self->transport_fds : NULL;
+    fds = Py_XNewRef(self->transport_fds);
+    Py_END_CRITICAL_SECTION();
+    if (fds != NULL && !PyDict_CheckExact(fds)) {
+        Py_CLEAR(fds);
+    }
+    return fds;
 }
 
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
@@ -56,7 +62,7 @@ static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
 {
     bool none = false;
-    PyObject *fds = Py_XNewRef(transport_fds(state, self));
+    PyObject *fds = transport_fds(state, self);
     if (fds != NULL) {
         PyObject *fd = PyLong_CheckExact(fileobj)                    ? Py_NewRef(fileobj)
                        : Py_IS_TYPE(fileobj, state->fds.socket_type) ? socket_fileno(state, fileobj)
