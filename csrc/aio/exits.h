@@ -1,4 +1,4 @@
-/* The exceptions that no callback, future or transport keeps for itself: asyncio lets them end the program. */
+/* SystemExit and KeyboardInterrupt: asyncio does not report them, they end the program. */
 #ifndef PYEPOLL_EXITS_H
 #define PYEPOLL_EXITS_H
 
@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-/* `error` is an exception or its class. */
+/* Whether an exception, or a class of exceptions, is one of them. */
 static inline bool
 ends_program(PyObject *error)
 {
