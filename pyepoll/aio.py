@@ -10,7 +10,6 @@ import asyncio.format_helpers
 import asyncio.log
 import asyncio.sslproto
 import asyncio.trsock
-import concurrent.futures
 import contextlib
 import contextvars
 import os
@@ -118,10 +117,7 @@ _aio._use_sockets(socket.socket, TransportSocket)
 
 
 _getaddrinfo: Any = socket.getaddrinfo
-_aio_find_addresses = _aio._find_addresses
-_address_templates: dict[int, list[Any]] = {}
 _AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
-_EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
 
 
 def _needs_no_resolver(host: object, port: object) -> bool:
@@ -146,11 +142,8 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
         "_current_handle",
-        "_default_executor",
         "_exception_handler",
-        "_executor_shutdown_called",
         "_old_agen_hooks",
-        "_transports",
         "_unix_server_sockets",
         "_watcher",
         "slow_callback_duration",
@@ -188,22 +181,15 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
 
         Raises :exc:`socket.gaierror`, a subclass of OSError, as socket.getaddrinfo.
         """
-        if (
-            self._may_answer()
-            and socket.getaddrinfo is _getaddrinfo
-            and self._executor_shutdown_called is False
-            and self._default_executor.__class__ in _EXECUTORS
-        ):
-            found = _aio_find_addresses(
-                _address_templates, _getaddrinfo, host, port, family, type, proto, flags
-            )
-            if found is None and _needs_no_resolver(host, port):
-                with contextlib.suppress(socket.gaierror):
-                    found = _getaddrinfo(host, port, family, type, proto, flags | _AI_NUMERICHOST)
-            if found is not None:
-                return found  # type: ignore[no-any-return]
-        options = {"family": family, "type": type, "proto": proto, "flags": flags}
-        return await super().getaddrinfo(host, port, **options)
+        found: Any = self._find_addresses(host, port, family, type, proto, flags)
+        if found is None and _needs_no_resolver(host, port):
+            with contextlib.suppress(socket.gaierror):
+                found = _getaddrinfo(host, port, family, type, proto, flags | _AI_NUMERICHOST)
+        if found is None or found is NotImplemented:
+            options = {"family": family, "type": type, "proto": proto, "flags": flags}
+            return await super().getaddrinfo(host, port, **options)
+        addresses: list[tuple[Any, ...]] = found
+        return addresses
 
     def _make_socket_transport(
         self,
@@ -333,7 +319,6 @@ _aio._learn_fds(
     LoopSelector,
     socket.socket,
     weakref.WeakValueDictionary,
-    asyncio.events,
 )
 _aio._learn_loop(EventLoop, asyncio.SelectorEventLoop, LoopSelector, _report_error)
 

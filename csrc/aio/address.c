@@ -6,6 +6,9 @@
  */
 #include "aio/address.h"
 
+#include "aio/override.h"
+#include "aio/schedule.h"
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdbool.h>
@@ -107,15 +110,13 @@ ask(PyObject *getaddrinfo, const Query *query)
 
 /* The rows for the query, from the dict or asked for: a new reference, or NULL with an exception. */
 static PyObject *
-template_for(PyObject *templates, PyObject *getaddrinfo, const Query *query)
+find_template(const LoopState *state, const Query *query, uint64_t packed)
 {
-    uint64_t packed = (uint64_t)query->family | (uint64_t)query->type << 8 | (uint64_t)query->proto << 16 |
-                      (uint64_t)query->flags << 24 | (uint64_t)(query->port == NO_PORT) << 40;
     PyObject *key = PyLong_FromUnsignedLongLong(packed);
     PyObject *rows = NULL;
-    if (key != NULL && PyDict_GetItemRef(templates, key, &rows) == 0) {
-        rows = ask(getaddrinfo, query);
-        if (rows != NULL && (!PyList_CheckExact(rows) || PyDict_SetItem(templates, key, rows) < 0)) {
+    if (key != NULL && PyDict_GetItemRef(state->addresses, key, &rows) == 0) {
+        rows = ask(state->globals[GLOBAL_GETADDRINFO].value, query);
+        if (rows != NULL && (!PyList_CheckExact(rows) || PyDict_SetItem(state->addresses, key, rows) < 0)) {
             Py_CLEAR(rows);
         }
     }
@@ -123,34 +124,74 @@ template_for(PyObject *templates, PyObject *getaddrinfo, const Query *query)
     return rows;
 }
 
+/* The same; a loop mostly asks for the same as before. */
+static PyObject *
+template_for(EventLoop *self, const Query *query)
+{
+    const uint64_t packed = (uint64_t)query->family | (uint64_t)query->type << 8 |
+                            (uint64_t)query->proto << 16 | (uint64_t)query->flags << 24 |
+                            (uint64_t)(query->port == NO_PORT) << 40;
+    PyObject *rows = NULL, *before = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    rows = self->addresses_query == packed ? Py_XNewRef(self->addresses) : NULL;
+    Py_END_CRITICAL_SECTION();
+    if (rows == NULL && (rows = find_template(&self->state->loop, query, packed)) != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        before = self->addresses;
+        self->addresses = Py_NewRef(rows);
+        self->addresses_query = packed;
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(before);
+    }
+    return rows;
+}
+
 /* The last item of a row. */
 static PyObject *
 make_sockaddr(const Query *query, PyObject *address)
 {
-    PyObject *port = PyLong_FromLong(query->port == NO_PORT ? 0 : query->port);
-    PyObject *zero = port != NULL ? PyLong_FromLong(0) : NULL;
-    PyObject *sockaddr = zero == NULL               ? NULL
-                         : query->family == AF_INET ? PyTuple_Pack(2, address, port)
-                                                    : PyTuple_Pack(4, address, port, zero, zero);
-    Py_XDECREF(zero);
-    Py_XDECREF(port);
+    const long items[] = {query->port == NO_PORT ? 0 : query->port, 0, 0};
+    const Py_ssize_t size = query->family == AF_INET ? 2 : 4;
+    PyObject *sockaddr = PyTuple_New(size);
+    if (sockaddr == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(sockaddr, 0, Py_NewRef(address));
+    for (Py_ssize_t i = 1; i < size; i++) {
+        PyObject *number = PyLong_FromLong(items[i - 1]);
+        if (number == NULL) {
+            Py_DECREF(sockaddr);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(sockaddr, i, number);
+    }
     return sockaddr;
+}
+
+/* A row with another address. */
+static PyObject *
+make_row(PyObject *row, PyObject *sockaddr)
+{
+    enum { COLUMNS = 5 };
+    bool known = PyTuple_CheckExact(row) && PyTuple_GET_SIZE(row) == COLUMNS;
+    PyObject *made = known ? PyTuple_New(COLUMNS) : NULL;
+    if (made != NULL) {
+        for (Py_ssize_t i = 0; i < COLUMNS - 1; i++) {
+            PyTuple_SET_ITEM(made, i, Py_NewRef(PyTuple_GET_ITEM(row, i)));
+        }
+        PyTuple_SET_ITEM(made, COLUMNS - 1, Py_NewRef(sockaddr));
+    }
+    return made;
 }
 
 /* The rows with another address. */
 static PyObject *
 fill(PyObject *rows, PyObject *sockaddr)
 {
-    enum { FAMILY, TYPE, PROTO, NAME, COLUMNS = 5 };
     Py_ssize_t count = PyList_GET_SIZE(rows);
     PyObject *result = PyList_New(count);
     for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
-        PyObject *row = PyList_GET_ITEM(rows, i);
-        PyObject *made = PyTuple_CheckExact(row) && PyTuple_GET_SIZE(row) == COLUMNS
-                             ? PyTuple_Pack(COLUMNS, PyTuple_GET_ITEM(row, FAMILY),
-                                            PyTuple_GET_ITEM(row, TYPE), PyTuple_GET_ITEM(row, PROTO),
-                                            PyTuple_GET_ITEM(row, NAME), sockaddr)
-                             : NULL;
+        PyObject *made = make_row(PyList_GET_ITEM(rows, i), sockaddr);
         if (made == NULL) {
             Py_CLEAR(result);
         }
@@ -161,27 +202,47 @@ fill(PyObject *rows, PyObject *sockaddr)
     return result;
 }
 
-PyObject *
-address_find(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+/* Whether nothing that asyncio's method uses was replaced: then no thread is needed. */
+static bool
+may_answer(EventLoop *self)
 {
-    enum { TEMPLATES, GETADDRINFO, HOST, PORT, FAMILY, TYPE, PROTO, FLAGS, COUNT };
+    const LoopState *state = &self->state->loop;
+    const LoopGlobal *function = &state->globals[GLOBAL_GETADDRINFO];
+    PyObject *executor = loop_member(&self->default_executor);
+    return schedule_is_plain(self, HOOK(RUN_IN_EXECUTOR)) && loop_global(function) == function->value &&
+           loop_member(&self->executor_shutdown_called) == Py_False && executor != NULL &&
+           (executor == Py_None || Py_IS_TYPE(executor, state->executor_type));
+}
+
+/* The result for a numeric address: a new reference; NULL for anything else, and where a step has failed,
+ * which the call of getaddrinfo() itself reports. */
+static PyObject *
+answer(EventLoop *self, PyObject *host, PyObject *const *rest)
+{
     Query query;
-    if (nargs != COUNT || !PyDict_CheckExact(args[TEMPLATES])) {
-        PyErr_SetString(PyExc_TypeError, "_find_addresses() takes a dict and seven more arguments");
-        return NULL;
-    }
-    PyObject *address = read_query(args + PORT, &query) ? read_address(args[HOST], &query.family) : NULL;
-    if (address == NULL) {
-        Py_RETURN_NONE;
-    }
-    PyObject *rows = template_for(args[TEMPLATES], args[GETADDRINFO], &query);
+    PyObject *address = read_query(rest, &query) ? read_address(host, &query.family) : NULL;
+    PyObject *rows = address != NULL ? template_for(self, &query) : NULL;
     PyObject *sockaddr = rows != NULL ? make_sockaddr(&query, address) : NULL;
     PyObject *result = sockaddr != NULL ? fill(rows, sockaddr) : NULL;
     Py_XDECREF(sockaddr);
     Py_XDECREF(rows);
-    Py_DECREF(address);
+    Py_XDECREF(address);
+    PyErr_Clear();
+    return result;
+}
+
+PyObject *
+address_find(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    enum { HOST, PORT, FAMILY, TYPE, PROTO, FLAGS, COUNT };
+    if (nargs != COUNT) {
+        return PyErr_Format(PyExc_TypeError, "_find_addresses() takes %d arguments", COUNT);
+    }
+    if (!may_answer(self)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *result = answer(self, args[HOST], args + PORT);
     if (result == NULL) {
-        PyErr_Clear(); /* the call itself reports the error */
         Py_RETURN_NONE;
     }
     if (PySys_Audit("socket.getaddrinfo", "OOOOO", args[HOST], args[PORT], args[FAMILY], args[TYPE],

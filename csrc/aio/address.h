@@ -2,14 +2,9 @@
 #ifndef PYEPOLL_ADDRESS_H
 #define PYEPOLL_ADDRESS_H
 
-#include "base/compat.h"
+#include "aio/loop.h"
 
-#define ADDRESS_DOC                                                                                          \
-    "_find_addresses($module, templates, getaddrinfo, host, port, family, type, proto, flags, /)\n--\n\n"    \
-    "What getaddrinfo() returns for a numeric address and port; None where it has to be called. templates "  \
-    "is\n"                                                                                                   \
-    "a dict in which its results are kept."
-
-PyObject *address_find(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+/* Vectorcall: loop._find_addresses(host, port, family, type, proto, flags). */
+PyObject *address_find(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

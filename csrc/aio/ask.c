@@ -21,9 +21,3 @@ ask_time(EventLoop *self, PyObject *Py_UNUSED(ignored))
                ? PyFloat_FromDouble(clock_now())
                : schedule_stock(self, TIME, (PyObject *[]){NULL}, 0, NULL);
 }
-
-PyObject *
-ask_may_answer(EventLoop *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(schedule_is_plain(self, HOOK(RUN_IN_EXECUTOR)));
-}

@@ -5,9 +5,6 @@
 #include "aio/loop.h"
 
 PyObject *ask_debug(EventLoop *self, PyObject *ignored);
-/* Whether getaddrinfo() may answer without run_in_executor(): the loop is open and not in debug mode, and
- * run_in_executor() is asyncio's own. */
-PyObject *ask_may_answer(EventLoop *self, PyObject *ignored);
 PyObject *ask_time(EventLoop *self, PyObject *ignored);
 
 #endif

@@ -1,5 +1,6 @@
 #include "aio/attempt.h"
 
+#include "aio/exits.h"
 #include "aio/sockop.h"
 #include "aio/state.h"
 
@@ -19,7 +20,7 @@ is_done(const AioState *state, PyObject *future)
 static PyObject *
 fail(const AioState *state, PyObject *future)
 {
-    if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+    if (ends_program(PyErr_Occurred())) {
         return NULL;
     }
     PyObject *error = PyErr_GetRaisedException();

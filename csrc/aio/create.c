@@ -49,5 +49,8 @@ create_task(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *
         return schedule_stock(self, CREATE_TASK, args, count, names);
     }
     PyObject *all[] = {NULL, args[0], (PyObject *)self, name, context};
-    return PyObject_Vectorcall(type, all + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, state->task_names);
+    /* asyncio passes all of them. To its own class the default ones make no difference, but take time. */
+    bool short_form = name == Py_None && context == Py_None && type == state->globals[GLOBAL_TASK].value;
+    return PyObject_Vectorcall(type, all + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               short_form ? state->loop_names : state->task_names);
 }

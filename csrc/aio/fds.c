@@ -2,6 +2,7 @@
 
 #include "aio/fdchange.h"
 #include "aio/handle.h"
+#include "aio/sockets.h"
 #include "core/ready.h"
 #include "selector/selector_key.h"
 
@@ -15,7 +16,7 @@ fd_of_object(LoopSelector *self, PyObject *fileobj)
     const AioState *state = aio_of(self->module);
     if (Py_IS_TYPE(fileobj, state->fds.socket_type)) {
         /* The usual case, without the texts of errors. */
-        PyObject *object = PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO]);
+        PyObject *object = socket_fileno(state, fileobj);
         if (object == NULL) {
             return -1;
         }

@@ -6,9 +6,8 @@
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel",          [FDS_CANCELLED] = "_cancelled",  [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno",          [FDS_GETTIMEOUT] = "gettimeout", [FDS_HANDLE] = "Handle",
-    [FDS_TRANSPORTS] = "_transports",
+    [FDS_CANCEL] = "cancel", [FDS_CANCELLED] = "_cancelled",  [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno", [FDS_GETTIMEOUT] = "gettimeout",
 };
 
 int
@@ -37,8 +36,8 @@ fds_traverse(const FdsState *state, visitproc visit, void *arg)
     Py_VISIT(state->socket_family);
     Py_VISIT(state->socket_kind);
     Py_VISIT(state->socket_proto);
+    Py_VISIT(state->socket_fileno);
     Py_VISIT(state->weak_dict);
-    Py_VISIT(state->events);
     return 0;
 }
 
@@ -52,8 +51,8 @@ fds_clear(FdsState *state)
     Py_CLEAR(state->socket_family);
     Py_CLEAR(state->socket_kind);
     Py_CLEAR(state->socket_proto);
+    Py_CLEAR(state->socket_fileno);
     Py_CLEAR(state->weak_dict);
-    Py_CLEAR(state->events);
 }
 
 void
@@ -65,6 +64,18 @@ fds_free(FdsState *state)
     }
 }
 
+/* A method in C that takes no arguments: a new reference; NULL for another. */
+static PyObject *
+method_of(PyTypeObject *type, const char *name)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)type, name);
+    if (method != NULL && !(Py_IS_TYPE(method, &PyMethodDescr_Type) && PyDescr_TYPE(method) == type &&
+                            ((PyMethodDescrObject *)method)->d_method->ml_flags == METH_NOARGS)) {
+        Py_CLEAR(method);
+    }
+    return method;
+}
+
 /* Find the descriptors of a socket class: none, if it is not CPython's own. */
 static void
 learn_socket(FdsState *state, PyObject *type)
@@ -74,6 +85,8 @@ learn_socket(FdsState *state, PyObject *type)
     Py_XSETREF(state->socket_family, known ? PyObject_GetAttrString(base, "family") : NULL);
     Py_XSETREF(state->socket_kind, known ? PyObject_GetAttrString(base, "type") : NULL);
     Py_XSETREF(state->socket_proto, known ? PyObject_GetAttrString(base, "proto") : NULL);
+    Py_XSETREF(state->socket_fileno, known ? method_of((PyTypeObject *)base, "fileno") : NULL);
+    state->fileno_version = 0;
     PyErr_Clear();
 }
 
@@ -81,9 +94,9 @@ PyObject *
 fds_learn(PyObject *module, PyObject *args)
 {
     FdsState *state = &aio_state(module)->fds;
-    PyObject *loop, *selector, *sock, *weak_dict, *events;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!O:_learn_fds", &PyType_Type, &loop, &PyType_Type, &selector,
-                          &PyType_Type, &sock, &PyType_Type, &weak_dict, &events)) {
+    PyObject *loop, *selector, *sock, *weak_dict;
+    if (!PyArg_ParseTuple(args, "O!O!O!O!:_learn_fds", &PyType_Type, &loop, &PyType_Type, &selector,
+                          &PyType_Type, &sock, &PyType_Type, &weak_dict)) {
         return NULL;
     }
     if (!PyType_IsSubtype((PyTypeObject *)loop, aio_state(module)->loop.base_type)) {
@@ -93,7 +106,6 @@ fds_learn(PyObject *module, PyObject *args)
     Py_XSETREF(state->socket_type, (PyTypeObject *)Py_NewRef(sock));
     learn_socket(state, sock);
     Py_XSETREF(state->weak_dict, (PyTypeObject *)Py_NewRef(weak_dict));
-    Py_XSETREF(state->events, Py_NewRef(events));
     if (subclass_copy_methods(selector, loop_selector_methods) < 0 ||
         subclass_copy_methods(loop, reader_methods) < 0) {
         return NULL;

@@ -4,17 +4,10 @@
 
 #include "base/module_state.h"
 
+#include <stdatomic.h>
+
 /* Names that these files look up. */
-enum {
-    FDS_CANCEL,
-    FDS_CANCELLED,
-    FDS_DATA,
-    FDS_FILENO,
-    FDS_GETTIMEOUT,
-    FDS_HANDLE,
-    FDS_TRANSPORTS,
-    FDS_NAMES
-};
+enum { FDS_CANCEL, FDS_CANCELLED, FDS_DATA, FDS_FILENO, FDS_GETTIMEOUT, FDS_NAMES };
 
 typedef struct {
     PyTypeObject *entry_type;
@@ -26,8 +19,9 @@ typedef struct {
     PyObject *socket_family;
     PyObject *socket_kind; /* of the attribute `type` */
     PyObject *socket_proto;
-    PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
-    PyObject *events;        /* the module asyncio.events */
+    PyObject *socket_fileno;    /* ... and its method fileno() */
+    atomic_uint fileno_version; /* of socket_type, when it was found to have that method; 0: look again */
+    PyTypeObject *weak_dict;    /* weakref.WeakValueDictionary */
     PyObject *names[FDS_NAMES];
 } FdsState;
 

@@ -18,14 +18,20 @@ note_change(PyDict_WatchEvent Py_UNUSED(event), PyObject *Py_UNUSED(dict), PyObj
     return 0;
 }
 
+static const int watched[] = {GLOBAL_TIME, GLOBAL_MONOTONIC};
+
+enum { WATCHED = sizeof(watched) / sizeof(watched[0]) };
+
 void
 globals_watch(LoopState *state)
 {
     state->watcher = PyDict_AddWatcher(note_change);
     state->watching = state->watcher >= 0;
-    bool watched = state->watching && PyDict_Watch(state->watcher, state->globals[GLOBAL_TIME].dict) == 0 &&
-                   PyDict_Watch(state->watcher, state->globals[GLOBAL_MONOTONIC].dict) == 0;
-    if (!watched) {
+    bool complete = state->watching;
+    for (int i = 0; complete && i < WATCHED; i++) {
+        complete = PyDict_Watch(state->watcher, state->globals[watched[i]].dict) == 0;
+    }
+    if (!complete) {
         PyErr_Clear(); /* an interpreter has eight watchers */
         globals_unwatch(state);
     }
@@ -34,8 +40,15 @@ globals_watch(LoopState *state)
 void
 globals_unwatch(LoopState *state)
 {
-    if (state->watching && PyDict_ClearWatcher(state->watcher) < 0) {
-        PyErr_Clear();
+    if (state->watching) {
+        /* A dict keeps the number of its watcher, and the next watcher may get the same one. */
+        int status = 0;
+        for (int i = 0; i < WATCHED; i++) {
+            status |= PyDict_Unwatch(state->watcher, state->globals[watched[i]].dict);
+        }
+        if ((PyDict_ClearWatcher(state->watcher) | status) < 0) {
+            PyErr_Clear();
+        }
     }
     state->watching = false;
     state->clock_checked = 0;

@@ -89,6 +89,10 @@ timer_new(AioState *state, const Call *call, PyObject *when, double time)
     timer->base.scheduled = Py_NewRef(Py_False);
     timer->base.when = Py_XNewRef(when);
     timer->time = time;
+    timer->has_time = true;
+    if (when != NULL) {
+        timer_note_time(timer, when);
+    }
     timer->index = -1;
     return finish(self, fill(state, &timer->base.base, &timer->inline_args, call));
 }

@@ -47,7 +47,8 @@ typedef struct {
 typedef struct {
     StockTimer base;
     InlineArgs inline_args;
-    double time;      /* when it is due, while its `when` is NULL: not asked for yet */
+    double time;      /* when it is due, if that is a float; its `when` is NULL until it is asked for */
+    bool has_time;    /* ... and it is */
     Py_ssize_t index; /* where it is in the heap, as far as C knows: heap.c */
 } Timer;
 
@@ -71,6 +72,30 @@ void handle_dealloc(Handle *self);
 int timer_traverse(Timer *self, visitproc visit, void *arg);
 int timer_clear(Timer *self);
 void timer_dealloc(Timer *self);
+
+/* When a timer of ours is due, if that is a float: without a lock, and without the object in `when`, which
+ * another thread may replace. */
+static inline bool
+timer_time(const Timer *self, double *time)
+{
+    if (!__atomic_load_n(&self->has_time, __ATOMIC_RELAXED)) {
+        return false;
+    }
+    __atomic_load(&self->time, time, __ATOMIC_RELAXED);
+    return true;
+}
+
+/* Note when it is due: for a new timer, and for a new `_when`. */
+static inline void
+timer_note_time(Timer *self, PyObject *when)
+{
+    bool has_time = PyFloat_CheckExact(when);
+    if (has_time) {
+        double time = PyFloat_AS_DOUBLE(when);
+        __atomic_store(&self->time, &time, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&self->has_time, has_time, __ATOMIC_RELAXED);
+}
 
 static inline bool
 is_our_timer(const LoopState *state, PyObject *object)

@@ -137,7 +137,7 @@ PyDoc_STRVAR(cancel_doc,
 "cancel($self, /)\n--\n\n"
 "Cancel the callback; does nothing if it was called or cancelled before.");
 
-static PyObject *
+PyObject *
 handle_cancel(Handle *self, PyObject *Py_UNUSED(ignored))
 {
     const AioState *state = state_of((PyObject *)self, &self->inline_args);
@@ -166,7 +166,9 @@ unschedule(const LoopState *state, EventLoop *loop, Timer *self)
     if (status != 0) {
         Py_XSETREF(self->base.scheduled, Py_NewRef(Py_False));
     }
-    PyErr_Clear();
+    if (status < 0) {
+        PyErr_Clear();
+    }
     return status != 0;
 }
 
@@ -244,6 +246,7 @@ timer_set_when(Timer *self, PyObject *value, void *Py_UNUSED(closure))
     Py_BEGIN_CRITICAL_SECTION(self);
     before = self->base.when;
     self->base.when = Py_NewRef(value);
+    timer_note_time(self, value);
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(before);
     return 0;

@@ -4,6 +4,9 @@
 
 #include "aio/handle.h"
 
+/* handle.cancel() */
+PyObject *handle_cancel(Handle *self, PyObject *ignored);
+
 extern PyMethodDef handle_methods[];
 extern PyMethodDef timer_methods[];
 extern PyGetSetDef handle_getset[];

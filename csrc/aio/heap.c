@@ -1,19 +1,23 @@
 #include "aio/heap.h"
 
-/* The time of a timer whose `_when` is a float; false for anything else. */
-static inline bool
-plain_time(const LoopState *state, PyObject *object, double *time)
+/* The time of a timer of asyncio's own class, as plain_time(). Without a lock: asyncio sets `_when` only when
+ * it makes the timer. */
+static bool
+stock_time(const LoopState *state, PyObject *object, double *time)
 {
-    if (is_our_timer(state, object) && ((StockTimer *)object)->when == NULL) {
-        *time = ((Timer *)object)->time;
-        return true;
-    }
-    PyObject *when = is_known_timer(state, object) ? ((StockTimer *)object)->when : NULL;
+    PyObject *when = Py_IS_TYPE(object, state->stock_timer) ? ((StockTimer *)object)->when : NULL;
     if (when == NULL || !PyFloat_CheckExact(when)) {
         return false;
     }
     *time = PyFloat_AS_DOUBLE(when);
     return true;
+}
+
+/* The time of a timer whose `_when` is a float; false for anything else. */
+static inline bool
+plain_time(const LoopState *state, PyObject *object, double *time)
+{
+    return is_our_timer(state, object) ? timer_time((Timer *)object, time) : stock_time(state, object, time);
 }
 
 /* Whether the first is due before the second: 1 or 0; -1 with an exception. Where it is not a matter of two
@@ -58,56 +62,67 @@ swap(const LoopState *state, PyObject *list, Py_ssize_t a, Py_ssize_t b)
     note_place(state, list, b);
 }
 
-/* Put an item into a place that is free. */
-static void
-put(const LoopState *state, PyObject *list, Py_ssize_t index, PyObject *object)
-{
-    PyList_SET_ITEM(list, index, object);
-    note_place(state, list, index);
-}
-
-/* Move the item at `index` towards the root, as towards_root(), past items with plain times. Its new
- * index. */
-static Py_ssize_t
-rise(const LoopState *state, PyObject *list, Py_ssize_t index)
+/* The timer at an index, if it is one of ours with a plain time; else NULL. */
+static inline Timer *
+plain_timer(const LoopState *state, PyObject *list, Py_ssize_t index, double *time)
 {
     PyObject *object = PyList_GET_ITEM(list, index);
-    double time, other;
-    if (!plain_time(state, object, &time)) {
-        return index;
-    }
-    while (index > 0) {
-        PyObject *parent = PyList_GET_ITEM(list, (index - 1) / 2);
-        if (!plain_time(state, parent, &other) || !(time < other)) {
-            break;
-        }
-        put(state, list, index, parent);
-        index = (index - 1) / 2;
-    }
-    put(state, list, index, object);
-    return index;
+    return is_our_timer(state, object) && timer_time((Timer *)object, time) ? (Timer *)object : NULL;
 }
 
-/* Move the item at `index` down to a leaf, as towards_leaf(), past items with plain times. Its new index. */
+/* Put a timer into a place that is free. */
+static inline void
+put(PyObject *list, Py_ssize_t index, Timer *timer)
+{
+    PyList_SET_ITEM(list, index, (PyObject *)timer);
+    timer->index = index;
+}
+
+/* Move the item at `*index` towards the root, as towards_root(), past plain timers. Whether it has its place:
+ * not where another kind of item comes next. */
+static bool
+rise(const LoopState *state, PyObject *list, Py_ssize_t *index)
+{
+    Py_ssize_t place = *index;
+    double time, other;
+    Timer *timer = plain_timer(state, list, place, &time), *parent = timer;
+    while (place > 0 && parent != NULL) {
+        parent = plain_timer(state, list, (place - 1) / 2, &other);
+        if (parent == NULL || !(time < other)) {
+            break;
+        }
+        put(list, place, parent);
+        place = (place - 1) / 2;
+    }
+    if (place != *index) {
+        put(list, place, timer);
+        *index = place;
+    }
+    return parent != NULL;
+}
+
+/* Move the item at `index` down to a leaf, as towards_leaf(), past plain timers. Its new index. */
 static Py_ssize_t
 sink(const LoopState *state, PyObject *list, Py_ssize_t index)
 {
     PyObject *object = PyList_GET_ITEM(list, index);
-    Py_ssize_t size = PyList_GET_SIZE(list);
-    double left, right;
+    const Py_ssize_t size = PyList_GET_SIZE(list);
     for (Py_ssize_t child; (child = 2 * index + 1) < size; index = child) {
-        if (!plain_time(state, PyList_GET_ITEM(list, child), &left)) {
+        double left, right;
+        Timer *least = plain_timer(state, list, child, &left);
+        if (least != NULL && child + 1 < size) {
+            Timer *other = plain_timer(state, list, child + 1, &right);
+            bool is_right = other == NULL || !(left < right);
+            least = is_right ? other : least;
+            child += is_right;
+        }
+        if (least == NULL) {
             break;
         }
-        if (child + 1 < size) {
-            if (!plain_time(state, PyList_GET_ITEM(list, child + 1), &right)) {
-                break;
-            }
-            child += !(left < right);
-        }
-        put(state, list, index, PyList_GET_ITEM(list, child));
+        put(list, index, least);
     }
-    put(state, list, index, object);
+    PyList_SET_ITEM(list, index, object);
+    note_place(state, list, index);
     return index;
 }
 
@@ -115,7 +130,9 @@ sink(const LoopState *state, PyObject *list, Py_ssize_t index)
 static int
 towards_root(const LoopState *state, PyObject *list, Py_ssize_t index)
 {
-    index = rise(state, list, index);
+    if (rise(state, list, &index)) {
+        return 0;
+    }
     while (index > 0) {
         Py_ssize_t parent = (index - 1) / 2;
         int before = is_before(state, list, PyList_GET_ITEM(list, index), PyList_GET_ITEM(list, parent));

@@ -3,6 +3,7 @@
 #include "aio/override.h"
 #include "aio/process.h"
 #include "aio/schedule.h"
+#include "aio/sockets.h"
 #include "aio/wake_event.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ fd_of(const AioState *state, PyObject *sock)
     if (sock == NULL || !Py_IS_TYPE(sock, state->fds.socket_type)) {
         return -1;
     }
-    PyObject *number = PyObject_CallMethodNoArgs(sock, state->loop.names[LOOP_FILENO]);
+    PyObject *number = socket_fileno(state, sock);
     int fd = number != NULL && PyLong_CheckExact(number) ? (int)PyLong_AsLong(number) : -1;
     Py_XDECREF(number);
     PyErr_Clear();

@@ -1,7 +1,6 @@
 /* The aio types and functions of the module, made when pyepoll.aio is first imported: programs without
  * asyncio do not pay for them. */
 #include "aio/accept.h"
-#include "aio/address.h"
 #include "aio/attempt.h"
 #include "aio/connect.h"
 #include "aio/state.h"
@@ -17,8 +16,6 @@ PyDoc_STRVAR(loop_learn_doc,
 "selector of exactly the given type without a step through Python, and call report(handle, error) for an\n"
 "exception in a callback.");
 
-PyDoc_STRVAR(address_doc, ADDRESS_DOC);
-
 PyDoc_STRVAR(accept_doc, ACCEPT_DOC);
 PyDoc_STRVAR(connect_doc, CONNECT_DOC);
 
@@ -29,14 +26,13 @@ PyDoc_STRVAR(sockop_receive_into_doc, SOCKOP_RECEIVE_INTO_DOC);
 PyDoc_STRVAR(sockop_send_doc, SOCKOP_SEND_DOC);
 
 PyDoc_STRVAR(fds_learn_doc,
-"_learn_fds($module, loop, selector, socket_type, weak_dict, events, /)\n--\n\n"
-"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket,\n"
-"WeakValueDictionary, and the module asyncio.events.");
+"_learn_fds($module, loop, selector, socket_type, weak_dict, /)\n--\n\n"
+"Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket\n"
+"and WeakValueDictionary.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef functions[] = {
-    {"_find_addresses", FAST(address_find), address_doc},
     {"_learn_fds", fds_learn, METH_VARARGS, fds_learn_doc},
     {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
     {"_recv_into_ready", FAST(attempt_receive_into), attempt_receive_into_doc},

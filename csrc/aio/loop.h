@@ -25,6 +25,11 @@ typedef struct {
     PyObject *task_factory;
     PyObject *internal_fds;
     PyObject *signal_handlers;
+    PyObject *transports;    /* a WeakValueDictionary, normally: by fd */
+    PyObject *transport_fds; /* its dict, once it was needed: reader_methods.c; or NULL */
+    PyObject *default_executor;
+    PyObject *executor_shutdown_called;
+    PyObject *addresses;      /* the rows of the latest getaddrinfo(), or NULL: address.c */
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
     PyObject *csock;
@@ -39,6 +44,7 @@ typedef struct {
     _Atomic uint64_t overridden; /* the hooks that are replaced, as found out for ... */
     atomic_uint checked;         /* ... this version of the type; 0 for none */
     atomic_uint sets;            /* how often an attribute was set: override_check() */
+    uint64_t addresses_query;    /* ... and what it was asked */
     LoopCounters counters;
     unsigned epoch; /* fork_epoch() of its process: loop_new */
 #ifdef Py_GIL_DISABLED

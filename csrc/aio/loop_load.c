@@ -8,15 +8,10 @@
 #include "aio/spare.h"
 
 static const char *const names[LOOP_NAMES] = {
-    [LOOP_CANCEL] = "cancel",
-    [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context",
-    [LOOP_FILENO] = "fileno",
-    [LOOP_LOOP] = "loop",
-    [LOOP_NAME] = "name",
-    [LOOP_RUN] = "_run",
-    [LOOP_SELECT] = "select",
-    [LOOP_SLOW] = "slow_callback_duration",
+    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",   [LOOP_SLOW] = "slow_callback_duration",
 };
 
 static const char *const methods[LOOP_METHODS] = {
@@ -79,10 +74,12 @@ find_globals(LoopState *state)
         const char *module;
         const char *name;
     } globals[LOOP_GLOBALS] = {
-        [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"   },
-        [GLOBAL_MONOTONIC] = {"time",                "monotonic"},
-        [GLOBAL_TASK] = {"asyncio.tasks",       "Task"     },
-        [GLOBAL_TIME] = {"asyncio.base_events", "time"     },
+        [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"     },
+          [GLOBAL_GETADDRINFO] = {"socket",              "getaddrinfo"},
+        [GLOBAL_HANDLE] = {"asyncio.events",      "Handle"     },
+          [GLOBAL_MONOTONIC] = {"time",                "monotonic"  },
+        [GLOBAL_TASK] = {"asyncio.tasks",       "Task"       },
+          [GLOBAL_TIME] = {"asyncio.base_events", "time"       },
     };
     for (int i = 0; i < LOOP_GLOBALS; i++) {
         LoopGlobal *global = &state->globals[i];
@@ -106,6 +103,11 @@ loop_state_init(PyObject *module, LoopState *state)
     state->stock_handle = (PyTypeObject *)imported("asyncio.events", "Handle");
     state->stock_timer = (PyTypeObject *)imported("asyncio.events", "TimerHandle");
     if (state->stock_handle == NULL || state->stock_timer == NULL) {
+        return -1;
+    }
+    state->executor_type = (PyTypeObject *)imported("concurrent.futures.thread", "ThreadPoolExecutor");
+    state->addresses = PyDict_New();
+    if (state->executor_type == NULL || state->addresses == NULL) {
         return -1;
     }
     state->threadsafe_handle = imported("asyncio.events", "_ThreadSafeHandle");
@@ -136,6 +138,8 @@ loop_state_traverse(const LoopState *state, visitproc visit, void *arg)
     Py_VISIT(state->stock_loop);
     Py_VISIT(state->threadsafe_handle);
     Py_VISIT(state->selector_type);
+    Py_VISIT(state->executor_type);
+    Py_VISIT(state->addresses);
     Py_VISIT(state->report_error);
     Py_VISIT(state->handle_run);
     Py_VISIT(state->handle_cancel);
@@ -202,4 +206,6 @@ loop_state_free(LoopState *state)
     Py_CLEAR(state->threadsafe_handle);
     Py_CLEAR(state->stock_handle);
     Py_CLEAR(state->stock_timer);
+    Py_CLEAR(state->executor_type);
+    Py_CLEAR(state->addresses);
 }

@@ -44,7 +44,6 @@ enum {
     LOOP_CANCEL,
     LOOP_CANCELLED,
     LOOP_CONTEXT,
-    LOOP_FILENO,
     LOOP_LOOP,
     LOOP_NAME,
     LOOP_RUN,
@@ -54,7 +53,15 @@ enum {
 };
 
 /* Values of modules that a program may replace: freezegun replaces time.monotonic, for example. */
-enum { GLOBAL_FUTURE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
+enum {
+    GLOBAL_FUTURE,
+    GLOBAL_GETADDRINFO,
+    GLOBAL_HANDLE,
+    GLOBAL_MONOTONIC,
+    GLOBAL_TASK,
+    GLOBAL_TIME,
+    LOOP_GLOBALS
+};
 
 typedef struct {
     PyObject *dict; /* of the module */
@@ -82,6 +89,8 @@ typedef struct {
     PyObject *threadsafe_handle; /* asyncio's _ThreadSafeHandle; NULL before CPython 3.14 */
     PyTypeObject *stock_loop;    /* asyncio.SelectorEventLoop; NULL until _learn_loop() */
     PyTypeObject *selector_type; /* pyepoll.aio.LoopSelector */
+    PyTypeObject *executor_type; /* concurrent.futures.ThreadPoolExecutor */
+    PyObject *addresses;         /* a dict: what getaddrinfo() returned: address.c */
     PyObject *report_error;      /* the function for an exception in a callback */
     PyObject *handle_run;        /* asyncio.Handle._run as it was at load */
     PyObject *handle_cancel;     /* asyncio's cancel(), of Handle and TimerHandle */

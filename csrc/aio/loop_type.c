@@ -1,5 +1,6 @@
 #include "aio/loop_type.h"
 
+#include "aio/address.h"
 #include "aio/ask.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
@@ -94,6 +95,18 @@ goes_into_dict(EventLoop *self, PyObject *name)
     return in_dict;
 }
 
+/* `_transports` is another object. */
+static void
+forget_transport_fds(EventLoop *self)
+{
+    PyObject *before = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->transport_fds;
+    self->transport_fds = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+}
+
 static int
 loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
 {
@@ -101,9 +114,13 @@ loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
         self->has_names = true;
     }
     const PyObject *selector = loop_member(&self->selector);
+    const PyObject *transports = loop_member(&self->transports);
     int status = PyObject_GenericSetAttr((PyObject *)self, name, value);
     if (loop_member(&self->selector) != selector) {
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
+    }
+    if (loop_member(&self->transports) != transports) {
+        forget_transport_fds(self);
     }
     loop_look_again(self);
     return status;
@@ -139,6 +156,9 @@ static PyMemberDef loop_members[] = {
     {"_task_factory", T_OBJECT_EX, offsetof(EventLoop, task_factory), 0, NULL},
     {"_internal_fds", T_OBJECT_EX, offsetof(EventLoop, internal_fds), 0, NULL},
     {"_signal_handlers", T_OBJECT_EX, offsetof(EventLoop, signal_handlers), 0, NULL},
+    {"_transports", T_OBJECT_EX, offsetof(EventLoop, transports), 0, NULL},
+    {"_default_executor", T_OBJECT_EX, offsetof(EventLoop, default_executor), 0, NULL},
+    {"_executor_shutdown_called", T_OBJECT_EX, offsetof(EventLoop, executor_shutdown_called), 0, NULL},
     {"_pending_writes", T_OBJECT_EX, offsetof(EventLoop, pending_writes), 0, NULL},
     {"_wake_event", T_OBJECT, offsetof(EventLoop, wake_event), 0, NULL},
     {"_csock", T_OBJECT_EX, offsetof(EventLoop, csock), 0, NULL},
@@ -187,9 +207,10 @@ PyDoc_STRVAR(time_doc,
 "time($self, /)\n--\n\n"
 "Return the time of the clock for call_at(), in seconds.");
 
-PyDoc_STRVAR(may_answer_doc,
-"_may_answer($self, /)\n--\n\n"
-"Return whether getaddrinfo() may answer without run_in_executor().");
+PyDoc_STRVAR(find_addresses_doc,
+"_find_addresses($self, host, port, family, type, proto, flags, /)\n--\n\n"
+"What getaddrinfo() returns for a numeric address and port. None for others; NotImplemented where asyncio's\n"
+"method has to run, because run_in_executor() or something else was replaced.");
 
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
@@ -244,7 +265,7 @@ static PyMethodDef loop_methods[] = {
     {"create_task", FAST(create_task), create_task_doc},
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
-    {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
+    {"_find_addresses", (PyCFunction)(void (*)(void))address_find, METH_FASTCALL, find_addresses_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},

@@ -75,14 +75,14 @@ override_check(EventLoop *self)
     if (state->stock_loop == NULL || state->handle_type == NULL) {
         return UINT64_MAX;
     }
-    unsigned sets = atomic_load(&self->sets), version = override_version(Py_TYPE(self));
+    unsigned sets = atomic_load(&self->sets), version = type_version(Py_TYPE(self));
     PyObject *error = PyErr_GetRaisedException();
     uint64_t overridden = find_overridden(self, state);
     PyErr_Clear();
     PyErr_SetRaisedException(error);
     /* Keep it, unless another thread or a metaclass has set an attribute or patched a class meanwhile. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (atomic_load(&self->sets) == sets && override_version(Py_TYPE(self)) == version && !self->exposed) {
+    if (atomic_load(&self->sets) == sets && type_version(Py_TYPE(self)) == version && !self->exposed) {
         atomic_store_explicit(&self->overridden, overridden, memory_order_relaxed);
         atomic_store(&self->checked, version);
     }
@@ -91,15 +91,11 @@ override_check(EventLoop *self)
 }
 
 bool
-override_run_is_stock(LoopState *state)
+override_check_run(LoopState *state)
 {
-    unsigned version = override_version(state->stock_handle);
-    if (version != 0 && version == state->run_version) {
-        return true;
-    }
     bool stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN], state->handle_run);
     PyErr_Clear();
-    state->run_version = stock ? override_version(state->stock_handle) : 0;
+    state->run_version = stock ? type_version(state->stock_handle) : 0;
     return stock;
 }
 
@@ -107,7 +103,7 @@ override_run_is_stock(LoopState *state)
 static bool
 type_has_own_select(LoopState *state, PyTypeObject *type)
 {
-    unsigned version = override_version(type);
+    unsigned version = type_version(type);
     if (version != 0 && version == state->select_version) {
         return true;
     }
@@ -115,7 +111,7 @@ type_has_own_select(LoopState *state, PyTypeObject *type)
     bool own = method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type);
     Py_XDECREF(method);
     PyErr_Clear();
-    state->select_version = own ? override_version(type) : 0;
+    state->select_version = own ? type_version(type) : 0;
     return own;
 }
 
@@ -126,8 +122,14 @@ override_has_own_select(LoopState *state, PyObject *selector)
         return false;
     }
     PyObject *dict = PyObject_GenericGetDict(selector, NULL);
-    bool own = dict != NULL && (PyDict_GET_SIZE(dict) == 0 || !is_in_dict(dict, state->names[LOOP_SELECT]));
-    Py_XDECREF(dict);
-    PyErr_Clear();
-    return own;
+    if (dict == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    int found = PyDict_GET_SIZE(dict) > 0 ? PyDict_Contains(dict, state->names[LOOP_SELECT]) : 0;
+    Py_DECREF(dict);
+    if (found < 0) {
+        PyErr_Clear();
+    }
+    return found == 0;
 }

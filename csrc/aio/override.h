@@ -3,6 +3,7 @@
 #define PYEPOLL_OVERRIDE_H
 
 #include "aio/loop.h"
+#include "aio/type_version.h"
 
 #define HOOK(method) (UINT64_C(1) << (method))
 
@@ -14,13 +15,6 @@
 /* Whether a function is asyncio's own, not a replacement that was there before our class. */
 bool override_is_asyncios(PyObject *object);
 
-/* The version of a type, which another thread may change; 0 for none. */
-static inline unsigned
-override_version(const PyTypeObject *type)
-{
-    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_RELAXED);
-}
-
 /* Find it out again. */
 uint64_t override_check(EventLoop *self);
 
@@ -28,7 +22,7 @@ uint64_t override_check(EventLoop *self);
 static inline uint64_t
 loop_overridden(EventLoop *self)
 {
-    unsigned version = override_version(Py_TYPE(self));
+    unsigned version = type_version(Py_TYPE(self));
     if (version != 0 && version == atomic_load_explicit(&self->checked, memory_order_acquire)) {
         return atomic_load_explicit(&self->overridden, memory_order_relaxed);
     }
@@ -38,8 +32,17 @@ loop_overridden(EventLoop *self)
 /* Take note of the methods that our class and asyncio's have now. 0, or -1 with an exception. */
 int override_learn(LoopState *state, PyTypeObject *ours, PyTypeObject *stock);
 
+/* Find out whether asyncio.Handle._run() is asyncio's own. */
+bool override_check_run(LoopState *state);
+
 /* asyncio.Handle._run() is asyncio's own. */
-bool override_run_is_stock(LoopState *state);
+static inline bool
+override_run_is_stock(LoopState *state)
+{
+    unsigned version = type_version(state->stock_handle);
+    return (version != 0 && version == atomic_load_explicit(&state->run_version, memory_order_relaxed)) ||
+           override_check_run(state);
+}
 
 /* select() of a selector of ours is its class's. */
 bool override_has_own_select(LoopState *state, PyObject *selector);

@@ -5,6 +5,7 @@
 #include "aio/override.h"
 #include "aio/readers.h"
 #include "aio/schedule.h"
+#include "aio/sockets.h"
 
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
@@ -38,25 +39,38 @@ remove_(int direction, EventLoop *self, PyObject *fileobj)
     return status >= 0 ? PyBool_FromLong(status) : NULL;
 }
 
+/* The dict of `_transports`, which has the same one as long as it lives: a new reference, or NULL. */
+static PyObject *
+transport_fds(const AioState *state, EventLoop *self)
+{
+    PyObject *fds = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    PyObject *transports = self->transports;
+    if (self->transport_fds == NULL && transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)) {
+        self->transport_fds = PyObject_GetAttr(transports, state->fds.names[FDS_DATA]);
+    }
+    fds = Py_XNewRef(self->transport_fds);
+    Py_END_CRITICAL_SECTION();
+    if (fds != NULL && !PyDict_CheckExact(fds)) {
+        Py_CLEAR(fds);
+    }
+    return fds;
+}
+
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
 static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
 {
     bool none = false;
-    PyObject *transports = PyObject_GetAttr((PyObject *)self, state->fds.names[FDS_TRANSPORTS]);
-    PyObject *data = transports != NULL && Py_IS_TYPE(transports, state->fds.weak_dict)
-                         ? PyObject_GetAttr(transports, state->fds.names[FDS_DATA])
-                         : NULL;
-    if (data != NULL && PyDict_CheckExact(data)) {
-        PyObject *fd = PyLong_CheckExact(fileobj) ? Py_NewRef(fileobj)
-                       : Py_IS_TYPE(fileobj, state->fds.socket_type)
-                           ? PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO])
-                           : NULL;
-        none = fd != NULL && PyDict_Contains(data, fd) == 0;
+    PyObject *fds = transport_fds(state, self);
+    if (fds != NULL) {
+        PyObject *fd = PyLong_CheckExact(fileobj)                    ? Py_NewRef(fileobj)
+                       : Py_IS_TYPE(fileobj, state->fds.socket_type) ? socket_fileno(state, fileobj)
+                                                                     : NULL;
+        none = fd != NULL && PyDict_Contains(fds, fd) == 0;
         Py_XDECREF(fd);
+        Py_DECREF(fds);
     }
-    Py_XDECREF(data);
-    Py_XDECREF(transports);
     PyErr_Clear();
     return none;
 }

@@ -1,7 +1,7 @@
 #include "aio/readers.h"
 
 #include "aio/fdchange.h"
-#include "aio/handle.h"
+#include "aio/handle_methods.h"
 #include "aio/override.h"
 
 /* Cancel the handles that are not watched any more, and keep the exception that is set. 0, or -1 with another
@@ -14,7 +14,9 @@ cancel_dropped(const AioState *state, FdUpdate *update)
         PyObject *handle = update->dropped[i];
         if (handle != NULL) {
             PyObject *error = PyErr_GetRaisedException();
-            PyObject *result = PyObject_CallMethodNoArgs(handle, state->fds.names[FDS_CANCEL]);
+            PyObject *result = Py_IS_TYPE(handle, state->loop.handle_type)
+                                   ? handle_cancel((Handle *)handle, NULL)
+                                   : PyObject_CallMethodNoArgs(handle, state->fds.names[FDS_CANCEL]);
             status = result == NULL ? -1 : status;
             Py_XDECREF(result);
             Py_CLEAR(update->dropped[i]);
@@ -55,8 +57,9 @@ PyObject *
 readers_handle(EventLoop *self, const Call *call)
 {
     AioState *state = self->state;
-    PyObject *type = PyObject_GetAttr(state->fds.events, state->fds.names[FDS_HANDLE]);
+    PyObject *type = Py_XNewRef(loop_global(&state->loop.globals[GLOBAL_HANDLE]));
     if (type == NULL) {
+        PyErr_SetString(PyExc_NameError, "name 'Handle' is not defined");
         return NULL;
     }
     PyObject *handle = NULL;

@@ -1,5 +1,6 @@
 #include "aio/run.h"
 
+#include "aio/exits.h"
 #include "aio/handle.h"
 #include "aio/override.h"
 
@@ -80,7 +81,7 @@ call(Callee *callee)
 static int
 report(const LoopState *state, PyObject *handle)
 {
-    if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+    if (ends_program(PyErr_Occurred())) {
         return -1;
     }
     if (state->report_error == NULL) {
@@ -121,12 +122,9 @@ run_handle(AioState *state, PyObject *handle)
 {
     LoopState *loop_state = &state->loop;
     Callee callee;
-    if (is_cancelled(loop_state, handle)) {
-        return 0;
-    }
     if (!is_known_handle(loop_state, handle) || !override_run_is_stock(loop_state) ||
         !take_callee((StockHandle *)handle, handle_inline(loop_state, handle), &callee)) {
-        return run_other(loop_state, handle);
+        return is_cancelled(loop_state, handle) ? 0 : run_other(loop_state, handle);
     }
     PyObject *result = call(&callee);
     int status = result != NULL ? 1 : report(loop_state, handle);

@@ -28,6 +28,17 @@ schedule_is_plain(EventLoop *self, uint64_t used)
            (loop_overridden(self) & used) == 0;
 }
 
+/* asyncio's C code has a string of its own for this name, which is not interned. */
+static bool
+is_context(const EventLoop *self, PyObject *name)
+{
+    static const char context[] = "context";
+    const Py_ssize_t length = sizeof(context) - 1;
+    return name == self->state->loop.names[LOOP_CONTEXT] ||
+           (PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) == length &&
+            memcmp(PyUnicode_DATA(name), context, (size_t)length) == 0);
+}
+
 bool
 schedule_parse(const EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObject *names, int skip,
                Call *call)
@@ -40,8 +51,7 @@ schedule_parse(const EventLoop *self, PyObject *const *args, Py_ssize_t count, P
         return true;
     }
     PyObject *name = PyTuple_GET_ITEM(names, 0);
-    if (PyTuple_GET_SIZE(names) != 1 || (name != self->state->loop.names[LOOP_CONTEXT] &&
-                                         PyUnicode_CompareWithASCIIString(name, "context") != 0)) {
+    if (PyTuple_GET_SIZE(names) != 1 || !is_context(self, name)) {
         return false;
     }
     call->context = args[count] != Py_None ? args[count] : NULL;
@@ -144,7 +154,7 @@ schedule_later(EventLoop *self, PyObject *const *args, Py_ssize_t count, PyObjec
         !globals_have_stock_clock(&self->state->loop) || (heap = loop_heap(self)) == NULL) {
         return schedule_stock(self, CALL_LATER, args, count, names);
     }
-    double delay = PyFloat_AsDouble(args[0]);
+    double delay = PyLong_CheckExact(args[0]) ? PyLong_AsDouble(args[0]) : PyFloat_AS_DOUBLE(args[0]);
     if (delay == -1.0 && PyErr_Occurred()) {
         return NULL;
     }

@@ -1,5 +1,7 @@
 #include "aio/sockets.h"
 
+#include "aio/type_version.h"
+
 #include <limits.h>
 #include <sys/socket.h>
 
@@ -26,10 +28,37 @@ never_blocks(const FdsState *state, PyObject *sock)
     return zero;
 }
 
+/* Whether socket.socket has the fileno() that was found at load. */
+static bool
+has_own_fileno(const AioState *state)
+{
+    FdsState *fds = &aio_of(state->owner)->fds;
+    unsigned version = type_version(fds->socket_type);
+    if (version != 0 && version == fds->fileno_version) {
+        return true;
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)fds->socket_type, fds->names[FDS_FILENO]);
+    bool own = method != NULL && method == fds->socket_fileno;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    fds->fileno_version = own ? type_version(fds->socket_type) : 0;
+    return own;
+}
+
+PyObject *
+socket_fileno(const AioState *state, PyObject *sock)
+{
+    if (Py_IS_TYPE(sock, state->fds.socket_type) && has_own_fileno(state)) {
+        /* Without a look-up: this is called several times for each change of a reader. */
+        return ((PyMethodDescrObject *)state->fds.socket_fileno)->d_method->ml_meth(sock, NULL);
+    }
+    return PyObject_CallMethodNoArgs(sock, state->fds.names[FDS_FILENO]);
+}
+
 int
 socket_fd(const AioState *state, PyObject *sock)
 {
-    PyObject *object = PyObject_CallMethodNoArgs(sock, state->fds.names[FDS_FILENO]);
+    PyObject *object = socket_fileno(state, sock);
     long number = object != NULL ? PyLong_AsLong(object) : -1;
     Py_XDECREF(object);
     return number >= 0 && number <= INT_MAX ? (int)number : -1;

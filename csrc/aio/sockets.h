@@ -12,6 +12,9 @@ typedef struct {
     int proto;
 } PlainSocket;
 
+/* sock.fileno() of any object: a new reference, or NULL with an exception. */
+PyObject *socket_fileno(const AioState *state, PyObject *sock);
+
 /* sock.fileno(): -1 for a closed socket, without an exception; -1 with an exception if the method fails. */
 int socket_fd(const AioState *state, PyObject *sock);
 

@@ -8,6 +8,9 @@
 /* Copying more than this takes so long that other threads may run meanwhile. */
 enum { LARGE = 65536 };
 
+/* So much is received into the stack. */
+enum { SMALL = 4096 };
+
 static ssize_t
 receive_now(int fd, char *buffer, Py_ssize_t size)
 {
@@ -44,6 +47,34 @@ sockop_failure(int error)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+/* Receive into the stack: there may be nothing, or less than `size`, to make an object for. */
+static PyObject *
+receive_small(int fd, Py_ssize_t size)
+{
+    char buffer[SMALL];
+    ssize_t count = receive_now(fd, buffer, size);
+    return count >= 0 ? PyBytes_FromStringAndSize(buffer, count) : sockop_failure(errno);
+}
+
+static PyObject *
+receive_large(int fd, Py_ssize_t size)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    if (data == NULL) {
+        return NULL;
+    }
+    ssize_t count = receive_now(fd, PyBytes_AS_STRING(data), size);
+    if (count >= 0) {
+        if (count < size) {
+            Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
+        }
+        return data;
+    }
+    int error = errno;
+    Py_DECREF(data);
+    return sockop_failure(error);
+}
+
 PyObject *
 sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -58,20 +89,10 @@ sockop_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return PyBytes_FromStringAndSize(NULL, 0); /* as socket.recv(), which makes no system call */
     }
     int fd = socket_fd(aio_state(module), args[0]);
-    PyObject *data = !PyErr_Occurred() ? PyBytes_FromStringAndSize(NULL, size) : NULL;
-    if (data == NULL) {
+    if (fd < 0 && PyErr_Occurred()) {
         return NULL;
     }
-    ssize_t count = receive_now(fd, PyBytes_AS_STRING(data), size);
-    if (count >= 0) {
-        if (count < size) {
-            Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
-        }
-        return data;
-    }
-    int error = errno;
-    Py_DECREF(data);
-    return sockop_failure(error);
+    return size <= SMALL ? receive_small(fd, size) : receive_large(fd, size);
 }
 
 PyObject *

@@ -55,24 +55,26 @@ is_stopping(const EventLoop *self)
                                  : 0;
 }
 
-/* How long the turn may wait, in seconds. 1; 0 where asyncio's method has to find out; -1 with an
- * exception. */
+/* How long the turn may wait, in seconds. 1; 0 where asyncio's method has to find out, as the time of the
+ * first timer is not a float; -1 with an exception. */
 static int
 find_timeout(EventLoop *self, const ReadyQueue *queue, double *timeout)
 {
     int stopping = is_stopping(self);
+    double when = 0;
+    PyObject *list = loop_heap(self);
+    bool timers = list == NULL || PyList_GET_SIZE(list) > 0;
+    /* Even if the turn does not wait: queue_due() leaves such a timer where it is. */
+    if (timers && (list == NULL || !heap_first(&self->state->loop, list, &when))) {
+        return stopping < 0 ? -1 : 0;
+    }
     if (stopping != 0 || queue->ring.count > 0) {
         *timeout = 0;
         return stopping < 0 ? -1 : 1;
     }
     *timeout = POLL_FOREVER;
-    PyObject *list = loop_heap(self);
-    if (list != NULL && PyList_GET_SIZE(list) == 0) {
+    if (!timers) {
         return 1;
-    }
-    double when;
-    if (list == NULL || !heap_first(&self->state->loop, list, &when)) {
-        return 0;
     }
     double left = when - clock_now();
     *timeout = left > longest_wait ? longest_wait : left > 0 ? left : 0;

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import heapq
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -139,3 +140,34 @@ def test_time_of_call_later_is_an_attribute_as_of_asyncios_timers() -> None:
             del later._when
         later.cancel()
         assert later.cancelled()
+
+
+@pytest.mark.parametrize("when", [0.5, 0])
+def test_timer_is_due_when_its_attribute_says_so(when: float) -> None:
+    with new_loop() as loop:
+        ran: list[str] = []
+        timer = loop.call_later(1000, ran.append, "set")
+        timer._when = when
+        loop.call_later(1000, ran.append, "not set")
+        for _ in range(2):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        assert ran == ["set"]
+        assert timer.when() == when
+
+
+def test_timers_of_any_number_run_in_a_busy_loop() -> None:
+    """With callbacks in each turn."""
+    orders = []
+    for make in FACTORIES.values():
+        with contextlib.closing(make()) as loop:
+            ran: list[str] = []
+            start = int(loop.time())
+            loop.call_at(start - 3, ran.append, "int")
+            loop.call_at(start - 2.5, ran.append, "float")
+            loop.call_at(Fraction(start - 2), ran.append, "fraction")  # type: ignore[arg-type]
+            for _ in range(5):
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+            orders.append(ran)
+    assert orders[0] == orders[1] == ["int", "float", "fraction"]

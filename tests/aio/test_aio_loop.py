@@ -636,3 +636,33 @@ def test_reload_keeps_live_transports_working() -> None:
         """
     )
     assert said.split() == ["datamore"] * 2
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="CPython 3.11 has no dict watchers")
+def test_module_that_was_freed_watches_no_dict() -> None:
+    """The next watcher gets the same id: it would be called for dicts that it does not watch."""
+    run(
+        """
+        import asyncio.base_events, ctypes, gc, importlib.util, time, weakref
+        import pyepoll
+
+        api = ctypes.pythonapi
+        events = []
+        call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 3)
+        watcher = call(lambda *event: events.append(event) or 0)
+        spec = importlib.util.find_spec("pyepoll._epoll")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module._load_aio()
+        freed = weakref.ref(module)
+        del module
+        gc.collect()
+        assert freed() is None
+        number = api.PyDict_AddWatcher(watcher)
+        try:
+            time.anything = asyncio.base_events.anything = 1
+        finally:
+            api.PyDict_ClearWatcher(number)
+        assert events == []
+        """
+    )

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -319,3 +320,52 @@ def test_any_selector_is_used() -> None:
                 loop.run_until_complete(turns())
             counts.append(selector.calls)
         assert counts[0] == counts[1]
+
+
+def test_replaced_fileno_of_socket_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class's method; while it is replaced, and not any more once it is restored."""
+    a, b = socket.socketpair()
+    with a, b, contextlib.closing(EventLoop()) as loop:
+        loop.add_reader(a, int)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "fileno", lambda sock: 10**6, raising=False)
+            with pytest.raises(OSError, match=r"fd 1000000\b"):
+                loop.add_reader(a, int)
+        assert loop.remove_reader(a)
+
+
+def test_replaced_transports_are_looked_up() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        a, b = socket.socketpair()
+        with b:
+            loop.add_writer(a, int)
+            assert loop.remove_writer(a)
+            loop._transports = weakref.WeakValueDictionary()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, a)
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                loop.add_writer(a, int)
+            transport.close()
+
+    pyepoll.aio.run(main())
+
+
+def test_replaced_task_is_called_with_every_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As asyncio's method of CPython 3.12 calls it."""
+    original = asyncio.tasks.Task
+    made: list[str | None] = []
+
+    def make(coro: Any, *, loop: Any, name: str | None, context: Any) -> Any:
+        made.append(name)
+        return original(coro, loop=loop, name=name, context=context)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.tasks, "Task", make)
+            await loop.create_task(asyncio.sleep(0))
+            await loop.create_task(asyncio.sleep(0), name="named")
+        assert (await asyncio.create_task(asyncio.sleep(0, "plain"))) == "plain"
+
+    pyepoll.aio.run(main())
+    assert made == [None, "named"]

@@ -1,14 +1,9 @@
 /* How a connection ends. */
 #include "aio/stream/stream.h"
 
-#include <errno.h>
+#include "aio/exits.h"
 
-bool
-stream_ends_program(PyObject *error)
-{
-    return PyErr_GivenExceptionMatches(error, PyExc_SystemExit) ||
-           PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt);
-}
+#include <errno.h>
 
 int
 stream_set_waiter(Stream *self, PyObject *error)
@@ -125,7 +120,7 @@ int
 stream_fail(Stream *self, const char *message)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (stream_ends_program(error)) {
+    if (ends_program(error)) {
         PyErr_SetRaisedException(error);
         return -1;
     }

@@ -4,6 +4,8 @@
  * that holds as long as no other thread closes the socket, which asyncio forbids. */
 #include "aio/stream/stream.h"
 
+#include "aio/exits.h"
+
 #include <errno.h>
 #include <limits.h>
 
@@ -142,7 +144,7 @@ static int
 send_failed(Stream *self)
 {
     PyObject *error = PyErr_GetRaisedException();
-    bool fatal = !stream_ends_program(error);
+    bool fatal = !ends_program(error);
     int status = fatal && self->writing ? stream_unwatch(self, true) : 0;
     if (fatal) {
         queue_clear(&self->queue);

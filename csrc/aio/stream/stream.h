@@ -132,7 +132,6 @@ PyObject *stream_force_close(PyObject *self, PyObject *error);
 PyObject *stream_fatal_error_method(PyObject *self, PyObject *args);
 PyObject *stream_call_connection_lost(PyObject *self, PyObject *error);
 void stream_finalize(PyObject *self);
-bool stream_ends_program(PyObject *error); /* whether it ends the program instead of the connection */
 int stream_fail(Stream *self,
                 const char *message);           /* end the connection because of the exception that is set;
                                                      * -1 with one that ends the program, or a new one */
