@@ -156,6 +156,17 @@ class SockCalls(asyncio.SelectorEventLoop):
             if accepted is not None:
                 fut.set_result(accepted)
 
+    async def _wait_connected(self, sock: socket.socket, address: Any) -> None:
+        """Wait for a connect() that is under way; raises its OSError."""
+        future = self.create_future()
+        fd = sock.fileno()
+        handle = self._add_checked_writer(sock, self._connection_done, future, sock, address)  # type: ignore[attr-defined]
+        try:
+            await future
+        finally:
+            _stop_watching(self, handle, sock, fd, writing=True)
+            del future
+
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect a non-blocking socket; see :meth:`asyncio.loop.sock_connect`."""
         connected: Any = NotImplemented
@@ -206,10 +217,34 @@ class SockCalls(asyncio.SelectorEventLoop):
             timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
+            if not sslcontext and self._may_serve():  # type: ignore[attr-defined]
+                self.call_soon(self._serve, protocol_factory, connection, extra, server, own, **own)
+                continue
             task = self._accept_connection2(  # type: ignore[attr-defined]
                 protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
             )
             self.create_task(task, **own)
+
+
+    def _serve(
+        self, protocol_factory: Any, connection: socket.socket, extra: Any, server: Any, own: Any
+    ) -> None:
+        """Make the transport of an accepted connection: asyncio's _accept_connection2() without a task."""
+        protocol = None
+        try:
+            protocol = protocol_factory()
+            self._make_socket_transport(connection, protocol, extra=extra, server=server, **own)  # type: ignore[attr-defined]
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if self._debug:
+                context = {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+                if protocol is not None:
+                    context["protocol"] = protocol
+                self.call_exception_handler(context)
 
 
 def _next_connection(sock: socket.socket) -> tuple[socket.socket, Any] | None:

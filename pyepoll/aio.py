@@ -123,6 +123,17 @@ _address_templates: dict[int, list[Any]] = {}
 _AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
 _EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
 
+if sys.version_info >= (3, 15):
+
+    def _new_context() -> dict[str, contextvars.Context]:
+        """Return the argument context of a new connection's transport."""
+        return {"context": contextvars.copy_context()}
+
+else:
+
+    def _new_context() -> dict[str, contextvars.Context]:
+        return {}
+
 
 def _needs_no_resolver(host: object, port: object) -> bool:
     """Return whether host is none or an address with a scope, and port a number: this asks no server."""
@@ -204,6 +215,32 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 return found  # type: ignore[no-any-return]
         options = {"family": family, "type": type, "proto": proto, "flags": flags}
         return await super().getaddrinfo(host, port, **options)
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to a TCP server; see :meth:`asyncio.loop.create_connection`."""
+        # To a numeric address, and with no option: the steps of asyncio's method, less coroutines.
+        opened = None if options else self._open_connection(host, port)
+        if opened is None:
+            result: Any = await super().create_connection(protocol_factory, host, port, **options)
+            return result  # type: ignore[no-any-return]
+        sock, address, connected = opened
+        try:
+            if not connected:
+                await self._wait_connected(sock, address)
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_socket_transport(sock, protocol, waiter, **_new_context())
+        except:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except:
+            transport.close()
+            raise
+        return transport, protocol
 
     def _make_socket_transport(
         self,

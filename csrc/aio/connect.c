@@ -1,5 +1,8 @@
 #include "aio/connect.h"
 
+#include "aio/override.h"
+#include "aio/readers.h"
+#include "aio/schedule.h"
 #include "aio/sockaddr.h"
 #include "aio/sockets.h"
 #include "aio/sockop.h"
@@ -12,32 +15,193 @@ read_address(PyObject *object, int family, SockAddr *address)
            PyTuple_GET_SIZE(object) == (family == AF_INET ? 2 : 4);
 }
 
+/* connect() of a plain socket. 1 if it is connected, 0 while that is under way, -1 with an exception. */
+static int
+start_connect(const AioState *state, PyObject *sock, PyObject *object, const SockAddr *address)
+{
+    /* The hook may close the socket: see again which fd it has. */
+    PlainSocket plain;
+    if (PySys_Audit("socket.connect", "OO", sock, object) < 0) {
+        return -1;
+    }
+    int status = -1;
+    if (!socket_is_plain(state, sock, &plain)) {
+        errno = EBADF;
+    }
+    else {
+        status = connect(plain.fd, &address->any, address->length);
+    }
+    /* A connection to a listener on this machine is made already. Yet the caller waits for it, as for any
+     * other: with no turn between many of them, a server of the same loop could accept none. */
+    bool under_way = status < 0 && (errno == EINPROGRESS || errno == EALREADY || would_block(errno));
+    if (status < 0 && !under_way) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return !under_way;
+}
+
 PyObject *
 connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    const AioState *state = aio_state(module);
+    AioState *state = aio_state(module);
     PlainSocket plain;
     SockAddr address;
     if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "_try_connect() takes a socket and an address");
         return NULL;
     }
-    if (!socket_is_plain(state, args[0], &plain) || !read_address(args[1], plain.family, &address)) {
+    if (!socket_is_plain(state, args[0], &plain) || !read_address(args[1], plain.family, &address) ||
+        !socket_has_own_methods(state)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
-    /* The hook may close the socket: see again which fd it has. */
-    if (PySys_Audit("socket.connect", "OO", args[0], args[1]) < 0) {
+    int status = start_connect(state, args[0], args[1], &address);
+    return status >= 0 ? PyBool_FromLong(status) : NULL;
+}
+
+/* The steps of asyncio's create_connection() that are done here in one, and those that follow. */
+static const uint64_t open_hooks = HOOK(CONNECT_CALLBACK) | HOOK(CONNECT_SOCK) | HOOK(CREATE_TRANSPORT) |
+                                   HOOK(ENSURE_RESOLVED) | HOOK(SOCK_CONNECT);
+
+static bool
+may_open(EventLoop *self)
+{
+    const LoopState *loop = &self->state->loop;
+    const LoopGlobal *module = &loop->globals[GLOBAL_SOCKET_MODULE];
+    return schedule_is_plain(self, open_hooks) && loop_global(module) == module->value &&
+           loop_global(&loop->globals[GLOBAL_SOCKET_CLASS]) == (PyObject *)self->state->fds.socket_type &&
+           socket_has_own_methods(self->state);
+}
+
+/* The address for a numeric host, as asyncio makes it: a new reference; NULL, with or without an exception,
+ * for another host. */
+static PyObject *
+find_address(PyObject *host, PyObject *port, SockAddr *address)
+{
+    if (!PyLong_CheckExact(port)) {
         return NULL;
     }
-    if (!socket_is_plain(state, args[0], &plain)) {
-        errno = EBADF;
-        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *v4 = PyTuple_Pack(2, host, port);
+    if (v4 == NULL || sockaddr_from_python(v4, AF_INET, address)) {
+        return v4;
     }
-    if (connect(plain.fd, &address.any, address.length) == 0) {
-        Py_RETURN_TRUE;
+    PyObject *v6 = sockaddr_from_python(v4, AF_INET6, address) ? Py_BuildValue("OOii", host, port, 0, 0) : NULL;
+    Py_DECREF(v4);
+    return v6;
+}
+
+/* A new socket that does not block. */
+static PyObject *
+new_socket(const FdsState *fds, int family)
+{
+    PyObject *sock = PyObject_CallFunction((PyObject *)fds->socket_type, "iii", family, SOCK_STREAM,
+                                           IPPROTO_TCP);
+    PyObject *done = sock != NULL ? PyObject_CallMethodOneArg(sock, fds->names[FDS_SETBLOCKING], Py_False)
+                                  : NULL;
+    if (sock != NULL && done == NULL) {
+        Py_CLEAR(sock);
     }
-    /* A connection to a listener on this machine is made already. Yet the caller waits for it, as for any
-     * other: with no turn between many of them, a server of the same loop could accept none. */
-    bool under_way = errno == EINPROGRESS || errno == EALREADY || would_block(errno);
-    return under_way ? Py_NewRef(Py_False) : PyErr_SetFromErrno(PyExc_OSError);
+    Py_XDECREF(done);
+    return sock;
+}
+
+/* Close the socket, with the exception that is set. */
+static void
+close_after_error(const FdsState *fds, PyObject *sock)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *done = PyObject_CallMethodNoArgs(sock, fds->names[FDS_CLOSE]);
+    if (done == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(done);
+    PyErr_SetRaisedException(error);
+}
+
+PyObject *
+connect_open(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    SockAddr address;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_open_connection() takes a host and a port");
+        return NULL;
+    }
+    PyObject *object = may_open(self) ? find_address(args[0], args[1], &address) : NULL;
+    if (object == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    const AioState *state = self->state;
+    PyObject *sock = new_socket(&state->fds, address.any.sa_family), *result = NULL;
+    if (sock != NULL) {
+        int status = start_connect(state, sock, object, &address);
+        result = status >= 0 ? PyTuple_Pack(3, sock, object, status > 0 ? Py_True : Py_False) : NULL;
+        if (result == NULL) {
+            close_after_error(&state->fds, sock);
+        }
+    }
+    Py_XDECREF(sock);
+    Py_DECREF(object);
+    return result;
+}
+
+/* The outcome of connect(): 0; -1 with the exception that asyncio raises. */
+static int
+read_outcome(const AioState *state, PyObject *sock, PyObject *address)
+{
+    int fd = socket_fd(state, sock), error = 0;
+    socklen_t size = sizeof(error);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (error == 0) {
+        return 0;
+    }
+    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *raised = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iN", error, text) : NULL;
+    if (raised != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+        Py_DECREF(raised);
+    }
+    return -1;
+}
+
+/* Otherwise it would be called again before the task that waits for the future removes it. As in asyncio, an
+ * error does not replace the outcome. */
+static void
+remove_writer(EventLoop *self, PyObject *sock)
+{
+    if (readers_remove_directly(self->state, WRITER, sock, (PyObject *)self) < 0) {
+        PyErr_Clear();
+    }
+}
+
+PyObject *
+connect_done(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    const AioState *state = self->state;
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "_connection_done() takes a future, a socket and an address");
+        return NULL;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(args[0], state->stream.names[NAME_DONE]);
+    if (done == NULL || done == Py_True) {
+        return done;
+    }
+    Py_DECREF(done);
+    if (read_outcome(state, args[1], args[2]) == 0) {
+        remove_writer(self, args[1]);
+        return PyObject_CallMethodOneArg(args[0], state->stream.names[NAME_SET_RESULT], Py_None);
+    }
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
+        PyErr_Clear(); /* it is called again */
+        Py_RETURN_NONE;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodOneArg(args[0], state->stream.names[NAME_SET_EXCEPTION], error);
+    Py_DECREF(error);
+    return result;
 }

@@ -6,8 +6,18 @@
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel",          [FDS_CANCELLED] = "_cancelled",  [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno",          [FDS_GETTIMEOUT] = "gettimeout", [FDS_HANDLE] = "Handle",
+    [FDS_CANCEL] = "cancel",
+    [FDS_CANCELLED] = "_cancelled",
+    [FDS_CLOSE] = "close",
+    [FDS_CONNECT] = "connect",
+    [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno",
+    [FDS_GETPEERNAME] = "getpeername",
+    [FDS_GETSOCKNAME] = "getsockname",
+    [FDS_GETSOCKOPT] = "getsockopt",
+    [FDS_GETTIMEOUT] = "gettimeout",
+    [FDS_HANDLE] = "Handle",
+    [FDS_SETBLOCKING] = "setblocking",
     [FDS_TRANSPORTS] = "_transports",
 };
 

@@ -4,14 +4,22 @@
 
 #include "base/module_state.h"
 
+#include <stdatomic.h>
+
 /* Names that these files look up. */
 enum {
     FDS_CANCEL,
     FDS_CANCELLED,
+    FDS_CLOSE,
+    FDS_CONNECT,
     FDS_DATA,
     FDS_FILENO,
+    FDS_GETPEERNAME,
+    FDS_GETSOCKNAME,
+    FDS_GETSOCKOPT,
     FDS_GETTIMEOUT,
     FDS_HANDLE,
+    FDS_SETBLOCKING,
     FDS_TRANSPORTS,
     FDS_NAMES
 };
@@ -26,6 +34,7 @@ typedef struct {
     PyObject *socket_family;
     PyObject *socket_kind; /* of the attribute `type` */
     PyObject *socket_proto;
+    atomic_uint socket_version; /* of socket_type, when its methods were found to be in C */
     PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
     PyObject *events;        /* the module asyncio.events */
     PyObject *names[FDS_NAMES];

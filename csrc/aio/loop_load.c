@@ -20,6 +20,7 @@ static const char *const names[LOOP_NAMES] = {
 };
 
 static const char *const methods[LOOP_METHODS] = {
+    [ACCEPT_CONNECTION] = "_accept_connection2",
     [ADD_CALLBACK] = "_add_callback",
     [ADD_READER] = "_add_reader",
     [ADD_WRITER] = "_add_writer",
@@ -28,10 +29,15 @@ static const char *const methods[LOOP_METHODS] = {
     [CALL_SOON] = "call_soon",
     [CALL_SOON_THREADSAFE] = "call_soon_threadsafe",
     [CHECK_CLOSED] = "_check_closed",
+    [CONNECT_CALLBACK] = "_sock_connect_cb",
+    [CONNECT_SOCK] = "_connect_sock",
     [CREATE_FUTURE] = "create_future",
     [CREATE_TASK] = "create_task",
+    [CREATE_TRANSPORT] = "_create_connection_transport",
     [ENSURE_NO_TRANSPORT] = "_ensure_fd_no_transport",
+    [ENSURE_RESOLVED] = "_ensure_resolved",
     [GET_DEBUG] = "get_debug",
+    [MAKE_TRANSPORT] = "_make_socket_transport",
     [PRIVATE_CALL_SOON] = "_call_soon",
     [PROCESS_EVENTS] = "_process_events",
     [PROCESS_SELF_DATA] = "_process_self_data",
@@ -41,6 +47,7 @@ static const char *const methods[LOOP_METHODS] = {
     [RUN_FOREVER] = "run_forever",
     [RUN_IN_EXECUTOR] = "run_in_executor",
     [RUN_ONCE] = "_run_once",
+    [SOCK_CONNECT] = "sock_connect",
     [TIME] = "time",
     [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",
     [WRITE_TO_SELF] = "_write_to_self",
@@ -81,6 +88,8 @@ find_globals(LoopState *state)
     } globals[LOOP_GLOBALS] = {
         [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"   },
         [GLOBAL_MONOTONIC] = {"time",                "monotonic"},
+        [GLOBAL_SOCKET_CLASS] = {"socket",              "socket"   },
+        [GLOBAL_SOCKET_MODULE] = {"asyncio.base_events", "socket"   },
         [GLOBAL_TASK] = {"asyncio.tasks",       "Task"     },
         [GLOBAL_TIME] = {"asyncio.base_events", "time"     },
     };

@@ -24,11 +24,18 @@ enum {
     TIME,
     STOCK_METHODS,
     PROCESS_EVENTS = STOCK_METHODS,
+    ACCEPT_CONNECTION,
     ADD_CALLBACK,
     CHECK_CLOSED,
+    CONNECT_CALLBACK,
+    CONNECT_SOCK,
+    CREATE_TRANSPORT,
+    ENSURE_RESOLVED,
+    MAKE_TRANSPORT,
     PRIVATE_CALL_SOON,
     PROCESS_SELF_DATA,
     RUN_IN_EXECUTOR,
+    SOCK_CONNECT,
     TIMER_HANDLE_CANCELLED,
     WRITE_TO_SELF,
     ADD_READER, /* the next four in the order of READER, WRITER: fdtable.h */
@@ -54,7 +61,15 @@ enum {
 };
 
 /* Values of modules that a program may replace: freezegun replaces time.monotonic, for example. */
-enum { GLOBAL_FUTURE, GLOBAL_MONOTONIC, GLOBAL_TASK, GLOBAL_TIME, LOOP_GLOBALS };
+enum {
+    GLOBAL_FUTURE,
+    GLOBAL_MONOTONIC,
+    GLOBAL_SOCKET_CLASS,
+    GLOBAL_SOCKET_MODULE,
+    GLOBAL_TASK,
+    GLOBAL_TIME,
+    LOOP_GLOBALS
+};
 
 typedef struct {
     PyObject *dict; /* of the module */

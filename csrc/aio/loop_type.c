@@ -1,6 +1,7 @@
 #include "aio/loop_type.h"
 
 #include "aio/ask.h"
+#include "aio/connect.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
 #include "aio/loop_load.h"
@@ -191,6 +192,13 @@ PyDoc_STRVAR(may_answer_doc,
 "_may_answer($self, /)\n--\n\n"
 "Return whether getaddrinfo() may answer without run_in_executor().");
 
+PyDoc_STRVAR(may_serve_doc,
+"_may_serve($self, /)\n--\n\n"
+"Return whether transports of accepted connections may be made without a task each.");
+
+PyDoc_STRVAR(connect_open_doc, CONNECT_OPEN_DOC);
+PyDoc_STRVAR(connect_done_doc, CONNECT_DONE_DOC);
+
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
 "Make the event with which other threads wake the loop.");
@@ -234,6 +242,7 @@ PyDoc_STRVAR(run_forever_doc,
 "Raises RuntimeError if the loop is closed, or a loop is running in this thread.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+#define POSITIONAL(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FAST(schedule_soon), call_soon_doc},
@@ -245,6 +254,9 @@ static PyMethodDef loop_methods[] = {
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
     {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
+    {"_may_serve", (PyCFunction)ask_may_serve, METH_NOARGS, may_serve_doc},
+    {"_open_connection", POSITIONAL(connect_open), connect_open_doc},
+    {"_connection_done", POSITIONAL(connect_done), connect_done_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},

@@ -5,6 +5,7 @@
 #include "aio/override.h"
 #include "aio/readers.h"
 #include "aio/schedule.h"
+#include "aio/stream/stream.h"
 
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
@@ -38,6 +39,23 @@ remove_(int direction, EventLoop *self, PyObject *fileobj)
     return status >= 0 ? PyBool_FromLong(status) : NULL;
 }
 
+/* Whether a transport may use the fd: `data` has weak references. One of ours that is closing uses it no
+ * more, and stays there as long as the program keeps it. */
+static bool
+may_have_transport(const AioState *state, PyObject *data, PyObject *fd)
+{
+    PyObject *reference = NULL, *transport = NULL;
+    if (PyDict_GetItemRef(data, fd, &reference) == 0) {
+        return false;
+    }
+    bool dead = reference != NULL && PyWeakref_Check(reference) &&
+                PyWeakref_GetRef(reference, &transport) == 0;
+    bool closing = transport != NULL && stream_is_closing(&state->stream, transport);
+    Py_XDECREF(transport);
+    Py_XDECREF(reference);
+    return !dead && !closing;
+}
+
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
 static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
@@ -52,7 +70,7 @@ has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
                        : Py_IS_TYPE(fileobj, state->fds.socket_type)
                            ? PyObject_CallMethodNoArgs(fileobj, state->fds.names[FDS_FILENO])
                            : NULL;
-        none = fd != NULL && PyDict_Contains(data, fd) == 0;
+        none = fd != NULL && !may_have_transport(state, data, fd);
         Py_XDECREF(fd);
     }
     Py_XDECREF(data);

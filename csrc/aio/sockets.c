@@ -1,5 +1,7 @@
 #include "aio/sockets.h"
 
+#include "aio/override.h"
+
 #include <limits.h>
 #include <sys/socket.h>
 
@@ -46,4 +48,25 @@ socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain)
                   (plain->fd = socket_fd(state, sock)) >= 0;
     PyErr_Clear();
     return usable;
+}
+
+bool
+socket_has_own_methods(AioState *state)
+{
+    FdsState *fds = &state->fds;
+    PyTypeObject *type = fds->socket_type;
+    unsigned version = type != NULL ? override_version(type) : 0;
+    if (version != 0 && version == fds->socket_version) {
+        return true;
+    }
+    static const int used[] = {FDS_CONNECT, FDS_GETPEERNAME, FDS_GETSOCKNAME, FDS_GETSOCKOPT};
+    bool own = type != NULL;
+    for (size_t i = 0; own && i < sizeof(used) / sizeof(used[0]); i++) {
+        PyObject *method = PyObject_GetAttr((PyObject *)type, fds->names[used[i]]);
+        own = method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type);
+        Py_XDECREF(method);
+    }
+    PyErr_Clear();
+    fds->socket_version = own ? override_version(type) : 0;
+    return own;
 }

@@ -19,4 +19,8 @@ int socket_fd(const AioState *state, PyObject *sock);
  * class or family, it may block, or it is closed. */
 bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
 
+/* Whether socket.socket still has its methods in C: a program may have replaced one, to refuse connections or
+ * to count them, for example. */
+bool socket_has_own_methods(AioState *state);
+
 #endif
