@@ -55,7 +55,7 @@ def _count_accepts() -> int:
 _ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
-def _stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
+def stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
     """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed.
 
     asyncio removes it in a callback: an error there replaces neither the call's result nor its exception.
@@ -93,7 +93,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            _stop_watching(self, handle, sock, fd, writing=writing)
+            stop_watching(self, handle, sock, fd, writing=writing)
             del future  # Its exception leads here: it would be a cycle.
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -110,7 +110,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            _stop_watching(self, handle, sock, fd)
+            stop_watching(self, handle, sock, fd)
             del future
 
     async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:
@@ -156,17 +156,6 @@ class SockCalls(asyncio.SelectorEventLoop):
             if accepted is not None:
                 fut.set_result(accepted)
 
-    async def _wait_connected(self, sock: socket.socket, address: Any) -> None:
-        """Wait for a connect() that is under way; raises its OSError."""
-        future = self.create_future()
-        fd = sock.fileno()
-        handle = self._add_checked_writer(sock, self._connection_done, future, sock, address)  # type: ignore[attr-defined]
-        try:
-            await future
-        finally:
-            _stop_watching(self, handle, sock, fd, writing=True)
-            del future
-
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect a non-blocking socket; see :meth:`asyncio.loop.sock_connect`."""
         connected: Any = NotImplemented
@@ -188,63 +177,54 @@ class SockCalls(asyncio.SelectorEventLoop):
         *options: Any,
     ) -> None:
         options = (*options, *_SERVING[len(options) :])
+        timeouts, context = options[:2], options[-1] if len(options) > 2 else None
         # As asyncio's method, except that a lack of fds is reported once, and not once for each connection
         # that could be accepted, and that a busy listener accepts at most _ACCEPTS_PER_TURN in one turn.
-        for _ in range(min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)):
+        limit = min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)
+        try:
+            if sslcontext or not self._serve_ready(protocol_factory, sock, server, limit, context):  # type: ignore[attr-defined]
+                self._accept_with_tasks(limit, protocol_factory, sock, sslcontext, server, timeouts, context)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            self.call_exception_handler(
+                {
+                    "message": "socket.accept() out of system resource",
+                    "exception": error,
+                    "socket": asyncio.trsock.TransportSocket(sock),
+                }
+            )
+            self._remove_reader(sock.fileno())
+            serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options  # type: ignore[attr-defined]
+            self.call_later(_ACCEPT_RETRY_DELAY, *serve)
+
+    def _accept_with_tasks(
+        self,
+        limit: int,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any,
+        server: Any,
+        timeouts: Any,
+        context: Any,
+    ) -> None:
+        """Accept connections as asyncio does: each has a task that waits for its transport."""
+        for _ in range(limit):
             try:
                 accepted = _next_connection(sock)
             except ConnectionAbortedError:
                 continue
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                self.call_exception_handler(
-                    {
-                        "message": "socket.accept() out of system resource",
-                        "exception": error,
-                        "socket": asyncio.trsock.TransportSocket(sock),
-                    }
-                )
-                self._remove_reader(sock.fileno())
-                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options  # type: ignore[attr-defined]
-                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
-                return
             if accepted is None:
                 return
             connection, address = accepted
             if self._debug:
                 asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
-            timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
-            if not sslcontext and self._may_serve():  # type: ignore[attr-defined]
-                self.call_soon(self._serve, protocol_factory, connection, extra, server, own, **own)
-                continue
             task = self._accept_connection2(  # type: ignore[attr-defined]
                 protocol_factory, connection, extra, sslcontext, server, *timeouts, **own
             )
             self.create_task(task, **own)
-
-
-    def _serve(
-        self, protocol_factory: Any, connection: socket.socket, extra: Any, server: Any, own: Any
-    ) -> None:
-        """Make the transport of an accepted connection: asyncio's _accept_connection2() without a task."""
-        protocol = None
-        try:
-            protocol = protocol_factory()
-            self._make_socket_transport(connection, protocol, extra=extra, server=server, **own)  # type: ignore[attr-defined]
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if self._debug:
-                context = {
-                    "message": "Error on transport creation for incoming connection",
-                    "exception": error,
-                }
-                if protocol is not None:
-                    context["protocol"] = protocol
-                self.call_exception_handler(context)
 
 
 def _next_connection(sock: socket.socket) -> tuple[socket.socket, Any] | None:

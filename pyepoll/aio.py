@@ -28,7 +28,7 @@ from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._loop_stats import LoopStats
-from ._sock_calls import SockCalls
+from ._sock_calls import SockCalls, stop_watching
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
 
@@ -123,17 +123,6 @@ _address_templates: dict[int, list[Any]] = {}
 _AI_NUMERICHOST = int(socket.AI_NUMERICHOST)  # Or-ing the enum would remove unknown flags of the caller.
 _EXECUTORS = type(None), concurrent.futures.ThreadPoolExecutor
 
-if sys.version_info >= (3, 15):
-
-    def _new_context() -> dict[str, contextvars.Context]:
-        """Return the argument context of a new connection's transport."""
-        return {"context": contextvars.copy_context()}
-
-else:
-
-    def _new_context() -> dict[str, contextvars.Context]:
-        return {}
-
 
 def _needs_no_resolver(host: object, port: object) -> bool:
     """Return whether host is none or an address with a scope, and port a number: this asks no server."""
@@ -225,16 +214,20 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         if opened is None:
             result: Any = await super().create_connection(protocol_factory, host, port, **options)
             return result  # type: ignore[no-any-return]
-        sock, address, connected = opened
+        sock, fd, connected, handle = opened
         try:
-            if not connected:
-                await self._wait_connected(sock, address)
+            if connected is not None:
+                await connected
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._make_socket_transport(sock, protocol, waiter, **_new_context())
+            transport = self._new_transport(sock, protocol, waiter)
         except:
+            if handle is not None:
+                stop_watching(self, handle, sock, fd, writing=True)
             sock.close()
             raise
+        finally:
+            del opened, connected  # Its exception leads here: it would be a cycle.
         try:
             await waiter
         except:

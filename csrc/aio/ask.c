@@ -27,11 +27,3 @@ ask_may_answer(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
     return PyBool_FromLong(schedule_is_plain(self, HOOK(RUN_IN_EXECUTOR)));
 }
-
-PyObject *
-ask_may_serve(EventLoop *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(
-        loop_member(&self->task_factory) == Py_None &&
-        schedule_is_plain(self, HOOK(ACCEPT_CONNECTION) | BOTH_HOOKS(CREATE_TASK) | BOTH_HOOKS(CALL_SOON)));
-}

@@ -8,9 +8,6 @@ PyObject *ask_debug(EventLoop *self, PyObject *ignored);
 /* Whether getaddrinfo() may answer without run_in_executor(): the loop is open and not in debug mode, and
  * run_in_executor() is asyncio's own. */
 PyObject *ask_may_answer(EventLoop *self, PyObject *ignored);
-/* Whether accepted connections need no task each: the loop is open and not in debug mode, nobody makes tasks of
- * their own, and the steps of accepting are asyncio's. */
-PyObject *ask_may_serve(EventLoop *self, PyObject *ignored);
 PyObject *ask_time(EventLoop *self, PyObject *ignored);
 
 #endif

@@ -92,11 +92,12 @@ find_address(PyObject *host, PyObject *port, SockAddr *address)
 
 /* A new socket that does not block. */
 static PyObject *
-new_socket(const FdsState *fds, int family)
+new_socket(AioState *state, int family)
 {
-    PyObject *sock = PyObject_CallFunction((PyObject *)fds->socket_type, "iii", family, SOCK_STREAM,
-                                           IPPROTO_TCP);
-    PyObject *done = sock != NULL ? PyObject_CallMethodOneArg(sock, fds->names[FDS_SETBLOCKING], Py_False)
+    const PlainSocket made = {-1, family, SOCK_STREAM, IPPROTO_TCP};
+    bool owned;
+    PyObject *sock = socket_make(state, &made, &owned);
+    PyObject *done = sock != NULL ? PyObject_CallMethodOneArg(sock, state->fds.names[FDS_SETBLOCKING], Py_False)
                                   : NULL;
     if (sock != NULL && done == NULL) {
         Py_CLEAR(sock);
@@ -107,15 +108,46 @@ new_socket(const FdsState *fds, int family)
 
 /* Close the socket, with the exception that is set. */
 static void
-close_after_error(const FdsState *fds, PyObject *sock)
+close_after_error(AioState *state, PyObject *sock)
 {
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *done = PyObject_CallMethodNoArgs(sock, fds->names[FDS_CLOSE]);
-    if (done == NULL) {
+    if (socket_close(state, sock) < 0) {
         PyErr_Clear();
     }
-    Py_XDECREF(done);
     PyErr_SetRaisedException(error);
+}
+
+/* Otherwise it would be called again before the task that waits for the future removes it. As in asyncio, an
+ * error does not replace the outcome. */
+static void
+remove_writer(EventLoop *self, PyObject *sock)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (readers_remove_directly(self->state, WRITER, sock, (PyObject *)self) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(raised);
+}
+
+/* (sock, fd, future, handle): the loop watches the socket, and gives the future the outcome. */
+static PyObject *
+with_writer(EventLoop *self, PyObject *sock, PyObject *address)
+{
+    const LoopState *loop = &self->state->loop;
+    PyObject *future = PyObject_CallMethodNoArgs((PyObject *)self, loop->method_names[CREATE_FUTURE]);
+    PyObject *done = future != NULL ? PyObject_GetAttr((PyObject *)self, loop->names[LOOP_CONNECTION_DONE])
+                                    : NULL;
+    PyObject *const args[] = {sock, done, future, sock, address};
+    PyObject *handle = done != NULL ? readers_add_checked(self, WRITER, args, 5) : NULL;
+    int fd = handle != NULL ? socket_fd(self->state, sock) : -1;
+    PyObject *result = fd >= 0 ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
+    if (handle != NULL && result == NULL) {
+        remove_writer(self, sock); /* without memory */
+    }
+    Py_XDECREF(handle);
+    Py_XDECREF(done);
+    Py_XDECREF(future);
+    return result;
 }
 
 PyObject *
@@ -130,13 +162,15 @@ connect_open(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     if (object == NULL) {
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     }
-    const AioState *state = self->state;
-    PyObject *sock = new_socket(&state->fds, address.any.sa_family), *result = NULL;
+    AioState *state = self->state;
+    PyObject *sock = new_socket(state, address.any.sa_family), *result = NULL;
     if (sock != NULL) {
         int status = start_connect(state, sock, object, &address);
-        result = status >= 0 ? PyTuple_Pack(3, sock, object, status > 0 ? Py_True : Py_False) : NULL;
+        result = status > 0    ? Py_BuildValue("OiOO", sock, -1, Py_None, Py_None)
+                 : status == 0 ? with_writer(self, sock, object)
+                               : NULL;
         if (result == NULL) {
-            close_after_error(&state->fds, sock);
+            close_after_error(state, sock);
         }
     }
     Py_XDECREF(sock);
@@ -167,16 +201,6 @@ read_outcome(const AioState *state, PyObject *sock, PyObject *address)
         Py_DECREF(raised);
     }
     return -1;
-}
-
-/* Otherwise it would be called again before the task that waits for the future removes it. As in asyncio, an
- * error does not replace the outcome. */
-static void
-remove_writer(EventLoop *self, PyObject *sock)
-{
-    if (readers_remove_directly(self->state, WRITER, sock, (PyObject *)self) < 0) {
-        PyErr_Clear();
-    }
 }
 
 PyObject *

@@ -11,6 +11,7 @@ enum {
     FDS_CANCEL,
     FDS_CANCELLED,
     FDS_CLOSE,
+    FDS_CLOSED,
     FDS_CONNECT,
     FDS_DATA,
     FDS_FILENO,
@@ -19,6 +20,12 @@ enum {
     FDS_GETSOCKOPT,
     FDS_GETTIMEOUT,
     FDS_HANDLE,
+    FDS_INIT,
+    FDS_IO_REFS,
+    FDS_KEY,
+    FDS_PENDING_REMOVALS,
+    FDS_REAL_CLOSE,
+    FDS_REMOVE,
     FDS_SETBLOCKING,
     FDS_TRANSPORTS,
     FDS_NAMES
@@ -29,6 +36,9 @@ typedef struct {
     PyTypeObject *base_type;      /* LoopSelector in C */
     PyTypeObject *selector_class; /* pyepoll.aio's subclass of it; NULL until _learn_fds() */
     PyTypeObject *socket_type;    /* socket.socket; NULL until _learn_fds() */
+    Py_ssize_t io_refs_offset;    /* of its attribute _io_refs; -1: it is not CPython's own class */
+    PyObject *socket_close;       /* close() of its base */
+    PyObject *zero;
     /* The descriptors of its base, which return ints where the properties of socket.socket make enums. NULL:
      * socket_is_plain() is false for every socket. */
     PyObject *socket_family;
@@ -36,6 +46,7 @@ typedef struct {
     PyObject *socket_proto;
     atomic_uint socket_version; /* of socket_type, when its methods were found to be in C */
     PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
+    PyTypeObject *keyed_ref; /* weakref.KeyedRef, of its values */
     PyObject *events;        /* the module asyncio.events */
     PyObject *names[FDS_NAMES];
 } FdsState;

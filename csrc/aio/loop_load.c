@@ -10,12 +10,14 @@
 static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCEL] = "cancel",
     [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONNECTION_DONE] = "_connection_done",
     [LOOP_CONTEXT] = "context",
     [LOOP_FILENO] = "fileno",
     [LOOP_LOOP] = "loop",
     [LOOP_NAME] = "name",
     [LOOP_RUN] = "_run",
     [LOOP_SELECT] = "select",
+    [LOOP_SERVE] = "_serve",
     [LOOP_SLOW] = "slow_callback_duration",
 };
 

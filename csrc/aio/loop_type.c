@@ -7,6 +7,7 @@
 #include "aio/loop_load.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
+#include "aio/serve.h"
 #include "aio/spare.h"
 #include "aio/turn.h"
 #include "aio/wake_event.h"
@@ -192,12 +193,11 @@ PyDoc_STRVAR(may_answer_doc,
 "_may_answer($self, /)\n--\n\n"
 "Return whether getaddrinfo() may answer without run_in_executor().");
 
-PyDoc_STRVAR(may_serve_doc,
-"_may_serve($self, /)\n--\n\n"
-"Return whether transports of accepted connections may be made without a task each.");
-
 PyDoc_STRVAR(connect_open_doc, CONNECT_OPEN_DOC);
 PyDoc_STRVAR(connect_done_doc, CONNECT_DONE_DOC);
+PyDoc_STRVAR(serve_ready_doc, SERVE_READY_DOC);
+PyDoc_STRVAR(serve_doc, SERVE_DOC);
+PyDoc_STRVAR(serve_transport_doc, SERVE_TRANSPORT_DOC);
 
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
@@ -254,7 +254,9 @@ static PyMethodDef loop_methods[] = {
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
     {"_may_answer", (PyCFunction)ask_may_answer, METH_NOARGS, may_answer_doc},
-    {"_may_serve", (PyCFunction)ask_may_serve, METH_NOARGS, may_serve_doc},
+    {"_serve_ready", POSITIONAL(serve_ready), serve_ready_doc},
+    {"_serve", POSITIONAL(serve), serve_doc},
+    {"_new_transport", POSITIONAL(serve_transport), serve_transport_doc},
     {"_open_connection", POSITIONAL(connect_open), connect_open_doc},
     {"_connection_done", POSITIONAL(connect_done), connect_done_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},

@@ -79,9 +79,8 @@ has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
     return none;
 }
 
-/* loop._ensure_fd_no_transport(fileobj). 0, or -1 with an exception. */
-static int
-ensure_no_transport(EventLoop *self, PyObject *fileobj)
+int
+readers_ensure_no_transport(EventLoop *self, PyObject *fileobj)
 {
     const AioState *state = self->state;
     if ((loop_overridden(self) & HOOK(ENSURE_NO_TRANSPORT)) == 0 && has_no_transport(state, self, fileobj)) {
@@ -111,16 +110,15 @@ call_replaced(int method, EventLoop *self, PyObject *const *args, Py_ssize_t nar
     return result;
 }
 
-/* add_reader() or add_writer(), but returns the handle. */
-static PyObject *
-checked_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+PyObject *
+readers_add_checked(EventLoop *self, int direction, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError, "add_%s() takes at least 2 arguments (%zd given)",
                      direction == READER ? "reader" : "writer", nargs);
         return NULL;
     }
-    if (ensure_no_transport(self, args[0]) < 0) {
+    if (readers_ensure_no_transport(self, args[0]) < 0) {
         return NULL;
     }
     int method = ADD_READER + direction;
@@ -131,7 +129,7 @@ checked_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t na
 static PyObject *
 public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *handle = checked_add(direction, self, args, nargs);
+    PyObject *handle = readers_add_checked(self, direction, args, nargs);
     Py_XDECREF(handle);
     return handle != NULL ? Py_NewRef(Py_None) : NULL;
 }
@@ -139,7 +137,7 @@ public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nar
 static PyObject *
 public_remove(int direction, EventLoop *self, PyObject *fileobj)
 {
-    if (ensure_no_transport(self, fileobj) < 0) {
+    if (readers_ensure_no_transport(self, fileobj) < 0) {
         return NULL;
     }
     int method = REMOVE_READER + direction;
@@ -190,13 +188,13 @@ remove_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject
 static PyObject *
 checked_add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return checked_add(READER, self, args, nargs);
+    return readers_add_checked(self, READER, args, nargs);
 }
 
 static PyObject *
 checked_add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return checked_add(WRITER, self, args, nargs);
+    return readers_add_checked(self, WRITER, args, nargs);
 }
 
 static PyObject *

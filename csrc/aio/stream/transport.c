@@ -1,6 +1,7 @@
 /* SocketTransport: made by the loop for each connection of a stream socket. Its type derives from asyncio's
  * classes, whose methods see the same state. */
 #include "aio/stream/stream.h"
+#include "aio/weak_dict.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -106,9 +107,10 @@ attach(Stream *self, PyObject *server)
             return -1;
         }
     }
-    PyObject *transports = PyObject_GetAttrString(self->loop, "_transports");
+    const FdsState *fds = &self->module->aio->fds;
+    PyObject *transports = PyObject_GetAttr(self->loop, fds->names[FDS_TRANSPORTS]);
     PyObject *fd = PyLong_FromLong(self->fd);
-    int status = transports != NULL && fd != NULL ? PyObject_SetItem(transports, fd, (PyObject *)self) : -1;
+    int status = transports != NULL && fd != NULL ? weak_set(fds, transports, fd, (PyObject *)self) : -1;
     Py_XDECREF(transports);
     Py_XDECREF(fd);
     return status;
