@@ -34,17 +34,18 @@ make_result(AioState *state, const PlainSocket *listener, int fd, const SockAddr
 PyObject *
 accept_try(PyObject *module, PyObject *sock)
 {
-    return accept_next(aio_state(module), sock);
-}
-
-PyObject *
-accept_next(AioState *state, PyObject *sock)
-{
+    AioState *state = aio_state(module);
     PlainSocket listener;
     if (!socket_is_plain(state, sock, &listener)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
+    return accept_from(state, &listener);
+}
+
+PyObject *
+accept_from(AioState *state, const PlainSocket *listener)
+{
     SockAddr address = {.length = sizeof(address.v6)};
-    int fd = accept4(listener.fd, &address.any, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    return fd >= 0 ? make_result(state, &listener, fd, &address) : sockop_failure(errno);
+    int fd = accept4(listener->fd, &address.any, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    return fd >= 0 ? make_result(state, listener, fd, &address) : sockop_failure(errno);
 }

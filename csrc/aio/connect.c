@@ -1,11 +1,14 @@
 #include "aio/connect.h"
 
+#include "aio/arrived.h"
 #include "aio/override.h"
 #include "aio/readers.h"
 #include "aio/schedule.h"
 #include "aio/sockaddr.h"
 #include "aio/sockets.h"
 #include "aio/sockop.h"
+
+#include <poll.h>
 
 /* Whether the address is as asyncio's resolver returns it: then it is the one in the text of an error. */
 static bool
@@ -129,23 +132,55 @@ remove_writer(EventLoop *self, PyObject *sock)
     PyErr_SetRaisedException(raised);
 }
 
-/* (sock, fd, future, handle): the loop watches the socket, and gives the future the outcome. */
-static PyObject *
-with_writer(EventLoop *self, PyObject *sock, PyObject *address)
+/* Whether a connection that is under way has been made already, as one to a listener on this machine is. That
+ * of a failed one is left to the loop, which reads the error. */
+static bool
+is_made(int fd)
 {
-    const LoopState *loop = &self->state->loop;
-    PyObject *future = PyObject_CallMethodNoArgs((PyObject *)self, loop->method_names[CREATE_FUTURE]);
-    PyObject *done = future != NULL ? PyObject_GetAttr((PyObject *)self, loop->names[LOOP_CONNECTION_DONE])
-                                    : NULL;
+    struct pollfd entry = {.fd = fd, .events = POLLOUT};
+    return fd >= 0 && poll(&entry, 1, 0) == 1 && entry.revents == POLLOUT;
+}
+
+/* Give the future its result in the next turn, as if the loop had watched the socket. So a server of the same
+ * loop gets its turns between many connections, and those to it are made in the same order. None for the
+ * handle, or NULL with an exception. */
+static PyObject *
+complete_later(EventLoop *self, PyObject *future)
+{
+    PyObject *const args[] = {future, Py_None};
+    const Call call = {.loop = (PyObject *)self,
+                       .callback = self->state->stream.set_result,
+                       .args = args,
+                       .count = 2};
+    return arrived_add(self, &call) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* The loop watches the socket: the handle, or NULL with an exception. */
+static PyObject *
+complete_when_ready(EventLoop *self, PyObject *future, PyObject *sock, PyObject *address)
+{
+    PyObject *done = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_CONNECTION_DONE]);
     PyObject *const args[] = {sock, done, future, sock, address};
     PyObject *handle = done != NULL ? readers_add_checked(self, WRITER, args, 5) : NULL;
-    int fd = handle != NULL ? socket_fd(self->state, sock) : -1;
-    PyObject *result = fd >= 0 ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
-    if (handle != NULL && result == NULL) {
+    Py_XDECREF(done);
+    return handle;
+}
+
+/* (sock, fd, future, handle): the future gets the outcome. */
+static PyObject *
+await_outcome(EventLoop *self, PyObject *sock, PyObject *address)
+{
+    PyObject *future = PyObject_CallMethodNoArgs((PyObject *)self,
+                                                 self->state->loop.method_names[CREATE_FUTURE]);
+    int fd = future != NULL ? socket_fd(self->state, sock) : -1;
+    PyObject *handle = future == NULL || PyErr_Occurred() ? NULL
+                       : is_made(fd)                      ? complete_later(self, future)
+                                     : complete_when_ready(self, future, sock, address);
+    PyObject *result = handle != NULL ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
+    if (result == NULL && handle != NULL && handle != Py_None) {
         remove_writer(self, sock); /* without memory */
     }
     Py_XDECREF(handle);
-    Py_XDECREF(done);
     Py_XDECREF(future);
     return result;
 }
@@ -167,7 +202,7 @@ connect_open(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     if (sock != NULL) {
         int status = start_connect(state, sock, object, &address);
         result = status > 0    ? Py_BuildValue("OiOO", sock, -1, Py_None, Py_None)
-                 : status == 0 ? with_writer(self, sock, object)
+                 : status == 0 ? await_outcome(self, sock, object)
                                : NULL;
         if (result == NULL) {
             close_after_error(state, sock);

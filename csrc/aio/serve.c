@@ -175,38 +175,44 @@ may_serve(EventLoop *self)
            schedule_is_plain(self, HOOK(ACCEPT_CONNECTION) | BOTH_HOOKS(CREATE_TASK));
 }
 
+/* Accept one connection. 1; 0 if there is none; -1 with an exception. */
+static int
+accept_one(EventLoop *self, const PlainSocket *listener, PyObject *callback, PyObject *const *given)
+{
+    PyObject *accepted = accept_from(self->state, listener);
+    if (accepted == NULL && PyErr_ExceptionMatches(PyExc_ConnectionAbortedError)) {
+        PyErr_Clear();
+        return 1;
+    }
+    int status = accepted == NULL      ? -1
+                 : accepted == Py_None ? 0
+                                       : serve_later(self, callback, given, accepted);
+    bool served = status == 0 && accepted != Py_None;
+    Py_XDECREF(accepted);
+    return status < 0 ? -1 : served;
+}
+
 PyObject *
 serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
     enum { SOCK = 1, LIMIT = 3, COUNT = 5 };
+    PlainSocket listener;
     long limit = nargs == COUNT ? PyLong_AsLong(args[LIMIT]) : -1;
     if (limit < 0) {
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments, and a limit above 0");
+            PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments, one a limit above 0");
         }
         return NULL;
     }
-    PyObject *callback = may_serve(self) ? PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SERVE]) : NULL;
-    int status = PyErr_Occurred() ? -1 : callback != NULL;
-    for (long i = 0; i < limit && status > 0; i++) {
-        PyObject *accepted = accept_next(self->state, args[SOCK]);
-        if (accepted == Py_None || accepted == Py_NotImplemented) {
-            status = accepted == Py_NotImplemented && i == 0 ? 0 : 2;
-        }
-        else if (accepted != NULL) {
-            status = serve_later(self, callback, args, accepted) == 0 ? 1 : -1;
-        }
-        else if (PyErr_ExceptionMatches(PyExc_ConnectionAbortedError)) {
-            PyErr_Clear();
-        }
-        else {
-            status = -1;
-        }
-        Py_XDECREF(accepted);
-        if (status == 2) {
-            break;
-        }
+    if (!may_serve(self) || !socket_is_plain(self->state, args[SOCK], &listener)) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *callback = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SERVE]);
+    int status = callback != NULL ? 1 : -1;
+    Py_ssize_t closed = self->state->stream.closed_offset;
+    for (long i = 0; i < limit && status > 0 && aio_slot(args[SOCK], closed) == Py_False; i++) {
+        status = accept_one(self, &listener, callback, args);
     }
     Py_XDECREF(callback);
-    return status >= 0 ? PyBool_FromLong(status) : NULL;
+    return status >= 0 ? Py_NewRef(Py_True) : NULL;
 }
