@@ -1,5 +1,5 @@
-/* Handles of events that are known without the selector: connections that connect() has made at once. They are
- * queued in the next turn after its events, as the handle of a writer would be. */
+/* Handles of events that are known without the selector: connections that connect() has made at once. They
+ * are queued in the next turn after its events, as the handle of a writer would be. */
 #ifndef PYEPOLL_ARRIVED_H
 #define PYEPOLL_ARRIVED_H
 

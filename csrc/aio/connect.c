@@ -88,7 +88,8 @@ find_address(PyObject *host, PyObject *port, SockAddr *address)
     if (v4 == NULL || sockaddr_from_python(v4, AF_INET, address)) {
         return v4;
     }
-    PyObject *v6 = sockaddr_from_python(v4, AF_INET6, address) ? Py_BuildValue("OOii", host, port, 0, 0) : NULL;
+    PyObject *v6 = sockaddr_from_python(v4, AF_INET6, address) ? Py_BuildValue("OOii", host, port, 0, 0)
+                                                               : NULL;
     Py_DECREF(v4);
     return v6;
 }
@@ -100,8 +101,9 @@ new_socket(AioState *state, int family)
     const PlainSocket made = {-1, family, SOCK_STREAM, IPPROTO_TCP};
     bool owned;
     PyObject *sock = socket_make(state, &made, &owned);
-    PyObject *done = sock != NULL ? PyObject_CallMethodOneArg(sock, state->fds.names[FDS_SETBLOCKING], Py_False)
-                                  : NULL;
+    PyObject *done = sock != NULL
+                         ? PyObject_CallMethodOneArg(sock, state->fds.names[FDS_SETBLOCKING], Py_False)
+                         : NULL;
     if (sock != NULL && done == NULL) {
         Py_CLEAR(sock);
     }
@@ -148,10 +150,8 @@ static PyObject *
 complete_later(EventLoop *self, PyObject *future)
 {
     PyObject *const args[] = {future, Py_None};
-    const Call call = {.loop = (PyObject *)self,
-                       .callback = self->state->stream.set_result,
-                       .args = args,
-                       .count = 2};
+    const Call call = {
+        .loop = (PyObject *)self, .callback = self->state->stream.set_result, .args = args, .count = 2};
     return arrived_add(self, &call) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -166,16 +166,28 @@ complete_when_ready(EventLoop *self, PyObject *future, PyObject *sock, PyObject 
     return handle;
 }
 
+/* No transport uses the fd. Returns it; -1 with an exception. */
+static int
+free_fd(EventLoop *self, PyObject *sock)
+{
+    int fd = socket_fd(self->state, sock);
+    PyObject *object = PyErr_Occurred() ? NULL : PyLong_FromLong(fd);
+    int status = object != NULL ? readers_ensure_no_transport(self, object) : -1;
+    Py_XDECREF(object);
+    return status == 0 ? fd : -1;
+}
+
 /* (sock, fd, future, handle): the future gets the outcome. */
 static PyObject *
 await_outcome(EventLoop *self, PyObject *sock, PyObject *address)
 {
-    PyObject *future = PyObject_CallMethodNoArgs((PyObject *)self,
-                                                 self->state->loop.method_names[CREATE_FUTURE]);
-    int fd = future != NULL ? socket_fd(self->state, sock) : -1;
-    PyObject *handle = future == NULL || PyErr_Occurred() ? NULL
-                       : is_made(fd)                      ? complete_later(self, future)
-                                     : complete_when_ready(self, future, sock, address);
+    int fd = free_fd(self, sock);
+    PyObject *future = fd >= 0 ? PyObject_CallMethodNoArgs((PyObject *)self,
+                                                           self->state->loop.method_names[CREATE_FUTURE])
+                               : NULL;
+    PyObject *handle = future == NULL ? NULL
+                       : is_made(fd)  ? complete_later(self, future)
+                                      : complete_when_ready(self, future, sock, address);
     PyObject *result = handle != NULL ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
     if (result == NULL && handle != NULL && handle != Py_None) {
         remove_writer(self, sock); /* without memory */

@@ -45,9 +45,9 @@ typedef struct {
     PyObject *socket_kind; /* of the attribute `type` */
     PyObject *socket_proto;
     atomic_uint socket_version; /* of socket_type, when its methods were found to be in C */
-    PyTypeObject *weak_dict; /* weakref.WeakValueDictionary */
-    PyTypeObject *keyed_ref; /* weakref.KeyedRef, of its values */
-    PyObject *events;        /* the module asyncio.events */
+    PyTypeObject *weak_dict;    /* weakref.WeakValueDictionary */
+    PyTypeObject *keyed_ref;    /* weakref.KeyedRef, of its values */
+    PyObject *events;           /* the module asyncio.events */
     PyObject *names[FDS_NAMES];
 } FdsState;
 

@@ -29,8 +29,8 @@ int readers_remove_directly(const AioState *state, int direction, PyObject *file
 /* loop._ensure_fd_no_transport(fileobj): 0, or -1 with an exception. In reader_methods.c. */
 int readers_ensure_no_transport(EventLoop *self, PyObject *fileobj);
 
-/* add_reader(*args) or add_writer(*args), but returns the handle: a new reference, or NULL with an exception. In
- * reader_methods.c. */
+/* add_reader(*args) or add_writer(*args), but returns the handle: a new reference, or NULL with an exception.
+ * In reader_methods.c. */
 PyObject *readers_add_checked(EventLoop *self, int direction, PyObject *const *args, Py_ssize_t nargs);
 
 /* asyncio.events.Handle(callback, args, loop, context): in debug mode asyncio's, else ours. A new reference;

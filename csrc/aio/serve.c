@@ -87,14 +87,14 @@ report_failure(EventLoop *self, PyObject *protocol)
     }
     int debug = loop_member(&self->debug) != NULL ? PyObject_IsTrue(self->debug) : 0, status = debug;
     if (debug > 0) {
-        PyObject *context = Py_BuildValue("{sssO}", "message",
-                                          "Error on transport creation for incoming connection", "exception",
-                                          error);
-        status = context != NULL && protocol != NULL ? PyDict_SetItemString(context, "protocol", protocol) : 0;
+        PyObject *context = Py_BuildValue(
+            "{sssO}", "message", "Error on transport creation for incoming connection", "exception", error);
+        status = context != NULL && protocol != NULL ? PyDict_SetItemString(context, "protocol", protocol)
+                                                     : 0;
         PyObject *result = context != NULL && status == 0
-                               ? PyObject_CallMethodOneArg((PyObject *)self,
-                                                           self->state->stream.names[NAME_CALL_EXCEPTION_HANDLER],
-                                                           context)
+                               ? PyObject_CallMethodOneArg(
+                                     (PyObject *)self, self->state->stream.names[NAME_CALL_EXCEPTION_HANDLER],
+                                     context)
                                : NULL;
         status = result != NULL ? 0 : -1;
         Py_XDECREF(result);
@@ -140,9 +140,9 @@ call_soon(EventLoop *self, const Call *call)
         args[count++] = call->args[i];
     }
     args[count] = call->context;
-    PyObject *handle = PyObject_VectorcallMethod(
-        self->state->loop.method_names[CALL_SOON], args, count,
-        call->context != NULL ? self->state->loop.context_names : NULL);
+    PyObject *handle = PyObject_VectorcallMethod(self->state->loop.method_names[CALL_SOON], args, count,
+                                                 call->context != NULL ? self->state->loop.context_names
+                                                                       : NULL);
     Py_XDECREF(handle);
     return handle != NULL ? 0 : -1;
 }

@@ -8,7 +8,8 @@
     "_serve_ready($self, factory, sock, server, limit, context, /)\n--\n\n"                                  \
     "Accept at most limit connections, and make their transports in the next turn, each in a copy of\n"      \
     "context, or of the current one if it is None.\n\n"                                                      \
-    "Returns False where asyncio has to do it: in debug mode, with a task factory, for a socket that is not\n" \
+    "Returns False where asyncio has to do it: in debug mode, with a task factory, for a socket that is "    \
+    "not\n"                                                                                                  \
     "plain, and where a step has been replaced. Raises the OSError of accept()."
 
 #define SERVE_DOC                                                                                            \

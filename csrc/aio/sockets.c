@@ -64,8 +64,8 @@ is_own(PyObject *method)
 bool
 socket_has_own_methods(AioState *state)
 {
-    static const int used[] = {FDS_CLOSE,       FDS_CONNECT,    FDS_GETPEERNAME, FDS_GETSOCKNAME,
-                               FDS_GETSOCKOPT,  FDS_INIT,       FDS_REAL_CLOSE,  FDS_SETBLOCKING};
+    static const int used[] = {FDS_CLOSE,      FDS_CONNECT, FDS_GETPEERNAME, FDS_GETSOCKNAME,
+                               FDS_GETSOCKOPT, FDS_INIT,    FDS_REAL_CLOSE,  FDS_SETBLOCKING};
     FdsState *fds = &state->fds;
     PyTypeObject *type = fds->socket_type;
     unsigned version = type != NULL ? override_version(type) : 0;
@@ -99,9 +99,8 @@ socket_make(AioState *state, const PlainSocket *made, bool *owned)
     const FdsState *fds = &state->fds;
     PyTypeObject *type = fds->socket_type;
     *owned = false;
-    PyObject *args = made->fd >= 0
-                         ? Py_BuildValue("iiii", made->family, made->type, made->proto, made->fd)
-                         : Py_BuildValue("iii", made->family, made->type, made->proto);
+    PyObject *args = made->fd >= 0 ? Py_BuildValue("iiii", made->family, made->type, made->proto, made->fd)
+                                   : Py_BuildValue("iii", made->family, made->type, made->proto);
     PyObject *none = args != NULL ? PyTuple_New(0) : NULL;
     PyObject *sock = none != NULL ? type->tp_new(type, none, NULL) : NULL;
     int status = sock == NULL                    ? -1

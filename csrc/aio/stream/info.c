@@ -90,8 +90,8 @@ fill_extra(Stream *self, PyObject *extra)
     return PyDict_SetItem(extra, stream_name(self, NAME_PEERNAME), self->peername);
 }
 
-/* getsockname() or getpeername() of an IPv4 or IPv6 socket. A new reference; NULL, without an exception, where
- * the socket's method has to find out. */
+/* getsockname() or getpeername() of an IPv4 or IPv6 socket. A new reference; NULL, without an exception,
+ * where the socket's method has to find out. */
 static PyObject *
 name_of_fd(Stream *self, int method)
 {
