@@ -4,6 +4,7 @@
 #include "aio/override.h"
 #include "aio/readers.h"
 #include "aio/schedule.h"
+#include "aio/stream/stream.h"
 
 #include <errno.h>
 
