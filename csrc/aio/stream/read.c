@@ -97,9 +97,8 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Straight into the object that the protocol gets. One that is too large is not shrunk, but copied: malloc keeps
- * the memory of large blocks that were freed in the size in which they were made, but would map the next one
- * anew after a smaller one. */
+/* Straight into the object that the protocol gets. One that is too large is copied, not shrunk: malloc keeps
+ * the memory of blocks as large as those that were freed, and would map each of a larger size again. */
 static int
 read_bulk(Stream *self, int fd)
 {
