@@ -21,7 +21,6 @@ static const char *const names[FDS_NAMES] = {
     [FDS_INIT] = "__init__",
     [FDS_IO_REFS] = "_io_refs",
     [FDS_KEY] = "key",
-    [FDS_PENDING_REMOVALS] = "_pending_removals",
     [FDS_REAL_CLOSE] = "_real_close",
     [FDS_REMOVE] = "_remove",
     [FDS_SETBLOCKING] = "setblocking",

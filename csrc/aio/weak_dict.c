@@ -1,7 +1,5 @@
 #include "aio/weak_dict.h"
 
-#include <stdbool.h>
-
 /* KeyedRef(value, remove, key): a new reference, or NULL with an exception. */
 static PyObject *
 keyed_reference(const FdsState *state, PyObject *value, PyObject *remove, PyObject *key)
@@ -16,22 +14,11 @@ keyed_reference(const FdsState *state, PyObject *value, PyObject *remove, PyObje
     return reference;
 }
 
-/* Whether items are to be removed first: before CPython 3.14 they wait for the end of an iteration. */
-static bool
-has_removals(const FdsState *state, PyObject *dict)
-{
-    PyObject *pending = PyObject_GetAttr(dict, state->names[FDS_PENDING_REMOVALS]);
-    bool some = pending != NULL && !(PyList_CheckExact(pending) && PyList_GET_SIZE(pending) == 0);
-    Py_XDECREF(pending);
-    PyErr_Clear();
-    return some;
-}
-
 int
 weak_set(const FdsState *state, PyObject *dict, PyObject *key, PyObject *value)
 {
-    bool known = Py_IS_TYPE(dict, state->weak_dict) && !has_removals(state, dict);
-    PyObject *data = known ? PyObject_GetAttr(dict, state->names[FDS_DATA]) : NULL;
+    PyObject *data = Py_IS_TYPE(dict, state->weak_dict) ? PyObject_GetAttr(dict, state->names[FDS_DATA])
+                                                        : NULL;
     PyObject *remove = data != NULL && PyDict_CheckExact(data)
                            ? PyObject_GetAttr(dict, state->names[FDS_REMOVE])
                            : NULL;
