@@ -6,24 +6,12 @@
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel",
-    [FDS_CANCELLED] = "_cancelled",
-    [FDS_CLOSE] = "close",
-    [FDS_CLOSED] = "_closed",
-    [FDS_CONNECT] = "connect",
-    [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno",
-    [FDS_GETPEERNAME] = "getpeername",
-    [FDS_GETSOCKNAME] = "getsockname",
-    [FDS_GETSOCKOPT] = "getsockopt",
-    [FDS_GETTIMEOUT] = "gettimeout",
-    [FDS_HANDLE] = "Handle",
-    [FDS_INIT] = "__init__",
-    [FDS_IO_REFS] = "_io_refs",
-    [FDS_KEY] = "key",
-    [FDS_REAL_CLOSE] = "_real_close",
-    [FDS_REMOVE] = "_remove",
-    [FDS_SETBLOCKING] = "setblocking",
+    [FDS_CANCEL] = "cancel",          [FDS_CANCELLED] = "_cancelled",    [FDS_CLOSE] = "close",
+    [FDS_CLOSED] = "_closed",         [FDS_CONNECT] = "connect",         [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno",          [FDS_GETPEERNAME] = "getpeername", [FDS_GETSOCKNAME] = "getsockname",
+    [FDS_GETSOCKOPT] = "getsockopt",  [FDS_GETTIMEOUT] = "gettimeout",   [FDS_HANDLE] = "Handle",
+    [FDS_INIT] = "__init__",          [FDS_IO_REFS] = "_io_refs",        [FDS_KEY] = "key",
+    [FDS_REAL_CLOSE] = "_real_close", [FDS_REMOVE] = "_remove",          [FDS_SETBLOCKING] = "setblocking",
     [FDS_TRANSPORTS] = "_transports",
 };
 
