@@ -104,6 +104,7 @@ class Rounds:
         self.begin, self.end = threading.Barrier(3), threading.Barrier(3)
         self.taking_part = 0
         self.start = 0
+        self.errors: list[BaseException] = []
         self.spans = [(0, 0), (0, 0)]
         self.threads = [
             threading.Thread(target=self.thread, args=(number,), daemon=True) for number in range(2)
@@ -116,11 +117,11 @@ class Rounds:
         try:
             with asyncio.Runner(loop_factory=pkgutil.resolve_name(self.factory)) as runner:
                 runner.run(self.take_part(number))
-        except BaseException:
+        except BaseException as error:
+            self.errors.append(error)
             # The others would wait for this thread indefinitely.
             self.begin.abort()
             self.end.abort()
-            raise
 
     async def take_part(self, number: int) -> None:
         count = COUNTS[self.name]
@@ -159,10 +160,14 @@ def measure(factory: str, name: str, rounds: int) -> str:
     """Return a line with the nanoseconds of one unit, alone and beside another loop, and the factor."""
     running = Rounds(factory, name)
     times: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for threads, taken in times.items():
-            taken.append(running.round(threads))
-    running.close()
+    try:
+        for _ in range(rounds):
+            for threads, taken in times.items():
+                taken.append(running.round(threads))
+        running.close()
+    except threading.BrokenBarrierError:
+        # What failed first; the other thread fails of the barrier.
+        raise running.errors[0] from None
     alone, both = (min(taken) for taken in times.values())
     each = [f"{taken / COUNTS[name]:9.0f} ns" for taken in (alone, both)]
     return f"{each[0]} alone {each[1]} beside another, factor {2 * alone / both:.2f}"

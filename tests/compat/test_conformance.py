@@ -100,7 +100,7 @@ def compared(
     """Compare a suite with stock, by the suite's name. While one is waited for, the others go on."""
     long = pytestconfig.getoption("--long")
     chosen = {name: suite for name, suite in SUITES.items() if long or name not in LONG}
-    runs = Runs(tmp_path_factory.mktemp("conformance"), HANG)
+    runs = Runs(tmp_path_factory.mktemp("conformance"), 5 * HANG if long else HANG)
     ours = {name: runs.start(suite.swap, suite.modules) for name, suite in chosen.items()}
     stock = {name: runs.start("stock", suite.modules) for name, suite in chosen.items() if long}
 

@@ -11,10 +11,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-SANITIZED = any(hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
+_ASAN, _TSAN = (hasattr(ctypes.CDLL(None), name) for name in ("__asan_init", "__tsan_init"))
+
+SANITIZED = _ASAN or _TSAN
 """Whether a sanitizer keeps memory of its own in this process: its size is then no measure of leaks."""
 
-HANG = 600 if SANITIZED else 60
+HANG = 600 if _TSAN else 200 if _ASAN else 60
 """Seconds after which a test counts as hung, and fails."""
 
 
