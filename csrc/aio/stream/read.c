@@ -7,8 +7,9 @@
 #include <errno.h>
 
 enum {
-    READ_SIZE = 256 * 1024, /* as much as asyncio asks for at a time */
-    BULK_FROM = 32 * 1024,  /* after a read of so much, the next goes straight into its object */
+    SHARED_SIZE = 256 * 1024, /* as much as asyncio asks for at a time */
+    BULK_SIZE = 128 * 1024,   /* larger objects are expensive: malloc maps and unmaps their memory */
+    BULK_FROM = 32 * 1024,    /* after a read of so much, the next goes straight into its object */
 };
 
 static const char *const read_error = "Fatal read error on socket transport";
@@ -97,12 +98,11 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Straight into the object that the protocol gets. One that is too large is copied, not shrunk: malloc keeps
- * the memory of blocks as large as those that were freed, and would map each of a larger size again. */
+/* Straight into the object that the protocol gets. */
 static int
 read_bulk(Stream *self, int fd)
 {
-    Py_ssize_t size = self->max_size < READ_SIZE ? self->max_size : READ_SIZE;
+    Py_ssize_t size = self->max_size < BULK_SIZE ? self->max_size : BULK_SIZE;
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
     if (data == NULL) {
         return stream_fail(self, read_error);
@@ -126,11 +126,11 @@ read_small(Stream *self, int fd)
 {
     StreamState *state = stream_state(self);
     char *buffer = atomic_exchange(&state->spare, NULL);
-    if (buffer == NULL && (buffer = PyMem_Malloc(READ_SIZE)) == NULL) {
+    if (buffer == NULL && (buffer = PyMem_Malloc(SHARED_SIZE)) == NULL) {
         PyErr_NoMemory();
         return stream_fail(self, read_error);
     }
-    size_t size = self->max_size < READ_SIZE ? (size_t)self->max_size : READ_SIZE;
+    size_t size = self->max_size < SHARED_SIZE ? (size_t)self->max_size : SHARED_SIZE;
     ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
     int error = errno;
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
