@@ -55,7 +55,7 @@ def _count_accepts() -> int:
 _ACCEPTS_BEYOND_BACKLOG = _count_accepts()
 
 
-def _stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
+def stop_watching(loop: Any, handle: Any, sock: socket.socket, fd: int, *, writing: bool = False) -> None:
     """Remove the reader or writer of a sock_recv() or the like; its socket may have been closed.
 
     asyncio removes it in a callback: an error there replaces neither the call's result nor its exception.
@@ -93,7 +93,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            _stop_watching(self, handle, sock, fd, writing=writing)
+            stop_watching(self, handle, sock, fd, writing=writing)
             del future  # Its exception leads here: it would be a cycle.
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -110,7 +110,7 @@ class SockCalls(asyncio.SelectorEventLoop):
         try:
             return await future
         finally:
-            _stop_watching(self, handle, sock, fd)
+            stop_watching(self, handle, sock, fd)
             del future
 
     async def sock_recv_into(self, sock: socket.socket, buf: "WriteableBuffer") -> int:
@@ -177,33 +177,48 @@ class SockCalls(asyncio.SelectorEventLoop):
         *options: Any,
     ) -> None:
         options = (*options, *_SERVING[len(options) :])
+        timeouts, context = options[:2], options[-1] if len(options) > 2 else None
         # As asyncio's method, except that a lack of fds is reported once, and not once for each connection
         # that could be accepted, and that a busy listener accepts at most _ACCEPTS_PER_TURN in one turn.
-        for _ in range(min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)):
+        limit = min(max(backlog + _ACCEPTS_BEYOND_BACKLOG, 1), _ACCEPTS_PER_TURN)
+        try:
+            if sslcontext or not self._serve_ready(protocol_factory, sock, server, limit, context):  # type: ignore[attr-defined]
+                self._accept_with_tasks(limit, protocol_factory, sock, sslcontext, server, timeouts, context)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            self.call_exception_handler(
+                {
+                    "message": "socket.accept() out of system resource",
+                    "exception": error,
+                    "socket": asyncio.trsock.TransportSocket(sock),
+                }
+            )
+            self._remove_reader(sock.fileno())
+            serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options  # type: ignore[attr-defined]
+            self.call_later(_ACCEPT_RETRY_DELAY, *serve)
+
+    def _accept_with_tasks(
+        self,
+        limit: int,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any,
+        server: Any,
+        timeouts: Any,
+        context: Any,
+    ) -> None:
+        """Accept connections as asyncio does: each has a task that waits for its transport."""
+        for _ in range(limit):
             try:
                 accepted = _next_connection(sock)
             except ConnectionAbortedError:
                 continue
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                self.call_exception_handler(
-                    {
-                        "message": "socket.accept() out of system resource",
-                        "exception": error,
-                        "socket": asyncio.trsock.TransportSocket(sock),
-                    }
-                )
-                self._remove_reader(sock.fileno())
-                serve = self._start_serving, protocol_factory, sock, sslcontext, server, backlog, *options  # type: ignore[attr-defined]
-                self.call_later(_ACCEPT_RETRY_DELAY, *serve)
-                return
             if accepted is None:
                 return
             connection, address = accepted
             if self._debug:
                 asyncio.log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
-            timeouts, context = options[:2], options[-1] if len(options) > 2 else None
             own = {} if context is None else {"context": context.copy()}
             extra = {"peername": address}
             task = self._accept_connection2(  # type: ignore[attr-defined]

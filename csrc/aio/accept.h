@@ -2,7 +2,7 @@
 #ifndef PYEPOLL_ACCEPT_H
 #define PYEPOLL_ACCEPT_H
 
-#include "base/compat.h"
+#include "aio/sockets.h"
 
 #define ACCEPT_DOC                                                                                           \
     "_try_accept($module, sock, /)\n--\n\n"                                                                  \
@@ -11,5 +11,8 @@
     "Raises the OSError of accept(), and the exception of an audit hook."
 
 PyObject *accept_try(PyObject *module, PyObject *sock);
+
+/* The same for a socket that socket_is_plain() has read. */
+PyObject *accept_from(AioState *state, const PlainSocket *listener);
 
 #endif

@@ -1,8 +1,8 @@
-/* connect() of a socket that does not wait, and says so without an exception. */
+/* Connections that are made: connect() of a socket, and create_connection() to a numeric address. */
 #ifndef PYEPOLL_CONNECT_H
 #define PYEPOLL_CONNECT_H
 
-#include "base/compat.h"
+#include "aio/loop.h"
 
 #define CONNECT_DOC                                                                                          \
     "_try_connect($module, sock, address, /)\n--\n\n"                                                        \
@@ -10,6 +10,24 @@
     "has to do it: for a socket that is not plain, and for an address such as a host name.\n\n"              \
     "Raises the OSError of connect() for any other error."
 
+#define CONNECT_OPEN_DOC                                                                                     \
+    "_open_connection($self, host, port, /)\n--\n\n"                                                         \
+    "Connect a new socket to a numeric host and an int. Returns (sock, fd, future, handle): the future of\n" \
+    "the connection and the writer that waits for it; None for both, or the writer, if it is made. None "    \
+    "where\n"                                                                                                \
+    "asyncio has to do it: for a name, in debug mode, and where a step of create_connection() has been\n"    \
+    "replaced.\n\n"                                                                                          \
+    "Raises the OSError of socket() or connect(), and the exception of an audit hook."
+
+#define CONNECT_DONE_DOC                                                                                     \
+    "_connection_done($self, future, sock, address, /)\n--\n\n"                                              \
+    "Give the future the outcome of a connect() that was under way, and remove the writer that waited for\n" \
+    "it."
+
 PyObject *connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+/* Vectorcall methods of the loop. */
+PyObject *connect_open(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *connect_done(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

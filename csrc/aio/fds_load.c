@@ -6,8 +6,24 @@
 #include "base/subclass.h"
 
 static const char *const names[FDS_NAMES] = {
-    [FDS_CANCEL] = "cancel", [FDS_CANCELLED] = "_cancelled",  [FDS_DATA] = "data",
-    [FDS_FILENO] = "fileno", [FDS_GETTIMEOUT] = "gettimeout",
+    [FDS_CANCEL] = "cancel",
+    [FDS_CANCELLED] = "_cancelled",
+    [FDS_CLOSE] = "close",
+    [FDS_CLOSED] = "_closed",
+    [FDS_CONNECT] = "connect",
+    [FDS_DATA] = "data",
+    [FDS_FILENO] = "fileno",
+    [FDS_GETPEERNAME] = "getpeername",
+    [FDS_GETSOCKNAME] = "getsockname",
+    [FDS_GETSOCKOPT] = "getsockopt",
+    [FDS_GETTIMEOUT] = "gettimeout",
+    [FDS_INIT] = "__init__",
+    [FDS_IO_REFS] = "_io_refs",
+    [FDS_KEY] = "key",
+    [FDS_REAL_CLOSE] = "_real_close",
+    [FDS_REMOVE] = "_remove",
+    [FDS_SETBLOCKING] = "setblocking",
+    [FDS_TRANSPORTS] = "_transports",
 };
 
 int
@@ -18,6 +34,10 @@ fds_init(PyObject *module, FdsState *state)
         if (state->names[i] == NULL) {
             return -1;
         }
+    }
+    state->zero = PyLong_FromLong(0);
+    if (state->zero == NULL) {
+        return -1;
     }
     state->entry_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &fdentry_spec, NULL);
     state->base_type = state->entry_type != NULL
@@ -33,11 +53,13 @@ fds_traverse(const FdsState *state, visitproc visit, void *arg)
     Py_VISIT(state->base_type);
     Py_VISIT(state->selector_class);
     Py_VISIT(state->socket_type);
+    Py_VISIT(state->socket_close);
     Py_VISIT(state->socket_family);
     Py_VISIT(state->socket_kind);
     Py_VISIT(state->socket_proto);
     Py_VISIT(state->socket_fileno);
     Py_VISIT(state->weak_dict);
+    Py_VISIT(state->keyed_ref);
     return 0;
 }
 
@@ -48,17 +70,20 @@ fds_clear(FdsState *state)
     Py_CLEAR(state->base_type);
     Py_CLEAR(state->selector_class);
     Py_CLEAR(state->socket_type);
+    Py_CLEAR(state->socket_close);
     Py_CLEAR(state->socket_family);
     Py_CLEAR(state->socket_kind);
     Py_CLEAR(state->socket_proto);
     Py_CLEAR(state->socket_fileno);
     Py_CLEAR(state->weak_dict);
+    Py_CLEAR(state->keyed_ref);
 }
 
 void
 fds_free(FdsState *state)
 {
     fds_clear(state);
+    Py_CLEAR(state->zero);
     for (int i = 0; i < FDS_NAMES; i++) {
         Py_CLEAR(state->names[i]);
     }
@@ -81,7 +106,9 @@ static void
 learn_socket(FdsState *state, PyObject *type)
 {
     PyObject *base = (PyObject *)((PyTypeObject *)type)->tp_base;
-    bool known = offset_of_closed(type) >= 0;
+    state->io_refs_offset = offset_of_slot(type, "_io_refs");
+    bool known = offset_of_closed(type) >= 0 && state->io_refs_offset >= 0;
+    Py_XSETREF(state->socket_close, known ? PyObject_GetAttrString(base, "close") : NULL);
     Py_XSETREF(state->socket_family, known ? PyObject_GetAttrString(base, "family") : NULL);
     Py_XSETREF(state->socket_kind, known ? PyObject_GetAttrString(base, "type") : NULL);
     Py_XSETREF(state->socket_proto, known ? PyObject_GetAttrString(base, "proto") : NULL);
@@ -106,6 +133,10 @@ fds_learn(PyObject *module, PyObject *args)
     Py_XSETREF(state->socket_type, (PyTypeObject *)Py_NewRef(sock));
     learn_socket(state, sock);
     Py_XSETREF(state->weak_dict, (PyTypeObject *)Py_NewRef(weak_dict));
+    Py_XSETREF(state->keyed_ref, (PyTypeObject *)imported("weakref", "KeyedRef"));
+    if (state->keyed_ref == NULL) {
+        return NULL;
+    }
     if (subclass_copy_methods(selector, loop_selector_methods) < 0 ||
         subclass_copy_methods(loop, reader_methods) < 0) {
         return NULL;

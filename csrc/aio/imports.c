@@ -14,7 +14,13 @@ imported(const char *module_name, const char *name)
 Py_ssize_t
 offset_of_closed(PyObject *type)
 {
-    PyObject *slot = PyObject_GetAttrString(type, "_closed");
+    return offset_of_slot(type, "_closed");
+}
+
+Py_ssize_t
+offset_of_slot(PyObject *type, const char *name)
+{
+    PyObject *slot = PyObject_GetAttrString(type, name);
     Py_ssize_t offset = -1;
     if (slot != NULL && Py_IS_TYPE(slot, &PyMemberDescr_Type) && PyDescr_TYPE(slot) == (PyTypeObject *)type) {
         offset = ((PyMemberDescrObject *)slot)->d_member->offset;

@@ -11,4 +11,7 @@ PyObject *imported(const char *module_name, const char *name);
  * without an exception, for another, as eventlet's. */
 Py_ssize_t offset_of_closed(PyObject *type);
 
+/* The offset of any slot of a class that is written in Python; -1, without an exception, if it has none. */
+Py_ssize_t offset_of_slot(PyObject *type, const char *name);
+
 #endif

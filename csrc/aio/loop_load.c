@@ -8,13 +8,20 @@
 #include "aio/spare.h"
 
 static const char *const names[LOOP_NAMES] = {
-    [LOOP_CANCEL] = "cancel",   [LOOP_CANCELLED] = "_cancelled",
-    [LOOP_CONTEXT] = "context", [LOOP_LOOP] = "loop",
-    [LOOP_NAME] = "name",       [LOOP_RUN] = "_run",
-    [LOOP_SELECT] = "select",   [LOOP_SLOW] = "slow_callback_duration",
+    [LOOP_CANCEL] = "cancel",
+    [LOOP_CANCELLED] = "_cancelled",
+    [LOOP_CONNECTION_DONE] = "_connection_done",
+    [LOOP_CONTEXT] = "context",
+    [LOOP_LOOP] = "loop",
+    [LOOP_NAME] = "name",
+    [LOOP_RUN] = "_run",
+    [LOOP_SELECT] = "select",
+    [LOOP_SERVE] = "_serve",
+    [LOOP_SLOW] = "slow_callback_duration",
 };
 
 static const char *const methods[LOOP_METHODS] = {
+    [ACCEPT_CONNECTION] = "_accept_connection2",
     [ADD_CALLBACK] = "_add_callback",
     [ADD_READER] = "_add_reader",
     [ADD_WRITER] = "_add_writer",
@@ -23,10 +30,15 @@ static const char *const methods[LOOP_METHODS] = {
     [CALL_SOON] = "call_soon",
     [CALL_SOON_THREADSAFE] = "call_soon_threadsafe",
     [CHECK_CLOSED] = "_check_closed",
+    [CONNECT_CALLBACK] = "_sock_connect_cb",
+    [CONNECT_SOCK] = "_connect_sock",
     [CREATE_FUTURE] = "create_future",
     [CREATE_TASK] = "create_task",
+    [CREATE_TRANSPORT] = "_create_connection_transport",
     [ENSURE_NO_TRANSPORT] = "_ensure_fd_no_transport",
+    [ENSURE_RESOLVED] = "_ensure_resolved",
     [GET_DEBUG] = "get_debug",
+    [MAKE_TRANSPORT] = "_make_socket_transport",
     [PRIVATE_CALL_SOON] = "_call_soon",
     [PROCESS_EVENTS] = "_process_events",
     [PROCESS_SELF_DATA] = "_process_self_data",
@@ -36,6 +48,7 @@ static const char *const methods[LOOP_METHODS] = {
     [RUN_FOREVER] = "run_forever",
     [RUN_IN_EXECUTOR] = "run_in_executor",
     [RUN_ONCE] = "_run_once",
+    [SOCK_CONNECT] = "sock_connect",
     [TIME] = "time",
     [TIMER_HANDLE_CANCELLED] = "_timer_handle_cancelled",
     [WRITE_TO_SELF] = "_write_to_self",
@@ -75,11 +88,13 @@ find_globals(LoopState *state)
         const char *name;
     } globals[LOOP_GLOBALS] = {
         [GLOBAL_FUTURE] = {"asyncio.futures",     "Future"     },
-          [GLOBAL_GETADDRINFO] = {"socket",              "getaddrinfo"},
+        [GLOBAL_GETADDRINFO] = {"socket",              "getaddrinfo"},
         [GLOBAL_HANDLE] = {"asyncio.events",      "Handle"     },
-          [GLOBAL_MONOTONIC] = {"time",                "monotonic"  },
+        [GLOBAL_MONOTONIC] = {"time",                "monotonic"  },
         [GLOBAL_TASK] = {"asyncio.tasks",       "Task"       },
-          [GLOBAL_TIME] = {"asyncio.base_events", "time"       },
+        [GLOBAL_TIME] = {"asyncio.base_events", "time"       },
+        [GLOBAL_SOCKET_CLASS] = {"socket",              "socket"     },
+        [GLOBAL_SOCKET_MODULE] = {"asyncio.base_events", "socket"     },
     };
     for (int i = 0; i < LOOP_GLOBALS; i++) {
         LoopGlobal *global = &state->globals[i];

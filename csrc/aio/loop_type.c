@@ -2,11 +2,13 @@
 
 #include "aio/address.h"
 #include "aio/ask.h"
+#include "aio/connect.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
 #include "aio/loop_load.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
+#include "aio/serve.h"
 #include "aio/spare.h"
 #include "aio/turn.h"
 #include "aio/wake_event.h"
@@ -212,6 +214,12 @@ PyDoc_STRVAR(find_addresses_doc,
 "What getaddrinfo() returns for a numeric address and port. None for others; NotImplemented where asyncio's\n"
 "method has to run, because run_in_executor() or something else was replaced.");
 
+PyDoc_STRVAR(connect_open_doc, CONNECT_OPEN_DOC);
+PyDoc_STRVAR(connect_done_doc, CONNECT_DONE_DOC);
+PyDoc_STRVAR(serve_ready_doc, SERVE_READY_DOC);
+PyDoc_STRVAR(serve_doc, SERVE_DOC);
+PyDoc_STRVAR(serve_transport_doc, SERVE_TRANSPORT_DOC);
+
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
 "Make the event with which other threads wake the loop.");
@@ -255,6 +263,7 @@ PyDoc_STRVAR(run_forever_doc,
 "Raises RuntimeError if the loop is closed, or a loop is running in this thread.");
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+#define POSITIONAL(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FAST(schedule_soon), call_soon_doc},
@@ -266,6 +275,11 @@ static PyMethodDef loop_methods[] = {
     {"get_debug", (PyCFunction)ask_debug, METH_NOARGS, get_debug_doc},
     {"time", (PyCFunction)ask_time, METH_NOARGS, time_doc},
     {"_find_addresses", (PyCFunction)(void (*)(void))address_find, METH_FASTCALL, find_addresses_doc},
+    {"_serve_ready", POSITIONAL(serve_ready), serve_ready_doc},
+    {"_serve", POSITIONAL(serve), serve_doc},
+    {"_new_transport", POSITIONAL(serve_transport), serve_transport_doc},
+    {"_open_connection", POSITIONAL(connect_open), connect_open_doc},
+    {"_connection_done", POSITIONAL(connect_done), connect_done_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},
     {"_read_from_self", (PyCFunction)inbox_read_from_self, METH_NOARGS, read_from_self_doc},
     {"_stats", (PyCFunction)loop_stats, METH_NOARGS, stats_doc},

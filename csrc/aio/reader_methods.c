@@ -6,6 +6,7 @@
 #include "aio/readers.h"
 #include "aio/schedule.h"
 #include "aio/sockets.h"
+#include "aio/stream/stream.h"
 
 /* _add_reader() or _add_writer(). The handle, a new reference. */
 static PyObject *
@@ -57,6 +58,23 @@ transport_fds(const AioState *state, EventLoop *self)
     return fds;
 }
 
+/* Whether a transport may use the fd: `data` has weak references. One of ours that is closing uses it no
+ * more, and stays there as long as the program keeps it. */
+static bool
+may_have_transport(const AioState *state, PyObject *data, PyObject *fd)
+{
+    PyObject *reference = NULL, *transport = NULL;
+    if (PyDict_GetItemRef(data, fd, &reference) == 0) {
+        return false;
+    }
+    bool dead = reference != NULL && PyWeakref_Check(reference) &&
+                PyWeakref_GetRef(reference, &transport) == 0;
+    bool closing = transport != NULL && stream_is_closing(&state->stream, transport);
+    Py_XDECREF(transport);
+    Py_XDECREF(reference);
+    return !dead && !closing;
+}
+
 /* Whether no transport uses the fd, as far as that can be seen without a call of Python code. */
 static bool
 has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
@@ -67,7 +85,7 @@ has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
         PyObject *fd = PyLong_CheckExact(fileobj)                    ? Py_NewRef(fileobj)
                        : Py_IS_TYPE(fileobj, state->fds.socket_type) ? socket_fileno(state, fileobj)
                                                                      : NULL;
-        none = fd != NULL && PyDict_Contains(fds, fd) == 0;
+        none = fd != NULL && !may_have_transport(state, fds, fd);
         Py_XDECREF(fd);
         Py_DECREF(fds);
     }
@@ -75,9 +93,8 @@ has_no_transport(const AioState *state, EventLoop *self, PyObject *fileobj)
     return none;
 }
 
-/* loop._ensure_fd_no_transport(fileobj). 0, or -1 with an exception. */
-static int
-ensure_no_transport(EventLoop *self, PyObject *fileobj)
+int
+readers_ensure_no_transport(EventLoop *self, PyObject *fileobj)
 {
     const AioState *state = self->state;
     if ((loop_overridden(self) & HOOK(ENSURE_NO_TRANSPORT)) == 0 && has_no_transport(state, self, fileobj)) {
@@ -107,16 +124,15 @@ call_replaced(int method, EventLoop *self, PyObject *const *args, Py_ssize_t nar
     return result;
 }
 
-/* add_reader() or add_writer(), but returns the handle. */
-static PyObject *
-checked_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+PyObject *
+readers_add_checked(EventLoop *self, int direction, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError, "add_%s() takes at least 2 arguments (%zd given)",
                      direction == READER ? "reader" : "writer", nargs);
         return NULL;
     }
-    if (ensure_no_transport(self, args[0]) < 0) {
+    if (readers_ensure_no_transport(self, args[0]) < 0) {
         return NULL;
     }
     int method = ADD_READER + direction;
@@ -127,7 +143,7 @@ checked_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t na
 static PyObject *
 public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *handle = checked_add(direction, self, args, nargs);
+    PyObject *handle = readers_add_checked(self, direction, args, nargs);
     Py_XDECREF(handle);
     return handle != NULL ? Py_NewRef(Py_None) : NULL;
 }
@@ -135,7 +151,7 @@ public_add(int direction, EventLoop *self, PyObject *const *args, Py_ssize_t nar
 static PyObject *
 public_remove(int direction, EventLoop *self, PyObject *fileobj)
 {
-    if (ensure_no_transport(self, fileobj) < 0) {
+    if (readers_ensure_no_transport(self, fileobj) < 0) {
         return NULL;
     }
     int method = REMOVE_READER + direction;
@@ -186,13 +202,13 @@ remove_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs, PyObject
 static PyObject *
 checked_add_reader(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return checked_add(READER, self, args, nargs);
+    return readers_add_checked(self, READER, args, nargs);
 }
 
 static PyObject *
 checked_add_writer(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return checked_add(WRITER, self, args, nargs);
+    return readers_add_checked(self, WRITER, args, nargs);
 }
 
 static PyObject *

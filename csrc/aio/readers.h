@@ -26,6 +26,13 @@ int readers_add_directly(const AioState *state, int direction, PyObject *fileobj
 /* loop._remove_reader(fileobj), or _remove_writer(): as readers_add_directly(). */
 int readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop);
 
+/* loop._ensure_fd_no_transport(fileobj): 0, or -1 with an exception. In reader_methods.c. */
+int readers_ensure_no_transport(EventLoop *self, PyObject *fileobj);
+
+/* add_reader(*args) or add_writer(*args), but returns the handle: a new reference, or NULL with an exception.
+ * In reader_methods.c. */
+PyObject *readers_add_checked(EventLoop *self, int direction, PyObject *const *args, Py_ssize_t nargs);
+
 /* asyncio.events.Handle(callback, args, loop, context): in debug mode asyncio's, else ours. A new reference;
  * NULL with an exception. */
 PyObject *readers_handle(EventLoop *self, const Call *call);

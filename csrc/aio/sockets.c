@@ -76,3 +76,90 @@ socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain)
     PyErr_Clear();
     return usable;
 }
+
+/* Whether an attribute of socket.socket is a method of its base in C, or a function of the module socket. */
+static bool
+is_own(PyObject *method)
+{
+    if (!PyFunction_Check(method)) {
+        return Py_IS_TYPE(method, &PyMethodDescr_Type);
+    }
+    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(method), "__name__");
+    return name != NULL && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "socket") == 0;
+}
+
+bool
+socket_has_own_methods(AioState *state)
+{
+    static const int used[] = {FDS_CLOSE,      FDS_CONNECT, FDS_GETPEERNAME, FDS_GETSOCKNAME,
+                               FDS_GETSOCKOPT, FDS_INIT,    FDS_REAL_CLOSE,  FDS_SETBLOCKING};
+    FdsState *fds = &state->fds;
+    PyTypeObject *type = fds->socket_type;
+    unsigned version = type != NULL ? type_version(type) : 0;
+    if (version != 0 && version == fds->socket_version) {
+        return true;
+    }
+    bool own = type != NULL && fds->socket_close != NULL;
+    for (size_t i = 0; own && i < sizeof(used) / sizeof(used[0]); i++) {
+        PyObject *method = PyObject_GetAttr((PyObject *)type, fds->names[used[i]]);
+        own = method != NULL && is_own(method);
+        Py_XDECREF(method);
+    }
+    PyErr_Clear();
+    fds->socket_version = own ? type_version(type) : 0;
+    return own;
+}
+
+/* What socket.socket.__init__() does. 0, or -1 with an exception. */
+static int
+init_directly(const FdsState *fds, PyObject *sock, PyObject *args)
+{
+    return fds->socket_type->tp_base->tp_init(sock, args, NULL) == 0 &&
+                   PyObject_SetAttr(sock, fds->names[FDS_IO_REFS], fds->zero) == 0
+               ? PyObject_SetAttr(sock, fds->names[FDS_CLOSED], Py_False)
+               : -1;
+}
+
+PyObject *
+socket_make(AioState *state, const PlainSocket *made, bool *owned)
+{
+    const FdsState *fds = &state->fds;
+    PyTypeObject *type = fds->socket_type;
+    *owned = false;
+    PyObject *args = made->fd >= 0 ? Py_BuildValue("iiii", made->family, made->type, made->proto, made->fd)
+                                   : Py_BuildValue("iii", made->family, made->type, made->proto);
+    PyObject *none = args != NULL ? PyTuple_New(0) : NULL;
+    PyObject *sock = none != NULL ? type->tp_new(type, none, NULL) : NULL;
+    int status = sock == NULL                    ? -1
+                 : socket_has_own_methods(state) ? init_directly(fds, sock, args)
+                                                 : type->tp_init(sock, args, NULL);
+    Py_XDECREF(none);
+    Py_XDECREF(args);
+    if (status < 0 && sock != NULL) {
+        PyObject *error = PyErr_GetRaisedException();
+        *owned = socket_fd(state, sock) == made->fd;
+        PyErr_Clear();
+        Py_CLEAR(sock);
+        PyErr_SetRaisedException(error);
+    }
+    return sock;
+}
+
+int
+socket_close(AioState *state, PyObject *sock)
+{
+    const FdsState *fds = &state->fds;
+    PyObject *result;
+    if (Py_IS_TYPE(sock, fds->socket_type) && socket_has_own_methods(state) &&
+        aio_slot(sock, fds->io_refs_offset) == fds->zero) {
+        /* As socket.socket.close() where no file object of makefile() is open. */
+        result = PyObject_SetAttr(sock, fds->names[FDS_CLOSED], Py_True) == 0
+                     ? PyObject_CallOneArg(fds->socket_close, sock)
+                     : NULL;
+    }
+    else {
+        result = PyObject_CallMethodNoArgs(sock, fds->names[FDS_CLOSE]);
+    }
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}

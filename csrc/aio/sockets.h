@@ -22,4 +22,16 @@ int socket_fd(const AioState *state, PyObject *sock);
  * class or family, it may block, or it is closed. */
 bool socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain);
 
+/* Whether socket.socket still has the methods that C does not call: a program may have replaced one, to
+ * refuse connections or to count them, for example. */
+bool socket_has_own_methods(AioState *state);
+
+/* socket.socket(family, type, proto, fileno), or without fileno if `fd` is -1: a new reference, or NULL with
+ * an exception. A failure leaves the fd open, or has given it to an object that was freed, and has closed it:
+ * `*owned` says so. */
+PyObject *socket_make(AioState *state, const PlainSocket *made, bool *owned);
+
+/* sock.close(). 0, or -1 with an exception. */
+int socket_close(AioState *state, PyObject *sock);
+
 #endif

@@ -5,6 +5,7 @@
  */
 #include "aio/turn.h"
 
+#include "aio/arrived.h"
 #include "aio/clock.h"
 #include "aio/globals.h"
 #include "aio/handle.h"
@@ -68,7 +69,7 @@ find_timeout(EventLoop *self, const ReadyQueue *queue, double *timeout)
     if (timers && (list == NULL || !heap_first(&self->state->loop, list, &when))) {
         return stopping < 0 ? -1 : 0;
     }
-    if (stopping != 0 || queue->ring.count > 0) {
+    if (stopping != 0 || queue->ring.count > 0 || arrived_any(self)) {
         *timeout = 0;
         return stopping < 0 ? -1 : 1;
     }
@@ -157,6 +158,9 @@ turn_in_c(EventLoop *self, ReadyQueue *queue, double timeout)
     int status = timeout == 0 && counter_read(&self->counters.turns) % POLL_EVERY != 0 && poll_is_idle(self)
                      ? PyErr_CheckSignals()
                      : poll_events(self, queue, timeout);
+    if (status == 0 && arrived_any(self)) {
+        status = arrived_queue(self, queue);
+    }
     if (status == 0) {
         status = queue_due(self, queue);
     }
@@ -184,7 +188,9 @@ turn_in_python(EventLoop *self)
     atomic_store(&self->sleep, OUTSIDE);
     ReadyQueue *queue = (ReadyQueue *)Py_XNewRef((PyObject *)loop_queue(self));
     LoopSelector *selector = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
-    PyObject *result = schedule_stock(self, RUN_ONCE, (PyObject *[]){NULL}, 0, NULL);
+    PyObject *result = arrived_queue(self, queue) == 0
+                           ? schedule_stock(self, RUN_ONCE, (PyObject *[]){NULL}, 0, NULL)
+                           : NULL;
     count_stock_turn(&self->counters, queue, selector);
     Py_XDECREF(selector);
     Py_XDECREF(queue);

@@ -37,8 +37,10 @@ NAMES: dict[str, list[str]] = {
         "_clock_resolution",
         "_close_self_pipe",
         "_closed",
+        "_connect_sock",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
+        "_create_connection_transport",
         "_csock",
         "_current_handle",
         "_debug",
@@ -145,7 +147,10 @@ NAMES: dict[str, list[str]] = {
     "asyncio": [
         "_get_running_loop",
     ],
-    "socket": [],
+    "socket": [
+        "_io_refs",
+        "_real_close",
+    ],
 }
 NEWER = {
     "_header_size": (3, 14),

@@ -1,4 +1,5 @@
 /* How a connection ends. */
+#include "aio/sockets.h"
 #include "aio/stream/stream.h"
 
 #include "aio/exits.h"
@@ -187,9 +188,7 @@ stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 static int
 close_socket(Stream *self)
 {
-    return is_given(self->sock)
-               ? status_of(PyObject_CallMethodNoArgs(self->sock, stream_name(self, NAME_CLOSE)))
-               : 0;
+    return is_given(self->sock) ? socket_close(self->module->aio, self->sock) : 0;
 }
 
 static int

@@ -1,5 +1,7 @@
 /* A transport as others see it: its repr, get_extra_info(), and attributes that asyncio's code and tests
  * look at. */
+#include "aio/sockaddr.h"
+#include "aio/sockets.h"
 #include "aio/stream/stream.h"
 
 /* The events that the loop's selector watches: a mask of selectors' events; 0 where it cannot say. */
@@ -88,10 +90,31 @@ fill_extra(Stream *self, PyObject *extra)
     return PyDict_SetItem(extra, stream_name(self, NAME_PEERNAME), self->peername);
 }
 
+/* getsockname() or getpeername() of an IPv4 or IPv6 socket. A new reference; NULL, without an exception,
+ * where the socket's method has to find out. */
+static PyObject *
+name_of_fd(Stream *self, int method)
+{
+    SockAddr address = {.length = sizeof(address.v6)};
+    int fd = socket_has_own_methods(self->module->aio) ? stream_open_fd(self) : -1;
+    int failed = fd < 0                       ? -1
+                 : method == NAME_GETPEERNAME ? getpeername(fd, &address.any, &address.length)
+                                              : getsockname(fd, &address.any, &address.length);
+    bool known = failed == 0 && ((address.length == sizeof(address.v4) && address.any.sa_family == AF_INET) ||
+                                 (address.length == sizeof(address.v6) && address.any.sa_family == AF_INET6));
+    PyObject *name = known ? sockaddr_to_python(&address) : NULL;
+    PyErr_Clear();
+    return name;
+}
+
 /* The result of a method of the socket; None if the system refuses. A new reference. */
 static PyObject *
 name_or_none(Stream *self, int method)
 {
+    PyObject *known = name_of_fd(self, method);
+    if (known != NULL) {
+        return known;
+    }
     PyObject *name = PyObject_CallMethodNoArgs(self->sock, stream_name(self, method));
     if (name == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
         PyErr_Clear();

@@ -77,6 +77,13 @@ is_given(PyObject *object)
     return object != NULL && object != Py_None;
 }
 
+/* Whether an object is a transport that close() was called for, or whose connection is lost. */
+static inline bool
+stream_is_closing(const StreamState *state, PyObject *object)
+{
+    return Py_IS_TYPE(object, state->type) && ((Stream *)object)->closing;
+}
+
 /* 0 and the reference dropped; -1 if `result` is NULL, with its exception. */
 static inline int
 status_of(PyObject *result)

@@ -1,6 +1,7 @@
 /* SocketTransport: made by the loop for each connection of a stream socket. Its type derives from asyncio's
  * classes, whose methods see the same state. */
 #include "aio/stream/stream.h"
+#include "aio/weak_dict.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -106,9 +107,10 @@ attach(Stream *self, PyObject *server)
             return -1;
         }
     }
-    PyObject *transports = PyObject_GetAttrString(self->loop, "_transports");
+    const FdsState *fds = &self->module->aio->fds;
+    PyObject *transports = PyObject_GetAttr(self->loop, fds->names[FDS_TRANSPORTS]);
     PyObject *fd = PyLong_FromLong(self->fd);
-    int status = transports != NULL && fd != NULL ? PyObject_SetItem(transports, fd, (PyObject *)self) : -1;
+    int status = transports != NULL && fd != NULL ? weak_set(fds, transports, fd, (PyObject *)self) : -1;
     Py_XDECREF(transports);
     Py_XDECREF(fd);
     return status;
@@ -130,26 +132,46 @@ schedule_start(Stream *self, PyObject *waiter)
     return stream_call_soon(self, stream_state(self)->set_result, waiter, Py_None);
 }
 
+enum { LOOP, SOCK, PROTOCOL, WAITER, EXTRA, SERVER, CONTEXT, ARGUMENTS };
+
+/* False with an exception. */
+static bool
+parse_init(PyObject *args, PyObject *kwargs, PyObject **given)
+{
+    static char *names[] = {"loop", "sock", "protocol", "waiter", "extra", "server", "context", NULL};
+    for (int i = WAITER; i < ARGUMENTS; i++) {
+        given[i] = Py_None;
+    }
+    if (kwargs == NULL && PyTuple_GET_SIZE(args) == ARGUMENTS) { /* as the loop calls it: not slowly */
+        for (int i = 0; i < ARGUMENTS; i++) {
+            given[i] = PyTuple_GET_ITEM(args, i);
+        }
+        return true;
+    }
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOOO:SocketTransport", names, &given[LOOP],
+                                       &given[SOCK], &given[PROTOCOL], &given[WAITER], &given[EXTRA],
+                                       &given[SERVER], &given[CONTEXT]) != 0;
+}
+
 int
 stream_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"loop", "sock", "protocol", "waiter", "extra", "server", "context", NULL};
     Stream *self = (Stream *)object;
-    PyObject *loop, *sock, *protocol;
-    PyObject *waiter = Py_None, *extra = Py_None, *server = Py_None, *context = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOOO:SocketTransport", names, &loop, &sock, &protocol,
-                                     &waiter, &extra, &server, &context)) {
+    PyObject *given[ARGUMENTS];
+    if (!parse_init(args, kwargs, given)) {
         return -1;
     }
     if (self->loop != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "SocketTransport.__init__() may be called once only");
         return -1;
     }
-    if (set_connection(self, loop, sock, extra, context) < 0 || stream_set_protocol_now(self, protocol) < 0) {
+    if (set_connection(self, given[LOOP], given[SOCK], given[EXTRA], given[CONTEXT]) < 0 ||
+        stream_set_protocol_now(self, given[PROTOCOL]) < 0) {
         return -1;
     }
     self->conn_lost = self->closing = 0;
-    return attach(self, server) == 0 && set_nodelay(self) == 0 ? schedule_start(self, waiter) : -1;
+    return attach(self, given[SERVER]) == 0 && set_nodelay(self) == 0 ? schedule_start(self, given[WAITER])
+                                                                      : -1;
 }
 
 int

@@ -1,0 +1,228 @@
+#include "aio/serve.h"
+
+#include "aio/accept.h"
+#include "aio/exits.h"
+#include "aio/override.h"
+#include "aio/readers.h"
+#include "aio/schedule.h"
+#include "aio/stream/stream.h"
+
+#include <poll.h>
+
+/* The arguments of _make_socket_transport() but for self; `waiter`, `extra` and `server` may be None. */
+typedef struct {
+    PyObject *sock;
+    PyObject *protocol;
+    PyObject *waiter;
+    PyObject *extra;
+    PyObject *server;
+    PyObject *context;
+} Connection;
+
+/* By the method of the loop, which has been replaced. */
+static PyObject *
+make_by_method(EventLoop *self, const Connection *connection)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->loop.method_names[MAKE_TRANSPORT]);
+    PyObject *args = PyTuple_Pack(3, connection->sock, connection->protocol, connection->waiter);
+    PyObject *names = Py_BuildValue("{sOsO}", "extra", connection->extra, "server", connection->server);
+    int status = method != NULL && args != NULL && names != NULL ? 0 : -1;
+    if (status == 0 && connection->context != Py_None) {
+        status = PyDict_SetItem(names, self->state->loop.names[LOOP_CONTEXT], connection->context);
+    }
+    PyObject *transport = status == 0 ? PyObject_Call(method, args, names) : NULL;
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(names);
+    return transport;
+}
+
+/* A new transport: a new reference, or NULL with an exception. */
+static PyObject *
+make_transport(EventLoop *self, const Connection *connection)
+{
+    if ((loop_overridden(self) & HOOK(MAKE_TRANSPORT)) != 0) {
+        return make_by_method(self, connection);
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (readers_ensure_no_transport(self, connection->sock) < 0) {
+        return NULL;
+    }
+#endif
+    PyObject *args = PyTuple_Pack(7, self, connection->sock, connection->protocol, connection->waiter,
+                                  connection->extra, connection->server, connection->context);
+    PyObject *transport = args != NULL ? PyObject_Call((PyObject *)self->state->stream.type, args, NULL)
+                                       : NULL;
+    Py_XDECREF(args);
+    return transport;
+}
+
+PyObject *
+serve_transport(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "_new_transport() takes a socket, a protocol and a future");
+        return NULL;
+    }
+#if PY_VERSION_HEX >= 0x030F0000
+    PyObject *context = PyContext_CopyCurrent();
+    if (context == NULL) {
+        return NULL;
+    }
+#else
+    PyObject *context = Py_NewRef(Py_None);
+#endif
+    const Connection connection = {args[0], args[1], args[2], Py_None, Py_None, context};
+    PyObject *transport = make_transport(self, &connection);
+    Py_DECREF(context);
+    return transport;
+}
+
+/* asyncio reports it in debug mode only. 0; -1 with the exception if it ends the program, or another. */
+static int
+report_failure(EventLoop *self, PyObject *protocol)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (ends_program(error)) {
+        PyErr_SetRaisedException(error);
+        return -1;
+    }
+    int debug = loop_member(&self->debug) != NULL ? PyObject_IsTrue(self->debug) : 0, status = debug;
+    if (debug > 0) {
+        PyObject *context = Py_BuildValue(
+            "{sssO}", "message", "Error on transport creation for incoming connection", "exception", error);
+        status = context != NULL && protocol != NULL ? PyDict_SetItemString(context, "protocol", protocol)
+                                                     : 0;
+        PyObject *result = context != NULL && status == 0
+                               ? PyObject_CallMethodOneArg(
+                                     (PyObject *)self, self->state->stream.names[NAME_CALL_EXCEPTION_HANDLER],
+                                     context)
+                               : NULL;
+        status = result != NULL ? 0 : -1;
+        Py_XDECREF(result);
+        Py_XDECREF(context);
+    }
+    Py_DECREF(error);
+    return status < 0 ? -1 : 0;
+}
+
+PyObject *
+serve(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    enum { FACTORY, SOCK, PEERNAME, SERVER, CONTEXT, COUNT };
+    if (nargs != COUNT) {
+        PyErr_SetString(PyExc_TypeError, "_serve() takes five arguments");
+        return NULL;
+    }
+    PyObject *protocol = PyObject_CallNoArgs(args[FACTORY]), *transport = NULL;
+    PyObject *extra = protocol != NULL ? PyDict_New() : NULL;
+    if (extra != NULL &&
+        PyDict_SetItem(extra, self->state->stream.names[NAME_PEERNAME], args[PEERNAME]) == 0) {
+        const Connection connection = {args[SOCK], protocol, Py_None, extra, args[SERVER], args[CONTEXT]};
+        transport = make_transport(self, &connection);
+    }
+    int status = transport != NULL ? 0 : report_failure(self, protocol);
+    Py_XDECREF(transport);
+    Py_XDECREF(extra);
+    Py_XDECREF(protocol);
+    return status == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* loop.call_soon(). 0, or -1 with an exception. */
+static int
+call_soon(EventLoop *self, const Call *call)
+{
+    int status = schedule_directly(self->state, call);
+    if (status != 0) {
+        return status < 0 ? -1 : 0;
+    }
+    PyObject *args[8] = {call->loop, call->callback};
+    size_t count = 2;
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        args[count++] = call->args[i];
+    }
+    args[count] = call->context;
+    PyObject *handle = PyObject_VectorcallMethod(self->state->loop.method_names[CALL_SOON], args, count,
+                                                 call->context != NULL ? self->state->loop.context_names
+                                                                       : NULL);
+    Py_XDECREF(handle);
+    return handle != NULL ? 0 : -1;
+}
+
+/* _serve() for a connection, in the next turn: as asyncio's task would be. 0, or -1 with an exception. */
+static int
+serve_later(EventLoop *self, PyObject *callback, PyObject *const *given, PyObject *accepted)
+{
+    enum { FACTORY, SERVER = 2, CONTEXT = 4 };
+    PyObject *context = given[CONTEXT] != Py_None ? PyContext_Copy(given[CONTEXT]) : Py_NewRef(Py_None);
+    if (context == NULL) {
+        return -1;
+    }
+    PyObject *const args[] = {given[FACTORY], PyTuple_GET_ITEM(accepted, 0), PyTuple_GET_ITEM(accepted, 1),
+                              given[SERVER], context};
+    const Call call = {.loop = (PyObject *)self,
+                       .callback = callback,
+                       .args = args,
+                       .count = 5,
+                       .context = context != Py_None ? context : NULL};
+    int status = call_soon(self, &call);
+    Py_DECREF(context);
+    return status;
+}
+
+static bool
+may_serve(EventLoop *self)
+{
+    return loop_member(&self->task_factory) == Py_None &&
+           schedule_is_plain(self, HOOK(ACCEPT_CONNECTION) | BOTH_HOOKS(CREATE_TASK));
+}
+
+/* Accept one connection. 1; 0 if there is none; -1 with an exception. */
+static int
+accept_one(EventLoop *self, const PlainSocket *listener, PyObject *callback, PyObject *const *given)
+{
+    PyObject *accepted = accept_from(self->state, listener);
+    if (accepted == NULL && PyErr_ExceptionMatches(PyExc_ConnectionAbortedError)) {
+        PyErr_Clear();
+        return 1;
+    }
+    int status = accepted == NULL      ? -1
+                 : accepted == Py_None ? 0
+                                       : serve_later(self, callback, given, accepted);
+    bool served = status == 0 && accepted != Py_None;
+    Py_XDECREF(accepted);
+    return status < 0 ? -1 : served;
+}
+
+/* Whether a connection waits. accept() makes a file before it looks, so a poll() costs a fraction of it. */
+static bool
+has_connection(int listener)
+{
+    struct pollfd entry = {.fd = listener, .events = POLLIN};
+    return poll(&entry, 1, 0) == 1;
+}
+
+PyObject *
+serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    enum { SOCK = 1, LIMIT = 3, COUNT = 5 };
+    PlainSocket listener;
+    long limit = nargs == COUNT ? PyLong_AsLong(args[LIMIT]) : -1;
+    if (limit < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments, one a limit above 0");
+        }
+        return NULL;
+    }
+    if (!may_serve(self) || !socket_is_plain(self->state, args[SOCK], &listener)) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *callback = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SERVE]);
+    int status = callback != NULL ? 1 : -1;
+    Py_ssize_t closed = self->state->stream.closed_offset;
+    for (long i = 0; i < limit && status > 0 && aio_slot(args[SOCK], closed) == Py_False; i++) {
+        status = i == 0 || has_connection(listener.fd) ? accept_one(self, &listener, callback, args) : 0;
+    }
+    Py_XDECREF(callback);
+    return status >= 0 ? Py_NewRef(Py_True) : NULL;
+}
