@@ -26,7 +26,7 @@ HOSTS: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 @contextmanager
 def listening(family: int = socket.AF_INET, backlog: int = 100) -> Iterator[tuple[str, int]]:
-    """The host and port of a listener that nobody accepts from."""
+    """The host and port of a listener whose connections are not accepted."""
     with socket.create_server((HOSTS[family], 0), family=family, backlog=backlog) as listener:
         yield listener.getsockname()[:2]
 
