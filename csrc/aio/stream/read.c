@@ -1,7 +1,7 @@
 /* Receiving, for a protocol with data_received().
  *
  * The system call is made with the GIL held: it does not block, and to release the GIL costs more than a
- * short call takes. One recv() for each event: a busy peer has at most `max_size` bytes of a turn. */
+ * short call takes. A busy peer has at most `max_size` bytes of a turn. */
 #include "aio/stream/stream.h"
 
 #include <errno.h>
@@ -98,11 +98,10 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Straight into the object that the protocol gets. */
+/* Straight into the object that the protocol gets. `again`: the last one was filled, and the protocol has it. */
 static int
-read_bulk(Stream *self, int fd)
+read_object(Stream *self, int fd, Py_ssize_t size, bool again)
 {
-    Py_ssize_t size = self->max_size < BULK_SIZE ? self->max_size : BULK_SIZE;
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
     if (data == NULL) {
         return stream_fail(self, read_error);
@@ -112,12 +111,40 @@ read_bulk(Stream *self, int fd)
     self->last_read = count > 0 ? (unsigned int)count : 0;
     if (count <= 0) {
         Py_DECREF(data);
-        return stream_nothing_received(self, count, error);
+        bool ends_later = count == 0 && again; /* in the next turn, after what the protocol has scheduled */
+        return ends_later ? 0 : stream_nothing_received(self, count, error);
     }
     if (count < size) {
         Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
     }
     return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
+}
+
+/* The fd, if the protocol still wants data by data_received(); else -1. */
+static int
+fd_to_read_on(const Stream *self)
+{
+    bool wanted = self->conn_lost == 0 && !self->closing && !self->paused && !self->buffered &&
+                  is_given(self->protocol);
+    return wanted ? stream_open_fd(self) : -1;
+}
+
+/* As much as asyncio receives for an event, in two objects if they are filled. */
+static int
+read_bulk(Stream *self, int fd)
+{
+    Py_ssize_t left = self->max_size < SHARED_SIZE ? self->max_size : SHARED_SIZE, size;
+    int status = 0;
+    bool again = false;
+    Py_INCREF(self); /* the protocol may drop the last other reference */
+    do {
+        size = left < BULK_SIZE ? left : BULK_SIZE;
+        left -= size;
+        status = read_object(self, fd, size, again);
+        again = status == 0 && self->last_read == size && left > 0;
+    } while (again && (fd = fd_to_read_on(self)) >= 0);
+    Py_DECREF(self);
+    return status;
 }
 
 /* Into the buffer that all transports share, from which the protocol gets a copy of the right size. */
