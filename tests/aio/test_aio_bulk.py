@@ -35,7 +35,7 @@ class Much(Plain):
 
 
 async def receive_much(seen: Much, size: int, end: bool = False, count: int = 10) -> list[Any]:
-    """What is seen of so many bytes that are there at once, after as many as turn the transport to large reads."""
+    """What is seen of so many bytes that are there at once, after a piece that is large enough."""
     async with connection(seen, sock=large_buffers) as (transport, peer):
         large_buffers(peer)
         peer.send(bytes(40_000))
