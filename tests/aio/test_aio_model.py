@@ -291,6 +291,10 @@ def test_random_walks_with_a_plain_socket_end_as_on_asyncio(effort: Effort) -> N
     def walk(steps: list[tuple[Any, ...]], kind: type[Keeps]) -> None:
         theirs = on("asyncio", lambda: scenario(steps, kind))
         ours = on("pyepoll", lambda: scenario(steps, kind))
+        # How much of what was sent TCP has passed on at a given moment varies.
+        common = min(len(ours[1]), len(theirs[1]))
+        for each in ours, theirs:
+            each[1] = each[1][:common]
         assert ours == theirs
 
     walk()
