@@ -203,13 +203,15 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         sock, fd, connected, handle = opened
         try:
             if connected is not None:
-                await connected
+                try:
+                    await connected
+                finally:
+                    if handle is not None:
+                        stop_watching(self, handle, sock, fd, writing=True)
             protocol = protocol_factory()
             waiter = self.create_future()
             transport = self._new_transport(sock, protocol, waiter)
         except:
-            if handle is not None:
-                stop_watching(self, handle, sock, fd, writing=True)
             sock.close()
             raise
         finally:

@@ -122,8 +122,7 @@ close_after_error(AioState *state, PyObject *sock)
     PyErr_SetRaisedException(error);
 }
 
-/* Otherwise it would be called again before the task that waits for the future removes it. As in asyncio, an
- * error does not replace the outcome. */
+/* Remove the writer, with the exception that is set. */
 static void
 remove_writer(EventLoop *self, PyObject *sock)
 {
@@ -135,12 +134,14 @@ remove_writer(EventLoop *self, PyObject *sock)
 }
 
 /* Whether a connection that is under way has been made already, as one to a listener on this machine is. That
- * of a failed one is left to the loop, which reads the error. */
+ * of a failed one is left to the loop, which reads the error; so is any other where `_run_once` is replaced,
+ * as only ours knows of arrived.h. */
 static bool
-is_made(int fd)
+is_made(EventLoop *self, int fd)
 {
     struct pollfd entry = {.fd = fd, .events = POLLOUT};
-    return fd >= 0 && poll(&entry, 1, 0) == 1 && entry.revents == POLLOUT;
+    return (loop_overridden(self) & HOOK(RUN_ONCE)) == 0 && poll(&entry, 1, 0) == 1 &&
+           entry.revents == POLLOUT;
 }
 
 /* Give the future its result in the next turn, as if the loop had watched the socket. So a server of the same
@@ -185,9 +186,9 @@ await_outcome(EventLoop *self, PyObject *sock, PyObject *address)
     PyObject *future = fd >= 0 ? PyObject_CallMethodNoArgs((PyObject *)self,
                                                            self->state->loop.method_names[CREATE_FUTURE])
                                : NULL;
-    PyObject *handle = future == NULL ? NULL
-                       : is_made(fd)  ? complete_later(self, future)
-                                      : complete_when_ready(self, future, sock, address);
+    PyObject *handle = future == NULL      ? NULL
+                       : is_made(self, fd) ? complete_later(self, future)
+                                           : complete_when_ready(self, future, sock, address);
     PyObject *result = handle != NULL ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
     if (result == NULL && handle != NULL && handle != Py_None) {
         remove_writer(self, sock); /* without memory */
@@ -264,7 +265,6 @@ connect_done(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     }
     Py_DECREF(done);
     if (read_outcome(state, args[1], args[2]) == 0) {
-        remove_writer(self, args[1]);
         return PyObject_CallMethodOneArg(args[0], state->stream.names[NAME_SET_RESULT], Py_None);
     }
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
