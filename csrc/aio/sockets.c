@@ -41,7 +41,8 @@ has_own_fileno(const AioState *state)
     bool own = method != NULL && method == fds->socket_fileno;
     Py_XDECREF(method);
     PyErr_Clear();
-    fds->fileno_version = own ? type_version(fds->socket_type) : 0;
+    /* Unless another thread has changed the class meanwhile. */
+    fds->fileno_version = own && type_version(fds->socket_type) == version ? version : 0;
     return own;
 }
 
@@ -106,7 +107,8 @@ socket_has_own_methods(AioState *state)
         Py_XDECREF(method);
     }
     PyErr_Clear();
-    fds->socket_version = own ? type_version(type) : 0;
+    /* As in has_own_fileno(). */
+    fds->socket_version = own && type_version(type) == version ? version : 0;
     return own;
 }
 
