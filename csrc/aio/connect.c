@@ -22,18 +22,14 @@ read_address(PyObject *object, int family, SockAddr *address)
 static int
 start_connect(const AioState *state, PyObject *sock, PyObject *object, const SockAddr *address)
 {
-    /* The hook may close the socket: see again which fd it has. */
-    PlainSocket plain;
     if (PySys_Audit("socket.connect", "OO", sock, object) < 0) {
         return -1;
     }
-    int status = -1;
-    if (!socket_is_plain(state, sock, &plain)) {
-        errno = EBADF;
+    int fd = socket_fd(state, sock); /* -1 if the hook has closed it */
+    if (PyErr_Occurred()) {
+        return -1;
     }
-    else {
-        status = connect(plain.fd, &address->any, address->length);
-    }
+    int status = connect(fd, &address->any, address->length);
     /* A connection to a listener on this machine is made already. Yet the caller waits for it, as for any
      * other: with no turn between many of them, a server of the same loop could accept none. */
     bool under_way = status < 0 && (errno == EINPROGRESS || errno == EALREADY || would_block(errno));

@@ -684,6 +684,43 @@ def test_accepted_connections_do_not_share_a_context() -> None:
     same(scenario)
 
 
+def test_what_a_protocol_factory_sets_is_seen_as_in_asyncio() -> None:
+    """From 3.15 on, not by a client's protocol: its context is copied before the factory is called."""
+
+    class Noting(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            NAME.set("of the factory")
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.seen.append(NAME.get())
+
+        def data_received(self, data: bytes) -> None:
+            self.seen.append(NAME.get())
+
+    async def scenario() -> Any:
+        NAME.set("of the caller")
+        servers: list[Noting] = []
+
+        def make() -> Noting:
+            servers.append(Noting())
+            return servers[-1]
+
+        async with serving(make) as address:
+            transport, client = await asyncio.get_running_loop().create_connection(Noting, *address)
+            transport.write(b"data")
+            await soon(lambda: servers and len(servers[0].seen) == 3)
+            servers[0].transport.write(b"data")
+            await soon(lambda: len(client.seen) == 3)
+            transport.abort()
+            await soon(client.lost)
+            await soon(servers[0].lost)
+            return client.seen[:3], servers[0].seen[:3]
+
+    same(scenario)
+
+
 def test_an_fd_is_reused_while_the_old_transport_is_kept() -> None:
     async def scenario() -> Any:
         loop: Any = asyncio.get_running_loop()
