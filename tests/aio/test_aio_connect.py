@@ -710,7 +710,7 @@ def test_what_a_protocol_factory_sets_is_seen_as_in_asyncio() -> None:
         async with serving(make) as address:
             transport, client = await asyncio.get_running_loop().create_connection(Noting, *address)
             transport.write(b"data")
-            await soon(lambda: servers and len(servers[0].seen) == 3)
+            await soon(lambda: len(servers) == 1 and len(servers[0].seen) == 3)
             servers[0].transport.write(b"data")
             await soon(lambda: len(client.seen) == 3)
             transport.abort()
