@@ -203,13 +203,16 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         sock, fd, connected, handle = opened
         try:
             if connected is not None:
-                await connected
+                try:
+                    await connected
+                finally:
+                    if handle is not None:
+                        stop_watching(self, handle, sock, fd, writing=True)
+            context = contextvars.copy_context() if sys.version_info >= (3, 15) else None
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._new_transport(sock, protocol, waiter)
+            transport = self._new_transport(sock, protocol, waiter, context)
         except:
-            if handle is not None:
-                stop_watching(self, handle, sock, fd, writing=True)
             sock.close()
             raise
         finally:

@@ -5,11 +5,13 @@
 int
 arrived_add(EventLoop *self, const Call *call)
 {
-    if (self->arrived == NULL && (self->arrived = PyList_New(0)) == NULL) {
-        return -1;
+    PyObject *handle = readers_handle(self, call); /* first: its class may be a program's, and run a turn */
+    int status = -1;
+    Py_BEGIN_CRITICAL_SECTION(self); /* a program may connect in another thread than the loop's */
+    if (handle != NULL && (self->arrived != NULL || (self->arrived = PyList_New(0)) != NULL)) {
+        status = PyList_Append(self->arrived, handle);
     }
-    PyObject *handle = readers_handle(self, call);
-    int status = handle != NULL && self->arrived != NULL ? PyList_Append(self->arrived, handle) : -1;
+    Py_END_CRITICAL_SECTION();
     Py_XDECREF(handle);
     return status;
 }
@@ -28,9 +30,12 @@ append_by_method(EventLoop *self, PyObject *handle)
 int
 arrived_queue(EventLoop *self, ReadyQueue *queue)
 {
-    PyObject *list = self->arrived;
-    self->arrived = NULL;
+    PyObject *list;
     int status = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    list = self->arrived;
+    self->arrived = NULL;
+    Py_END_CRITICAL_SECTION();
     for (Py_ssize_t i = 0; status == 0 && list != NULL && i < PyList_GET_SIZE(list); i++) {
         PyObject *handle = PyList_GET_ITEM(list, i);
         status = queue != NULL ? ready_put(queue, handle) : append_by_method(self, handle);

@@ -6,7 +6,7 @@
 #include "aio/handle.h"
 #include "aio/loop.h"
 
-/* Make a handle for the next turn, in the loop's thread. 0, or -1 with an exception. */
+/* Make a handle for the next turn. 0, or -1 with an exception. */
 int arrived_add(EventLoop *self, const Call *call);
 
 /* Queue them: the handles go to `queue`; NULL: to whatever the loop has in its place. 0, or -1 with an
@@ -17,7 +17,7 @@ int arrived_queue(EventLoop *self, ReadyQueue *queue);
 static inline bool
 arrived_any(const EventLoop *self)
 {
-    return self->arrived != NULL;
+    return loop_member(&self->arrived) != NULL;
 }
 
 #endif

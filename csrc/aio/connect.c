@@ -22,18 +22,14 @@ read_address(PyObject *object, int family, SockAddr *address)
 static int
 start_connect(const AioState *state, PyObject *sock, PyObject *object, const SockAddr *address)
 {
-    /* The hook may close the socket: see again which fd it has. */
-    PlainSocket plain;
     if (PySys_Audit("socket.connect", "OO", sock, object) < 0) {
         return -1;
     }
-    int status = -1;
-    if (!socket_is_plain(state, sock, &plain)) {
-        errno = EBADF;
+    int fd = socket_fd(state, sock); /* -1 if the hook has closed it */
+    if (PyErr_Occurred()) {
+        return -1;
     }
-    else {
-        status = connect(plain.fd, &address->any, address->length);
-    }
+    int status = connect(fd, &address->any, address->length);
     /* A connection to a listener on this machine is made already. Yet the caller waits for it, as for any
      * other: with no turn between many of them, a server of the same loop could accept none. */
     bool under_way = status < 0 && (errno == EINPROGRESS || errno == EALREADY || would_block(errno));
@@ -122,8 +118,7 @@ close_after_error(AioState *state, PyObject *sock)
     PyErr_SetRaisedException(error);
 }
 
-/* Otherwise it would be called again before the task that waits for the future removes it. As in asyncio, an
- * error does not replace the outcome. */
+/* Remove the writer, with the exception that is set. */
 static void
 remove_writer(EventLoop *self, PyObject *sock)
 {
@@ -135,12 +130,14 @@ remove_writer(EventLoop *self, PyObject *sock)
 }
 
 /* Whether a connection that is under way has been made already, as one to a listener on this machine is. That
- * of a failed one is left to the loop, which reads the error. */
+ * of a failed one is left to the loop, which reads the error; so is any other where `_run_once` is replaced,
+ * as only ours knows of arrived.h. */
 static bool
-is_made(int fd)
+is_made(EventLoop *self, int fd)
 {
     struct pollfd entry = {.fd = fd, .events = POLLOUT};
-    return fd >= 0 && poll(&entry, 1, 0) == 1 && entry.revents == POLLOUT;
+    return (loop_overridden(self) & HOOK(RUN_ONCE)) == 0 && poll(&entry, 1, 0) == 1 &&
+           entry.revents == POLLOUT;
 }
 
 /* Give the future its result in the next turn, as if the loop had watched the socket. So a server of the same
@@ -185,9 +182,9 @@ await_outcome(EventLoop *self, PyObject *sock, PyObject *address)
     PyObject *future = fd >= 0 ? PyObject_CallMethodNoArgs((PyObject *)self,
                                                            self->state->loop.method_names[CREATE_FUTURE])
                                : NULL;
-    PyObject *handle = future == NULL ? NULL
-                       : is_made(fd)  ? complete_later(self, future)
-                                      : complete_when_ready(self, future, sock, address);
+    PyObject *handle = future == NULL      ? NULL
+                       : is_made(self, fd) ? complete_later(self, future)
+                                           : complete_when_ready(self, future, sock, address);
     PyObject *result = handle != NULL ? Py_BuildValue("OiOO", sock, fd, future, handle) : NULL;
     if (result == NULL && handle != NULL && handle != Py_None) {
         remove_writer(self, sock); /* without memory */
@@ -264,7 +261,6 @@ connect_done(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     }
     Py_DECREF(done);
     if (read_outcome(state, args[1], args[2]) == 0) {
-        remove_writer(self, args[1]);
         return PyObject_CallMethodOneArg(args[0], state->stream.names[NAME_SET_RESULT], Py_None);
     }
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError)) {

@@ -21,8 +21,7 @@
 
 #define CONNECT_DONE_DOC                                                                                     \
     "_connection_done($self, future, sock, address, /)\n--\n\n"                                              \
-    "Give the future the outcome of a connect() that was under way, and remove the writer that waited for\n" \
-    "it."
+    "Give the future the outcome of a connect() that was under way."
 
 PyObject *connect_try(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 

@@ -20,6 +20,7 @@ static const char *const names[FDS_NAMES] = {
     [FDS_INIT] = "__init__",
     [FDS_IO_REFS] = "_io_refs",
     [FDS_KEY] = "key",
+    [FDS_NAME] = "__name__",
     [FDS_REAL_CLOSE] = "_real_close",
     [FDS_REMOVE] = "_remove",
     [FDS_SETBLOCKING] = "setblocking",

@@ -22,6 +22,7 @@ enum {
     FDS_INIT,
     FDS_IO_REFS,
     FDS_KEY,
+    FDS_NAME,
     FDS_REAL_CLOSE,
     FDS_REMOVE,
     FDS_SETBLOCKING,

@@ -89,7 +89,7 @@ timer_new(AioState *state, const Call *call, PyObject *when, double time)
     timer->base.scheduled = Py_NewRef(Py_False);
     timer->base.when = Py_XNewRef(when);
     timer->time = time;
-    timer->has_time = true;
+    timer->has_time = !isnan(time);
     if (when != NULL) {
         timer_note_time(timer, when);
     }

@@ -5,6 +5,7 @@
 
 #include "aio/state.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 /* An asyncio.Handle: its slots lie in the order of their names. */
@@ -47,8 +48,8 @@ typedef struct {
 typedef struct {
     StockTimer base;
     InlineArgs inline_args;
-    double time;      /* when it is due, if that is a float; its `when` is NULL until it is asked for */
-    bool has_time;    /* ... and it is */
+    double time;      /* when it is due, if that is a number; its `when` is NULL until it is asked for */
+    bool has_time;    /* ... and it is: a float, and not NaN, with which asyncio's turn raises an error */
     Py_ssize_t index; /* where it is in the heap, as far as C knows: heap.c */
 } Timer;
 
@@ -73,7 +74,7 @@ int timer_traverse(Timer *self, visitproc visit, void *arg);
 int timer_clear(Timer *self);
 void timer_dealloc(Timer *self);
 
-/* When a timer of ours is due, if that is a float: without a lock, and without the object in `when`, which
+/* When a timer of ours is due, if it has a time: without a lock, and without the object in `when`, which
  * another thread may replace. */
 static inline bool
 timer_time(const Timer *self, double *time)
@@ -89,9 +90,9 @@ timer_time(const Timer *self, double *time)
 static inline void
 timer_note_time(Timer *self, PyObject *when)
 {
-    bool has_time = PyFloat_CheckExact(when);
+    double time = PyFloat_CheckExact(when) ? PyFloat_AS_DOUBLE(when) : NAN;
+    bool has_time = !isnan(time);
     if (has_time) {
-        double time = PyFloat_AS_DOUBLE(when);
         __atomic_store(&self->time, &time, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&self->has_time, has_time, __ATOMIC_RELAXED);

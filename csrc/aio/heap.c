@@ -10,10 +10,10 @@ stock_time(const LoopState *state, PyObject *object, double *time)
         return false;
     }
     *time = PyFloat_AS_DOUBLE(when);
-    return true;
+    return !isnan(*time);
 }
 
-/* The time of a timer whose `_when` is a float; false for anything else. */
+/* The time of a timer whose `_when` is a float, but not NaN; false for anything else. */
 static inline bool
 plain_time(const LoopState *state, PyObject *object, double *time)
 {

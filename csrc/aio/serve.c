@@ -60,22 +60,13 @@ make_transport(EventLoop *self, const Connection *connection)
 PyObject *
 serve_transport(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 3) {
-        PyErr_SetString(PyExc_TypeError, "_new_transport() takes a socket, a protocol and a future");
+    if (nargs != 4) {
+        PyErr_SetString(PyExc_TypeError,
+                        "_new_transport() takes a socket, a protocol, a future and a context");
         return NULL;
     }
-#if PY_VERSION_HEX >= 0x030F0000
-    PyObject *context = PyContext_CopyCurrent();
-    if (context == NULL) {
-        return NULL;
-    }
-#else
-    PyObject *context = Py_NewRef(Py_None);
-#endif
-    const Connection connection = {args[0], args[1], args[2], Py_None, Py_None, context};
-    PyObject *transport = make_transport(self, &connection);
-    Py_DECREF(context);
-    return transport;
+    const Connection connection = {args[0], args[1], args[2], Py_None, Py_None, args[3]};
+    return make_transport(self, &connection);
 }
 
 /* asyncio reports it in debug mode only. 0; -1 with the exception if it ends the program, or another. */

@@ -17,8 +17,8 @@
     "Make the transport of an accepted connection."
 
 #define SERVE_TRANSPORT_DOC                                                                                  \
-    "_new_transport($self, sock, protocol, waiter, /)\n--\n\n"                                               \
-    "_make_socket_transport(), as asyncio's create_connection() calls it."
+    "_new_transport($self, sock, protocol, waiter, context, /)\n--\n\n"                                      \
+    "_make_socket_transport(), as asyncio's create_connection() calls it; context may be None."
 
 /* Vectorcall methods of the loop. */
 PyObject *serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);

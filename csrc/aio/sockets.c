@@ -41,7 +41,8 @@ has_own_fileno(const AioState *state)
     bool own = method != NULL && method == fds->socket_fileno;
     Py_XDECREF(method);
     PyErr_Clear();
-    fds->fileno_version = own ? type_version(fds->socket_type) : 0;
+    /* Unless another thread has changed the class meanwhile. */
+    fds->fileno_version = own && type_version(fds->socket_type) == version ? version : 0;
     return own;
 }
 
@@ -79,13 +80,16 @@ socket_is_plain(const AioState *state, PyObject *sock, PlainSocket *plain)
 
 /* Whether an attribute of socket.socket is a method of its base in C, or a function of the module socket. */
 static bool
-is_own(PyObject *method)
+is_own(const FdsState *fds, PyObject *method)
 {
     if (!PyFunction_Check(method)) {
         return Py_IS_TYPE(method, &PyMethodDescr_Type);
     }
-    PyObject *name = PyDict_GetItemString(PyFunction_GET_GLOBALS(method), "__name__");
-    return name != NULL && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "socket") == 0;
+    PyObject *name = NULL;
+    bool own = PyDict_GetItemRef(PyFunction_GET_GLOBALS(method), fds->names[FDS_NAME], &name) > 0 &&
+               PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "socket") == 0;
+    Py_XDECREF(name);
+    return own;
 }
 
 bool
@@ -102,11 +106,12 @@ socket_has_own_methods(AioState *state)
     bool own = type != NULL && fds->socket_close != NULL;
     for (size_t i = 0; own && i < sizeof(used) / sizeof(used[0]); i++) {
         PyObject *method = PyObject_GetAttr((PyObject *)type, fds->names[used[i]]);
-        own = method != NULL && is_own(method);
+        own = method != NULL && is_own(fds, method);
         Py_XDECREF(method);
     }
     PyErr_Clear();
-    fds->socket_version = own ? type_version(type) : 0;
+    /* As in has_own_fileno(). */
+    fds->socket_version = own && type_version(type) == version ? version : 0;
     return own;
 }
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import errno
 import functools
 import gc
 import os
 import re
+import selectors
 import socket
 import sys
 import weakref
@@ -309,6 +311,55 @@ def test_a_connection_that_takes_time_is_made() -> None:
             return done, protocol.seen
 
     assert on("pyepoll", main) == (False, ["made", ("lost", None)])
+
+
+@pytest.mark.parametrize("kind", ["selector", "_remove_writer"])
+def test_a_connection_that_takes_time_leaves_no_writer(kind: str) -> None:
+    """The task that waits removes it, however the loop does that."""
+
+    class Replaced(aio.EventLoop):
+        def _remove_writer(self, fd: Any) -> bool:
+            return bool(super()._remove_writer(fd))
+
+    async def connect(loop: Any, address: tuple[str, int]) -> Any:
+        task = loop.create_task(loop.create_connection(Plain, *address))
+        await turns()
+        (key,) = [key for key in loop._selector.get_map().values() if key.data[1] is not None]
+        key.data[1]._run()  # As if the connection were made.
+        transport, _ = await task
+        await turns()  # Reading begins.
+        assert (
+            loop._selector.get_key(transport.get_extra_info("socket").fileno()).events == selectors.EVENT_READ
+        )
+        transport.abort()
+
+    loop: Any = Replaced() if kind == "_remove_writer" else aio.EventLoop(selectors.SelectSelector())
+    with contextlib.closing(loop), full() as address:
+        loop.set_debug(False)
+        loop.run_until_complete(connect(loop, address))
+
+
+@pytest.mark.parametrize("where", ["subclass", "instance", "class"])
+def test_a_connection_is_made_in_turns_that_another_runs(where: str, monkeypatch: Any) -> None:
+    """A `_run_once` that knows the queue, the timers and the selector only, as nest_asyncio's."""
+    stock: Any = asyncio.SelectorEventLoop
+    factory: Any = aio.EventLoop
+    if where == "subclass":
+        factory = type("Sub", (aio.EventLoop,), {"_run_once": stock._run_once})
+    elif where == "class":
+        monkeypatch.setattr(aio.EventLoop, "_run_once", stock._run_once)
+    loop = factory()
+    if where == "instance":
+        loop._run_once = functools.partial(stock._run_once, loop)
+
+    async def connect(address: tuple[str, int]) -> None:
+        async with asyncio.timeout(20):
+            transport, _ = await loop.create_connection(Plain, *address)
+        transport.abort()
+
+    with contextlib.closing(loop), listening() as address:
+        loop.set_debug(False)
+        loop.run_until_complete(connect(address))
 
 
 def test_connecting_to_a_server_of_the_same_loop_lets_it_accept() -> None:
@@ -629,6 +680,43 @@ def test_accepted_connections_do_not_share_a_context() -> None:
                     await soon(lambda count=count: len(seen) == 2 * count + 2)  # type: ignore[misc]
         await turns()
         return seen, NAME.get()
+
+    same(scenario)
+
+
+def test_what_a_protocol_factory_sets_is_seen_as_in_asyncio() -> None:
+    """From 3.15 on, not by a client's protocol: its context is copied before the factory is called."""
+
+    class Noting(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            NAME.set("of the factory")
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.seen.append(NAME.get())
+
+        def data_received(self, data: bytes) -> None:
+            self.seen.append(NAME.get())
+
+    async def scenario() -> Any:
+        NAME.set("of the caller")
+        servers: list[Noting] = []
+
+        def make() -> Noting:
+            servers.append(Noting())
+            return servers[-1]
+
+        async with serving(make) as address:
+            transport, client = await asyncio.get_running_loop().create_connection(Noting, *address)
+            transport.write(b"data")
+            await soon(lambda: len(servers) == 1 and len(servers[0].seen) == 3)
+            servers[0].transport.write(b"data")
+            await soon(lambda: len(client.seen) == 3)
+            transport.abort()
+            await soon(client.lost)
+            await soon(servers[0].lost)
+            return client.seen[:3], servers[0].seen[:3]
 
     same(scenario)
 

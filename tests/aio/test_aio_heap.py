@@ -171,3 +171,34 @@ def test_timers_of_any_number_run_in_a_busy_loop() -> None:
                 loop.run_forever()
             orders.append(ran)
     assert orders[0] == orders[1] == ["int", "float", "fraction"]
+
+
+@pytest.mark.parametrize("how", ["call_at", "call_later", "_when", "asyncio's class"])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_timer_without_a_time_is_as_in_asyncio(how: str, busy: bool) -> None:
+    """NaN: a turn that waits for it raises an error, another runs it at once."""
+
+    def outcome(loop: Any) -> Any:
+        ran: list[str] = []
+        if how == "_when":
+            loop.call_at(1e99, ran.append, "ran")._when = float("nan")
+        elif how == "asyncio's class":
+            loop._scheduled.append(asyncio.TimerHandle(float("nan"), ran.append, ("ran",), loop))
+        else:
+            getattr(loop, how)(float("nan"), ran.append, "ran")
+        loop.call_later(0.001, loop.stop)
+        if busy:
+            loop.call_soon(loop.stop)
+        try:
+            loop.run_forever()
+        except (ValueError, OverflowError) as error:
+            return type(error).__name__, ran
+        return ran
+
+    def with_closing(make: Any) -> Any:
+        with contextlib.closing(make()) as loop:
+            loop.set_debug(False)
+            return outcome(loop)
+
+    outcomes = [with_closing(make) for make in FACTORIES.values()]
+    assert outcomes[0] == outcomes[1]
