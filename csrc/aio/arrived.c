@@ -27,6 +27,26 @@ append_by_method(EventLoop *self, PyObject *handle)
     return result != NULL ? 0 : -1;
 }
 
+/* Leave those from an index on to the next turn, with the exception that is set. */
+static void
+put_back(EventLoop *self, PyObject *list, Py_ssize_t index)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    int status = PyList_SetSlice(list, 0, index, NULL);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (status == 0 && self->arrived == NULL) {
+        self->arrived = Py_NewRef(list);
+    }
+    else if (status == 0) {
+        status = PyList_SetSlice(self->arrived, 0, 0, list);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (status < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(error);
+}
+
 int
 arrived_queue(EventLoop *self, ReadyQueue *queue)
 {
@@ -39,6 +59,9 @@ arrived_queue(EventLoop *self, ReadyQueue *queue)
     for (Py_ssize_t i = 0; status == 0 && list != NULL && i < PyList_GET_SIZE(list); i++) {
         PyObject *handle = PyList_GET_ITEM(list, i);
         status = queue != NULL ? ready_put(queue, handle) : append_by_method(self, handle);
+        if (status < 0) {
+            put_back(self, list, i);
+        }
     }
     Py_XDECREF(list);
     return status;

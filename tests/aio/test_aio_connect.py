@@ -827,6 +827,32 @@ def test_a_connection_made_at_once_is_completed_after(change: str) -> None:
     loop.close()
 
 
+def test_a_connection_made_at_once_waits_for_a_turn_that_can_queue_it() -> None:
+    """The queue of ready handles is the program's own, and raises once."""
+
+    class Refuses(collections.deque[Any]):
+        refused = 0
+
+        def append(self, handle: Any) -> None:
+            if handle._callback is asyncio.futures._set_result_unless_cancelled and not self.refused:
+                self.refused += 1
+                raise MemoryError
+            super().append(handle)
+
+    loop: Any = aio.new_event_loop()
+    with contextlib.closing(loop), listening() as address:
+        ready = loop._ready = Refuses()
+        task = loop.create_task(loop.create_connection(Plain, *address))
+        other = loop.create_task(loop.create_connection(Plain, *address))
+        with pytest.raises(MemoryError):
+            loop.run_until_complete(asyncio.gather(task, other))
+        assert ready.refused == 1
+        for each in task, other:
+            transport, _ = loop.run_until_complete(asyncio.wait_for(each, 20))
+            transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
 def test_a_connection_made_at_once_is_freed_with_its_loop() -> None:
     async def connect(address: tuple[str, int]) -> None:
         await asyncio.get_running_loop().create_connection(Plain, *address)
