@@ -35,7 +35,7 @@ class Much(Plain):
 
 
 async def receive_much(seen: Much, size: int, end: bool = False, count: int = 10) -> list[Any]:
-    """What is seen of so many bytes that are there at once, after a piece that is large enough."""
+    """Send so many bytes at once, and return the records, after a piece that is large enough."""
     async with connection(seen, sock=large_buffers) as (transport, peer):
         large_buffers(peer)
         peer.send(bytes(40_000))
@@ -85,7 +85,7 @@ def test_a_change_in_the_first_callback_holds_for_the_second(
 
 
 def test_the_end_comes_a_turn_later() -> None:
-    """After what the protocol has scheduled when it got the data."""
+    """After the callbacks that the protocol has scheduled with the data."""
 
     async def scenario() -> list[Any]:
         return await receive_much(Much(), OBJECT, end=True)

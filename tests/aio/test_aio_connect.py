@@ -1,4 +1,4 @@
-"""Connections that are made and accepted in fewer steps than in asyncio: what a program sees is the same."""
+"""Connections that are made and accepted in fewer steps than in asyncio: the same for the program."""
 
 import asyncio
 import collections
@@ -229,7 +229,7 @@ def test_all_errors_are_raised_as_a_group() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "255.255.255.255"])
 def test_a_failed_connection_leaves_no_cycle(host: str) -> None:
-    """The exception, with its traceback, does not keep what the program passed."""
+    """The exception, with its traceback, does not keep its arguments."""
     port = closed_port()
 
     class Factory:
@@ -652,7 +652,7 @@ def test_an_exception_of_a_factory_that_ends_the_program_leaves_the_loop(error: 
 
 
 def test_accepted_connections_do_not_share_a_context() -> None:
-    """What one sets is not seen by another; the listener's context is seen by all."""
+    """A variable that one sets is not seen by another; the listener's context is seen by all."""
 
     async def scenario() -> Any:
         seen: list[tuple[str, str]] = []

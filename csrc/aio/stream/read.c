@@ -98,7 +98,7 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Straight into the object that the protocol gets. `again`: the last one was filled, and the protocol has it. */
+/* Straight into the object that the protocol gets. `again`: one was filled before, for the same event. */
 static int
 read_object(Stream *self, int fd, Py_ssize_t size, bool again)
 {
