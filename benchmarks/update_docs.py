@@ -50,7 +50,7 @@ class Runs:
 
     def __init__(self, runs: Sequence[dict[str, Any]]) -> None:
         self.machine: dict[str, str] = runs[-1]["machine"]
-        self.rounds: int = runs[-1]["rounds"]
+        self.rounds: list[int] = [run["rounds"] for run in runs]
         self.pythons = [re.sub(r"CPython (\d+\.\d+).*", r"\1", run["machine"]["python"]) for run in runs]
         self.figures: list[list[dict[str, Any]]] = [run["figures"] for run in runs]
         self.medians: list[Medians] = [
@@ -74,6 +74,11 @@ class Runs:
             for (name, _), value in medians.items()
             if name.startswith(start)
         ]
+
+
+def slashed(numbers: Sequence[int]) -> str:
+    """Each interpreter's number; one if they are the same."""
+    return " / ".join(map(str, numbers if len(set(numbers)) > 1 else numbers[:1]))
 
 
 def row(*cells: str) -> str:
@@ -254,7 +259,8 @@ def performance_block(runs: Runs) -> str:
     lines = [
         *text(
             f"Machine: {runs.machine['machine']} that are shared, {runs.machine['kernel']}. Each figure is "
-            f"the median of {runs.rounds} rounds; for the asyncio servers, of {runs.rounds // 5}. The "
+            f"the median of {slashed(runs.rounds)} rounds; for the asyncio servers, of "
+            f"{slashed([max(5, rounds // 5) for rounds in runs.rounds])}. The "
             "asyncio figures vary by up to a fifth from run to run. Two figures with a slash are for CPython "
             f"{' / '.join(runs.pythons)}."
         ),
