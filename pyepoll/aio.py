@@ -208,10 +208,10 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 finally:
                     if handle is not None:
                         stop_watching(self, handle, sock, fd, writing=True)
-            context = contextvars.copy_context() if sys.version_info >= (3, 15) else None
+            own = {"context": contextvars.copy_context()} if sys.version_info >= (3, 15) else {}
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._new_transport(sock, protocol, waiter, context)
+            transport = self._make_socket_transport(sock, protocol, waiter, **own)
         except:
             sock.close()
             raise

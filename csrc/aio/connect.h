@@ -13,10 +13,9 @@
 #define CONNECT_OPEN_DOC                                                                                     \
     "_open_connection($self, host, port, /)\n--\n\n"                                                         \
     "Connect a new socket to a numeric host and an int. Returns (sock, fd, future, handle): the future of\n" \
-    "the connection and the writer that waits for it; None for both, or the writer, if it is made. None "    \
-    "where\n"                                                                                                \
-    "asyncio has to do it: for a name, in debug mode, and where a step of create_connection() has been\n"    \
-    "replaced.\n\n"                                                                                          \
+    "the connection and the writer that waits for it; None for both, or the writer, if it is made.\n\n"      \
+    "Returns None where asyncio has to do it: for a name, in debug mode, and where a step of\n"              \
+    "create_connection() has been replaced.\n\n"                                                             \
     "Raises the OSError of socket() or connect(), and the exception of an audit hook."
 
 #define CONNECT_DONE_DOC                                                                                     \

@@ -12,11 +12,13 @@ static const char *const names[LOOP_NAMES] = {
     [LOOP_CANCELLED] = "_cancelled",
     [LOOP_CONNECTION_DONE] = "_connection_done",
     [LOOP_CONTEXT] = "context",
+    [LOOP_EXTRA] = "extra",
     [LOOP_LOOP] = "loop",
     [LOOP_NAME] = "name",
     [LOOP_RUN] = "_run",
     [LOOP_SELECT] = "select",
     [LOOP_SERVE] = "_serve",
+    [LOOP_SERVER] = "server",
     [LOOP_SLOW] = "slow_callback_duration",
 };
 
@@ -71,10 +73,13 @@ intern_names(LoopState *state)
     PyObject *const *name = state->names;
     state->context_names = PyTuple_Pack(1, name[LOOP_CONTEXT]);
     state->loop_names = PyTuple_Pack(1, name[LOOP_LOOP]);
+    state->transport_names[false] = PyTuple_Pack(2, name[LOOP_EXTRA], name[LOOP_SERVER]);
+    state->transport_names[true] = PyTuple_Pack(3, name[LOOP_EXTRA], name[LOOP_SERVER], name[LOOP_CONTEXT]);
     state->task_names = PyTuple_Pack(3, name[LOOP_LOOP], name[LOOP_NAME], name[LOOP_CONTEXT]);
     state->zero = PyLong_FromLong(0);
-    return state->context_names != NULL && state->loop_names != NULL && state->task_names != NULL &&
-                   state->zero != NULL
+    return state->context_names != NULL && state->transport_names[false] != NULL &&
+                   state->transport_names[true] != NULL && state->loop_names != NULL &&
+                   state->task_names != NULL && state->zero != NULL
                ? 0
                : -1;
 }
@@ -212,6 +217,8 @@ loop_state_free(LoopState *state)
     }
     Py_CLEAR(state->context_names);
     Py_CLEAR(state->loop_names);
+    Py_CLEAR(state->transport_names[false]);
+    Py_CLEAR(state->transport_names[true]);
     Py_CLEAR(state->task_names);
     Py_CLEAR(state->zero);
     Py_CLEAR(state->handle_run);

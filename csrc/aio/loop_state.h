@@ -52,11 +52,13 @@ enum {
     LOOP_CANCELLED,
     LOOP_CONNECTION_DONE,
     LOOP_CONTEXT,
+    LOOP_EXTRA,
     LOOP_LOOP,
     LOOP_NAME,
     LOOP_RUN,
     LOOP_SELECT,
     LOOP_SERVE,
+    LOOP_SERVER,
     LOOP_SLOW,
     LOOP_NAMES
 };
@@ -111,9 +113,10 @@ typedef struct {
     PyObject *methods[LOOP_METHODS];       /* as our class has them; NULL: replaced before it was made */
     PyObject *stock_methods[LOOP_METHODS]; /* as asyncio's class has them */
     LoopGlobal globals[LOOP_GLOBALS];
-    PyObject *context_names; /* ("context",) */
-    PyObject *loop_names;    /* ("loop",) */
-    PyObject *task_names;    /* ("loop", "name", "context") */
+    PyObject *context_names;      /* ("context",) */
+    PyObject *loop_names;         /* ("loop",) */
+    PyObject *transport_names[2]; /* ("extra", "server"), and with "context" */
+    PyObject *task_names;         /* ("loop", "name", "context") */
     PyObject *zero;
     int watcher;                /* of the clock's modules: globals.c */
     bool watching;              /* ... if there is one */

@@ -218,7 +218,6 @@ PyDoc_STRVAR(connect_open_doc, CONNECT_OPEN_DOC);
 PyDoc_STRVAR(connect_done_doc, CONNECT_DONE_DOC);
 PyDoc_STRVAR(serve_ready_doc, SERVE_READY_DOC);
 PyDoc_STRVAR(serve_doc, SERVE_DOC);
-PyDoc_STRVAR(serve_transport_doc, SERVE_TRANSPORT_DOC);
 
 PyDoc_STRVAR(make_wake_event_doc,
 "_make_wake_event($self, /)\n--\n\n"
@@ -277,7 +276,6 @@ static PyMethodDef loop_methods[] = {
     {"_find_addresses", (PyCFunction)(void (*)(void))address_find, METH_FASTCALL, find_addresses_doc},
     {"_serve_ready", POSITIONAL(serve_ready), serve_ready_doc},
     {"_serve", POSITIONAL(serve), serve_doc},
-    {"_new_transport", POSITIONAL(serve_transport), serve_transport_doc},
     {"_open_connection", POSITIONAL(connect_open), connect_open_doc},
     {"_connection_done", POSITIONAL(connect_done), connect_done_doc},
     {"_make_wake_event", (PyCFunction)wake_event_make, METH_NOARGS, make_wake_event_doc},

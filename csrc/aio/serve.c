@@ -3,70 +3,29 @@
 #include "aio/accept.h"
 #include "aio/exits.h"
 #include "aio/override.h"
-#include "aio/readers.h"
 #include "aio/schedule.h"
 #include "aio/stream/stream.h"
 
 #include <poll.h>
 
-/* The arguments of _make_socket_transport() but for self; `waiter`, `extra` and `server` may be None. */
-typedef struct {
-    PyObject *sock;
-    PyObject *protocol;
-    PyObject *waiter;
-    PyObject *extra;
-    PyObject *server;
-    PyObject *context;
-} Connection;
-
-/* By the method of the loop, which has been replaced. */
+/* loop._make_socket_transport(sock, protocol, extra=…, server=…, context=…), the last only if it is not None: a
+ * method of a program may not know it. A new reference, or NULL with an exception. */
 static PyObject *
-make_by_method(EventLoop *self, const Connection *connection)
+make_transport(EventLoop *self, PyObject *const *args, PyObject *protocol)
 {
-    PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->loop.method_names[MAKE_TRANSPORT]);
-    PyObject *args = PyTuple_Pack(3, connection->sock, connection->protocol, connection->waiter);
-    PyObject *names = Py_BuildValue("{sOsO}", "extra", connection->extra, "server", connection->server);
-    int status = method != NULL && args != NULL && names != NULL ? 0 : -1;
-    if (status == 0 && connection->context != Py_None) {
-        status = PyDict_SetItem(names, self->state->loop.names[LOOP_CONTEXT], connection->context);
-    }
-    PyObject *transport = status == 0 ? PyObject_Call(method, args, names) : NULL;
-    Py_XDECREF(method);
-    Py_XDECREF(args);
-    Py_XDECREF(names);
-    return transport;
-}
-
-/* A new transport: a new reference, or NULL with an exception. */
-static PyObject *
-make_transport(EventLoop *self, const Connection *connection)
-{
-    if ((loop_overridden(self) & HOOK(MAKE_TRANSPORT)) != 0) {
-        return make_by_method(self, connection);
-    }
-#if PY_VERSION_HEX >= 0x030C0000
-    if (readers_ensure_no_transport(self, connection->sock) < 0) {
+    enum { SOCK = 1, PEERNAME, SERVER, CONTEXT };
+    const LoopState *state = &self->state->loop;
+    PyObject *extra = PyDict_New();
+    if (extra == NULL ||
+        PyDict_SetItem(extra, self->state->stream.names[NAME_PEERNAME], args[PEERNAME]) < 0) {
+        Py_XDECREF(extra);
         return NULL;
     }
-#endif
-    PyObject *args = PyTuple_Pack(7, self, connection->sock, connection->protocol, connection->waiter,
-                                  connection->extra, connection->server, connection->context);
-    PyObject *transport = args != NULL ? PyObject_Call((PyObject *)self->state->stream.type, args, NULL)
-                                       : NULL;
-    Py_XDECREF(args);
+    PyObject *given[] = {(PyObject *)self, args[SOCK], protocol, extra, args[SERVER], args[CONTEXT]};
+    PyObject *transport = PyObject_VectorcallMethod(state->method_names[MAKE_TRANSPORT], given, 3,
+                                                    state->transport_names[args[CONTEXT] != Py_None]);
+    Py_DECREF(extra);
     return transport;
-}
-
-PyObject *
-serve_transport(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs != 4) {
-        PyErr_SetString(PyExc_TypeError,
-                        "_new_transport() takes a socket, a protocol, a future and a context");
-        return NULL;
-    }
-    const Connection connection = {args[0], args[1], args[2], Py_None, Py_None, args[3]};
-    return make_transport(self, &connection);
 }
 
 /* asyncio reports it in debug mode only. 0; -1 with the exception if it ends the program, or another. */
@@ -100,21 +59,14 @@ report_failure(EventLoop *self, PyObject *protocol)
 PyObject *
 serve(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { FACTORY, SOCK, PEERNAME, SERVER, CONTEXT, COUNT };
-    if (nargs != COUNT) {
+    if (nargs != 5) {
         PyErr_SetString(PyExc_TypeError, "_serve() takes five arguments");
         return NULL;
     }
-    PyObject *protocol = PyObject_CallNoArgs(args[FACTORY]), *transport = NULL;
-    PyObject *extra = protocol != NULL ? PyDict_New() : NULL;
-    if (extra != NULL &&
-        PyDict_SetItem(extra, self->state->stream.names[NAME_PEERNAME], args[PEERNAME]) == 0) {
-        const Connection connection = {args[SOCK], protocol, Py_None, extra, args[SERVER], args[CONTEXT]};
-        transport = make_transport(self, &connection);
-    }
+    PyObject *protocol = PyObject_CallNoArgs(args[0]);
+    PyObject *transport = protocol != NULL ? make_transport(self, args, protocol) : NULL;
     int status = transport != NULL ? 0 : report_failure(self, protocol);
     Py_XDECREF(transport);
-    Py_XDECREF(extra);
     Py_XDECREF(protocol);
     return status == 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -201,7 +153,7 @@ serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
     long limit = nargs == COUNT ? PyLong_AsLong(args[LIMIT]) : -1;
     if (limit < 0) {
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments, one a limit above 0");
+            PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments; the limit is at least 0");
         }
         return NULL;
     }

@@ -8,21 +8,15 @@
     "_serve_ready($self, factory, sock, server, limit, context, /)\n--\n\n"                                  \
     "Accept at most limit connections, and make their transports in the next turn, each in a copy of\n"      \
     "context, or of the current one if it is None.\n\n"                                                      \
-    "Returns False where asyncio has to do it: in debug mode, with a task factory, for a socket that is "    \
-    "not\n"                                                                                                  \
-    "plain, and where a step has been replaced. Raises the OSError of accept()."
+    "Returns False where asyncio has to do it: in debug mode, with a task factory, where a step has been\n"  \
+    "replaced, and for a socket that is not plain. Raises the OSError of accept()."
 
 #define SERVE_DOC                                                                                            \
     "_serve($self, factory, sock, peername, server, context, /)\n--\n\n"                                     \
     "Make the transport of an accepted connection."
 
-#define SERVE_TRANSPORT_DOC                                                                                  \
-    "_new_transport($self, sock, protocol, waiter, context, /)\n--\n\n"                                      \
-    "_make_socket_transport(), as asyncio's create_connection() calls it; context may be None."
-
 /* Vectorcall methods of the loop. */
 PyObject *serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *serve(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
-PyObject *serve_transport(EventLoop *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

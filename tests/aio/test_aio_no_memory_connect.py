@@ -98,7 +98,7 @@ def test_making_a_transport(loop: Any, end: str) -> None:
         near = sockets[0]
         near.setblocking(False)
         if end == "client":
-            return partial(loop._new_transport, near, protocol, loop.create_future(), None)
+            return partial(loop._make_socket_transport, near, protocol, loop.create_future())
         return partial(
             loop._serve, partial(getattr, protocol, "__class__", None), near, ("host", 1), None, None
         )
