@@ -326,33 +326,6 @@ def test_a_call_that_an_audit_hook_refuses_leaves_no_fd(event: str, monkeypatch:
     on("pyepoll", main)
 
 
-def test_connecting_to_a_server_of_the_same_loop_lets_it_accept() -> None:
-    """Otherwise the queue of its listener gets full, and the kernel tries again only after a second."""
-
-    async def scenario() -> bool:
-        loop = asyncio.get_running_loop()
-        accepted: list[Plain] = []
-
-        def make() -> Plain:
-            accepted.append(Plain())
-            return accepted[-1]
-
-        server = await loop.create_server(make, "127.0.0.1", 0, backlog=3)
-        in_time = True
-        clients = [socket.socket() for _ in range(10)]
-        for count, client in enumerate(clients):
-            client.setblocking(False)
-            await loop.sock_connect(client, server.sockets[0].getsockname())
-            in_time = in_time and len(accepted) >= count - 3
-            client.close()
-        await soon(lambda: len(accepted) == 10 and all(each.lost() for each in accepted))
-        server.close()
-        await server.wait_closed()
-        return in_time
-
-    assert same(scenario)
-
-
 def test_a_connection_under_way_is_waited_for() -> None:
     """A listener whose queue is full does not answer. The second call gets EALREADY from the kernel."""
 
