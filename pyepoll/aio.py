@@ -208,7 +208,9 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 finally:
                     if handle is not None:
                         stop_watching(self, handle, sock, fd, writing=True)
-            own = {"context": contextvars.copy_context()} if sys.version_info >= (3, 15) else {}
+            own: dict[str, Any] = {}
+            if sys.version_info >= (3, 15):
+                own["context"] = contextvars.copy_context()
             protocol = protocol_factory()
             waiter = self.create_future()
             transport = self._make_socket_transport(sock, protocol, waiter, **own)

@@ -1,5 +1,6 @@
 /* Handles of events that are known without the selector: connections that connect() has made at once. They
- * are queued in the next turn after its events, as the handle of a writer would be. */
+ * are queued in the next turn after its events, as the handle of a writer would be; before them, if the turn
+ * is asyncio's own, which looks for events itself. */
 #ifndef PYEPOLL_ARRIVED_H
 #define PYEPOLL_ARRIVED_H
 

@@ -8,8 +8,8 @@
 
 #include <poll.h>
 
-/* loop._make_socket_transport(sock, protocol, extra=…, server=…, context=…), the last only if it is not None: a
- * method of a program may not know it. A new reference, or NULL with an exception. */
+/* loop._make_socket_transport(sock, protocol, extra=..., server=..., context=...); without `context` if it is
+ * None, as a program's method may not know it. A new reference, or NULL with an exception. */
 static PyObject *
 make_transport(EventLoop *self, PyObject *const *args, PyObject *protocol)
 {
@@ -79,7 +79,7 @@ call_soon(EventLoop *self, const Call *call)
     if (status != 0) {
         return status < 0 ? -1 : 0;
     }
-    PyObject *args[8] = {call->loop, call->callback};
+    PyObject *args[2 + 5 + 1] = {call->loop, call->callback}; /* those of _serve(), and the context */
     size_t count = 2;
     for (Py_ssize_t i = 0; i < call->count; i++) {
         args[count++] = call->args[i];
