@@ -5,11 +5,12 @@
 #include "aio/stream/stream.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 
 enum {
     SHARED_SIZE = 256 * 1024, /* as much as asyncio asks for at a time */
-    BULK_SIZE = 128 * 1024,   /* larger objects are expensive: malloc maps and unmaps their memory */
     BULK_FROM = 32 * 1024,    /* after a read of so much, the next goes straight into its object */
+    LOOK_AGAIN = 4,           /* after so many reads in turn that were full, or small, look for another size */
 };
 
 static const char *const read_error = "Fatal read error on socket transport";
@@ -98,53 +99,55 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Straight into the object that the protocol gets. `again`: one was filled before, for the same event. */
-static int
-read_object(Stream *self, int fd, Py_ssize_t size, bool again)
+/* Note the size of a read, for the next one. */
+static void
+note_size(Stream *self, ssize_t count, ssize_t asked)
 {
-    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
-    if (data == NULL) {
-        return stream_fail(self, read_error);
+    if (count < BULK_FROM) {
+        bool bulk = self->bulk_size > 0 && ++self->small_reads < LOOK_AGAIN;
+        self->bulk_size = bulk ? self->bulk_size : 0;
+        return;
     }
-    ssize_t count = recv(fd, PyBytes_AS_STRING(data), (size_t)size, MSG_DONTWAIT);
-    int error = errno;
-    self->last_read = count > 0 ? (unsigned int)count : 0;
-    if (count <= 0) {
-        Py_DECREF(data);
-        bool ends_later = count == 0 && again; /* in the next turn, after what the protocol has scheduled */
-        return ends_later ? 0 : stream_nothing_received(self, count, error);
-    }
-    if (count < size) {
-        Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
-    }
-    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
+    self->small_reads = 0;
+    self->full_reads = count == asked ? self->full_reads + 1 : 0;
+    self->bulk_size = (unsigned int)count;
 }
 
-/* The fd, if the protocol still wants data by data_received(); else -1. */
-static int
-fd_to_read_on(const Stream *self)
+/* How much to receive at once. The sender's segments tend to be of one size, so this is mostly the size of
+ * the read before. There may be more if several reads in turn were full. */
+static size_t
+size_to_read(Stream *self, int fd)
 {
-    bool wanted = self->conn_lost == 0 && !self->closing && !self->paused && !self->buffered &&
-                  is_given(self->protocol);
-    return wanted ? stream_open_fd(self) : -1;
+    int available = 0;
+    if (self->full_reads >= LOOK_AGAIN) {
+        self->full_reads = 0;
+        if (self->bulk_size < SHARED_SIZE && ioctl(fd, FIONREAD, &available) == 0 && available >= BULK_FROM) {
+            self->bulk_size = available < SHARED_SIZE ? (unsigned int)available : SHARED_SIZE;
+        }
+    }
+    return self->bulk_size < self->max_size ? self->bulk_size : (size_t)self->max_size;
 }
 
-/* As much as asyncio receives for an event, in two objects if they are filled. */
+/* Straight into the object that the protocol gets. It needs a copy if it is not filled. */
 static int
 read_bulk(Stream *self, int fd)
 {
-    Py_ssize_t left = self->max_size < SHARED_SIZE ? self->max_size : SHARED_SIZE, size;
-    int status = 0;
-    bool again = false;
-    Py_INCREF(self); /* the protocol may drop the last other reference */
-    do {
-        size = left < BULK_SIZE ? left : BULK_SIZE;
-        left -= size;
-        status = read_object(self, fd, size, again);
-        again = status == 0 && self->last_read == size && left > 0;
-    } while (again && (fd = fd_to_read_on(self)) >= 0);
-    Py_DECREF(self);
-    return status;
+    size_t size = size_to_read(self, fd);
+    PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (data == NULL) {
+        return stream_fail(self, read_error);
+    }
+    ssize_t count = recv(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT);
+    int error = errno;
+    note_size(self, count, (ssize_t)size);
+    if (count <= 0) {
+        Py_DECREF(data);
+        return stream_nothing_received(self, count, error);
+    }
+    if ((size_t)count < size) {
+        Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
+    }
+    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }
 
 /* Into the buffer that all transports share, from which the protocol gets a copy of the right size. */
@@ -162,7 +165,7 @@ read_small(Stream *self, int fd)
     int error = errno;
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
-    self->last_read = count > 0 ? (unsigned int)count : 0;
+    note_size(self, count, SHARED_SIZE);
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
     }
@@ -180,8 +183,8 @@ read_ready(Stream *self)
     }
     int fd = stream_open_fd(self);
     return fd < 0 || self->max_size <= 0  ? read_by_method(self)
-           : self->last_read >= BULK_FROM ? read_bulk(self, fd)
-                                          : read_small(self, fd);
+           : self->bulk_size > 0 ? read_bulk(self, fd)
+                                 : read_small(self, fd);
 }
 
 PyObject *

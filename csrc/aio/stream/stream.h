@@ -47,7 +47,9 @@ typedef struct {
     Py_ssize_t max_size;    /* of one recv() */
     int fd;                 /* kept after the loss, as asyncio does */
     int conn_lost;          /* above 0 once connection_lost() is scheduled; counts later writes */
-    unsigned int last_read; /* bytes of the last recv() */
+    unsigned int bulk_size; /* of the object for the next read; 0: it goes into the shared buffer (read.c) */
+    unsigned char full_reads;  /* so many in turn filled their object */
+    unsigned char small_reads; /* so many in turn were not bulk */
     char context_given;     /* by the caller: then connection_made() and connection_lost() run in it, too */
     char buffered;          /* the protocol is a BufferedProtocol */
     char closing;           /* close() was called, or the connection is lost */
