@@ -1,7 +1,7 @@
 /* Receiving, for a protocol with data_received().
  *
  * The system call is made with the GIL held: it does not block, and to release the GIL costs more than a
- * short call takes. A busy peer has at most `max_size` bytes of a turn. */
+ * short call takes. There is one call for an event, so a busy peer has at most `max_size` bytes of a turn. */
 #include "aio/stream/stream.h"
 
 #include <errno.h>
@@ -9,8 +9,8 @@
 
 enum {
     SHARED_SIZE = 256 * 1024, /* as much as asyncio asks for at a time */
-    BULK_FROM = 32 * 1024,    /* after a read of so much, the next goes straight into its object */
-    LOOK_AGAIN = 4,           /* after so many reads in turn that were full, or small, look for another size */
+    BULK_FROM = 32 * 1024,    /* so much goes straight into its object */
+    BULK_READS = 8, /* after a read of so much, this many reads look whether there is as much again */
 };
 
 static const char *const read_error = "Fatal read error on socket transport";
@@ -99,52 +99,48 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-/* Note the size of a read, for the next one. */
 static void
-note_size(Stream *self, ssize_t count, ssize_t asked)
+note_size(Stream *self, ssize_t count)
 {
-    if (count < BULK_FROM) {
-        bool bulk = self->bulk_size > 0 && ++self->small_reads < LOOK_AGAIN;
-        self->bulk_size = bulk ? self->bulk_size : 0;
-        return;
-    }
-    self->small_reads = 0;
-    self->full_reads = count == asked ? self->full_reads + 1 : 0;
-    self->bulk_size = (unsigned int)count;
+    self->bulk_reads = count >= BULK_FROM ? BULK_READS : self->bulk_reads > 0 ? self->bulk_reads - 1 : 0;
 }
 
-/* How much to receive at once. The sender's segments tend to be of one size, so this is mostly the size of
- * the read before. There may be more if several reads in turn were full. */
+/* At most so much is received for an event. */
 static size_t
-size_to_read(Stream *self, int fd)
+size_limit(const Stream *self)
 {
-    int available = 0;
-    if (self->full_reads >= LOOK_AGAIN) {
-        self->full_reads = 0;
-        if (self->bulk_size < SHARED_SIZE && ioctl(fd, FIONREAD, &available) == 0 && available >= BULK_FROM) {
-            self->bulk_size = available < SHARED_SIZE ? (unsigned int)available : SHARED_SIZE;
-        }
-    }
-    return self->bulk_size < self->max_size ? self->bulk_size : (size_t)self->max_size;
+    return self->max_size < SHARED_SIZE ? (size_t)self->max_size : SHARED_SIZE;
 }
 
-/* Straight into the object that the protocol gets. It needs a copy if it is not filled. */
-static int
-read_bulk(Stream *self, int fd)
+/* The size of the next read if it goes straight into its object, 0 otherwise. */
+static size_t
+bulk_size(const Stream *self, int fd)
 {
-    size_t size = size_to_read(self, fd);
+    int waiting = 0;
+    if (self->bulk_reads == 0 || ioctl(fd, FIONREAD, &waiting) < 0 || waiting < BULK_FROM) {
+        return 0;
+    }
+    size_t limit = size_limit(self);
+    return (size_t)waiting < limit ? (size_t)waiting : limit;
+}
+
+/* Straight into the object that the protocol gets. The object has the size of the data that waits: a larger
+ * one would have to be copied, and that takes a tenth of the time of all. */
+static int
+read_bulk(Stream *self, int fd, size_t size)
+{
     PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (data == NULL) {
         return stream_fail(self, read_error);
     }
     ssize_t count = recv(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT);
     int error = errno;
-    note_size(self, count, (ssize_t)size);
+    note_size(self, count);
     if (count <= 0) {
         Py_DECREF(data);
         return stream_nothing_received(self, count, error);
     }
-    if ((size_t)count < size) {
+    if ((size_t)count < size) { /* another process has read from the socket, for example */
         Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
     }
     return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
@@ -160,12 +156,11 @@ read_small(Stream *self, int fd)
         PyErr_NoMemory();
         return stream_fail(self, read_error);
     }
-    size_t size = self->max_size < SHARED_SIZE ? (size_t)self->max_size : SHARED_SIZE;
-    ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
+    ssize_t count = recv(fd, buffer, size_limit(self), MSG_DONTWAIT);
     int error = errno;
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
-    note_size(self, count, SHARED_SIZE);
+    note_size(self, count);
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
     }
@@ -182,9 +177,11 @@ read_ready(Stream *self)
         return stream_read_to_buffer(self);
     }
     int fd = stream_open_fd(self);
-    return fd < 0 || self->max_size <= 0  ? read_by_method(self)
-           : self->bulk_size > 0 ? read_bulk(self, fd)
-                                 : read_small(self, fd);
+    if (fd < 0 || self->max_size <= 0) {
+        return read_by_method(self);
+    }
+    size_t size = bulk_size(self, fd);
+    return size > 0 ? read_bulk(self, fd, size) : read_small(self, fd);
 }
 
 PyObject *
