@@ -111,7 +111,7 @@ def test_max_size_limits_what_an_event_reads() -> None:
 
 
 def test_small_and_large_pieces_in_turn_are_whole() -> None:
-    """Small ones that follow a large one, and more of them than are expected to have a large one after them."""
+    """Few and many small ones after a large one."""
     pieces = [bytes([i % 251]) * (50_000 if i % 12 in (0, 1, 3) else i + 1) for i in range(60)]
 
     async def scenario() -> bytes:
