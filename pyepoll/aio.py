@@ -27,6 +27,7 @@ from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._loop_stats import LoopStats
+from ._pipes import ReadPipeTransport, WritePipeTransport
 from ._sock_calls import SockCalls, stop_watching
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
@@ -251,6 +252,16 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> asyncio.ReadTransport:
+        return ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> asyncio.WriteTransport:
+        return WritePipeTransport(self, pipe, protocol, waiter, extra)
 
     def _make_ssl_transport(
         self,

@@ -1,0 +1,31 @@
+/*
+ * Reading and writing of the pipe transports. The Python classes in pyepoll._pipes, which are derived from
+ * asyncio's, keep their state in slots, and have the methods for everything else.
+ */
+#ifndef PYEPOLL_AIO_PIPE_H
+#define PYEPOLL_AIO_PIPE_H
+
+#include "aio/state.h"
+
+#define LEARN_PIPES_DOC                                                                                      \
+    "_learn_pipes($module, read, write, /)\n--\n\n"                                                          \
+    "Give the transport classes of pyepoll._pipes their methods in C."
+
+PyObject *pipe_learn(PyObject *module, PyObject *args);
+
+/* The state that the transports of the interpreter share; NULL with an exception. */
+static inline PipeState *
+pipe_state(PyObject *self)
+{
+    AioState *state = aio_state_of(Py_TYPE(self));
+    return state != NULL ? &state->pipe : NULL;
+}
+
+/* Methods: read.c, write.c. */
+PyObject *pipe_read_ready(PyObject *self, PyObject *ignored);
+PyObject *pipe_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+
+/* Pass the OSError of an errno to the transport, which is closed. None, or NULL with an exception. */
+PyObject *pipe_failed(const PipeState *state, PyObject *self, int error);
+
+#endif
