@@ -27,7 +27,7 @@ from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._loop_stats import LoopStats
-from ._pipes import ReadPipeTransport, WritePipeTransport
+from ._pipes import reading_type, writing_type
 from ._sock_calls import SockCalls, stop_watching
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
@@ -256,12 +256,14 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
     def _make_read_pipe_transport(
         self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
     ) -> asyncio.ReadTransport:
-        return ReadPipeTransport(self, pipe, protocol, waiter, extra)
+        transport: asyncio.ReadTransport = reading_type()(self, pipe, protocol, waiter, extra)
+        return transport
 
     def _make_write_pipe_transport(
         self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
     ) -> asyncio.WriteTransport:
-        return WritePipeTransport(self, pipe, protocol, waiter, extra)
+        transport: asyncio.WriteTransport = writing_type()(self, pipe, protocol, waiter, extra)
+        return transport
 
     def _make_ssl_transport(
         self,

@@ -18,7 +18,7 @@ static PyType_Spec base_spec = {
 
 static const char *const names[PIPE_NAMES] = {
     [PIPE_DATA_RECEIVED] = "data_received",
-    [PIPE_END] = "_end",
+    [PIPE_END] = "_end_of_file",
     [PIPE_FAILED] = "_failed",
     [PIPE_KEEP] = "_keep",
     [PIPE_READ_SLOWLY] = "_read_slowly",
@@ -62,14 +62,24 @@ pipe_free(PipeState *state)
     Py_XDECREF(atomic_exchange(&state->spare, NULL));
 }
 
+PyDoc_STRVAR(read_ready_doc,
+"_read_ready($self, /)\n--\n\n"
+"The pipe is readable: read once, and pass the data to the protocol.");
+
+PyDoc_STRVAR(write_doc,
+"write($self, /, data)\n--\n\n"
+"Write data to the pipe at once, and keep a copy of what it does not accept.\n\n"
+"data: bytes, bytearray or memoryview. An error of the system call closes the transport, and is passed to the\n"
+"protocol's connection_lost(). See asyncio.WriteTransport.write().");
+
 static PyMethodDef read_methods[] = {
-    {"_read_ready", pipe_read_ready, METH_NOARGS, NULL},
-    {NULL,          NULL,            0,           NULL},
+    {"_read_ready", pipe_read_ready, METH_NOARGS, read_ready_doc},
+    {NULL,          NULL,            0,           NULL          },
 };
 
 static PyMethodDef write_methods[] = {
-    {"write", (PyCFunction)(void (*)(void))pipe_write, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {NULL,    NULL,                                    0,                             NULL},
+    {"write", (PyCFunction)(void (*)(void))pipe_write, METH_FASTCALL | METH_KEYWORDS, write_doc},
+    {NULL,    NULL,                                    0,                             NULL     },
 };
 
 /* Find slots of a class, and give it its methods. 0, or -1 with an exception. */

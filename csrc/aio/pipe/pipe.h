@@ -7,6 +7,8 @@
 
 #include "aio/state.h"
 
+#include <unistd.h>
+
 #define LEARN_PIPES_DOC                                                                                      \
     "_learn_pipes($module, read, write, /)\n--\n\n"                                                          \
     "Give the transport classes of pyepoll._pipes their methods in C."
@@ -21,11 +23,28 @@ pipe_state(PyObject *self)
     return state != NULL ? &state->pipe : NULL;
 }
 
+/* Makes system calls without the GIL where they may take long: those on the standard streams, whose open file
+ * descriptions other processes share and may make blocking, and those that copy much. */
+static inline PyThreadState *
+pipe_release_gil(int fd, size_t size)
+{
+    return fd <= STDERR_FILENO || size > 64 * 1024 ? PyEval_SaveThread() : NULL;
+}
+
+static inline void
+pipe_take_gil(PyThreadState *thread)
+{
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+}
+
 /* Methods: read.c, write.c. */
 PyObject *pipe_read_ready(PyObject *self, PyObject *ignored);
 PyObject *pipe_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
-/* Pass the OSError of an errno to the transport, which is closed. None, or NULL with an exception. */
+/* Close the transport for the OSError of an errno, or for the exception that is set if that is 0. None, or NULL
+ * with an exception. */
 PyObject *pipe_failed(const PipeState *state, PyObject *self, int error);
 
 #endif

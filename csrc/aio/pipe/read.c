@@ -1,14 +1,10 @@
-/* A pipe is readable. The GIL is released around read(): another process that has the same open file description
- * may have made it blocking. */
+/* A pipe is readable. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
 
-#include <unistd.h>
-
 enum {
     READ_MAX = 64 * 1024, /* the capacity of a pipe, if nobody has changed it */
-    COPIED_MAX = 32 * 1024,
 };
 
 /* The needs of one read; `protocol` is a new reference. */
@@ -20,7 +16,7 @@ typedef struct {
 
 /* Whether the slots have the usual values; only then `reading` is filled. */
 static bool
-start_reading(const PipeState *state, PyObject *self, PipeRead *reading)
+start_pipe_read(const PipeState *state, PyObject *self, PipeRead *reading)
 {
     PyObject *fd, *size;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -31,10 +27,10 @@ start_reading(const PipeState *state, PyObject *self, PipeRead *reading)
     reading->size = usual ? PyLong_AsSsize_t(size) : 0;
     reading->protocol = Py_XNewRef(aio_slot(self, state->read_slots[READ_PROTOCOL]));
     Py_END_CRITICAL_SECTION();
-    PyErr_Clear(); /* a size that is too large */
     if (reading->protocol != NULL && reading->size > 0) {
         return true;
     }
+    PyErr_Clear(); /* OverflowError */
     Py_CLEAR(reading->protocol);
     return false;
 }
@@ -49,11 +45,10 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
     }
     char *buffer = PyBytes_AS_STRING(spare);
     size_t size = reading->size < READ_MAX ? (size_t)reading->size : READ_MAX;
-    ssize_t count;
-    Py_BEGIN_ALLOW_THREADS
-    count = read(reading->fd, buffer, size);
+    PyThreadState *thread = pipe_release_gil(reading->fd, size);
+    ssize_t count = read(reading->fd, buffer, size);
     *error = count < 0 ? errno : 0;
-    Py_END_ALLOW_THREADS
+    pipe_take_gil(thread);
     if (count == READ_MAX) {
         return spare;
     }
@@ -62,8 +57,9 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
     return data;
 }
 
+/* None in place of a result that is not needed; takes over the reference. */
 static PyObject *
-none_of(PyObject *result)
+none_for(PyObject *result)
 {
     if (result == NULL) {
         return NULL;
@@ -82,7 +78,7 @@ pipe_failed(const PipeState *state, PyObject *self, int error)
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *result = PyObject_CallMethodOneArg(self, state->names[PIPE_FAILED], raised);
     Py_DECREF(raised);
-    return none_of(result);
+    return none_for(result);
 }
 
 PyObject *
@@ -93,7 +89,7 @@ pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     PipeRead reading;
-    if (!start_reading(state, self, &reading)) {
+    if (!start_pipe_read(state, self, &reading)) {
         return PyObject_CallMethodNoArgs(self, state->names[PIPE_READ_SLOWLY]);
     }
     int error = 0;
@@ -109,5 +105,5 @@ pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     Py_XDECREF(data);
     Py_DECREF(reading.protocol);
-    return none_of(result);
+    return none_for(result);
 }

@@ -1,10 +1,7 @@
-/* write() of a pipe transport: the system call is tried at once, as in asyncio. The GIL is released around it:
- * another process that has the same open file description may have made it blocking. */
+/* write() of a pipe transport: the system call is tried at once, as in asyncio. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
-
-#include <unistd.h>
 
 /* The fd if the transport is open and has nothing in its buffer; else -1. */
 static int
@@ -34,12 +31,10 @@ is_data(PyObject *object)
 static PyObject *
 write_bytes(const PipeState *state, PyObject *self, int fd, const Py_buffer *view)
 {
-    ssize_t count;
-    int error = 0;
-    Py_BEGIN_ALLOW_THREADS
-    count = write(fd, view->buf, (size_t)view->len);
-    error = count < 0 ? errno : 0;
-    Py_END_ALLOW_THREADS
+    PyThreadState *thread = pipe_release_gil(fd, (size_t)view->len);
+    ssize_t count = write(fd, view->buf, (size_t)view->len);
+    int error = count < 0 ? errno : 0;
+    pipe_take_gil(thread);
     if (count == view->len) {
         Py_RETURN_NONE;
     }
@@ -47,10 +42,13 @@ write_bytes(const PipeState *state, PyObject *self, int fd, const Py_buffer *vie
         return pipe_failed(state, self, error);
     }
     count = count > 0 ? count : 0;
-    PyObject *rest = PyBytes_FromStringAndSize((const char *)view->buf + count, view->len - count);
-    PyObject *result = rest != NULL ? PyObject_CallMethodOneArg(self, state->names[PIPE_KEEP], rest) : NULL;
-    Py_XDECREF(rest);
-    return result != NULL ? result : PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    PyObject *rest = PyByteArray_FromStringAndSize((const char *)view->buf + count, view->len - count);
+    if (rest == NULL) {
+        return pipe_failed(state, self, 0);
+    }
+    PyObject *result = PyObject_CallMethodOneArg(self, state->names[PIPE_KEEP], rest);
+    Py_DECREF(rest);
+    return result;
 }
 
 static PyObject *
