@@ -92,6 +92,9 @@ pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!start_pipe_read(state, self, &reading)) {
         return PyObject_CallMethodNoArgs(self, state->names[PIPE_READ_SLOWLY]);
     }
+    if (reading.protocol == Py_None) { /* connection_lost() was called: the fd may be an unrelated one */
+        return reading.protocol;
+    }
     int error = 0;
     PyObject *data = read_bytes(state, &reading, &error), *result;
     if (data == NULL) {
