@@ -18,7 +18,7 @@ _replaceable = (_Reading._read_ready, os.read, _Writing.write, os.write)
 class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
     """asyncio's transport of a pipe to read from, with the reading in C."""
 
-    __slots__ = ("_fileno", "_protocol", "max_size")
+    __slots__ = ("_closing", "_fileno", "_protocol", "max_size")
 
     if TYPE_CHECKING:  # Inherited.
         _closing: bool

@@ -19,7 +19,7 @@ _UNKNOWN = 255
 
 
 def has_default_watcher() -> bool:
-    """Return whether nobody has asked for a child watcher, or set one: then asyncio would make its default one."""
+    """Return whether asyncio would make its default child watcher: nobody has set one, or asked for one."""
     policy: Any = _events.get_event_loop_policy()
     return (
         isinstance(policy, _Policy)

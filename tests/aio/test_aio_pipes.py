@@ -163,7 +163,11 @@ def test_max_size_limits_a_read(size: int) -> None:
             transport.max_size = size
             os.write(write, b"123456789")
             await turns(20)
-            return [seen, [error_text(context["exception"]) for context in problems][:1], transport.is_closing()]
+            return [
+                seen,
+                [error_text(context["exception"]) for context in problems][:1],
+                transport.is_closing(),
+            ]
 
     same(scenario)
 
@@ -282,7 +286,7 @@ def test_terminals_sockets_and_fifos_are_written_to(tmp_path: Any) -> None:
         path.unlink(missing_ok=True)
         os.mkfifo(path)
         fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-        found = []
+        found: list[Any] = []
         with theirs:
             for end, other in ((terminal, control), (ours.detach(), theirs.fileno()), (os.dup(fifo), fifo)):
                 protocol = Plain()
@@ -398,7 +402,8 @@ def test_a_memoryview_of_larger_items_is_written_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", bytearray(), memoryview(b""), "text", None, 5, memoryview(b"abcdef")[::2], array.array("I", [1])]
+    "data",
+    [b"", bytearray(), memoryview(b""), "text", None, 5, memoryview(b"abcdef")[::2], array.array("I", [1])],
 )
 def test_unusual_data(data: Any) -> None:
     async def scenario() -> list[Any]:
@@ -526,7 +531,7 @@ def test_texts_of_transports(debug: bool) -> None:
 
 def test_an_unclosed_transport_warns_and_closes_its_pipe() -> None:
     async def scenario() -> list[Any]:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         read, write = os.pipe()
         peer, read2 = os.dup(write), os.dup(read)
         reader: Any = (await loop.connect_read_pipe(Plain, open(read, "rb", 0)))[0]
@@ -641,10 +646,11 @@ def test_attributes_outside_the_transports_life() -> None:
     """Objects that __init__() has not seen, and calls after the end, fail with an exception."""
     from pyepoll import _pipes
 
-    for kind, method, arguments in (
+    cases: list[tuple[Any, str, tuple[bytes, ...]]] = [
         (_pipes.ReadPipeTransport, "_read_ready", ()),
         (_pipes.WritePipeTransport, "write", (b"data",)),
-    ):
+    ]
+    for kind, method, arguments in cases:
         transport = kind.__new__(kind)
         with pytest.raises(AttributeError):
             getattr(transport, method)(*arguments)

@@ -258,11 +258,11 @@ def test_a_child_watcher_that_a_program_has_set_is_used(name: str) -> None:
         async def scenario() -> int:
             watcher = Watcher()
             watcher.attach_loop(asyncio.get_running_loop())
-            asyncio.set_child_watcher(watcher)  # type: ignore[attr-defined]
+            asyncio.set_child_watcher(watcher)
             try:
                 return await (await asyncio.create_subprocess_shell("exit 5")).wait()
             finally:
-                asyncio.set_child_watcher(None)  # type: ignore[attr-defined]
+                asyncio.set_child_watcher(None)  # type: ignore[arg-type]
 
         for each in FACTORIES:
             assert on(each, scenario) == 5
@@ -275,7 +275,7 @@ def test_a_policy_with_its_own_child_watcher_is_asked() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
 
-        class Policy(asyncio.DefaultEventLoopPolicy):  # type: ignore[misc, name-defined]
+        class Policy(asyncio.DefaultEventLoopPolicy):
             def get_child_watcher(self) -> Any:
                 asked.append(super().get_child_watcher())
                 return asked[-1]

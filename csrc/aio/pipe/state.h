@@ -7,7 +7,15 @@
 #include <stdatomic.h>
 
 /* The methods that C calls: the protocol's, and those of the classes in pyepoll._pipes. */
-enum { PIPE_DATA_RECEIVED, PIPE_END, PIPE_FAILED, PIPE_KEEP, PIPE_READ_SLOWLY, PIPE_WRITE_SLOWLY, PIPE_NAMES };
+enum {
+    PIPE_DATA_RECEIVED,
+    PIPE_END,
+    PIPE_FAILED,
+    PIPE_KEEP,
+    PIPE_READ_SLOWLY,
+    PIPE_WRITE_SLOWLY,
+    PIPE_NAMES
+};
 
 /* Slots of the transports. */
 enum { READ_FD, READ_MAX_SIZE, READ_PROTOCOL, READ_SLOTS };
@@ -15,7 +23,7 @@ enum { WRITE_BUFFER, WRITE_CLOSING, WRITE_CONN_LOST, WRITE_FD, WRITE_SLOTS };
 
 /* The state that the pipe transports of an interpreter share. */
 typedef struct {
-    PyTypeObject *base_type;   /* _PipeBase */
+    PyTypeObject *base_type;           /* _PipeBase */
     Py_ssize_t read_slots[READ_SLOTS]; /* their offsets, set by _learn_pipes() */
     Py_ssize_t write_slots[WRITE_SLOTS];
     PyObject *names[PIPE_NAMES];
