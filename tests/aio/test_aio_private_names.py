@@ -126,7 +126,6 @@ NAMES: dict[str, list[str]] = {
     ],
     "pipe": [
         "_fileno",
-        "_pipe",
     ],
     "subprocess": [
         "_wait",
