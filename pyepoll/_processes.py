@@ -6,6 +6,7 @@ rest of asyncio's part in CPython 3.12 and 3.13. From 3.14 on, asyncio has none.
 
 import asyncio
 import asyncio.unix_events
+import warnings
 from typing import Any
 
 from ._epoll import Child
@@ -37,7 +38,10 @@ def watch_process(loop: Any, transport: Any) -> None:
     except ProcessLookupError:  # SIGCHLD is ignored: the kernel has reaped it.
         loop.call_soon(_report, loop, pid, None, transport)
     except OSError:  # There are no pidfds in this sandbox.
-        _events.get_child_watcher().add_child_handler(pid, loop._child_watcher_callback, transport)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            watcher = _events.get_child_watcher()
+        watcher.add_child_handler(pid, loop._child_watcher_callback, transport)
     else:
         loop._add_reader(child.fileno(), _ended, loop, child, transport)
 

@@ -13,7 +13,7 @@ Result = tuple[bool, bool, bool]
 
 
 def with_each_allocation_failing(once: Callable[[int], Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of calls, of which each has one more allocation than the one before; of the last all succeed."""
+    """The results of calls of which the first allocation fails, then the second, until none has failed."""
 
     async def scenario() -> list[Result]:
         results: list[Result] = []

@@ -300,9 +300,7 @@ def test_without_pidfds_the_child_watcher_is_used(monkeypatch: pytest.MonkeyPatc
     async def scenario() -> int:
         return await (await asyncio.create_subprocess_shell("exit 8")).wait()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        assert on("pyepoll", scenario) == 8
+    assert on("pyepoll", scenario) == 8
     assert _events._event_loop_policy._watcher is not None
 
 
