@@ -60,6 +60,8 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
         _fileno: int
         _loop: Any
 
+        def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
     def _write_slowly(self, data: bytes | bytearray | memoryview) -> None:
         """Write to a transport that is closing, or has data in its buffer."""
         super().write(data)
