@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from support.fds import open_fds
 from support.loops import Plain, complaints, error_text, logged, on, same, soon, turns
 
 F_SETPIPE_SZ = 1031
@@ -538,17 +539,18 @@ def test_an_unclosed_transport_warns_and_closes_its_pipe() -> None:
         writer: Any = (await loop.connect_write_pipe(Plain, open(write, "wb", 0)))[0]
         loop._remove_reader(read)
         loop._remove_reader(write)
-        seen = weakref.ref(reader.get_protocol()), weakref.ref(writer.get_protocol())
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del reader, writer
             gc.collect()
+        closed = not {read, write} & set(open_fds())
         for fd in peer, read2:
             os.close(fd)
         texts = sorted(plain(each.message) for each in caught if "transport" in str(each.message))
-        return [texts, [ref() for ref in seen]]
+        return [texts, closed]
 
-    assert len(same(scenario)[0]) == 2
+    texts, closed = same(scenario)
+    assert (len(texts), closed) == (2, True)
 
 
 def test_standard_streams_do_not_hold_the_gil() -> None:
