@@ -470,6 +470,19 @@ def test_writes_after_the_peer_has_closed_are_dropped_with_a_warning() -> None:
     assert len(same(scenario)[1]) > 1
 
 
+def test_a_write_while_an_error_is_reported_is_dropped() -> None:
+    """The transport counts the error first, reports it, and closes then."""
+
+    async def scenario() -> list[Any]:
+        read, write = os.pipe()
+        async with writing(Plain(), write, read) as transport:
+            transport._conn_lost = 1
+            transport.write(b"data")
+            return [drained(read), transport._conn_lost]
+
+    assert same(scenario) == [b"", 2]
+
+
 @pytest.mark.parametrize("method", ["close", "write_eof", "abort"])
 @pytest.mark.parametrize("waiting", [False, True])
 def test_closing_a_writer(method: str, waiting: bool) -> None:
