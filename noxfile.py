@@ -84,7 +84,10 @@ def report_our_frames(session: nox.Session, copy: Path, separator: str = r"\n *\
         text = re.sub(r"(?m)^==\d+== ?", "", file.read_text(errors="replace"))
         for report in re.split(separator, text):
             ours = re.search(r"csrc/|_(epoll|aio)\.cpython", report)
-            accepted = r"(?s)Location is file descriptor|_PyStaticType_InitBuiltin|PyUnicode_New.*module_exec"
+            accepted = (
+                r"(?s)Location is file descriptor|_PyStaticType_InitBuiltin|"
+                r"PyUnicode_New.*(module_exec|aio_load)"
+            )
             if ours and not re.search(accepted, report):
                 session.error(f"a report with frames of the extension:\n{report}")
 
@@ -196,7 +199,9 @@ def leaks(session: nox.Session) -> None:
     """Memory of C that is lost, with LeakSanitizer. Lost Python objects are counted by tests."""
     # CPython has no frame pointers: the fast unwinder would not reach frames of the extension.
     options = "detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12:exitcode=0"
-    chosen = session.posargs or files("leaks memory_errors stale_registrations stale_events raw")
+    chosen = session.posargs or files(
+        "leaks memory_errors stale_registrations stale_events raw aio_leaks aio_no_memory aio_gather"
+    )
     copy = sanitized(session, options, *chosen)
     report_our_frames(session, copy)
 

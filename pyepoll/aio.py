@@ -171,6 +171,12 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         self._wake_event = None
         super()._close_self_pipe()
 
+    def set_debug(self, enabled: bool) -> None:
+        """Enable or disable asyncio's debug mode, in which data is sent in write()."""
+        if enabled:
+            self._pending_writes.stop()
+        super().set_debug(enabled)
+
     async def getaddrinfo(
         self,
         host: bytes | str | None,

@@ -107,17 +107,6 @@ new_socket(AioState *state, int family)
     return sock;
 }
 
-/* Close the socket, with the exception that is set. */
-static void
-close_after_error(AioState *state, PyObject *sock)
-{
-    PyObject *error = PyErr_GetRaisedException();
-    if (socket_close(state, sock) < 0) {
-        PyErr_Clear();
-    }
-    PyErr_SetRaisedException(error);
-}
-
 /* Remove the writer, with the exception that is set. */
 static void
 remove_writer(EventLoop *self, PyObject *sock)
@@ -214,7 +203,7 @@ connect_open(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
                  : status == 0 ? await_outcome(self, sock, object)
                                : NULL;
         if (result == NULL) {
-            close_after_error(state, sock);
+            socket_close_after_error(state, sock);
         }
     }
     Py_XDECREF(sock);

@@ -4,6 +4,7 @@
 #include "aio/exits.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
+#include "aio/sockets.h"
 #include "aio/stream/stream.h"
 
 #include <poll.h>
@@ -59,13 +60,18 @@ report_failure(EventLoop *self, PyObject *protocol)
 PyObject *
 serve(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 5) {
+    enum { FACTORY, SOCK, COUNT = 5 };
+    if (nargs != COUNT) {
         PyErr_SetString(PyExc_TypeError, "_serve() takes five arguments");
         return NULL;
     }
-    PyObject *protocol = PyObject_CallNoArgs(args[0]);
+    PyObject *protocol = PyObject_CallNoArgs(args[FACTORY]);
     PyObject *transport = protocol != NULL ? make_transport(self, args, protocol) : NULL;
-    int status = transport != NULL ? 0 : report_failure(self, protocol);
+    int status = 0;
+    if (transport == NULL) {
+        socket_close_after_error(self->state, args[SOCK]); /* asyncio leaves that to the collector */
+        status = report_failure(self, protocol);
+    }
     Py_XDECREF(transport);
     Py_XDECREF(protocol);
     return status == 0 ? Py_NewRef(Py_None) : NULL;

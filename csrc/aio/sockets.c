@@ -168,3 +168,13 @@ socket_close(AioState *state, PyObject *sock)
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
 }
+
+void
+socket_close_after_error(AioState *state, PyObject *sock)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (socket_close(state, sock) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(error);
+}

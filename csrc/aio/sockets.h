@@ -34,4 +34,7 @@ PyObject *socket_make(AioState *state, const PlainSocket *made, bool *owned);
 /* sock.close(). 0, or -1 with an exception. */
 int socket_close(AioState *state, PyObject *sock);
 
+/* The same with an exception that is set, which stays. */
+void socket_close_after_error(AioState *state, PyObject *sock);
+
 #endif

@@ -97,3 +97,42 @@ def test_a_listener_without_a_backlog_accepts() -> None:
         await server.wait_closed()
 
     on("pyepoll", main)
+
+
+def test_a_connection_that_comes_while_the_server_is_closed_is_closed() -> None:
+    """asyncio leaves it to the collector, which warns, and so does an assertion of the server."""
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Plain, "127.0.0.1", 0)
+        near, peer = socket.socketpair()
+        with near, peer, socket.create_connection(server.sockets[0].getsockname()) as client:
+            # In the turn in which the connection is accepted, after that; its transport is made in the next.
+            loop.add_reader(near, server.close)
+            peer.send(b"x")
+            await soon(lambda: not server.is_serving())
+            loop.remove_reader(near)
+            client.setblocking(False)
+            return await asyncio.wait_for(loop.sock_recv(client, 1), 20)
+
+    assert on("pyepoll", main) == b""
+
+
+def test_a_connection_without_a_protocol_is_closed() -> None:
+    """asyncio leaves it to the collector, which warns."""
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> Plain:
+            raise ValueError("no protocol")
+
+        server = await loop.create_server(protocol, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            answer = await asyncio.wait_for(loop.sock_recv(client, 1), 20)
+        server.close()
+        await server.wait_closed()
+        return answer
+
+    assert on("pyepoll", main) == b""

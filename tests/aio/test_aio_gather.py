@@ -116,6 +116,17 @@ def test_without_gathering_and_in_debug_mode_write_sends(gather: bool, debug: bo
     assert gathering(scenario, gather=gather, debug=debug) == b"now"
 
 
+def test_after_a_change_to_debug_mode_write_sends() -> None:
+    async def scenario() -> bytes:
+        async with connection(Plain()) as (transport, peer):
+            transport.write(b"before ")
+            asyncio.get_running_loop().set_debug(True)
+            transport.write(b"after")
+            return peer.recv(100, socket.MSG_DONTWAIT)
+
+    assert gathering(scenario) == b"before after"
+
+
 def test_outside_a_running_loop_write_sends() -> None:
     with stopped_loop() as (_, transport, peer):
         transport.write(b"now")

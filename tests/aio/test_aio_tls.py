@@ -59,6 +59,29 @@ def test_streams_over_tls_deliver_everything() -> None:
     assert same(scenario) == [((("commonName", "localhost"),),), []]
 
 
+def test_debug_mode_may_be_enabled_during_a_handshake() -> None:
+    """asyncio raises TypeError then, at both ends."""
+
+    async def main() -> list[Any]:
+        complained = complaints()
+        loop = asyncio.get_running_loop()
+        served = Plain()
+        context = server_context()
+        context.sni_callback = lambda *_: loop.set_debug(True)
+        async with await loop.create_server(lambda: served, "127.0.0.1", 0, ssl=context) as server:
+            transport, _ = await loop.create_connection(
+                Plain, *server.sockets[0].getsockname(), ssl=client_context(), server_hostname="localhost"
+            )
+            assert loop.get_debug()
+            transport.write(b"data")
+            await soon(lambda: served.has(4))
+            transport.close()
+            await soon(served.lost)
+        return complained
+
+    assert on("pyepoll", main) == []
+
+
 class Looks(asyncio.Protocol):
     """Adds to a context variable at each call, after it has noted its value."""
 

@@ -55,6 +55,20 @@ writes_flush(PyObject *object, PyObject *Py_UNUSED(ignored))
     return none_or_error(ours ? stream_flush_all(self) : 0);
 }
 
+PyDoc_STRVAR(stop_doc,
+"stop($self, /)\n--\n\n"
+"Gather no more in this turn; in the thread of the loop.");
+
+static PyObject *
+writes_stop(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    PendingWrites *self = (PendingWrites *)object;
+    if (self->thread == PyThread_get_thread_ident()) {
+        self->gather = false;
+    }
+    Py_RETURN_NONE;
+}
+
 static int
 writes_traverse(PyObject *object, visitproc visit, void *arg)
 {
@@ -91,6 +105,7 @@ writes_dealloc(PyObject *object)
 
 static PyMethodDef writes_methods[] = {
     {"flush", writes_flush, METH_NOARGS, flush_doc},
+    {"stop",  writes_stop,  METH_NOARGS, stop_doc },
     {NULL,    NULL,         0,           NULL     },
 };
 

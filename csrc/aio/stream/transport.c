@@ -91,11 +91,11 @@ set_connection(Stream *self, PyObject *loop, PyObject *sock, PyObject *extra, Py
     return 0;
 }
 
-/* Tell the server, and register the transport with the loop. 0, or -1 with an exception. */
+/* 0; -1 with an exception, of a server that was closed meanwhile: then the transport is none, and its socket
+ * the caller's. */
 static int
-attach(Stream *self, PyObject *server)
+attach_to_server(Stream *self, PyObject *server)
 {
-    Py_XSETREF(self->server, Py_NewRef(server));
     if (server != Py_None) {
 #if PY_VERSION_HEX >= 0x030D0000
         PyObject *result = PyObject_CallMethodOneArg(server, stream_name(self, NAME_ATTACH),
@@ -104,8 +104,20 @@ attach(Stream *self, PyObject *server)
         PyObject *result = PyObject_CallMethodNoArgs(server, stream_name(self, NAME_ATTACH));
 #endif
         if (status_of(result) < 0) {
+            self->conn_lost = self->closing = self->gone = 1;
             return -1;
         }
+    }
+    Py_XSETREF(self->server, Py_NewRef(server));
+    return 0;
+}
+
+/* Tell the server, and register the transport with the loop. 0, or -1 with an exception. */
+static int
+attach(Stream *self, PyObject *server)
+{
+    if (attach_to_server(self, server) < 0) {
+        return -1;
     }
     const FdsState *fds = &self->module->aio->fds;
     PyObject *transports = PyObject_GetAttr(self->loop, fds->names[FDS_TRANSPORTS]);
