@@ -1,5 +1,5 @@
-/* A pipe is readable. The system call is made without the GIL: another process that shares the pipe may have made
- * it blocking, and a thread of this one may be what it waits for. */
+/* A pipe is readable. The system call is made without the GIL: another process that shares the pipe may have
+ * made it blocking, and a thread of this one may be what it waits for. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
