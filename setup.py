@@ -34,6 +34,8 @@ class OptimizedBuild(build_ext):  # type: ignore[misc]
         super().build_extensions()
 
     def can_optimize(self) -> bool:
+        if "-fno-lto" in self.compiler.compiler_so:  # In CFLAGS, which come first.
+            return False
         with TemporaryDirectory() as directory:
             source = Path(directory, "probe.c")
             source.write_text("int probe(void) { return 0; }\n")

@@ -163,7 +163,7 @@ def test_turn_takes_few_events_and_the_next_turns_the_others(busy_loop: tuple[Ev
 def test_turn_takes_all_events_after_a_slow_one(busy_loop: tuple[EventLoop, list[int]]) -> None:
     """Beside callbacks that are always ready and take long, a few for each turn would be a small share."""
     loop, called = busy_loop
-    loop.call_soon(time.sleep, 0.02)
+    loop.call_soon(time.sleep, 0.003)
     run_one_turn(loop)
     assert len(called) == FEW
     run_one_turn(loop)

@@ -204,17 +204,48 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# setuptools is not installed beside the tests: its two names are all that setup.py takes of it.
-RUN_SETUP = f"""
+# setuptools is not installed beside the tests: these names are all that setup.py takes of it.
+FAKE_SETUPTOOLS = """
 import os, sys, types
 from pathlib import Path
-setuptools = types.ModuleType("setuptools")
-setuptools.Extension = lambda name, **options: name
-setuptools.setup = lambda ext_modules: print("to the compiler:", *ext_modules)
-sys.modules["setuptools"] = setuptools
-{{change}}
-exec(compile(Path({str(SETUP)!r}).read_text(), "setup.py", "exec"))
+from types import SimpleNamespace
+
+class CompileError(Exception): pass
+class LinkError(Exception): pass
+class build_ext:
+    def build_extensions(self):
+        for extension in self.extensions:
+            print("to the compiler:", extension.name, *extension.extra_compile_args)
+
+def succeed(*args, **options): return []
+def fail(error):
+    def function(*args, **options): raise error
+    return function
+compiler = SimpleNamespace(compiler_so=["cc"], compile=succeed, link_shared_object=succeed)
+
+def Extension(name, **options): return SimpleNamespace(name=name, **options)
+def setup(cmdclass, ext_modules):
+    command = cmdclass["build_ext"]()
+    command.extensions, command.compiler = ext_modules, compiler
+    command.build_extensions()
+
+for name, values in {
+    "setuptools": {"Extension": Extension, "setup": setup},
+    "setuptools.command": {},
+    "setuptools.command.build_ext": {"build_ext": build_ext},
+    "setuptools.errors": {"CompileError": CompileError, "LinkError": LinkError},
+}.items():
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(values)
+os.environ.pop("PYEPOLL_CFLAGS", None)
 """
+
+
+def run_setup(change: str = "") -> subprocess.CompletedProcess[str]:
+    """Run setup.py after another line of Python."""
+    script = f"exec(compile(Path({str(SETUP)!r}).read_text(), 'setup.py', 'exec'))"
+    return run_python("\n".join([FAKE_SETUPTOOLS, change, script]))
+
 
 # The wheel's tests run beside none of the sources.
 in_a_checkout = pytest.mark.skipif(not SETUP.exists(), reason="no setup.py here: not a checkout")
@@ -230,14 +261,30 @@ in_a_checkout = pytest.mark.skipif(not SETUP.exists(), reason="no setup.py here:
     ],
 )
 def test_setup_refuses_before_it_compiles(change: str, what: str) -> None:
-    said = refusal(run_python(RUN_SETUP.format(change=change)))
+    said = refusal(run_setup(change))
     assert said.startswith(NEEDS)
     assert what in said
 
 
 @in_a_checkout
 def test_setup_goes_on_to_the_compiler() -> None:
-    assert run_python(RUN_SETUP.format(change="")).stdout == "to the compiler: pyepoll._epoll\n"
+    said = "to the compiler: pyepoll._epoll -flto=auto -fno-plt -std=c11 -fvisibility=hidden\n"
+    assert run_setup().stdout == said
+
+
+@in_a_checkout
+@pytest.mark.parametrize(
+    "change",
+    [
+        "compiler.compile = fail(CompileError())",
+        "compiler.link_shared_object = fail(LinkError())",
+        "compiler.compiler_so.append('-fno-lto')",
+    ],
+    ids=["compiler", "linker", "CFLAGS=-fno-lto"],
+)
+def test_setup_does_not_optimize_across_files_where_that_fails_or_is_unwanted(change: str) -> None:
+    done = run_setup(change)
+    assert done.stdout == "to the compiler: pyepoll._epoll -std=c11 -fvisibility=hidden\n", done.stderr
 
 
 INIT = Path(pyepoll.__file__)

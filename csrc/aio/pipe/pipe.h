@@ -7,8 +7,6 @@
 
 #include "aio/state.h"
 
-#include <unistd.h>
-
 #define LEARN_PIPES_DOC                                                                                      \
     "_learn_pipes($module, read, write, /)\n--\n\n"                                                          \
     "Give the transport classes of pyepoll._pipes their methods in C."
@@ -21,22 +19,6 @@ pipe_state(PyObject *self)
 {
     AioState *state = aio_state_of(Py_TYPE(self));
     return state != NULL ? &state->pipe : NULL;
-}
-
-/* Makes system calls without the GIL where they may take long: those on the standard streams, whose open file
- * descriptions other processes share and may make blocking, and those that copy much. */
-static inline PyThreadState *
-pipe_release_gil(int fd, size_t size)
-{
-    return fd <= STDERR_FILENO || size > 64 * 1024 ? PyEval_SaveThread() : NULL;
-}
-
-static inline void
-pipe_take_gil(PyThreadState *thread)
-{
-    if (thread != NULL) {
-        PyEval_RestoreThread(thread);
-    }
 }
 
 /* Methods: read.c, write.c. */

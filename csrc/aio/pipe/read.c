@@ -1,7 +1,10 @@
-/* A pipe is readable. */
+/* A pipe is readable. The system call is made without the GIL: another process that shares the pipe may have
+ * made it blocking, and a thread of this one may be what it waits for. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
+
+#include <unistd.h>
 
 enum {
     READ_MAX = 64 * 1024, /* the capacity of a pipe, if nobody has changed it */
@@ -45,10 +48,11 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
     }
     char *buffer = PyBytes_AS_STRING(spare);
     size_t size = reading->size < READ_MAX ? (size_t)reading->size : READ_MAX;
-    PyThreadState *thread = pipe_release_gil(reading->fd, size);
-    ssize_t count = read(reading->fd, buffer, size);
+    ssize_t count;
+    Py_BEGIN_ALLOW_THREADS
+    count = read(reading->fd, buffer, size);
     *error = count < 0 ? errno : 0;
-    pipe_take_gil(thread);
+    Py_END_ALLOW_THREADS
     if (count == READ_MAX) {
         return spare;
     }

@@ -1,7 +1,9 @@
-/* write() of a pipe transport: the system call is tried at once, as in asyncio. */
+/* write() of a pipe transport: the system call is tried at once, as in asyncio, and without the GIL: read.c. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
+
+#include <unistd.h>
 
 /* The fd if the transport is open and has nothing in its buffer; else -1. */
 static int
@@ -31,10 +33,12 @@ is_data(PyObject *object)
 static PyObject *
 write_bytes(const PipeState *state, PyObject *self, int fd, const Py_buffer *view)
 {
-    PyThreadState *thread = pipe_release_gil(fd, (size_t)view->len);
-    ssize_t count = write(fd, view->buf, (size_t)view->len);
-    int error = count < 0 ? errno : 0;
-    pipe_take_gil(thread);
+    ssize_t count;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    count = write(fd, view->buf, (size_t)view->len);
+    error = count < 0 ? errno : 0;
+    Py_END_ALLOW_THREADS
     if (count == view->len) {
         Py_RETURN_NONE;
     }
