@@ -1395,8 +1395,8 @@ def ask(path: Path, *lines: str) -> list[str]:
         sock.settimeout(DEADLINE)
         while sock.connect_ex(str(path)) == errno.ECONNREFUSED:
             time.sleep(0.01)  # between bind() and listen()
-        for piece in "".join(f"{line}\n" for line in lines).partition(" "):
-            sock.sendall(piece.encode())
+        for piece in filter(None, "".join(f"{line}\n" for line in lines).partition(" ")):
+            sock.sendall(piece.encode())  # Not of nothing: after the answer to "stop" it would fail.
             time.sleep(0.01)
         sock.shutdown(socket.SHUT_WR)
         with sock.makefile() as file:

@@ -92,11 +92,12 @@ learn_class(const PipeState *state, PyObject *type, const char *const *slot_name
         return -1;
     }
     for (int i = 0; i < count; i++) {
-        slots[i] = offset_of_slot(type, slot_names[i]);
-        if (slots[i] < 0) {
+        Py_ssize_t offset = offset_of_slot(type, slot_names[i]);
+        if (offset < 0) {
             PyErr_Format(PyExc_TypeError, "%R has no slot %s", type, slot_names[i]);
             return -1;
         }
+        slots[i] = offset;
     }
     return subclass_copy_methods(type, methods);
 }
