@@ -76,41 +76,57 @@ end_wait(LoopSelector *self)
     guard_unlock(&self->guard);
 }
 
-PyObject *
-fds_wait(LoopSelector *self, int64_t timeout, int maxevents)
+int
+fds_wait(LoopSelector *self, int64_t timeout, int maxevents, FdsEvents *events)
 {
+    *events = (FdsEvents){0};
     if (fdtable_check(self) < 0) {
-        return NULL;
+        return -1;
     }
-    Instance *instance = (Instance *)Py_NewRef(self->instance);
+    events->instance = (Instance *)Py_NewRef(self->instance);
     /* While stale registrations report, each wait fetches and filters all events, so it should return all. */
     const WaitRequest wait = {.timeout = timeout,
                               .deadline = timeout > 0 ? wait_deadline(timeout) : 0,
-                              .maxevents = instance_has_stale(instance) ? INT_MAX : maxevents};
+                              .maxevents = instance_has_stale(events->instance) ? INT_MAX : maxevents};
     guard_lock(&self->guard);
     self->waiting++; /* from here on, other threads leave nothing for later */
     guard_unlock(&self->guard);
-    PyObject *list = fdchange_flush(self) == 0 ? ready_list(instance, &wait) : NULL;
+    int status = fdchange_flush(self) == 0 ? wait_batch(events->instance, &wait, &events->batch) : -1;
     end_wait(self);
-    Py_DECREF(instance);
-    if (list == NULL && !PyErr_Occurred()) {
+    if (status == IS_CLOSED) {
         PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
     }
-    return list;
+    return status == 0 ? 0 : -1;
 }
 
-FdEntry *
-fds_event(LoopSelector *self, PyObject *pair, uint8_t *events)
+int
+fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
 {
-    FdEntry *entry = (FdEntry *)PyTuple_GET_ITEM(pair, 0);
-    *events = 0;
-    if (!Py_IS_TYPE(entry, aio_of(self->module)->fds.entry_type)) {
-        return NULL; /* of others: the Epoll can be seen by them */
+    PyObject *pair;
+    int status = ready_take(events->instance, &events->batch, &pair);
+    *entry = NULL;
+    *ready = 0;
+    if (status <= 0) {
+        return status;
     }
-    guard_lock(&self->guard);
-    *events = events_of(PyLong_AsLong(PyTuple_GET_ITEM(pair, 1))) & entry->wanted;
-    guard_unlock(&self->guard);
-    return entry;
+    PyObject *data = PyTuple_GET_ITEM(pair, 0);
+    if (Py_IS_TYPE(data, aio_of(self->module)->fds.entry_type)) { /* others can see the Epoll */
+        *entry = (FdEntry *)Py_NewRef(data);
+        guard_lock(&self->guard);
+        *ready = events_of(PyLong_AsLong(PyTuple_GET_ITEM(pair, 1))) & (*entry)->wanted;
+        guard_unlock(&self->guard);
+    }
+    Py_DECREF(pair);
+    return 1;
+}
+
+void
+fds_end(FdsEvents *events)
+{
+    if (events->instance != NULL) {
+        ready_drop(events->instance, &events->batch);
+        Py_DECREF(events->instance);
+    }
 }
 
 /* Whether a handle is cancelled. -1 with an exception. */
@@ -156,7 +172,7 @@ handle_of(LoopSelector *self, FdEntry *entry, int direction)
     return handle;
 }
 
-/* Queue the handle of an event. 0, or -1 with an exception. */
+/* Queue one handle of an event. 0, or -1 with an exception. */
 static int
 queue_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend append, void *queue)
 {
@@ -175,17 +191,33 @@ queue_handle(LoopSelector *self, FdEntry *entry, int direction, FdsAppend append
     return status;
 }
 
-int
-fds_queue(LoopSelector *self, PyObject *list, FdsAppend append, void *queue)
+/* Queue the handles of an event. 0, or -1 with an exception. */
+static int
+queue_entry(LoopSelector *self, FdEntry *entry, uint8_t ready, FdsAppend append, void *queue)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        uint8_t events;
-        FdEntry *entry = fds_event(self, PyList_GET_ITEM(list, i), &events);
-        for (int direction = 0; direction < DIRECTIONS; direction++) {
-            if ((events & (1 << direction)) != 0 && queue_handle(self, entry, direction, append, queue) < 0) {
-                return -1;
-            }
+    int status = 0;
+    for (int direction = 0; direction < DIRECTIONS && status == 0; direction++) {
+        if ((ready & (1 << direction)) != 0) {
+            status = queue_handle(self, entry, direction, append, queue);
         }
     }
-    return 0;
+    return status;
+}
+
+int64_t
+fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue)
+{
+    FdEntry *entry;
+    uint8_t ready;
+    int64_t count = 0;
+    int status;
+    while ((status = fds_next(self, events, &entry, &ready)) > 0) {
+        status = queue_entry(self, entry, ready, append, queue);
+        Py_XDECREF(entry);
+        if (status < 0) {
+            return -1;
+        }
+        count++;
+    }
+    return status < 0 ? -1 : count;
 }

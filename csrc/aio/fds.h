@@ -3,6 +3,7 @@
 #define PYEPOLL_FDS_H
 
 #include "aio/fdtable.h"
+#include "core/batch.h"
 
 extern PyType_Spec loop_selector_spec;
 extern PyMethodDef loop_selector_methods[];
@@ -17,18 +18,26 @@ is_loop_selector(const AioState *state, PyObject *object)
     return object != NULL && Py_IS_TYPE(object, state->fds.selector_class);
 }
 
-/* Wait, and return a list of events, for fds_queue() or fds_event(). `timeout` is in nanoseconds, NO_TIMEOUT
- * to wait indefinitely, or 0. The list has at most `maxevents` events, unless stale registrations report.
- * NULL with an exception. */
-PyObject *fds_wait(LoopSelector *self, int64_t timeout, int maxevents);
+/* The events of one wait. */
+typedef struct {
+    Instance *instance; /* held, or NULL */
+    Batch batch;
+} FdsEvents;
 
-/* Append the handles of such events: for each fd the reader before the writer, as asyncio's
- * _process_events(). One that is cancelled is skipped and removed. 0, or -1 with an exception. */
-int fds_queue(LoopSelector *self, PyObject *list, FdsAppend append, void *queue);
+/* Wait for events. `timeout` is in nanoseconds, NO_TIMEOUT to wait indefinitely, or 0. There are at most
+ * `maxevents`, unless stale registrations report. 0, or -1 with an exception; fds_end() follows both. */
+int fds_wait(LoopSelector *self, int64_t timeout, int maxevents, FdsEvents *events);
 
-/* The entry of one of the events, borrowed, and those of its events that are watched; NULL where it is no
- * entry. */
-FdEntry *fds_event(LoopSelector *self, PyObject *pair, uint8_t *events);
+/* Take the next of them. 1; 0 where there is none; -1 with an exception. `*entry` is a new reference, or NULL
+ * for an event of others; `*ready` has those of its events that are watched. */
+int fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready);
+
+/* Append the handles of all: for each fd the reader before the writer, as asyncio's _process_events(). One
+ * that is cancelled is skipped and removed. The number of events, or -1 with an exception. */
+int64_t fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue);
+
+/* Give up what the wait has taken; the kernel reports again the events that are left. */
+void fds_end(FdsEvents *events);
 
 /* An EventsFactory (core/instance.h): the mask as an int. */
 PyObject *fds_make_mask(ModuleState *module, uint32_t events, PyObject *data);

@@ -178,16 +178,46 @@ loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
     return key;
 }
 
-static PyObject *
-wait_and_count(LoopSelector *self, int64_t timeout)
+static int
+timed_wait_for(LoopSelector *self, int64_t timeout, FdsEvents *events)
 {
     int64_t start = monotonic_now();
-    PyObject *list = fds_wait(self, timeout, INT_MAX);
+    int status = fds_wait(self, timeout, INT_MAX, events);
     if (timeout != 0) {
         atomic_fetch_add_explicit(&self->selected.idle, monotonic_now() - start, memory_order_relaxed);
     }
-    if (list != NULL) {
-        atomic_fetch_add_explicit(&self->selected.events, PyList_GET_SIZE(list), memory_order_relaxed);
+    return status;
+}
+
+/* Append (key, events) of one event. 0, or -1 with an exception. */
+static int
+append_key(LoopSelector *self, PyObject *list, FdEntry *entry, uint8_t ready)
+{
+    PyObject *key = ready != 0 ? fdkey_of(self, entry) : NULL;
+    PyObject *pair = key != NULL ? Py_BuildValue("(Oi)", key, (int)ready) : NULL;
+    int status = pair != NULL ? PyList_Append(list, pair) : PyErr_Occurred() != NULL ? -1 : 0;
+    Py_XDECREF(pair);
+    Py_XDECREF(key);
+    return status;
+}
+
+/* The list of the keys of all events, which are counted. */
+static PyObject *
+keys_of_events(LoopSelector *self, FdsEvents *events)
+{
+    PyObject *list = PyList_New(0);
+    FdEntry *entry;
+    uint8_t ready;
+    int64_t count = 0;
+    int status = list != NULL ? 1 : -1;
+    while (status > 0 && (status = fds_next(self, events, &entry, &ready)) > 0) {
+        status = append_key(self, list, entry, ready) == 0 ? 1 : -1;
+        Py_XDECREF(entry);
+        count++;
+    }
+    atomic_fetch_add_explicit(&self->selected.events, count, memory_order_relaxed);
+    if (status < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -202,21 +232,10 @@ loop_selector_select(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
         (given[0] != NULL && convert_selector_timeout(given[0], &timeout) < 0)) {
         return NULL;
     }
-    PyObject *list = wait_and_count(self, timeout);
-    PyObject *result = list != NULL ? PyList_New(0) : NULL;
-    for (Py_ssize_t i = 0; result != NULL && i < PyList_GET_SIZE(list); i++) {
-        uint8_t events;
-        FdEntry *entry = fds_event(self, PyList_GET_ITEM(list, i), &events);
-        PyObject *key = events != 0 ? fdkey_of(self, entry) : NULL;
-        PyObject *pair = key != NULL ? Py_BuildValue("(Oi)", key, (int)events) : NULL;
-        if (pair != NULL ? PyList_Append(result, pair) < 0 : PyErr_Occurred() != NULL) {
-            Py_CLEAR(result);
-        }
-        Py_XDECREF(pair);
-        Py_XDECREF(key);
-    }
-    Py_XDECREF(list);
-    return result;
+    FdsEvents events;
+    PyObject *list = timed_wait_for(self, timeout, &events) == 0 ? keys_of_events(self, &events) : NULL;
+    fds_end(&events);
+    return list;
 }
 
 static PyObject *

@@ -150,42 +150,46 @@ events_to_take(const FullTurn *last)
     return slow ? INT_MAX : FEW_EVENTS;
 }
 
-static PyObject *
-wait_ours(EventLoop *self, LoopSelector *selector, double timeout)
+/* Count the time of a wait. */
+static void
+count_idle(LoopCounters *counters, double timeout, int64_t sign)
+{
+    if (timeout != 0 && counters_are_timed(counters)) {
+        counter_add(&counters->idle, sign * monotonic_now());
+    }
+}
+
+/* Wait in a LoopSelector. The number of events, or -1 with an exception. */
+static int64_t
+poll_ours(EventLoop *self, ReadyQueue *queue, LoopSelector *selector, double timeout)
 {
     FullTurn *last = &self->full_turn;
-    PyObject *events = fds_wait(selector, nanoseconds(timeout), events_to_take(last));
-    bool full = events != NULL && PyList_GET_SIZE(events) >= FEW_EVENTS;
-    last->events = full ? PyList_GET_SIZE(events) : 0;
+    FdsEvents events;
+    count_idle(&self->counters, timeout, -1);
+    int status = fds_wait(selector, nanoseconds(timeout), events_to_take(last), &events);
+    count_idle(&self->counters, timeout, 1);
+    bool full = status == 0 && events.batch.count >= FEW_EVENTS;
+    last->events = full ? events.batch.count : 0;
     last->start = full ? monotonic_now() : 0;
-    return events;
+    inbox_stay_awake(self);
+    int64_t count = status == 0 && ready_collect(queue) == 0 ? fds_queue(selector, &events, append, queue)
+                                                             : -1;
+    fds_end(&events);
+    return count;
 }
 
-/* The events of a selector of any kind: a new reference; NULL with an exception. `*ours` is set where the
- * selector, a new reference, is a LoopSelector. */
-static PyObject *
-wait_any(EventLoop *self, double timeout, LoopSelector **ours)
+/* Wait in a selector of any kind. As above; 0 where it returned no list. */
+static int64_t
+poll_other(EventLoop *self, ReadyQueue *queue, double timeout)
 {
-    *ours = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
-    return *ours != NULL ? wait_ours(self, *ours, timeout) : wait_events(self, timeout);
-}
-
-static PyObject *
-counted_wait(EventLoop *self, double timeout, LoopSelector **ours)
-{
-    LoopCounters *counters = &self->counters;
-    bool timed = timeout != 0 && counters_are_timed(counters);
-    if (timed) {
-        counter_add(&counters->idle, -monotonic_now());
-    }
-    PyObject *events = wait_any(self, timeout, ours);
-    if (timed) {
-        counter_add(&counters->idle, monotonic_now());
-    }
-    if (events != NULL && PyList_CheckExact(events)) {
-        counter_add(&counters->events, PyList_GET_SIZE(events));
-    }
-    return events;
+    count_idle(&self->counters, timeout, -1);
+    PyObject *events = wait_events(self, timeout);
+    count_idle(&self->counters, timeout, 1);
+    inbox_stay_awake(self);
+    int64_t count = events != NULL && PyList_CheckExact(events) ? PyList_GET_SIZE(events) : 0;
+    int status = events != NULL && ready_collect(queue) == 0 ? process(self, queue, events) : -1;
+    Py_XDECREF(events);
+    return status == 0 ? count : -1;
 }
 
 int
@@ -198,14 +202,9 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
         }
         timeout = queue->ring.count > 0 ? 0 : timeout;
     }
-    LoopSelector *ours;
-    PyObject *events = counted_wait(self, timeout, &ours);
-    inbox_stay_awake(self);
-    int status = events != NULL ? ready_collect(queue) : -1;
-    if (status == 0) {
-        status = ours != NULL ? fds_queue(ours, events, append, queue) : process(self, queue, events);
-    }
-    Py_XDECREF(events);
+    LoopSelector *ours = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
+    int64_t count = ours != NULL ? poll_ours(self, queue, ours, timeout) : poll_other(self, queue, timeout);
     Py_XDECREF(ours);
-    return status;
+    counter_add(&self->counters.events, Py_MAX(count, 0));
+    return count >= 0 ? 0 : -1;
 }

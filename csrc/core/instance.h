@@ -131,7 +131,7 @@ typedef struct {
         int64_t retry_at;
     } stale;
     struct {
-        EventArray *spare; /* the array of an earlier wait: batch_drop; cleared by ensure_capacity */
+        EventArray *spare; /* the array of an earlier wait: ready_drop; cleared by ensure_capacity */
         int hint;          /* events that a wait should have room for, if more than are registered: fetch */
         unsigned limited;  /* batches of which a wait chose events: limit_to_maxevents */
     } batches;

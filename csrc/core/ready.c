@@ -101,9 +101,14 @@ batch_next(Instance *self, Batch *batch, PyObject *list, PyObject **pair)
     return status;
 }
 
-/* Give back the events that were fetched and not handed out, and the array. */
-static void
-batch_drop(Instance *self, Batch *batch)
+int
+ready_take(Instance *self, Batch *batch, PyObject **pair)
+{
+    return batch_next(self, batch, NULL, pair);
+}
+
+void
+ready_drop(Instance *self, Batch *batch)
 {
     for (; batch->next < batch->count; batch->next++) {
         report_again(self, batch->array->events[batch->next].data.u64, &batch->snapshot);
@@ -158,7 +163,7 @@ ready_list(Instance *self, const WaitRequest *wait)
                 idle_wait_goes_on(self, wait, &batch, &idle);
     } while (again);
     idle_wait_end(&idle);
-    batch_drop(self, &batch);
+    ready_drop(self, &batch);
     return list;
 }
 
@@ -262,7 +267,7 @@ ready_dealloc(Ready *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    batch_drop(self->instance, &self->batch);
+    ready_drop(self->instance, &self->batch);
     Py_DECREF(self->instance);
     PyObject_GC_Del(self);
     Py_DECREF(type);

@@ -15,4 +15,11 @@ PyObject *ready_batch(Instance *self, const WaitRequest *wait);
 /* The same as a list. */
 PyObject *ready_list(Instance *self, const WaitRequest *wait);
 
+/* Without an object for the whole, for C code: hand out the next event of a batch that wait_batch() has
+ * filled. 1 and a new reference; 0 when it is used up; -1 with an exception, and the event is the next again. */
+int ready_take(Instance *self, Batch *batch, PyObject **pair);
+
+/* The end of such a batch: what was not handed out is reported again. An exception may be set. */
+void ready_drop(Instance *self, Batch *batch);
+
 #endif
