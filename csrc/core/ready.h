@@ -16,7 +16,7 @@ PyObject *ready_batch(Instance *self, const WaitRequest *wait);
 PyObject *ready_list(Instance *self, const WaitRequest *wait);
 
 /* Without an object for the whole, for C code: hand out the next event of a batch that wait_batch() has
- * filled. 1 and a new reference; 0 when it is used up; -1 with an exception, and the event is the next again. */
+ * filled. 1 and a new reference; 0 when it is used up; -1 with an exception: the event is the next again. */
 int ready_take(Instance *self, Batch *batch, PyObject **pair);
 
 /* The end of such a batch: what was not handed out is reported again. An exception may be set. */
