@@ -10,6 +10,7 @@ import asyncio.format_helpers
 import asyncio.log
 import asyncio.sslproto
 import asyncio.trsock
+import asyncio.unix_events
 import contextlib
 import contextvars
 import os
@@ -27,6 +28,8 @@ from ._datagram import DatagramTransport
 from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._loop_stats import LoopStats
+from ._pipes import reading_type, writing_type
+from ._processes import has_default_watcher, watch_process
 from ._sock_calls import SockCalls, stop_watching
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
@@ -54,6 +57,7 @@ watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = Loop
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _sslproto: Any = asyncio.sslproto
+_unix_events: Any = asyncio.unix_events
 _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
@@ -257,6 +261,38 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         if sys.version_info >= (3, 12):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> asyncio.ReadTransport:
+        transport: asyncio.ReadTransport = reading_type()(self, pipe, protocol, waiter, extra)
+        return transport
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> asyncio.WriteTransport:
+        transport: asyncio.WriteTransport = writing_type()(self, pipe, protocol, waiter, extra)
+        return transport
+
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
+            transport: Any
+            if not has_default_watcher():
+                transport = await super()._make_subprocess_transport(*args, **kwargs)
+                return transport  # type: ignore[no-any-return]
+            waiter = self.create_future()
+            transport = _unix_events._UnixSubprocessTransport(self, *args, waiter=waiter, **kwargs)
+            watch_process(self, transport)
+            try:
+                await waiter
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                transport.close()
+                await transport._wait()
+                raise
+            return transport  # type: ignore[no-any-return]
 
     def _make_ssl_transport(
         self,

@@ -20,6 +20,7 @@ __all__: list[str] = []
 READ_MAX = 65536
 HEAD = 16
 """How much of an answer in two writes is in the first."""
+HALF = len(BODY) // 2
 
 
 class Echo(asyncio.Protocol):
@@ -94,14 +95,23 @@ async def serve_uvicorn(listener: socket.socket) -> None:
     await uvicorn.Server(config).serve([listener])
 
 
-async def serve_aiohttp(listener: socket.socket) -> None:
+async def serve_aiohttp(listener: socket.socket, *, streamed: bool) -> None:
     from aiohttp import web
 
     async def answer(_request: web.BaseRequest) -> web.Response:
         return web.Response(body=BODY, content_type="text/plain")
 
+    async def stream(request: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp sends the header with the first part of the body, and the second part in another write."""
+        response = web.StreamResponse()
+        response.content_type, response.content_length = "text/plain", len(BODY)
+        await response.prepare(request)
+        await response.write(BODY[:HALF])
+        await response.write_eof(BODY[HALF:])
+        return response
+
     application = web.Application()
-    application.router.add_get("/", answer)
+    application.router.add_get("/", stream if streamed else answer)
     runner = web.AppRunner(application, access_log=None, keepalive_timeout=3600)
     await runner.setup()
     await web.SockSite(runner, listener).start()
@@ -129,8 +139,8 @@ async def serve(kind: str, listener: socket.socket, certificate: str) -> None:
         case "uvicorn":
             await serve_uvicorn(listener)
             return
-        case "aiohttp":
-            await serve_aiohttp(listener)
+        case "aiohttp" | "aiohttp_streamed":
+            await serve_aiohttp(listener, streamed=kind == "aiohttp_streamed")
             return
         case "sock":
             await serve_sock(listener)

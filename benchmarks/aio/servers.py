@@ -61,7 +61,15 @@ SCENARIOS = (
     Scenario("TLS echo", "tls", bars={"stock": Bar(">=", 1.15)}),
     Scenario("uvicorn", "uvicorn", bars=FRAMEWORK),
     Scenario("aiohttp", "aiohttp", bars=FRAMEWORK),
+    Scenario("aiohttp, a streamed response", "aiohttp_streamed", bars=FRAMEWORK),
 )
+
+NEEDS = {
+    "uvicorn": ("uvicorn", "httptools"),
+    "aiohttp": ("aiohttp",),
+    "aiohttp_streamed": ("aiohttp",),
+}
+"""The packages of the servers that speak HTTP."""
 
 
 def certificate(directory: Path) -> str:
@@ -99,7 +107,7 @@ def missing_for(scenario: Scenario, pem: str) -> str:
     """Return the reason why a scenario cannot be measured here, or ""."""
     if scenario.kind == "tls":
         return missing_for_tls(pem)
-    needs = {"uvicorn": ("uvicorn", "httptools"), "aiohttp": ("aiohttp",)}.get(scenario.kind, ())
+    needs = NEEDS.get(scenario.kind, ())
     missing = [package for package in needs if find_spec(package) is None]
     return f"{' and '.join(missing)} not installed" if missing else ""
 
@@ -131,7 +139,7 @@ def load_of(scenario: Scenario, seconds: int) -> Callable[[str], Command]:
     match scenario.kind:
         case "tls":
             return message_load(scenario.connections, seconds, program=tls_program())
-        case "uvicorn" | "aiohttp":
+        case kind if kind in NEEDS:
             return http_load(scenario.connections, seconds)
         case _:
             return message_load(scenario.connections, seconds, scenario.depth)

@@ -27,17 +27,21 @@ append_by_method(EventLoop *self, PyObject *handle)
     return result != NULL ? 0 : -1;
 }
 
-/* Leave those from an index on to the next turn, with the exception that is set. */
+/* Leave those from an index on to the next turn, with the exception that is set. It needs memory only if more
+ * have arrived meanwhile. */
 static void
 put_back(EventLoop *self, PyObject *list, Py_ssize_t index)
 {
     PyObject *error = PyErr_GetRaisedException();
-    int status = PyList_SetSlice(list, 0, index, NULL);
+    int status = 0;
+    for (Py_ssize_t i = 0; i < index; i++) {
+        PyList_SetItem(list, i, Py_NewRef(Py_None));
+    }
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (status == 0 && self->arrived == NULL) {
+    if (self->arrived == NULL) {
         self->arrived = Py_NewRef(list);
     }
-    else if (status == 0) {
+    else {
         status = PyList_SetSlice(self->arrived, 0, 0, list);
     }
     Py_END_CRITICAL_SECTION();
@@ -58,6 +62,9 @@ arrived_queue(EventLoop *self, ReadyQueue *queue)
     Py_END_CRITICAL_SECTION();
     for (Py_ssize_t i = 0; status == 0 && list != NULL && i < PyList_GET_SIZE(list); i++) {
         PyObject *handle = PyList_GET_ITEM(list, i);
+        if (handle == Py_None) {
+            continue; /* queued before: put_back() */
+        }
         status = queue != NULL ? ready_put(queue, handle) : append_by_method(self, handle);
         if (status < 0) {
             put_back(self, list, i);

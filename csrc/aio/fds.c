@@ -77,14 +77,16 @@ end_wait(LoopSelector *self)
 }
 
 PyObject *
-fds_wait(LoopSelector *self, int64_t timeout)
+fds_wait(LoopSelector *self, int64_t timeout, int maxevents)
 {
     if (fdtable_check(self) < 0) {
         return NULL;
     }
-    const WaitRequest wait = {
-        .timeout = timeout, .deadline = timeout > 0 ? wait_deadline(timeout) : 0, .maxevents = INT_MAX};
     Instance *instance = (Instance *)Py_NewRef(self->instance);
+    /* While stale registrations report, each wait fetches and filters all events, so it should return all. */
+    const WaitRequest wait = {.timeout = timeout,
+                              .deadline = timeout > 0 ? wait_deadline(timeout) : 0,
+                              .maxevents = instance_has_stale(instance) ? INT_MAX : maxevents};
     guard_lock(&self->guard);
     self->waiting++; /* from here on, other threads leave nothing for later */
     guard_unlock(&self->guard);

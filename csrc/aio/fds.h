@@ -18,8 +18,9 @@ is_loop_selector(const AioState *state, PyObject *object)
 }
 
 /* Wait, and return a list of events, for fds_queue() or fds_event(). `timeout` is in nanoseconds, NO_TIMEOUT
- * to wait indefinitely, or 0. NULL with an exception. */
-PyObject *fds_wait(LoopSelector *self, int64_t timeout);
+ * to wait indefinitely, or 0. The list has at most `maxevents` events, unless stale registrations report.
+ * NULL with an exception. */
+PyObject *fds_wait(LoopSelector *self, int64_t timeout, int maxevents);
 
 /* Append the handles of such events: for each fd the reader before the writer, as asyncio's
  * _process_events(). One that is cancelled is skipped and removed. 0, or -1 with an exception. */

@@ -7,6 +7,7 @@
 
 #include "aio/loop_load.h"
 #include "aio/loop_type.h"
+#include "aio/pipe/pipe.h"
 #include "aio/sockop.h"
 #include "aio/stream/stream.h"
 
@@ -30,11 +31,14 @@ PyDoc_STRVAR(fds_learn_doc,
 "Give loop, a class of the package, and selector methods in C. The rest are the standard library's: socket\n"
 "and WeakValueDictionary.");
 
+PyDoc_STRVAR(pipes_learn_doc, LEARN_PIPES_DOC);
+
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef functions[] = {
     {"_learn_fds", fds_learn, METH_VARARGS, fds_learn_doc},
     {"_learn_loop", loop_learn, METH_VARARGS, loop_learn_doc},
+    {"_learn_pipes", pipe_learn, METH_VARARGS, pipes_learn_doc},
     {"_recv_into_ready", FAST(attempt_receive_into), attempt_receive_into_doc},
     {"_recv_ready", FAST(attempt_receive), attempt_receive_doc},
     {"_try_accept", accept_try, METH_O, accept_doc},
@@ -71,6 +75,7 @@ exported(PyObject *module, const AioState *state)
         {"Handle",            state->loop.handle_type  },
         {"TimerHandle",       state->loop.timer_type   },
         {"DatagramTransport", state->datagram.type     },
+        {"_PipeBase",         state->pipe.base_type    },
     };
     int status = result != NULL ? 0 : -1;
     for (size_t i = 0; status == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
@@ -105,7 +110,8 @@ aio_load(PyObject *module, PyObject *Py_UNUSED(ignored))
         owner->aio = state;
         state->owner = owner;
         if (stream_setup(module, &state->stream) < 0 || loop_init(module, &state->loop) < 0 ||
-            fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0) {
+            fds_init(module, &state->fds) < 0 || datagram_init(module, &state->datagram) < 0 ||
+            pipe_init(module, &state->pipe) < 0) {
             aio_free(owner);
             return NULL;
         }
@@ -134,7 +140,11 @@ aio_traverse(const ModuleState *owner, visitproc visit, void *arg)
         return status;
     }
     status = fds_traverse(&state->fds, visit, arg);
-    return status != 0 ? status : datagram_traverse(&state->datagram, visit, arg);
+    if (status != 0) {
+        return status;
+    }
+    status = datagram_traverse(&state->datagram, visit, arg);
+    return status != 0 ? status : pipe_traverse(&state->pipe, visit, arg);
 }
 
 /* Only these make a cycle. The rest is needed as long as there is a transport, which may still be used when
@@ -148,6 +158,7 @@ aio_clear(ModuleState *owner)
         loop_state_clear(&state->loop);
         fds_clear(&state->fds);
         datagram_clear(&state->datagram);
+        pipe_clear(&state->pipe);
     }
 }
 
@@ -163,6 +174,7 @@ aio_free(ModuleState *owner)
     loop_state_free(&state->loop);
     fds_free(&state->fds);
     datagram_free(&state->datagram);
+    pipe_free(&state->pipe);
     owner->aio = NULL;
     PyMem_Free(state);
 }

@@ -9,6 +9,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* The last turn, if it had as many events as a turn takes, so that there may be more: poll.c. */
+typedef struct {
+    int64_t events; /* 0 if it had fewer */
+    int64_t start;  /* when it had them, in nanoseconds of CLOCK_MONOTONIC */
+} FullTurn;
+
 /* The base of pyepoll.aio.EventLoop. The members are attributes that asyncio's code in Python reads and
  * writes too, under the same names with an underscore: each may be any object, or NULL, at any time. */
 typedef struct {
@@ -47,7 +53,8 @@ typedef struct {
     atomic_uint sets;            /* how often an attribute was set: override_check() */
     uint64_t addresses_query;    /* ... and what it was asked */
     LoopCounters counters;
-    unsigned epoch; /* fork_epoch() of its process: loop_new */
+    FullTurn full_turn; /* only in the loop's thread */
+    unsigned epoch;     /* fork_epoch() of its process: loop_new */
 #ifdef Py_GIL_DISABLED
     SpareHandles spare[HANDLE_KINDS]; /* of the thread that runs the loop: spare.c */
 #endif

@@ -7,6 +7,7 @@
 #include "base/convert.h"
 #include "core/epoll.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -181,7 +182,7 @@ static PyObject *
 wait_and_count(LoopSelector *self, int64_t timeout)
 {
     int64_t start = monotonic_now();
-    PyObject *list = fds_wait(self, timeout);
+    PyObject *list = fds_wait(self, timeout, INT_MAX);
     if (timeout != 0) {
         atomic_fetch_add_explicit(&self->selected.idle, monotonic_now() - start, memory_order_relaxed);
     }

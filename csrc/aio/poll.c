@@ -7,7 +7,13 @@
 #include "base/convert.h"
 #include "selector/selector_key.h"
 
+#include <limits.h>
 #include <math.h>
+
+enum { FEW_EVENTS = 64 };
+
+/* A turn is slow if it takes more nanoseconds than this for each of its events. */
+static const int64_t SLOW_NS = 100 * 1000;
 
 LoopSelector *
 poll_selector(const EventLoop *self)
@@ -132,13 +138,35 @@ append(void *queue, PyObject *handle)
     return ready_put(queue, handle);
 }
 
+/* How many events a turn takes at most. A few, so that the sockets and objects are still in the processor's
+ * cache when the replies are sent, and the first reply does not wait for the last request. The kernel reports
+ * the other events first in the next turn. After a slow turn, all events, as asyncio does: if a callback that
+ * is always ready takes long, a few events in each turn would get a small share of the time. */
+static int
+events_to_take(const FullTurn *last)
+{
+    bool slow = last->events > 0 && monotonic_now() - last->start > last->events * SLOW_NS;
+    return slow ? INT_MAX : FEW_EVENTS;
+}
+
+static PyObject *
+wait_ours(EventLoop *self, LoopSelector *selector, double timeout)
+{
+    FullTurn *last = &self->full_turn;
+    PyObject *events = fds_wait(selector, nanoseconds(timeout), events_to_take(last));
+    bool full = events != NULL && PyList_GET_SIZE(events) >= FEW_EVENTS;
+    last->events = full ? PyList_GET_SIZE(events) : 0;
+    last->start = full ? monotonic_now() : 0;
+    return events;
+}
+
 /* The events of a selector of any kind: a new reference; NULL with an exception. `*ours` is set where the
  * selector, a new reference, is a LoopSelector. */
 static PyObject *
 wait_any(EventLoop *self, double timeout, LoopSelector **ours)
 {
     *ours = (LoopSelector *)Py_XNewRef((PyObject *)poll_selector(self));
-    return *ours != NULL ? fds_wait(*ours, nanoseconds(timeout)) : wait_events(self, timeout);
+    return *ours != NULL ? wait_ours(self, *ours, timeout) : wait_events(self, timeout);
 }
 
 static PyObject *

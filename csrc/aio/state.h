@@ -5,6 +5,7 @@
 #include "aio/datagram/state.h"
 #include "aio/fds_state.h"
 #include "aio/loop_state.h"
+#include "aio/pipe/state.h"
 #include "aio/stream/stream_state.h"
 #include "base/module_state.h"
 
@@ -16,6 +17,7 @@ typedef struct AioState {
     StreamState stream; /* of stream/ */
     FdsState fds;
     DatagramState datagram;
+    PipeState pipe;
 } AioState;
 
 /* The state of the module; it has been loaded. */

@@ -250,6 +250,19 @@ swap_owner(EventLoop *self, unsigned long thread)
     return 0;
 }
 
+static bool
+is_replaced(EventLoop *self)
+{
+    return (loop_overridden(self) & HOOK(RUN_ONCE)) != 0;
+}
+
+/* If the next turn is not ours, it knows nothing of arrived.h. 0, or -1 with an exception. */
+static int
+hand_over(EventLoop *self)
+{
+    return arrived_any(self) && is_replaced(self) ? arrived_queue(self, loop_queue(self)) : 0;
+}
+
 PyObject *
 turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
@@ -258,9 +271,11 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
     int sleep = atomic_load(&self->sleep);
     unsigned long owner = swap_owner(self, PyThread_get_thread_ident());
     int status = turn(self);
-    while (all && status == 0 && (status = is_stopping(self)) == 0 &&
-           (loop_overridden(self) & HOOK(RUN_ONCE)) == 0) {
+    while (all && status == 0 && (status = is_stopping(self)) == 0 && !is_replaced(self)) {
         status = turn(self);
+    }
+    if (status >= 0 && hand_over(self) < 0) {
+        status = -1;
     }
     spare_set_running(NULL);
     swap_owner(self, owner);
@@ -271,13 +286,13 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 turn_run_forever(EventLoop *self, PyObject *Py_UNUSED(ignored))
 {
-    if (process_check(self->epoch) < 0) {
+    if (process_check(self->epoch) < 0 || hand_over(self) < 0) {
         return NULL;
     }
     /* If it runs already, maybe in another thread, asyncio's method raises. */
     bool starts = loop_member(&self->thread_id) == Py_None;
     if (starts) {
-        self->all_turns = (loop_overridden(self) & HOOK(RUN_ONCE)) == 0;
+        self->all_turns = !is_replaced(self);
     }
     PyObject *result = schedule_stock(self, RUN_FOREVER, (PyObject *[]){NULL}, 0, NULL);
     if (starts) {

@@ -299,6 +299,16 @@ instance_leave(Instance *self)
     }
 }
 
+/* Whether a stale registration has reported and not been removed yet. */
+static inline bool
+instance_has_stale(Instance *self)
+{
+    STATE_LOCK(self);
+    bool stale = self->stale.found;
+    STATE_UNLOCK(self);
+    return stale;
+}
+
 /* With the state lock. */
 static inline void
 instance_begin_wait(Instance *self, WaitSnapshot *snapshot)

@@ -1,19 +1,20 @@
-"""Much data: from the second event on, the transport receives into two objects of 128 KiB for each event."""
+"""Much data: from the second event on, the transport receives straight into an object of the right size."""
 
 import asyncio
 import socket
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
 from support.loops import Buffered, Plain, connection, on, same, soon, turns
 
-OBJECT = 128 * 1024
-"""The size of one."""
+LIMIT = 256 * 1024
+"""What an event reads at most."""
 
 
 def large_buffers(sock: socket.socket) -> socket.socket:
-    """Several objects fit in."""
+    """More than the limit fits in."""
     for name in socket.SO_SNDBUF, socket.SO_RCVBUF:
         sock.setsockopt(socket.SOL_SOCKET, name, 1 << 20)
     return sock
@@ -29,7 +30,7 @@ class Much(Plain):
     def data_received(self, data: bytes) -> None:
         self.seen.append(len(data))
         asyncio.get_running_loop().call_soon(self.seen.append, 0)
-        if len(data) >= OBJECT:
+        if len(data) >= LIMIT:
             then, self.then = self.then, lambda transport: None
             then(self.transport)
 
@@ -54,43 +55,43 @@ async def receive_much(seen: Much, size: int, end: bool = False, count: int = 10
         return seen.seen[3:]
 
 
-def test_an_event_reads_two_objects() -> None:
-    """Then the other connections have their turn, as after the 256 KiB of asyncio."""
+@pytest.mark.parametrize("size", [40_000, 150_000, LIMIT, LIMIT + 1, 700_000])
+def test_an_event_is_one_call(size: int) -> None:
+    """Then the other connections have their turn."""
 
     async def scenario() -> list[Any]:
-        return await receive_much(Much(), 300_000)
+        return await receive_much(Much(), size)
 
-    assert on("pyepoll", scenario) == [OBJECT, OBJECT, 0, 0, 300_000 - 2 * OBJECT, 0]
+    whole, rest = divmod(size, LIMIT)
+    assert same(scenario) == [LIMIT, 0] * whole + [rest, 0] * (rest > 0)
 
 
 @pytest.mark.parametrize(
     ("then", "after"),
     [
-        (lambda transport: transport.pause_reading(), [0, 150_000 - OBJECT]),
+        (lambda transport: transport.pause_reading(), [0, 300_000 - LIMIT]),
         (lambda transport: transport.set_protocol(Plain()), [0]),
-        (lambda transport: transport.set_protocol(Buffered(size=OBJECT)), [0]),
+        (lambda transport: transport.set_protocol(Buffered(size=LIMIT)), [0]),
         (lambda transport: transport.close(), [0, ("lost", None)]),
         (lambda transport: transport.abort(), [0, ("lost", None)]),
         (lambda transport: transport.get_extra_info("socket")._sock.close(), [0]),
     ],
     ids=["pause", "protocol", "buffered", "close", "abort", "socket closed"],
 )
-def test_a_change_in_the_first_callback_holds_for_the_second(
-    then: Callable[[Any], object], after: list[Any]
-) -> None:
+def test_a_change_in_a_callback_holds_for_the_rest(then: Callable[[Any], object], after: list[Any]) -> None:
     async def scenario() -> list[Any]:
-        return await receive_much(Much(then), 150_000)
+        return await receive_much(Much(then), 300_000)
 
-    assert on("pyepoll", scenario) == [OBJECT, *after]
+    assert on("pyepoll", scenario) == [LIMIT, *after]
 
 
 def test_the_end_comes_a_turn_later() -> None:
     """After the callbacks that the protocol has scheduled with the data."""
 
     async def scenario() -> list[Any]:
-        return await receive_much(Much(), OBJECT, end=True)
+        return await receive_much(Much(), LIMIT, end=True)
 
-    assert same(scenario) == [OBJECT, 0, "eof", ("lost", None)]
+    assert same(scenario) == [LIMIT, 0, "eof", ("lost", None)]
 
 
 def test_max_size_limits_what_an_event_reads() -> None:
@@ -98,12 +99,27 @@ def test_max_size_limits_what_an_event_reads() -> None:
         seen = Much()
         async with connection(seen, sock=large_buffers) as (transport, peer):
             large_buffers(peer)
-            transport.max_size = OBJECT + 1000
+            transport.max_size = 100_000
             peer.send(bytes(40_000))
             await soon(lambda: 40_000 in seen.seen and seen.seen[-1] == 0)
             assert peer.send(bytes(300_000)) == 300_000
             await soon(lambda: sum(what for what in seen.seen if isinstance(what, int)) == 340_000)
             await turns()
-            return seen.seen[3:7]
+            return seen.seen[3:]
 
-    assert on("pyepoll", scenario) == [OBJECT, 1000, 0, 0]
+    assert same(scenario) == [100_000, 0] * 3
+
+
+def test_small_and_large_pieces_in_turn_are_whole() -> None:
+    """Few and many small ones after a large one."""
+    pieces = [bytes([i % 251]) * (50_000 if i % 12 in (0, 1, 3) else i + 1) for i in range(60)]
+
+    async def scenario() -> bytes:
+        async with connection(seen := Plain(), sock=large_buffers) as (_, peer):
+            large_buffers(peer)
+            for end, piece in zip(accumulate(map(len, pieces)), pieces, strict=True):
+                peer.send(piece)
+                await soon(lambda: seen.has(end))  # noqa: B023
+            return bytes(seen.seen[1])
+
+    assert on("pyepoll", scenario) == b"".join(pieces)

@@ -362,6 +362,26 @@ def test_a_connection_is_made_in_turns_that_another_runs(where: str, monkeypatch
         loop.run_until_complete(connect(address))
 
 
+@pytest.mark.parametrize("when", ["in the turn", "between two runs"])
+def test_a_connection_is_made_if_the_turns_are_replaced_meanwhile(when: str) -> None:
+    def replace() -> None:
+        loop._run_once = functools.partial(asyncio.BaseEventLoop._run_once, loop)  # type: ignore[attr-defined]
+
+    async def connect(address: tuple[str, int]) -> None:
+        transport, _ = await loop.create_connection(Plain, *address)
+        transport.abort()
+
+    loop: Any = aio.EventLoop()
+    with contextlib.closing(loop), listening() as address:
+        loop.set_debug(False)
+        task = loop.create_task(connect(address))
+        loop.call_soon(replace if when == "in the turn" else loop.stop)
+        if when != "in the turn":
+            loop.run_forever()
+            replace()
+        loop.run_until_complete(asyncio.wait_for(task, 20))
+
+
 async def by_transport(loop: asyncio.AbstractEventLoop, address: Any) -> Callable[[], object]:
     transport, _ = await loop.create_connection(Plain, *address)
     return transport.abort

@@ -70,7 +70,7 @@ def test_writes_are_sent_at_the_end_of_the_turn() -> None:
 
 
 def test_the_writes_of_a_turn_are_one_system_call() -> None:
-    """A datagram-like socket shows it: each sendmsg() is one message."""
+    """A datagram-like socket shows it: each system call sends one message."""
 
     async def scenario() -> list[bytes]:
         near, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,6 +90,20 @@ def test_the_writes_of_a_turn_are_one_system_call() -> None:
 
     assert gathering(scenario) == [b"01234", b""]
     assert gathering(scenario, gather=False) == [b"0", b"1"]
+
+
+@pytest.mark.parametrize("size", [4095, 4096, 4097, 60_000])
+def test_gathered_writes_are_sent_in_order_whatever_their_size(size: int) -> None:
+    """Up to 4 KiB they are copied into one piece: flush.c."""
+
+    async def scenario() -> bytes:
+        async with connection(Plain()) as (transport, peer):
+            transport.write(b"head")
+            transport.writelines([BIG[4 : size - 4], b"tail"])
+            await asyncio.sleep(0)
+            return arrived(peer)
+
+    assert gathering(scenario) == b"head" + BIG[4 : size - 4] + b"tail"
 
 
 @pytest.mark.parametrize(("gather", "debug"), [(False, False), (True, True)])

@@ -139,3 +139,20 @@ def test_readers(loop: Any) -> None:
             assert set(loop._selector.get_map()) == watched
 
         assert without_each_allocation(lambda: partial(loop.add_reader, near, print, 1, 2, 3, 4), undo) > 0
+
+
+def test_a_turn_loses_no_connection(loop: Any) -> None:
+    """They are more than the queue of handles has room for, and there is no memory to put them back."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    results: list[tuple[bool, int]] = []
+    while not results or (not results[-1][0] and len(results) < MOST_ALLOCATIONS):
+        opened = [loop._open_connection(*listener.getsockname()) for _ in range(100)]
+        done = without_memory(len(results), loop._run_once, failures=3)
+        run_turn(loop)
+        results.append((done, sum(future.done() for _, _, future, _ in opened)))
+        for sock, *_ in opened:
+            sock.close()
+            listener.accept()[0].close()
+    listener.close()
+    assert len(results) > 1
+    assert {made for _, made in results} == {100}

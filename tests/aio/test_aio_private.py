@@ -5,8 +5,10 @@ A failure here with a new CPython names the change; docs/asyncio.md explains the
 
 import asyncio
 import asyncio.selector_events
+import asyncio.unix_events
 import contextvars
 import inspect
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -168,6 +170,8 @@ def parameters(function: Any) -> list[tuple[str, Any]]:
     return [(name, parameter.kind) for name, parameter in inspect.signature(function).parameters.items()]
 
 
+PIPES: Any = asyncio.unix_events
+
 CONTEXT = ["context"] if sys.version_info >= (3, 15) else []
 """CPython 3.15 has added the context of a connection, which ours passes on to stock's transport."""
 
@@ -183,6 +187,16 @@ SIGNATURES = {
     "_add_reader": (asyncio.SelectorEventLoop._add_reader, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
     "_add_writer": (asyncio.SelectorEventLoop._add_writer, ["self", "fd", "callback", "args", *CONTEXT]),  # type: ignore[attr-defined]
     "_sock_connect_cb": (asyncio.SelectorEventLoop._sock_connect_cb, ["self", "fut", "sock", "address"]),  # type: ignore[attr-defined]
+    "_UnixReadPipeTransport": (PIPES._UnixReadPipeTransport, ["loop", "pipe", "protocol", "waiter", "extra"]),
+    "_UnixWritePipeTransport": (
+        PIPES._UnixWritePipeTransport,
+        ["loop", "pipe", "protocol", "waiter", "extra"],
+    ),
+    "_fatal_error of pipes": (PIPES._UnixReadPipeTransport._fatal_error, ["self", "exc", "message"]),
+    "_child_watcher_callback": (
+        PIPES._UnixSelectorEventLoop._child_watcher_callback,
+        ["self", "pid", "returncode", "transp"],
+    ),
     "_make_self_pipe": (asyncio.SelectorEventLoop._make_self_pipe, ["self"]),  # type: ignore[attr-defined]
     "_close_self_pipe": (asyncio.SelectorEventLoop._close_self_pipe, ["self"]),  # type: ignore[attr-defined]
     "_process_events": (asyncio.SelectorEventLoop._process_events, ["self", "event_list"]),  # type: ignore[attr-defined]
@@ -288,6 +302,33 @@ def test_the_sockets_closed_flag_is_a_slot() -> None:
     with pytest.raises(AttributeError):
         ends[2].recv = None  # It has no state but its slots, so no methods of its own.
     ends[2].close()
+
+
+def test_the_transports_of_pipes_have_the_parts_we_use() -> None:
+    """C looks at these attributes, and leaves the rest to asyncio if one has another kind of value."""
+
+    async def scenario() -> list[Any]:
+        loop, protocol = asyncio.get_running_loop(), asyncio.Protocol()
+        read, write = os.pipe()
+        reader: Any = (await loop.connect_read_pipe(lambda: protocol, open(read, "rb", 0)))[0]
+        writer: Any = (await loop.connect_write_pipe(lambda: protocol, open(write, "wb", 0)))[0]
+        found = [
+            (reader._fileno, reader._protocol, reader._closing, reader.max_size),
+            (writer._fileno, writer._buffer, writer._closing, writer._conn_lost),
+        ]
+        for transport in reader, writer:
+            transport.close()
+            found.append(transport._closing)
+        await soon(lambda: writer._protocol is None)
+        assert found == [(read, protocol, False, 256 * 1024), (write, bytearray(), False, 0), True, True]
+        assert (reader._protocol, reader._loop, writer._loop) == (None, None, None)
+        return []
+
+    for name in "asyncio", "pyepoll":
+        try:
+            on(name, scenario)
+        except (AssertionError, AttributeError) as error:
+            raise AssertionError(changed("the attributes of its pipe transports")) from error
 
 
 def test_the_base_of_our_transport_has_the_expected_slots() -> None:

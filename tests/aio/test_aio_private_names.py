@@ -12,6 +12,8 @@ import asyncio.format_helpers
 import asyncio.selector_events
 import asyncio.sslproto
 import asyncio.streams
+import asyncio.unix_events
+import os
 import re
 import socket
 import sys
@@ -34,6 +36,7 @@ NAMES: dict[str, list[str]] = {
         "_call_soon",
         "_check_closed",
         "_check_thread",
+        "_child_watcher_callback",
         "_clock_resolution",
         "_close_self_pipe",
         "_closed",
@@ -51,9 +54,12 @@ NAMES: dict[str, list[str]] = {
         "_executor_shutdown_called",
         "_internal_fds",
         "_make_datagram_transport",
+        "_make_read_pipe_transport",
         "_make_self_pipe",
         "_make_socket_transport",
         "_make_ssl_transport",
+        "_make_subprocess_transport",
+        "_make_write_pipe_transport",
         "_old_agen_hooks",
         "_process_events",
         "_process_self_data",
@@ -112,6 +118,18 @@ NAMES: dict[str, list[str]] = {
         "_start_tls_compatible",
         "_write_ready",
     ],
+    "unix_events": [
+        "_UnixDefaultEventLoopPolicy",
+        "_UnixReadPipeTransport",
+        "_UnixSubprocessTransport",
+        "_UnixWritePipeTransport",
+    ],
+    "pipe": [
+        "_fileno",
+    ],
+    "subprocess": [
+        "_wait",
+    ],
     "handle": [
         "_args",
         "_callback",
@@ -164,7 +182,7 @@ NEWER = {
 SHARED = {"_loop", "_file", "_pid", "_wait", "_fd", "_start", "_stop", "_epoll", "_events", "_reads"}
 """Names of asyncio's that the code uses for attributes of objects of its own."""
 
-MODULES = ("aio", "_datagram", "_loop_selector", "_sock_calls", "_tls")
+MODULES = ("aio", "_datagram", "_loop_selector", "_pipes", "_processes", "_sock_calls", "_tls")
 SOURCES = [*(ROOT / f"pyepoll/{name}.py" for name in MODULES), *sorted((ROOT / "csrc/aio").rglob("*.[ch]"))]
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 
@@ -183,12 +201,24 @@ def owners() -> dict[str, list[Any]]:
             )[0]
             datagram = dir(udp)
             udp.abort()
+        read, write = os.pipe()
+        pipes: list[Any] = [
+            (await loop.connect_read_pipe(asyncio.Protocol, open(read, "rb", 0)))[0],
+            (await loop.connect_write_pipe(asyncio.Protocol, open(write, "wb", 0)))[0],
+        ]
+        of_pipes = [name for pipe in pipes for name in dir(pipe)]
+        for pipe in pipes:
+            pipe.close()
+        unix_events: Any = asyncio.unix_events
         ssl_protocol: Any = asyncio.sslproto.SSLProtocol
         assigned = re.findall(r"self\.(_\w+) =", Path(asyncio.sslproto.__file__ or "").read_text())
         return {
             "selector_events": dir(asyncio.selector_events),
             "transport": [*members, *datagram],
             "loop": dir(loop),
+            "unix_events": dir(asyncio.unix_events),
+            "pipe": of_pipes,
+            "subprocess": dir(unix_events._UnixSubprocessTransport),
             "handle": [*dir(asyncio.Handle), *dir(asyncio.TimerHandle)],
             "ssl protocol": [*dir(ssl_protocol), *assigned],
             "format_helpers": dir(asyncio.format_helpers),

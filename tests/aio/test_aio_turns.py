@@ -1,4 +1,4 @@
-"""A loop that always has callbacks ready still sees signals, events, timers and other threads."""
+"""A loop that always has callbacks or events ready still sees signals, other events, timers and threads."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,11 @@ import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+from support.processes import run
 
 from pyepoll import aio
 from pyepoll.aio import EventLoop
@@ -125,3 +128,78 @@ def test_run_forever_in_another_thread_leaves_a_running_loop_alone() -> None:
         loop.run_forever()
     assert turns == [1]
     assert errors == ["This event loop is already running"]
+
+
+FEW, MANY = 64, 200
+
+
+@pytest.fixture
+def busy_loop() -> Iterator[tuple[EventLoop, list[int]]]:
+    """A loop with many readers that are always ready, and the list of those that were called."""
+    called: list[int] = []
+    with contextlib.closing(EventLoop()) as loop, contextlib.ExitStack() as fds:
+        for _ in range(MANY):
+            fd = os.eventfd(1)
+            fds.callback(os.close, fd)
+            loop.add_reader(fd, called.append, fd)
+            fds.callback(loop.remove_reader, fd)
+        yield loop, called
+
+
+def run_one_turn(loop: EventLoop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_turn_takes_few_events_and_the_next_turns_the_others(busy_loop: tuple[EventLoop, list[int]]) -> None:
+    loop, called = busy_loop
+    run_one_turn(loop)
+    assert len(called) == FEW
+    while len(called) < MANY:
+        run_one_turn(loop)
+    assert len(set(called[:MANY])) == MANY
+
+
+def test_turn_takes_all_events_after_a_slow_one(busy_loop: tuple[EventLoop, list[int]]) -> None:
+    """Beside callbacks that are always ready and take long, a few for each turn would be a small share."""
+    loop, called = busy_loop
+    loop.call_soon(time.sleep, 0.02)
+    run_one_turn(loop)
+    assert len(called) == FEW
+    run_one_turn(loop)
+    assert len(called) == FEW + MANY
+
+
+def test_turn_takes_all_events_beside_a_stale_registration() -> None:
+    """It cannot be removed without a new epoll, and each wait filters all events because of it."""
+    counts = run(
+        f"""
+        import contextlib, errno, os
+        from support.seccomp import deny
+        from pyepoll.aio import EventLoop
+
+        called = []
+        with contextlib.closing(EventLoop()) as loop:
+            reader, writer = os.pipe()
+            loop.add_reader(reader, called.append, reader)
+            duplicate = os.dup(reader)
+            os.close(reader)
+            loop.remove_reader(reader)
+            os.write(writer, b"x")
+            deny("epoll_create1", errno.EMFILE)
+            for _ in range({MANY}):
+                fd = os.eventfd(1)
+                loop.add_reader(fd, called.append, fd)
+            for _ in range(3):
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+                print(len(called))
+                called.clear()
+        """
+    )
+    assert counts.split() == [f"{FEW - 1}", f"{MANY}", f"{MANY}"]
+
+
+def test_select_returns_all_events(busy_loop: tuple[EventLoop, list[int]]) -> None:
+    loop, _ = busy_loop
+    assert len(loop._selector.select(0)) == MANY

@@ -17,10 +17,10 @@ MOST_ALLOCATIONS = 200
 Call = Callable[[], object]
 
 
-def without_memory(start: int, call: Call) -> bool:
-    """Let the allocation after so many fail in a call; return whether it succeeded all the same."""
+def without_memory(start: int, call: Call, failures: int = 1) -> bool:
+    """Let the allocations after so many fail in a call; return whether it succeeded all the same."""
     # Kept, because it is a pair, and once released it would be the first to be reused.
-    window = (start, start + 1)
+    window = (start, start + failures)
     set_nomemory(*window)
     try:
         call()

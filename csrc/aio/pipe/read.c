@@ -1,0 +1,112 @@
+/* A pipe is readable. */
+#include "aio/pipe/pipe.h"
+
+#include "aio/sockop.h"
+
+enum {
+    READ_MAX = 64 * 1024, /* the capacity of a pipe, if nobody has changed it */
+};
+
+/* The needs of one read; `protocol` is a new reference. */
+typedef struct {
+    PyObject *protocol;
+    Py_ssize_t size;
+    int fd;
+} PipeRead;
+
+/* Whether the slots have the usual values; only then `reading` is filled. */
+static bool
+start_pipe_read(const PipeState *state, PyObject *self, PipeRead *reading)
+{
+    PyObject *fd, *size;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    fd = aio_slot(self, state->read_slots[READ_FD]);
+    size = aio_slot(self, state->read_slots[READ_MAX_SIZE]);
+    bool usual = fd != NULL && PyLong_CheckExact(fd) && size != NULL && PyLong_CheckExact(size);
+    reading->fd = usual ? (int)PyLong_AsLong(fd) : -1;
+    reading->size = usual ? PyLong_AsSsize_t(size) : 0;
+    reading->protocol = Py_XNewRef(aio_slot(self, state->read_slots[READ_PROTOCOL]));
+    Py_END_CRITICAL_SECTION();
+    if (reading->protocol != NULL && reading->size > 0) {
+        return true;
+    }
+    PyErr_Clear(); /* OverflowError */
+    Py_CLEAR(reading->protocol);
+    return false;
+}
+
+/* The bytes; NULL with an exception, or with an errno in `error`. */
+static PyObject *
+read_bytes(PipeState *state, const PipeRead *reading, int *error)
+{
+    PyObject *spare = atomic_exchange(&state->spare, NULL);
+    if (spare == NULL && (spare = PyBytes_FromStringAndSize(NULL, READ_MAX)) == NULL) {
+        return NULL;
+    }
+    char *buffer = PyBytes_AS_STRING(spare);
+    size_t size = reading->size < READ_MAX ? (size_t)reading->size : READ_MAX;
+    PyThreadState *thread = pipe_release_gil(reading->fd, size);
+    ssize_t count = read(reading->fd, buffer, size);
+    *error = count < 0 ? errno : 0;
+    pipe_take_gil(thread);
+    if (count == READ_MAX) {
+        return spare;
+    }
+    PyObject *data = count >= 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
+    Py_XDECREF(atomic_exchange(&state->spare, spare));
+    return data;
+}
+
+/* None in place of a result that is not needed; takes over the reference. */
+static PyObject *
+none_for(PyObject *result)
+{
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+pipe_failed(const PipeState *state, PyObject *self, int error)
+{
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodOneArg(self, state->names[PIPE_FAILED], raised);
+    Py_DECREF(raised);
+    return none_for(result);
+}
+
+PyObject *
+pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PipeState *state = pipe_state(self);
+    if (state == NULL) {
+        return NULL;
+    }
+    PipeRead reading;
+    if (!start_pipe_read(state, self, &reading)) {
+        return PyObject_CallMethodNoArgs(self, state->names[PIPE_READ_SLOWLY]);
+    }
+    if (reading.protocol == Py_None) { /* connection_lost() was called: the fd may be an unrelated one */
+        return reading.protocol;
+    }
+    int error = 0;
+    PyObject *data = read_bytes(state, &reading, &error), *result;
+    if (data == NULL) {
+        result = would_block(error) ? Py_NewRef(Py_None) : pipe_failed(state, self, error);
+    }
+    else if (PyBytes_GET_SIZE(data) == 0) {
+        result = PyObject_CallMethodNoArgs(self, state->names[PIPE_END]);
+    }
+    else {
+        result = PyObject_CallMethodOneArg(reading.protocol, state->names[PIPE_DATA_RECEIVED], data);
+    }
+    Py_XDECREF(data);
+    Py_DECREF(reading.protocol);
+    return none_for(result);
+}

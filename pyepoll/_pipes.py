@@ -1,0 +1,94 @@
+"""The transports of pipes: asyncio's own, with the reading and writing in C (csrc/aio/pipe)."""
+
+import asyncio
+import asyncio.unix_events
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ._epoll import _load_aio
+
+_aio: Any = SimpleNamespace(**_load_aio())
+_stock: Any = asyncio.unix_events
+_Reading: Any = _stock._UnixReadPipeTransport
+_Writing: Any = _stock._UnixWritePipeTransport
+_replaceable = (_Reading._read_ready, os.read, _Writing.write, os.write)
+
+
+class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
+    """asyncio's transport of a pipe to read from, with the reading in C."""
+
+    __slots__ = ("_closing", "_fileno", "_protocol", "max_size")
+
+    if TYPE_CHECKING:  # Inherited.
+        _closing: bool
+        _fileno: int
+        _loop: Any
+        _pipe: Any
+        _protocol: Any
+        max_size: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.max_size = _Reading.max_size
+        super().__init__(*args, **kwargs)
+
+    def _read_slowly(self) -> None:
+        """Read with an unusual fd or ``max_size``."""
+        super()._read_ready()
+
+    def _failed(self, error: BaseException) -> None:
+        self._fatal_error(error, "Fatal read error on pipe transport")
+
+    def _end_of_file(self) -> None:
+        if self._loop.get_debug():
+            _stock.logger.info("%r was closed by peer", self)
+        self._closing = True
+        self._loop._remove_reader(self._fileno)
+        self._loop.call_soon(self._protocol.eof_received)
+        self._loop.call_soon(self._call_connection_lost, None)
+
+
+class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
+    """asyncio's transport of a pipe to write to, with ``write()`` in C."""
+
+    __slots__ = ("_buffer", "_closing", "_conn_lost", "_fileno")
+
+    if TYPE_CHECKING:  # Inherited.
+        _buffer: bytearray
+        _closing: bool
+        _conn_lost: int
+        _fileno: int
+        _loop: Any
+
+        def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def _write_slowly(self, data: bytes | bytearray | memoryview) -> None:
+        """Write to a transport that is closing, or has data in its buffer."""
+        super().write(data)
+
+    def _failed(self, error: BaseException) -> None:
+        self._conn_lost += 1
+        self._fatal_error(error, "Fatal write error on pipe transport")
+
+    def _keep(self, rest: bytearray) -> None:
+        """Write the rest when the pipe is writable; there is nothing else in the buffer."""
+        self._loop._add_writer(self._fileno, self._write_ready)
+        self._buffer = rest
+        self._maybe_pause_protocol()
+
+
+_aio._learn_pipes(ReadPipeTransport, WritePipeTransport)
+
+
+def reading_type() -> Any:
+    """Return the class for a pipe to read from: asyncio's, if a program has replaced that or a part of it."""
+    current: Any = _stock._UnixReadPipeTransport
+    stock = current is _Reading and (current._read_ready, os.read) == _replaceable[:2]
+    return ReadPipeTransport if stock else current
+
+
+def writing_type() -> Any:
+    """Return the class for a pipe to write to, in the same way."""
+    current: Any = _stock._UnixWritePipeTransport
+    stock = current is _Writing and (current.write, os.write) == _replaceable[2:]
+    return WritePipeTransport if stock else current
