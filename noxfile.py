@@ -331,7 +331,8 @@ def musl(session: nox.Session) -> None:
     copy = go_to_copy(session)
     # That CPython has no OpenSSL, so it reaches no index: the one that runs nox downloads for it.
     release = session.run("python", "-c", "import sys; print(*sys.version_info[:2], sep='.')", silent=True)
-    wanted = ["--only-binary=:all:", "--platform=any", f"--platform=musllinux_1_2_{platform.machine()}"]
+    musllinux = [f"--platform=musllinux_1_{minor}_{platform.machine()}" for minor in (1, 2)]
+    wanted = ["--only-binary=:all:", "--platform=any", *musllinux]
     wanted += [f"--python-version={str(release).strip()}", "--dest=needs", *groups("wheel")]
     session.run(sys.executable, "-m", "pip", "download", "-q", *wanted, external=True)
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{copy}/needs", "PIP_CONFIG_FILE": "/dev/null"}

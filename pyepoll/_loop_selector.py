@@ -101,10 +101,10 @@ class LoopSelector(_base, BaseSelector):  # type: ignore[misc]
         A select() that waits in another thread raises ValueError. Raises OSError as Epoll.close, when the
         selector is closed all the same.
         """
-        self._closed = True
         try:
             self._selector.close()
         finally:
-            self._clear()
+            self._clear()  # Finalizers that it runs may ask for keys, as asyncio's transports of pipes do.
+            self._closed = True
 
     __reduce_ex__ = refuse_to_copy

@@ -35,6 +35,9 @@ static bool
 attribute_is(PyObject *object, PyObject *name, const PyObject *expected)
 {
     PyObject *value = PyObject_GetAttr(object, name);
+    if (value == NULL) {
+        PyErr_Clear();
+    }
     Py_XDECREF(value);
     return value != NULL && value == expected;
 }
@@ -43,7 +46,11 @@ attribute_is(PyObject *object, PyObject *name, const PyObject *expected)
 static bool
 is_in_dict(PyObject *dict, PyObject *name)
 {
-    return dict == NULL || PyDict_Contains(dict, name) != 0;
+    int found = dict != NULL ? PyDict_Contains(dict, name) : -1;
+    if (found < 0) {
+        PyErr_Clear();
+    }
+    return found != 0;
 }
 
 /* The HOOKs and STOCK_HOOKs that are replaced: in the loop's type or dict, and in asyncio's class. */
@@ -55,6 +62,9 @@ find_overridden(EventLoop *self, const LoopState *state)
     bool has_dict = self->exposed || self->has_names;
     PyObject *dict = has_dict ? PyObject_GenericGetDict((PyObject *)self, NULL) : NULL;
     uint64_t overridden = 0;
+    if (dict == NULL) {
+        PyErr_Clear();
+    }
     for (int i = 0; i < LOOP_METHODS; i++) {
         PyObject *name = state->method_names[i];
         bool same = attribute_is(type, name, state->methods[i]) && !(has_dict && is_in_dict(dict, name));
@@ -78,7 +88,6 @@ override_check(EventLoop *self)
     unsigned sets = atomic_load(&self->sets), version = type_version(Py_TYPE(self));
     PyObject *error = PyErr_GetRaisedException();
     uint64_t overridden = find_overridden(self, state);
-    PyErr_Clear();
     PyErr_SetRaisedException(error);
     /* Keep it, unless another thread or a metaclass has set an attribute or patched a class meanwhile. */
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -94,7 +103,6 @@ bool
 override_check_run(LoopState *state)
 {
     bool stock = attribute_is((PyObject *)state->stock_handle, state->names[LOOP_RUN], state->handle_run);
-    PyErr_Clear();
     state->run_version = stock ? type_version(state->stock_handle) : 0;
     return stock;
 }

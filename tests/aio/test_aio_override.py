@@ -369,3 +369,17 @@ def test_replaced_task_is_called_with_every_argument(monkeypatch: pytest.MonkeyP
 
     pyepoll.aio.run(main())
     assert made == [None, "named"]
+
+
+def test_a_hook_that_a_class_lacks_is_as_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A debug build of CPython aborts if the error of its look-up stays."""
+    monkeypatch.delattr(asyncio.selector_events.BaseSelectorEventLoop, "_accept_connection2")
+    ran: list[int] = []
+    loop: Any = FACTORIES["pyepoll"]()
+    try:
+        loop.call_soon(ran.append, 1)
+        loop.call_later(0, loop.stop)
+        loop.run_forever()
+    finally:
+        loop.close()
+    assert ran == [1]

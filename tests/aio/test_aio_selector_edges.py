@@ -255,3 +255,29 @@ def test_reader_that_replaced_a_cancelled_one_stays(pair: Sockets) -> None:
     loop.run_forever()
     assert called == ["new"]
     loop.close()
+
+
+class Asks:
+    """Data whose finalizer asks for a key."""
+
+    def __init__(self, sel: aio.LoopSelector, fd: int) -> None:
+        self.sel, self.fd = sel, fd
+        self.errors: list[type[Exception]] = []
+
+    def __del__(self) -> None:
+        try:
+            self.sel.get_key(self.fd)
+        except (KeyError, RuntimeError) as error:
+            self.errors.append(type(error))
+
+
+def test_finalizers_that_close_runs_find_no_key(sel: aio.LoopSelector, pair: Sockets) -> None:
+    """asyncio's transport of a pipe asks for its key, for the text of its ResourceWarning."""
+    data = Asks(sel, pair[0].fileno())
+    errors = data.errors
+    sel.register(pair[0], EVENT_READ, data)
+    del data
+    sel.close()
+    assert errors == [KeyError]
+    with pytest.raises(RuntimeError):
+        sel.get_key(pair[0])
