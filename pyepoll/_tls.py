@@ -26,11 +26,11 @@ class SSLProtocol(_sslproto.SSLProtocol):  # type: ignore[misc]
         super().__init__(loop, *args, **options)
         self._ssl_buffer, self._ssl_buffer_view = _shared_buffer(loop)
 
-    def _on_handshake_complete(self, error: BaseException | None) -> None:
-        # In debug mode asyncio logs how long it took; but if that was enabled meanwhile, it has no start.
+    def _start_handshake(self) -> None:
+        super()._start_handshake()
+        # Debug mode, in which asyncio logs how long it took, may be enabled meanwhile.
         if self._handshake_start_time is None:
             self._handshake_start_time = self._loop.time()
-        super()._on_handshake_complete(error)
 
     def _do_read__copied(self) -> None:
         """Pass on what can be decrypted now.
