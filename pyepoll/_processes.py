@@ -20,7 +20,7 @@ _UNKNOWN = 255
 
 
 def has_default_watcher() -> bool:
-    """Return whether asyncio would make its default child watcher: nobody has set one, or asked for one."""
+    """Return whether asyncio would make its default child watcher: none was set or asked for."""
     policy: Any = _events.get_event_loop_policy()
     return (
         isinstance(policy, _Policy)

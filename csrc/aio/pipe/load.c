@@ -68,9 +68,9 @@ PyDoc_STRVAR(read_ready_doc,
 
 PyDoc_STRVAR(write_doc,
 "write($self, /, data)\n--\n\n"
-"Write data to the pipe at once, and keep a copy of what it does not accept.\n\n"
-"data: bytes, bytearray or memoryview. An error of the system call closes the transport, and is passed to the\n"
-"protocol's connection_lost(). See asyncio.WriteTransport.write().");
+"Write data to the pipe at once, and keep a copy of the rest, if it does not accept all.\n\n"
+"data: bytes, bytearray or memoryview. An error of the system call closes the transport, and is passed to\n"
+"the protocol's connection_lost(). See asyncio.WriteTransport.write().");
 
 static PyMethodDef read_methods[] = {
     {"_read_ready", pipe_read_ready, METH_NOARGS, read_ready_doc},

@@ -25,8 +25,8 @@ pipe_state(PyObject *self)
 PyObject *pipe_read_ready(PyObject *self, PyObject *ignored);
 PyObject *pipe_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
-/* Close the transport for the OSError of an errno, or for the exception that is set if that is 0. None, or NULL
- * with an exception. */
+/* Close the transport for the OSError of an errno, or, if that is 0, for the exception that is set. None, or
+ * NULL with an exception. */
 PyObject *pipe_failed(const PipeState *state, PyObject *self, int error);
 
 #endif

@@ -1,5 +1,5 @@
 /* A pipe is readable. The system call is made without the GIL: another process that shares the pipe may have
- * made it blocking, and a thread of this one may be what it waits for. */
+ * made it blocking, and it may wait for a thread of this one. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 enum {
-    READ_MAX = 64 * 1024, /* the capacity of a pipe, if nobody has changed it */
+    READ_MAX = 64 * 1024, /* the default capacity of a pipe */
 };
 
 /* The needs of one read; `protocol` is a new reference. */

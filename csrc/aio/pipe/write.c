@@ -29,7 +29,7 @@ is_data(PyObject *object)
     return PyBytes_CheckExact(object) || PyByteArray_CheckExact(object) || PyMemoryView_Check(object);
 }
 
-/* Write what the kernel accepts, and keep the rest. None, or NULL with an exception. */
+/* Write as much as the kernel accepts, and keep the rest. None, or NULL with an exception. */
 static PyObject *
 write_bytes(const PipeState *state, PyObject *self, int fd, const Py_buffer *view)
 {
