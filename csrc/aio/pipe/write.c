@@ -1,4 +1,4 @@
-/* write() of a pipe transport: the system call is tried at once, as in asyncio, and without the GIL: read.c. */
+/* write() of a pipe transport: the system call is tried at once, as in asyncio, and without the GIL. */
 #include "aio/pipe/pipe.h"
 
 #include "aio/sockop.h"
