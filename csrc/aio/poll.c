@@ -150,12 +150,22 @@ events_to_take(const FullTurn *last)
     return slow ? INT_MAX : FEW_EVENTS;
 }
 
-/* Count the time of a wait. */
-static void
-count_idle(LoopCounters *counters, double timeout, int64_t sign)
+/* A wait begins. Whether its time is counted: any thread may switch that meanwhile. */
+static bool
+begin_idle(LoopCounters *counters, double timeout)
 {
-    if (timeout != 0 && counters_are_timed(counters)) {
-        counter_add(&counters->idle, sign * monotonic_now());
+    bool timed = timeout != 0 && counters_are_timed(counters);
+    if (timed) {
+        counter_add(&counters->idle, -monotonic_now());
+    }
+    return timed;
+}
+
+static void
+end_idle(LoopCounters *counters, bool timed)
+{
+    if (timed) {
+        counter_add(&counters->idle, monotonic_now());
     }
 }
 
@@ -165,9 +175,9 @@ poll_ours(EventLoop *self, ReadyQueue *queue, LoopSelector *selector, double tim
 {
     FullTurn *last = &self->full_turn;
     FdsEvents events;
-    count_idle(&self->counters, timeout, -1);
+    bool timed = begin_idle(&self->counters, timeout);
     int status = fds_wait(selector, nanoseconds(timeout), events_to_take(last), &events);
-    count_idle(&self->counters, timeout, 1);
+    end_idle(&self->counters, timed);
     bool full = status == 0 && events.batch.count >= FEW_EVENTS;
     last->events = full ? events.batch.count : 0;
     last->start = full ? monotonic_now() : 0;
@@ -182,9 +192,9 @@ poll_ours(EventLoop *self, ReadyQueue *queue, LoopSelector *selector, double tim
 static int64_t
 poll_other(EventLoop *self, ReadyQueue *queue, double timeout)
 {
-    count_idle(&self->counters, timeout, -1);
+    bool timed = begin_idle(&self->counters, timeout);
     PyObject *events = wait_events(self, timeout);
-    count_idle(&self->counters, timeout, 1);
+    end_idle(&self->counters, timed);
     inbox_stay_awake(self);
     int64_t count = events != NULL && PyList_CheckExact(events) ? PyList_GET_SIZE(events) : 0;
     int status = events != NULL && ready_collect(queue) == 0 ? process(self, queue, events) : -1;

@@ -153,6 +153,27 @@ def test_idle_is_the_time_of_waits(make: Callable[[], aio.EventLoop]) -> None:
         wait_for_idle(loop, 0.04)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_idle_time_begins_and_ends_with_whole_waits(enabled: bool) -> None:
+    """Here another thread enables the counting, or stops it, while the loop waits."""
+    with using(aio.new_event_loop, enabled=not enabled) as loop:
+
+        def change() -> None:
+            time.sleep(0.05)  # Until the loop waits; if it does not yet, the test sees less, but is right.
+            aio.enable_stats(loop, enabled)
+            loop.call_soon_threadsafe(loop.stop)
+
+        thread = threading.Thread(target=change)
+        start = time.monotonic()
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        idle = aio.stats(loop).idle
+        assert 0 <= idle <= time.monotonic() - start
+        time.sleep(0.01)
+        assert aio.stats(loop).idle == idle  # None goes on.
+
+
 def test_a_wait_that_goes_on_is_idle_time() -> None:
     seen: list[float] = []
     with using(aio.new_event_loop, enabled=True) as loop:
