@@ -6,6 +6,7 @@
 #ifndef PYEPOLL_AIO_DATAGRAM_H
 #define PYEPOLL_AIO_DATAGRAM_H
 
+#include "aio/result.h"
 #include "aio/sockaddr.h"
 #include "aio/sockop.h"
 #include "aio/state.h"
@@ -52,9 +53,6 @@ DatagramState *datagram_state(PyObject *self);
 
 /* Whether C may use the fd: the socket is open, and not of a subclass, which may have methods of its own. */
 bool datagram_is_plain(const DatagramState *state, const Datagram *self);
-
-/* None in place of a result that is not needed; takes over the reference. */
-PyObject *datagram_none(PyObject *result);
 
 /* Pass an OSError to the protocol. None, or NULL with the exception that it raised. */
 PyObject *datagram_report(const DatagramState *state, PyObject *protocol, int error);

@@ -89,7 +89,7 @@ deliver_datagram(const DatagramState *state, Datagram *self, PyObject *protocol,
     PyObject *args[] = {protocol, data, sender};
     PyObject *result = PyObject_VectorcallMethod(state->names[DATAGRAM_RECEIVED], args, 3, NULL);
     Py_DECREF(sender);
-    return datagram_none(result);
+    return none_or_error(status_of(result));
 }
 
 /* Receive one datagram. None; NULL with an exception; `more` says whether there may be another. */

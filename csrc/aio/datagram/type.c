@@ -20,17 +20,6 @@ datagram_is_plain(const DatagramState *state, const Datagram *self)
            aio_slot(self->sock, state->closed_offset) == Py_False;
 }
 
-/* None in place of a result that is not needed; takes over the reference. */
-PyObject *
-datagram_none(PyObject *result)
-{
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    Py_RETURN_NONE;
-}
-
 /* Pass an OSError to the protocol. */
 PyObject *
 datagram_report(const DatagramState *state, PyObject *protocol, int error)
@@ -40,7 +29,7 @@ datagram_report(const DatagramState *state, PyObject *protocol, int error)
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *result = PyObject_CallMethodOneArg(protocol, state->names[ERROR_RECEIVED], raised);
     Py_DECREF(raised);
-    return datagram_none(result);
+    return none_or_error(status_of(result));
 }
 
 /* Handle the exception that is set as asyncio does: it closes the transport. */
@@ -54,7 +43,7 @@ datagram_fail(const DatagramState *state, PyObject *self, const char *message)
                                     : NULL;
     Py_XDECREF(text);
     Py_DECREF(error);
-    return datagram_none(result);
+    return none_or_error(status_of(result));
 }
 
 PyDoc_STRVAR(read_ready_doc,

@@ -5,6 +5,7 @@
 #ifndef PYEPOLL_AIO_PIPE_H
 #define PYEPOLL_AIO_PIPE_H
 
+#include "aio/result.h"
 #include "aio/state.h"
 
 #define LEARN_PIPES_DOC                                                                                      \

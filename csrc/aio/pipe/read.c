@@ -61,17 +61,6 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
     return data;
 }
 
-/* None in place of a result that is not needed; takes over the reference. */
-static PyObject *
-none_for(PyObject *result)
-{
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    Py_RETURN_NONE;
-}
-
 PyObject *
 pipe_failed(const PipeState *state, PyObject *self, int error)
 {
@@ -82,7 +71,7 @@ pipe_failed(const PipeState *state, PyObject *self, int error)
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *result = PyObject_CallMethodOneArg(self, state->names[PIPE_FAILED], raised);
     Py_DECREF(raised);
-    return none_for(result);
+    return none_or_error(status_of(result));
 }
 
 PyObject *
@@ -112,5 +101,5 @@ pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     Py_XDECREF(data);
     Py_DECREF(reading.protocol);
-    return none_for(result);
+    return none_or_error(status_of(result));
 }

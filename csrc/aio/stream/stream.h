@@ -2,6 +2,7 @@
 #ifndef PYEPOLL_AIO_STREAM_H
 #define PYEPOLL_AIO_STREAM_H
 
+#include "aio/result.h"
 #include "aio/sockop.h"
 #include "aio/state.h"
 #include "aio/stream/write_queue.h"
@@ -82,20 +83,6 @@ static inline bool
 stream_is_closing(const StreamState *state, PyObject *object)
 {
     return Py_IS_TYPE(object, state->type) && ((Stream *)object)->closing;
-}
-
-/* 0 and the reference dropped; -1 if `result` is NULL, with its exception. */
-static inline int
-status_of(PyObject *result)
-{
-    Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
-}
-
-static inline PyObject *
-none_or_error(int status)
-{
-    return status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 /* watch.c: the calls of the transport to its loop. All return 0, or -1 with an exception. */
