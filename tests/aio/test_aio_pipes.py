@@ -424,6 +424,31 @@ def test_unusual_data(data: Any) -> None:
     same(scenario)
 
 
+@pytest.mark.parametrize("offset", [2**32, 2**70])
+def test_an_fd_that_is_none_is_not_used(offset: int) -> None:
+    """Only a program that sets asyncio's private attribute can see it: a part of the number would be an fd."""
+
+    async def scenario() -> tuple[bytes, bytes, list[Any]]:
+        complaints()
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        os.write(other_write, b"data")
+        protocol = Plain()
+        async with (
+            writing(Plain(), write, read) as writer,
+            reading(protocol, other_read, other_write) as reader,
+        ):
+            for transport, call in (writer, lambda: writer.write(b"data")), (reader, reader._read_ready):
+                fd = transport._fileno
+                transport._fileno = fd + offset
+                with pytest.raises(OverflowError):
+                    call()
+                transport._fileno = fd
+            found = drained(read), os.read(other_read, 10), list(protocol.seen)
+        return found
+
+    assert on("pyepoll", scenario) == (b"", b"data", ["made"])
+
+
 def test_arguments_of_write() -> None:
     async def scenario() -> list[Any]:
         read, write = os.pipe()

@@ -8,6 +8,8 @@
 #include "aio/result.h"
 #include "aio/state.h"
 
+#include <limits.h>
+
 #define LEARN_PIPES_DOC                                                                                      \
     "_learn_pipes($module, read, write, /)\n--\n\n"                                                          \
     "Give the transport classes of pyepoll._pipes their methods in C."
@@ -20,6 +22,16 @@ pipe_state(PyObject *self)
 {
     AioState *state = aio_state_of(Py_TYPE(self));
     return state != NULL ? &state->pipe : NULL;
+}
+
+/* The fd in a slot, borrowed or NULL; -1, without an exception, where it is none. */
+static inline int
+pipe_fd(PyObject *number)
+{
+    int overflow;
+    bool usual = number != NULL && PyLong_CheckExact(number);
+    long fd = usual ? PyLong_AsLongAndOverflow(number, &overflow) : -1;
+    return fd >= 0 && fd <= INT_MAX ? (int)fd : -1;
 }
 
 /* Methods: read.c, write.c. */

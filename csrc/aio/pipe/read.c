@@ -21,19 +21,16 @@ typedef struct {
 static bool
 start_pipe_read(const PipeState *state, PyObject *self, PipeRead *reading)
 {
-    PyObject *fd, *size;
     Py_BEGIN_CRITICAL_SECTION(self);
-    fd = aio_slot(self, state->read_slots[READ_FD]);
-    size = aio_slot(self, state->read_slots[READ_MAX_SIZE]);
-    bool usual = fd != NULL && PyLong_CheckExact(fd) && size != NULL && PyLong_CheckExact(size);
-    reading->fd = usual ? (int)PyLong_AsLong(fd) : -1;
-    reading->size = usual ? PyLong_AsSsize_t(size) : 0;
+    PyObject *size = aio_slot(self, state->read_slots[READ_MAX_SIZE]);
+    reading->size = size != NULL && PyLong_CheckExact(size) ? PyLong_AsSsize_t(size) : 0;
+    reading->fd = pipe_fd(aio_slot(self, state->read_slots[READ_FD]));
     reading->protocol = Py_XNewRef(aio_slot(self, state->read_slots[READ_PROTOCOL]));
     Py_END_CRITICAL_SECTION();
-    if (reading->protocol != NULL && reading->size > 0) {
+    if (reading->protocol != NULL && reading->size > 0 && reading->fd >= 0) {
         return true;
     }
-    PyErr_Clear(); /* OverflowError */
+    PyErr_Clear(); /* OverflowError, of the size */
     Py_CLEAR(reading->protocol);
     return false;
 }

@@ -9,17 +9,15 @@
 static int
 fd_to_write_to(const PipeState *state, PyObject *self)
 {
-    long fd = -1;
+    int fd;
     Py_BEGIN_CRITICAL_SECTION(self);
-    PyObject *number = aio_slot(self, state->write_slots[WRITE_FD]);
     PyObject *buffer = aio_slot(self, state->write_slots[WRITE_BUFFER]);
     bool usual = aio_slot(self, state->write_slots[WRITE_CLOSING]) == Py_False &&
                  aio_slot(self, state->write_slots[WRITE_CONN_LOST]) == state->zero && buffer != NULL &&
-                 PyByteArray_CheckExact(buffer) && PyByteArray_GET_SIZE(buffer) == 0 && number != NULL &&
-                 PyLong_CheckExact(number);
-    fd = usual ? PyLong_AsLong(number) : -1;
+                 PyByteArray_CheckExact(buffer) && PyByteArray_GET_SIZE(buffer) == 0;
+    fd = usual ? pipe_fd(aio_slot(self, state->write_slots[WRITE_FD])) : -1;
     Py_END_CRITICAL_SECTION();
-    return (int)fd;
+    return fd;
 }
 
 /* Whether asyncio accepts such data. */
