@@ -426,7 +426,7 @@ def test_unusual_data(data: Any) -> None:
 
 @pytest.mark.parametrize("offset", [2**32, 2**70])
 def test_an_fd_that_is_none_is_not_used(offset: int) -> None:
-    """Only a program that sets asyncio's private attribute can see it: a part of the number would be an fd."""
+    """A program has set the private attribute; a part of the number would be an fd."""
 
     async def scenario() -> tuple[bytes, bytes, list[Any]]:
         complaints()
