@@ -9,22 +9,28 @@
 
 #include <poll.h>
 
+/* The arguments of _serve_ready(). */
+enum { READY_FACTORY, READY_SOCK, READY_SERVER, READY_LIMIT, READY_CONTEXT, READY_ARGS };
+
+/* The arguments of _serve(). */
+enum { SERVE_FACTORY, SERVE_SOCK, SERVE_PEERNAME, SERVE_SERVER, SERVE_CONTEXT, SERVE_ARGS };
+
 /* loop._make_socket_transport(sock, protocol, extra=..., server=..., context=...); without `context` if it is
  * None, as a program's method may not know it. A new reference, or NULL with an exception. */
 static PyObject *
 make_transport(EventLoop *self, PyObject *const *args, PyObject *protocol)
 {
-    enum { SOCK = 1, PEERNAME, SERVER, CONTEXT };
     const LoopState *state = &self->state->loop;
     PyObject *extra = PyDict_New();
     if (extra == NULL ||
-        PyDict_SetItem(extra, self->state->stream.names[NAME_PEERNAME], args[PEERNAME]) < 0) {
+        PyDict_SetItem(extra, self->state->stream.names[NAME_PEERNAME], args[SERVE_PEERNAME]) < 0) {
         Py_XDECREF(extra);
         return NULL;
     }
-    PyObject *given[] = {(PyObject *)self, args[SOCK], protocol, extra, args[SERVER], args[CONTEXT]};
+    PyObject *given[] = {(PyObject *)self,   args[SERVE_SOCK],   protocol, extra,
+                         args[SERVE_SERVER], args[SERVE_CONTEXT]};
     PyObject *transport = PyObject_VectorcallMethod(state->method_names[MAKE_TRANSPORT], given, 3,
-                                                    state->transport_names[args[CONTEXT] != Py_None]);
+                                                    state->transport_names[args[SERVE_CONTEXT] != Py_None]);
     Py_DECREF(extra);
     return transport;
 }
@@ -60,16 +66,15 @@ report_failure(EventLoop *self, PyObject *protocol)
 PyObject *
 serve(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { FACTORY, SOCK, COUNT = 5 };
-    if (nargs != COUNT) {
+    if (nargs != SERVE_ARGS) {
         PyErr_SetString(PyExc_TypeError, "_serve() takes five arguments");
         return NULL;
     }
-    PyObject *protocol = PyObject_CallNoArgs(args[FACTORY]);
+    PyObject *protocol = PyObject_CallNoArgs(args[SERVE_FACTORY]);
     PyObject *transport = protocol != NULL ? make_transport(self, args, protocol) : NULL;
     int status = 0;
     if (transport == NULL) {
-        socket_close_after_error(self->state, args[SOCK]); /* asyncio leaves that to the collector */
+        socket_close_after_error(self->state, args[SERVE_SOCK]); /* asyncio leaves that to the collector */
         status = report_failure(self, protocol);
     }
     Py_XDECREF(transport);
@@ -85,7 +90,8 @@ call_soon(EventLoop *self, const Call *call)
     if (status != 0) {
         return status < 0 ? -1 : 0;
     }
-    PyObject *args[2 + 5 + 1] = {call->loop, call->callback}; /* those of _serve(), and the context */
+    /* Those of _serve(), and the context. */
+    PyObject *args[2 + SERVE_ARGS + 1] = {call->loop, call->callback};
     size_t count = 2;
     for (Py_ssize_t i = 0; i < call->count; i++) {
         args[count++] = call->args[i];
@@ -102,17 +108,17 @@ call_soon(EventLoop *self, const Call *call)
 static int
 serve_later(EventLoop *self, PyObject *callback, PyObject *const *given, PyObject *accepted)
 {
-    enum { FACTORY, SERVER = 2, CONTEXT = 4 };
-    PyObject *context = given[CONTEXT] != Py_None ? PyContext_Copy(given[CONTEXT]) : Py_NewRef(Py_None);
+    PyObject *context = given[READY_CONTEXT] != Py_None ? PyContext_Copy(given[READY_CONTEXT])
+                                                        : Py_NewRef(Py_None);
     if (context == NULL) {
         return -1;
     }
-    PyObject *const args[] = {given[FACTORY], PyTuple_GET_ITEM(accepted, 0), PyTuple_GET_ITEM(accepted, 1),
-                              given[SERVER], context};
+    PyObject *const args[] = {given[READY_FACTORY], PyTuple_GET_ITEM(accepted, 0),
+                              PyTuple_GET_ITEM(accepted, 1), given[READY_SERVER], context};
     const Call call = {.loop = (PyObject *)self,
                        .callback = callback,
                        .args = args,
-                       .count = 5,
+                       .count = SERVE_ARGS,
                        .context = context != Py_None ? context : NULL};
     int status = call_soon(self, &call);
     Py_DECREF(context);
@@ -154,22 +160,21 @@ has_connection(int listener)
 PyObject *
 serve_ready(EventLoop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { SOCK = 1, LIMIT = 3, COUNT = 5 };
     PlainSocket listener;
-    long limit = nargs == COUNT ? PyLong_AsLong(args[LIMIT]) : -1;
+    long limit = nargs == READY_ARGS ? PyLong_AsLong(args[READY_LIMIT]) : -1;
     if (limit < 0) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_TypeError, "_serve_ready() takes five arguments; the limit is at least 0");
         }
         return NULL;
     }
-    if (!may_serve(self) || !socket_is_plain(self->state, args[SOCK], &listener)) {
+    if (!may_serve(self) || !socket_is_plain(self->state, args[READY_SOCK], &listener)) {
         Py_RETURN_FALSE;
     }
     PyObject *callback = PyObject_GetAttr((PyObject *)self, self->state->loop.names[LOOP_SERVE]);
     int status = callback != NULL ? 1 : -1;
     Py_ssize_t closed = self->state->stream.closed_offset;
-    for (long i = 0; i < limit && status > 0 && aio_slot(args[SOCK], closed) == Py_False; i++) {
+    for (long i = 0; i < limit && status > 0 && aio_slot(args[READY_SOCK], closed) == Py_False; i++) {
         status = i == 0 || has_connection(listener.fd) ? accept_one(self, &listener, callback, args) : 0;
     }
     Py_XDECREF(callback);
