@@ -19,7 +19,7 @@ if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.versio
     )
 
 OPTIMIZATIONS = "-flto=auto", "-fno-plt"
-"""Calls between the C files, and into Python, get cheaper: scheduling a callback by 4 %, sleep(0) by 6 %."""
+"""They make calls between the C files, and into Python, cheaper."""
 
 
 class OptimizedBuild(build_ext):  # type: ignore[misc]
