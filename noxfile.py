@@ -108,10 +108,11 @@ def sanitized(session: nox.Session, options: str, *arguments: str) -> Path:
 def check_wheel(session: nox.Session, system: str, *arguments: str, **env: str) -> None:
     """Build a wheel by way of the sdist, and test it where nothing else of the checkout is."""
     session.run("python", "-m", "build", "--no-isolation", silent=True, env=env)
-    tag = f"--plat={system}_{platform.machine()}"
-    session.run("auditwheel", "repair", tag, *map(str, Path("dist").glob("*.whl")), silent=True)
+    # It is offered the tags of musl only where that is the system's; `auto` finds them all the same.
+    tag = "auto" if "musl" in system else f"{system}_{platform.machine()}"
+    session.run("auditwheel", "repair", f"--plat={tag}", *map(str, Path("dist").glob("*.whl")), silent=True)
     # pip must not compile anything.
-    (wheel,) = Path("wheelhouse").resolve().iterdir()
+    (wheel,) = Path("wheelhouse").resolve().glob(f"*{system}_*")
     session.install("--no-deps", "--force-reinstall", "--only-binary=:all:", str(wheel))
     Path("elsewhere").mkdir()
     session.run("cp", "-rt", "elsewhere", *PROJECT["tool"]["cibuildwheel"]["test-sources"], external=True)
