@@ -1,8 +1,13 @@
-"""The transports of pipes: asyncio's own, with the reading and writing in C (csrc/aio/pipe)."""
+"""The transports of pipes: asyncio's own, with the reading and writing in C (csrc/aio/pipe).
+
+Each calls its protocol in a copy of the context in which it was made, not of that of the task that resumes or
+closes it, or writes more than the pipe takes.
+"""
 
 import asyncio
 import asyncio.unix_events
 import os
+from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +23,7 @@ _replaceable = (_Reading._read_ready, os.read, _Writing.write, os.write)
 class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
     """asyncio's transport of a pipe to read from, with the reading in C."""
 
-    __slots__ = ("_closing", "_fileno", "_protocol", "max_size")
+    __slots__ = ("_closing", "_context", "_fileno", "_protocol", "max_size")
 
     if TYPE_CHECKING:  # Inherited.
         _closing: bool
@@ -30,7 +35,14 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.max_size = _Reading.max_size
+        self._context: Context = copy_context()
         super().__init__(*args, **kwargs)
+
+    def resume_reading(self) -> None:
+        self._context.copy().run(super().resume_reading)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        self._context.copy().run(super()._call_connection_lost, exc)
 
     def _read_slowly(self) -> None:
         """Read with an unusual fd or ``max_size``."""
@@ -51,7 +63,7 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
 class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
     """asyncio's transport of a pipe to write to, with ``write()`` in C."""
 
-    __slots__ = ("_buffer", "_closing", "_conn_lost", "_fileno")
+    __slots__ = ("_buffer", "_closing", "_conn_lost", "_context", "_fileno")
 
     if TYPE_CHECKING:  # Inherited.
         _buffer: bytearray
@@ -61,6 +73,13 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
         _loop: Any
 
         def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._context: Context = copy_context()
+        super().__init__(*args, **kwargs)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        self._context.copy().run(super()._call_connection_lost, exc)
 
     def _write_slowly(self, data: bytes | bytearray | memoryview) -> None:
         """Write to a transport that is closing, or has data in its buffer."""
@@ -72,7 +91,7 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
 
     def _keep(self, rest: bytearray) -> None:
         """Write the rest when the pipe is writable; there is nothing else in the buffer."""
-        self._loop._add_writer(self._fileno, self._write_ready)
+        self._context.copy().run(self._loop._add_writer, self._fileno, self._write_ready)
         self._buffer = rest
         self._maybe_pause_protocol()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -142,6 +143,82 @@ def test_connection_lost_runs_in_the_context_of_the_connection(side: Side) -> No
         return users
 
     assert side.run(scenario) == [("lost", "nobody")]
+
+
+async def end_of_pipe(protocol: Keeps, reads: bool) -> tuple[Any, int]:
+    """The transport of one end of a pipe, made by the user "owner", and the fd of the other end."""
+    loop = asyncio.get_running_loop()
+    reader, writer = os.pipe()
+    user.set("owner")
+    if reads:
+        transport: Any = (await loop.connect_read_pipe(lambda: protocol, open(reader, "rb", 0)))[0]
+    else:
+        transport = (await loop.connect_write_pipe(lambda: protocol, open(writer, "wb", 0)))[0]
+    user.set("nobody")
+    await turns()
+    return transport, writer if reads else reader
+
+
+async def as_alice(act: Callable[[], object]) -> None:
+    """Do something in a task of alice's."""
+
+    async def request() -> None:
+        user.set("alice")
+        act()
+
+    await asyncio.create_task(request())
+
+
+@sides("pipe: resume_reading: context of a task")
+def test_resume_reading_of_a_pipe_keeps_its_context(side: Side) -> None:
+    users: list[tuple[str, str]] = []
+
+    async def scenario() -> None:
+        protocol = noting(Plain, users)
+        transport, fd = await end_of_pipe(protocol, reads=True)
+        with open(fd, "wb", 0) as other:
+            await as_alice(lambda: pause_and_resume(transport))
+            other.write(b"next")
+        await soon(protocol.lost)
+
+    side.run(scenario)
+    assert users == [("data", "owner"), ("eof", "owner"), ("lost", "owner")]
+
+
+@sides("pipe: resume_writing: context of a task")
+def test_resume_writing_of_a_pipe_runs_in_its_context(side: Side) -> None:
+    """A task has written more than the pipe took."""
+    users: list[tuple[str, str]] = []
+
+    async def scenario() -> None:
+        protocol = noting(Plain, users)
+        transport, fd = await end_of_pipe(protocol, reads=False)
+        os.set_blocking(fd, False)
+        with open(fd, "rb", 0) as other:
+            await as_alice(lambda: transport.write(MUCH))
+            await soon(lambda: other.read(len(MUCH)) is None and len(users) > 0)
+        await soon(protocol.lost)
+
+    side.run(scenario)
+    assert users[0] == ("resume", "owner")
+
+
+@sides("pipe: connection_lost: context of a task")
+@pytest.mark.parametrize(
+    ("reads", "method"), [(True, "close"), (False, "close"), (False, "abort"), (False, "write_eof")]
+)
+def test_connection_lost_of_a_pipe_runs_in_its_context(side: Side, reads: bool, method: str) -> None:
+    users: list[tuple[str, str]] = []
+
+    async def scenario() -> None:
+        protocol = noting(Plain, users)
+        transport, fd = await end_of_pipe(protocol, reads)
+        with open(fd, "wb" if reads else "rb", 0):
+            await as_alice(getattr(transport, method))
+            await soon(protocol.lost)
+
+    side.run(scenario)
+    assert users == [("lost", "owner")]
 
 
 @sides("accept: one context for all")

@@ -72,6 +72,9 @@ FAULTS = {
     "resume_reading: context of a task": Fault(fixed_in((3, 15, 0)), ALWAYS),
     "resume_writing: context of a task": Fault(fixed_in((3, 15, 0))),
     "connection_lost: context of a task": Fault(fixed_in((3, 15, 0))),
+    "pipe: resume_reading: context of a task": Fault(ALWAYS),
+    "pipe: resume_writing: context of a task": Fault(ALWAYS),
+    "pipe: connection_lost: context of a task": Fault(ALWAYS),
     "accept: one context for all": Fault(NEVER, ALWAYS),
     # Fds.
     "reused fd": Fault(ALWAYS, sure=False),
