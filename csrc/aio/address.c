@@ -168,16 +168,19 @@ make_sockaddr(const Query *query, PyObject *address)
     return sockaddr;
 }
 
-/* A row with another address. */
+/* A row with another address. No canonical name was asked for: with glibc it is empty, but with musl it is
+ * the host as given. */
 static PyObject *
-make_row(PyObject *row, PyObject *sockaddr)
+make_row(PyObject *row, PyObject *host, PyObject *sockaddr)
 {
-    enum { COLUMNS = 5 };
+    enum { CANONICAL_NAME = 3, COLUMNS = 5 };
     bool known = PyTuple_CheckExact(row) && PyTuple_GET_SIZE(row) == COLUMNS;
     PyObject *made = known ? PyTuple_New(COLUMNS) : NULL;
     if (made != NULL) {
         for (Py_ssize_t i = 0; i < COLUMNS - 1; i++) {
-            PyTuple_SET_ITEM(made, i, Py_NewRef(PyTuple_GET_ITEM(row, i)));
+            PyObject *item = PyTuple_GET_ITEM(row, i);
+            bool named = i == CANONICAL_NAME && PyUnicode_Check(item) && PyUnicode_GET_LENGTH(item) > 0;
+            PyTuple_SET_ITEM(made, i, Py_NewRef(named ? host : item));
         }
         PyTuple_SET_ITEM(made, COLUMNS - 1, Py_NewRef(sockaddr));
     }
@@ -186,12 +189,12 @@ make_row(PyObject *row, PyObject *sockaddr)
 
 /* The rows with another address. */
 static PyObject *
-fill(PyObject *rows, PyObject *sockaddr)
+fill(PyObject *rows, PyObject *host, PyObject *sockaddr)
 {
     Py_ssize_t count = PyList_GET_SIZE(rows);
     PyObject *result = PyList_New(count);
     for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
-        PyObject *made = make_row(PyList_GET_ITEM(rows, i), sockaddr);
+        PyObject *made = make_row(PyList_GET_ITEM(rows, i), host, sockaddr);
         if (made == NULL) {
             Py_CLEAR(result);
         }
@@ -223,7 +226,7 @@ answer(EventLoop *self, PyObject *host, PyObject *const *rest)
     PyObject *address = read_query(rest, &query) ? read_address(host, &query.family) : NULL;
     PyObject *rows = address != NULL ? template_for(self, &query) : NULL;
     PyObject *sockaddr = rows != NULL ? make_sockaddr(&query, address) : NULL;
-    PyObject *result = sockaddr != NULL ? fill(rows, sockaddr) : NULL;
+    PyObject *result = sockaddr != NULL ? fill(rows, host, sockaddr) : NULL;
     Py_XDECREF(sockaddr);
     Py_XDECREF(rows);
     Py_XDECREF(address);
