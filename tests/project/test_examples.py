@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.seccomp import SYSCALLS
+from support.seccomp import OPEN
 
 import pyepoll
 from pyepoll import Event
@@ -44,6 +44,11 @@ LIMIT = 256 << 20
 """More bytes than the buffers of a connection hold."""
 
 every_server = pytest.mark.parametrize("name", SERVERS)
+
+
+def words_of(error: int) -> bytes:
+    """How this libc describes an error, as a regular expression."""
+    return re.escape(os.strerror(error)).encode()
 
 
 @dataclass
@@ -359,7 +364,7 @@ def test_explains_a_port_that_is_taken(name: str, tmp_path: Path) -> None:
     args = [str(tmp_path / "greeting")] if name == "signals" else []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refuses(name, "--port", port, *args, message=rb"[^\n]*Address already in use[^\n]*")
+        refuses(name, "--port", port, *args, message=rb"[^\n]*" + words_of(errno.EADDRINUSE) + rb"[^\n]*")
 
 
 def test_signals_explains_a_greeting_that_cannot_be_read(tmp_path: Path) -> None:
@@ -1142,7 +1147,7 @@ def test_proxy_ends_idle_connections_only() -> None:
 
 
 def test_proxy_rests_when_it_is_out_of_descriptors() -> None:
-    errors = rb"(proxy: \[Errno 24\] Too many open files\n)+"
+    errors = rb"(proxy: \[Errno 24\] " + words_of(errno.EMFILE) + rb"\n)+"
     with proxy(errors=errors) as (child, target), contextlib.ExitStack() as stack:
         leave_descriptors(child.pid, 3)  # one connection, and half of another
         with proxied(child, target) as pair, clients(child, 2) as waiting:
@@ -1176,7 +1181,7 @@ def test_proxy_stops_on_a_signal(signum: int) -> None:
         ("127.0.0.1:70000", "127.0.0.1:1", rb"argument listen: invalid address value: '127.0.0.1:70000'"),
         ("127.0.0.1:0", "127.0.0.1", rb"argument target: invalid address value: '127.0.0.1'"),
         ("127.0.0.1:0", "127.0.0.1:-1", rb"argument target: invalid address value: '127.0.0.1:-1'"),
-        ("192.0.2.1:0", "127.0.0.1:1", rb"\[Errno 99\] Cannot assign requested address[^\n]*"),
+        ("192.0.2.1:0", "127.0.0.1:1", rb"\[Errno 99\] " + words_of(errno.EADDRNOTAVAIL) + rb"[^\n]*"),
     ],
 )
 def test_proxy_explains_an_invalid_address(listen: str, target: str, message: bytes) -> None:
@@ -1343,7 +1348,7 @@ def test_signals_loses_none_while_it_is_busy(tmp_path: Path) -> None:
 
     def busy() -> bool:
         call = Path(f"/proc/{child.pid}/syscall").read_text().split()[0]
-        return call == str(SYSCALLS["openat"])
+        return call.isdecimal() and int(call) in OPEN
 
     def arrived() -> bool:
         lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
@@ -1499,7 +1504,7 @@ def test_supervisor_replaces_a_stale_socket_and_nothing_else(tmp_path: Path) -> 
     with supervisor(path, "exec sleep 20") as child:
         for taken in (path, file):
             with example("supervisor", "--socket", str(taken), "true") as second:
-                second.end(2, rb"usage: .*Address already in use\n")
+                second.end(2, rb"usage: .*" + words_of(errno.EADDRINUSE) + rb"\n")
         assert len(ask(path, "status")) == 2
         child.process.send_signal(signal.SIGINT)
         child.process.wait(DEADLINE)

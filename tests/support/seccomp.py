@@ -61,6 +61,12 @@ SYSCALLS = {
 }[os.uname().machine]
 """The numbers of the system calls that the core makes; aarch64 has but the newer ones of epoll's."""
 
+OPEN = {
+    "x86_64": {2, SYSCALLS["openat"]},
+    "aarch64": {SYSCALLS["openat"]},
+}[os.uname().machine]
+"""The numbers of open(2) and openat(2). glibc calls the latter, musl the former where there is one."""
+
 EXIT = {
     "x86_64": 60,
     "aarch64": 93,
