@@ -115,8 +115,7 @@ def check_wheel(session: nox.Session, system: str, *arguments: str, **env: str) 
     (wheel,) = Path("wheelhouse").resolve().glob(f"*{system}_*")
     session.install("--no-deps", "--force-reinstall", "--only-binary=:all:", str(wheel))
     Path("elsewhere").mkdir()
-    sources = PROJECT["tool"]["cibuildwheel"]["test-sources"]
-    session.run("cp", "-r", "--parents", "-t", "elsewhere", *sources, external=True)
+    session.run("cp", "-rt", "elsewhere", *PROJECT["tool"]["cibuildwheel"]["test-sources"], external=True)
     session.chdir("elsewhere")
     session.run("pytest", *arguments, *session.posargs, env={"PYTHONPATH": None})
 

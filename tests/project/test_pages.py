@@ -102,6 +102,8 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     text = page.read_text()
     for path, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", text):
         target = page.parent / path if path else page
+        if path.startswith("../csrc/") and not (ROOT / "csrc").exists():
+            continue  # The tests of a wheel have no sources of C.
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
     text = re.sub(r"^```\{toctree\}.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
