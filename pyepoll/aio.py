@@ -139,7 +139,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
     one system call each; False: in write(), as asyncio does. In debug mode data is always sent in write().
     """
 
-    # What asyncio's classes set, but for the names that are members in C.
+    # What asyncio's classes and __init__() set, but for the names that are members in C.
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
@@ -148,6 +148,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         "_current_handle",
         "_exception_handler",
         "_old_agen_hooks",
+        "_sendfiles",
         "_unix_server_sockets",
         "_watcher",
         "slow_callback_duration",
@@ -160,6 +161,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:
         self._pending_writes = _aio.PendingWrites(gather_writes)
+        self._sendfiles: set[int] = set()
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
@@ -350,6 +352,28 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
+
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file over a transport; see :meth:`asyncio.loop.sendfile`.
+
+        Raises RuntimeError while another call sends a file over this transport: the two would change its
+        protocol and its reading in turn.
+        """
+        if id(transport) in self._sendfiles:
+            raise RuntimeError("sendfile is already in progress on this transport")
+        self._sendfiles.add(id(transport))
+        try:
+            return await super().sendfile(transport, file, offset, count, fallback=fallback)
+        finally:
+            self._sendfiles.discard(id(transport))
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         """As asyncio's; but when the transport is aborted, sending ends before the socket is closed."""

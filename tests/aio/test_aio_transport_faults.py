@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import io
 import socket
 import ssl
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loops import Plain, connection, on, small_buffers, soon, turns
+from support.loops import Plain, connection, on, receive, small_buffers, soon, turns
 
 USER = contextvars.ContextVar("USER", default="nobody")
 CERTIFICATE = str(Path(__file__).with_name("certificate.pem"))
@@ -128,6 +129,40 @@ def test_sendfile_ends_when_the_transport_does(how: str, tmp_path: Path) -> None
             return [isinstance(said, ConnectionError), seen.seen]
 
     assert on("pyepoll", scenario) == [True, ["made", ("lost", None)]]
+
+
+@pytest.mark.parametrize("kind", ["native", "fallback"])
+def test_a_second_sendfile_is_refused_and_the_first_goes_on(kind: str, tmp_path: Path) -> None:
+    """Whether the system sends the file or asyncio, which takes the protocol's place meanwhile."""
+    content = bytes(range(256)) * 2048
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    async def scenario() -> list[Any]:
+        loop: Any = asyncio.get_running_loop()
+        async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
+            with path.open("rb") as file:
+                first = asyncio.create_task(
+                    loop.sendfile(transport, file if kind == "native" else io.BytesIO(content))
+                )
+                await turns(20)
+                assert not first.done()
+                for other in file, io.BytesIO(content):
+                    with pytest.raises(RuntimeError, match="sendfile is already in progress"):
+                        await loop.sendfile(transport, other)
+                received = await receive(peer, len(content))
+                assert await first == len(content)
+                file.seek(0)
+                assert transport.get_protocol() is seen
+                again = asyncio.create_task(loop.sendfile(transport, file))
+                received += await receive(peer, len(content))
+                assert await again == len(content)
+            await loop.sock_sendall(peer, b"a reply")
+            await soon(lambda: b"a reply" in seen.seen)
+            assert received == content * 2
+            return [part for part in seen.seen if part not in ("pause", "resume")]
+
+    assert on("pyepoll", scenario) == ["made", b"a reply"]
 
 
 def test_a_cancelled_sendfile_is_cancelled(tmp_path: Path) -> None:
