@@ -13,6 +13,7 @@ import asyncio.trsock
 import asyncio.unix_events
 import contextlib
 import contextvars
+import inspect
 import os
 import selectors
 import socket
@@ -400,6 +401,15 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 transp.resume_reading()
             if not transp._conn_lost:
                 transports[transp._sock_fd] = transp
+
+
+# For help() and programs that look at the parameters. The method itself takes the options as a dict: it looks
+# whether there are any.
+setattr(  # noqa: B010  Type checkers know no such attribute of a function.
+    EventLoop.create_connection,
+    "__signature__",
+    inspect.signature(asyncio.SelectorEventLoop.create_connection),
+)
 
 
 def _report_error(handle: Any, error: BaseException) -> None:
