@@ -440,9 +440,13 @@ def _is_cancelling() -> bool:
 
 
 def _flush_before_fork() -> None:
-    """Send what a child would otherwise have a copy of, and might send again."""
+    """Send what a child would otherwise have a copy of, and might send again.
+
+    The rest of the turn gathers nothing: a child that writes a reply may end in os._exit().
+    """
     pending = getattr(asyncio._get_running_loop(), "_pending_writes", None)
     if isinstance(pending, _aio.PendingWrites):
+        pending.stop()
         pending.flush()
 
 
