@@ -1,10 +1,12 @@
 """Where asyncio's transport is wrong on some version, ours is right on every version."""
 
 import asyncio
+import contextlib
 import contextvars
 import io
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,49 @@ def test_a_task_that_writes_does_not_give_its_context() -> None:
             return seen.seen[2:3]
 
     assert on("pyepoll", scenario) == ["nobody"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="CPython 3.15 calls all in one context")
+def test_a_callback_may_run_the_loop_until_others_of_its_connection_are_called() -> None:
+    """As programs do with nest_asyncio. Nothing can run in the context that the callback has entered."""
+
+    async def scenario() -> list[Any]:
+        loop: Any = asyncio.get_running_loop()
+
+        class Nests(Plain):
+            def data_received(self, data: bytes) -> None:
+                self.seen.append(data)
+                if data != b"nest":
+                    return
+                self.transport.pause_reading()
+                self.transport.write(bytes(1 << 20))
+                self.run_until("resume")
+                self.transport.resume_reading()
+                peer.send(b"inner")
+                self.run_until(b"inner")
+                self.transport.close()
+                self.run_until(("lost", None))
+                self.seen.append("end of the callback")
+
+            def run_until(self, last: object) -> None:
+                for _ in range(10_000):
+                    if self.seen[-1] == last:
+                        return
+                    with contextlib.suppress(BlockingIOError):
+                        peer.recv(1 << 20)
+                    loop.call_soon(int)
+                    loop._run_once()
+                raise AssertionError(f"{last!r} never came")
+
+        async with connection(seen := Nests(), sock=small_buffers) as (_, peer):
+            peer.send(b"nest")
+            await soon(lambda: "end of the callback" in seen.seen or seen.lost())
+            return seen.seen[:]
+
+    assert on("pyepoll", scenario) == [
+        *("made", b"nest", "pause", "resume", b"inner"),
+        *(("lost", None), "end of the callback"),
+    ]
 
 
 @pytest.mark.parametrize("tls", [False, True])
