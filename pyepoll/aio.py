@@ -13,6 +13,7 @@ import asyncio.trsock
 import asyncio.unix_events
 import contextlib
 import contextvars
+import inspect
 import os
 import selectors
 import socket
@@ -139,7 +140,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
     one system call each; False: in write(), as asyncio does. In debug mode data is always sent in write().
     """
 
-    # What asyncio's classes set, but for the names that are members in C.
+    # What asyncio's classes and __init__() set, but for the names that are members in C.
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
@@ -148,6 +149,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
         "_current_handle",
         "_exception_handler",
         "_old_agen_hooks",
+        "_sendfiles",
         "_unix_server_sockets",
         "_watcher",
         "slow_callback_duration",
@@ -160,6 +162,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, gather_writes: bool = True) -> None:
         self._pending_writes = _aio.PendingWrites(gather_writes)
+        self._sendfiles: set[int] = set()
         super().__init__(LoopSelector() if selector is None else selector)
         self._ready = _aio.ReadyQueue()
 
@@ -351,6 +354,28 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
 
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file over a transport; see :meth:`asyncio.loop.sendfile`.
+
+        Raises RuntimeError while another call sends a file over this transport: the two would change its
+        protocol and its reading in turn.
+        """
+        if id(transport) in self._sendfiles:
+            raise RuntimeError("sendfile is already in progress on this transport")
+        self._sendfiles.add(id(transport))
+        try:
+            return await super().sendfile(transport, file, offset, count, fallback=fallback)
+        finally:
+            self._sendfiles.discard(id(transport))
+
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         """As asyncio's; but when the transport is aborted, sending ends before the socket is closed."""
         transports: Any = self._transports
@@ -376,6 +401,15 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 transp.resume_reading()
             if not transp._conn_lost:
                 transports[transp._sock_fd] = transp
+
+
+# For help() and programs that look at the parameters. The method itself takes the options as a dict: it looks
+# whether there are any.
+setattr(  # noqa: B010  Type checkers know no such attribute of a function.
+    EventLoop.create_connection,
+    "__signature__",
+    inspect.signature(asyncio.SelectorEventLoop.create_connection),
+)
 
 
 def _report_error(handle: Any, error: BaseException) -> None:
@@ -406,9 +440,13 @@ def _is_cancelling() -> bool:
 
 
 def _flush_before_fork() -> None:
-    """Send what a child would otherwise have a copy of, and might send again."""
+    """Send what a child would otherwise have a copy of, and might send again.
+
+    The rest of the turn gathers nothing: a child that writes a reply may end in os._exit().
+    """
     pending = getattr(asyncio._get_running_loop(), "_pending_writes", None)
     if isinstance(pending, _aio.PendingWrites):
+        pending.stop()
         pending.flush()
 
 

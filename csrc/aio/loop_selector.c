@@ -160,16 +160,21 @@ loop_selector_modify(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs
 }
 
 static PyObject *
-loop_selector_unregister(LoopSelector *self, PyObject *fileobj)
+loop_selector_unregister(LoopSelector *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    FdUpdate update = {.fileobj = fileobj, .events = EVENT_READ | EVENT_WRITE};
-    update.fd = fds_fd_of(self, fileobj, &update.closed);
+    static const Signature signature = {"unregister", 1, 1, {"fileobj"}};
+    PyObject *given[ARGUMENTS];
+    if (convert_arguments(&signature, args, nargs, kwnames, given) < 0) {
+        return NULL;
+    }
+    FdUpdate update = {.fileobj = given[0], .events = EVENT_READ | EVENT_WRITE};
+    update.fd = fds_fd_of(self, update.fileobj, &update.closed);
     if (update.fd < 0) {
         return NULL;
     }
     PyObject *key = fdkey_find(self, update.fd);
     if (key == NULL) {
-        return raise_not_registered(fileobj);
+        return raise_not_registered(update.fileobj);
     }
     if (fdchange_unwatch(self, &update) < 0) {
         Py_CLEAR(key);
@@ -284,7 +289,7 @@ loop_selector_get_count(LoopSelector *self, void *Py_UNUSED(closure))
 PyMethodDef loop_selector_methods[] = {
     {"register", FAST(loop_selector_register), register_doc},
     {"modify", FAST(loop_selector_modify), modify_doc},
-    {"unregister", (PyCFunction)loop_selector_unregister, METH_O, unregister_doc},
+    {"unregister", FAST(loop_selector_unregister), unregister_doc},
     {"select", FAST(loop_selector_select), select_doc},
     {"_get", (PyCFunction)loop_selector_get, METH_O, get_doc},
     {"_fds", (PyCFunction)loop_selector_fds, METH_NOARGS, fds_doc},

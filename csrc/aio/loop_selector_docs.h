@@ -24,7 +24,7 @@ PyDoc_STRVAR(modify_doc,
 "more if the error is an OSError.");
 
 PyDoc_STRVAR(unregister_doc,
-"unregister($self, fileobj, /)\n--\n\n"
+"unregister($self, /, fileobj)\n--\n\n"
 "Stop watching fileobj, which may be closed already, and return its SelectorKey.\n\n"
 "Raises KeyError if fileobj is not registered; ValueError for an invalid file object.");
 

@@ -244,6 +244,28 @@ def test_fork_sends_pending_data_first() -> None:
     assert gathering(scenario) == [b"once", b""]
 
 
+def test_after_a_fork_the_turn_sends_at_once() -> None:
+    """A child that writes a reply may end in os._exit(), after which no code runs."""
+
+    async def scenario() -> list[bytes]:
+        async with connection(Plain()) as (transport, peer):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # There may be other threads.
+                child = os.fork()
+            if child == 0:
+                try:
+                    transport.write(b"from the child")
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            received = [arrived(peer)]
+            await turns(1)
+            transport.write(b"in the next turn")
+            return [*received, arrived(peer)]
+
+    assert gathering(scenario) == [b"from the child", b""]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_exception_that_leaves_the_turn_sends_first(error: type[BaseException]) -> None:
     with stopped_loop() as (loop, transport, peer):

@@ -1,15 +1,18 @@
 """Where asyncio's transport is wrong on some version, ours is right on every version."""
 
 import asyncio
+import contextlib
 import contextvars
+import io
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loops import Plain, connection, on, small_buffers, soon, turns
+from support.loops import Plain, connection, on, receive, small_buffers, soon, turns
 
 USER = contextvars.ContextVar("USER", default="nobody")
 CERTIFICATE = str(Path(__file__).with_name("certificate.pem"))
@@ -60,6 +63,49 @@ def test_a_task_that_writes_does_not_give_its_context() -> None:
             return seen.seen[2:3]
 
     assert on("pyepoll", scenario) == ["nobody"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="CPython 3.15 calls all in one context")
+def test_a_callback_may_run_the_loop_until_others_of_its_connection_are_called() -> None:
+    """As programs do with nest_asyncio. Nothing can run in the context that the callback has entered."""
+
+    async def scenario() -> list[Any]:
+        loop: Any = asyncio.get_running_loop()
+
+        class Nests(Plain):
+            def data_received(self, data: bytes) -> None:
+                self.seen.append(data)
+                if data != b"nest":
+                    return
+                self.transport.pause_reading()
+                self.transport.write(bytes(1 << 20))
+                self.run_until("resume")
+                self.transport.resume_reading()
+                peer.send(b"inner")
+                self.run_until(b"inner")
+                self.transport.close()
+                self.run_until(("lost", None))
+                self.seen.append("end of the callback")
+
+            def run_until(self, last: object) -> None:
+                for _ in range(10_000):
+                    if self.seen[-1] == last:
+                        return
+                    with contextlib.suppress(BlockingIOError):
+                        peer.recv(1 << 20)
+                    loop.call_soon(int)
+                    loop._run_once()
+                raise AssertionError(f"{last!r} never came")
+
+        async with connection(seen := Nests(), sock=small_buffers) as (_, peer):
+            peer.send(b"nest")
+            await soon(lambda: "end of the callback" in seen.seen or seen.lost())
+            return seen.seen[:]
+
+    assert on("pyepoll", scenario) == [
+        *("made", b"nest", "pause", "resume", b"inner"),
+        *(("lost", None), "end of the callback"),
+    ]
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -128,6 +174,40 @@ def test_sendfile_ends_when_the_transport_does(how: str, tmp_path: Path) -> None
             return [isinstance(said, ConnectionError), seen.seen]
 
     assert on("pyepoll", scenario) == [True, ["made", ("lost", None)]]
+
+
+@pytest.mark.parametrize("kind", ["native", "fallback"])
+def test_a_second_sendfile_is_refused_and_the_first_goes_on(kind: str, tmp_path: Path) -> None:
+    """Whether the system sends the file or asyncio, which takes the protocol's place meanwhile."""
+    content = bytes(range(256)) * 2048
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    async def scenario() -> list[Any]:
+        loop: Any = asyncio.get_running_loop()
+        async with connection(seen := Plain(), sock=small_buffers) as (transport, peer):
+            with path.open("rb") as file:
+                first = asyncio.create_task(
+                    loop.sendfile(transport, file if kind == "native" else io.BytesIO(content))
+                )
+                await turns(20)
+                assert not first.done()
+                for other in file, io.BytesIO(content):
+                    with pytest.raises(RuntimeError, match="sendfile is already in progress"):
+                        await loop.sendfile(transport, other)
+                received = await receive(peer, len(content))
+                assert await first == len(content)
+                file.seek(0)
+                assert transport.get_protocol() is seen
+                again = asyncio.create_task(loop.sendfile(transport, file))
+                received += await receive(peer, len(content))
+                assert await again == len(content)
+            await loop.sock_sendall(peer, b"a reply")
+            await soon(lambda: b"a reply" in seen.seen)
+            assert received == content * 2
+            return [part for part in seen.seen if part not in ("pause", "resume")]
+
+    assert on("pyepoll", scenario) == ["made", b"a reply"]
 
 
 def test_a_cancelled_sendfile_is_cancelled(tmp_path: Path) -> None:

@@ -19,12 +19,49 @@ watched_file(const Stream *self)
     return stream_open_fd(self) >= 0 ? Py_NewRef(self->sock) : PyLong_FromLong(self->fd);
 }
 
+/* Whether code runs in a context now. */
+static bool
+is_entered(PyObject *context)
+{
+    bool entered = PyContext_Enter(context) < 0;
+    if (entered) {
+        PyErr_Clear();
+    }
+    else {
+        PyContext_Exit(context);
+    }
+    return entered;
+}
+
+/* The context of a handle that may run while another callback of the connection does, in a loop that this
+ * callback runs: a copy, as nothing runs in a context that is entered. The context that a caller gave is for
+ * all callbacks. A new reference; NULL with an exception. */
+static PyObject *
+context_beside(const Stream *self)
+{
+    return self->context_given ? Py_NewRef(self->context) : PyContext_Copy(self->context);
+}
+
+/* The context of the next reads. As above. */
+static PyObject *
+context_of_reads(Stream *self)
+{
+    if (!self->context_given && is_entered(self->context)) {
+        PyObject *copy = PyContext_Copy(self->context);
+        if (copy == NULL) {
+            return NULL;
+        }
+        Py_SETREF(self->context, copy);
+    }
+    return Py_NewRef(self->context);
+}
+
 /* By the method of the loop, which makes the handle with a copy of the current context. Where that cannot be
  * replaced, the fd is watched all the same. */
 static int
-watch_by_method(Stream *self, bool writing, PyObject *file, PyObject *callback)
+watch_by_method(Stream *self, bool writing, PyObject *file, const Call *call)
 {
-    PyObject *args[] = {self->loop, file, callback};
+    PyObject *args[] = {call->loop, file, call->callback};
     int name = writing ? NAME_ADD_WRITER : NAME_ADD_READER;
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, name), args, 3, NULL);
     int status = handle != NULL ? 0 : -1;
@@ -32,7 +69,7 @@ watch_by_method(Stream *self, bool writing, PyObject *file, PyObject *callback)
         self->writing = 1;
     }
     if (handle != NULL && handle != Py_None) {
-        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), call->context);
     }
     Py_XDECREF(handle);
     return status;
@@ -46,22 +83,26 @@ stream_watch(Stream *self, bool writing)
     if (has_no_loop(self)) {
         return 0;
     }
+    PyObject *loop = Py_NewRef(self->loop);
     PyObject *callback = PyObject_GetAttr((PyObject *)self,
                                           stream_name(self, writing ? NAME_WRITE_READY : NAME_READ_READY));
     PyObject *file = callback != NULL ? watched_file(self) : NULL;
+    PyObject *context = file == NULL ? NULL : writing ? context_beside(self) : context_of_reads(self);
+    const Call call = {.loop = loop, .callback = callback, .context = context};
     int status = -1;
-    if (file != NULL) {
-        const Call call = {.loop = self->loop, .callback = callback, .context = self->context};
+    if (context != NULL) {
         status = readers_add_directly(self->module->aio, writing ? WRITER : READER, file, &call);
     }
     if (status > 0 && writing) {
         self->writing = 1;
     }
     if (status == 0) {
-        status = watch_by_method(self, writing, file, callback);
+        status = watch_by_method(self, writing, file, &call);
     }
+    Py_DECREF(loop);
     Py_XDECREF(callback);
     Py_XDECREF(file);
+    Py_XDECREF(context);
     return status < 0 ? -1 : 0;
 }
 
@@ -88,9 +129,9 @@ stream_unwatch(Stream *self, bool writing)
     return status < 0 ? -1 : 0;
 }
 
-/* By the method of the loop. With `own_context`, the handle gets that of the connection. */
+/* By the method of the loop. The handle gets the context of the call, if it has one. */
 static int
-schedule_by_method(Stream *self, const Call *call, bool own_context)
+schedule_by_method(Stream *self, const Call *call)
 {
     PyObject *args[5] = {call->loop, call->callback};
     size_t count = 2;
@@ -108,8 +149,8 @@ schedule_by_method(Stream *self, const Call *call, bool own_context)
     PyObject *handle = PyObject_VectorcallMethod(stream_name(self, NAME_CALL_SOON), args, count, names);
     Py_XDECREF(names);
     int status = handle != NULL ? 0 : -1;
-    if (handle != NULL && handle != Py_None && own_context && !self->context_given) {
-        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), self->context);
+    if (handle != NULL && handle != Py_None && call->context != NULL && !self->context_given) {
+        status = PyObject_SetAttr(handle, stream_name(self, NAME_CONTEXT), call->context);
     }
     Py_XDECREF(handle);
     return status;
@@ -123,18 +164,24 @@ schedule(Stream *self, PyObject *callback, PyObject *first, PyObject *second, bo
         PyErr_SetString(PyExc_AttributeError, "_loop");
         return -1;
     }
+    bool own = own_context || self->context_given;
+    PyObject *context = own ? context_beside(self) : NULL;
+    if (own && context == NULL) {
+        return -1;
+    }
     PyObject *const args[] = {first, second};
     PyObject *loop = Py_NewRef(self->loop);
     const Call call = {.loop = loop,
                        .callback = callback,
                        .args = args,
                        .count = (first != NULL) + (second != NULL),
-                       .context = own_context || self->context_given ? self->context : NULL};
+                       .context = context};
     int status = schedule_directly(self->module->aio, &call);
     if (status == 0) {
-        status = schedule_by_method(self, &call, own_context);
+        status = schedule_by_method(self, &call);
     }
     Py_DECREF(loop);
+    Py_XDECREF(context);
     return status < 0 ? -1 : 0;
 }
 
