@@ -90,9 +90,12 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
         self._fatal_error(error, "Fatal write error on pipe transport")
 
     def _keep(self, rest: bytearray) -> None:
-        """Write the rest when the pipe is writable; there is nothing else in the buffer."""
+        """Write the rest when the pipe is writable."""
         self._context.copy().run(self._loop._add_writer, self._fileno, self._write_ready)
-        self._buffer = rest
+        if self._buffer:  # A signal handler, or another thread, has written since the system call.
+            self._buffer += rest
+        else:
+            self._buffer = rest
         self._maybe_pause_protocol()
 
 

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import re
+import signal
 import socket
 import termios
 import threading
@@ -371,6 +372,38 @@ def test_what_does_not_fit_is_written_later(kind: Callable[[bytes], Any]) -> Non
             return [list(protocol.seen), size, got == data + b"morelast"]
 
     assert same(scenario)[0] == ["made", "pause", "resume"]
+
+
+def test_data_that_a_signal_handler_writes_during_a_write_is_kept() -> None:
+    """The handler runs after the system call of the first write, and before the rest is in the buffer."""
+
+    async def scenario() -> list[int]:
+        loop: Any = asyncio.get_running_loop()
+        add_writer = loop._add_writer
+
+        def add_writer_and_signal(*args: Any) -> None:
+            add_writer(*args)
+            if len(signals) < 3:
+                signal.raise_signal(signal.SIGUSR1)
+
+        def handler(*args: Any) -> None:
+            signals.append(args)
+            transport.write(b"from the handler")
+
+        signals: list[Any] = []
+        before = signal.signal(signal.SIGUSR1, handler)
+        read, write = os.pipe()
+        try:
+            async with writing(Plain(), write, read) as transport:
+                loop._add_writer = add_writer_and_signal
+                transport.write(bytes(100_000))
+                del loop._add_writer
+                got = await drained_until(read, lambda: not transport.get_write_buffer_size())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        return [len(got), got.count(b"from the handler"), len(signals)]
+
+    assert same(scenario)[1] == 3
 
 
 def test_a_buffer_may_be_changed_after_write() -> None:
