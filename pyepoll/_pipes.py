@@ -49,7 +49,12 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
         super()._read_ready()
 
     def _failed(self, error: BaseException) -> None:
-        self._fatal_error(error, "Fatal read error on pipe transport")
+        try:
+            raise error  # An exception handler may call sys.exc_info(), as debug mode does.
+        except BaseException as raised:
+            self._fatal_error(raised, "Fatal read error on pipe transport")
+        finally:
+            del error  # The traceback leads here: it would be a cycle.
 
     def _end_of_file(self) -> None:
         if self._loop.get_debug():
@@ -87,7 +92,12 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
 
     def _failed(self, error: BaseException) -> None:
         self._conn_lost += 1
-        self._fatal_error(error, "Fatal write error on pipe transport")
+        try:
+            raise error
+        except BaseException as raised:
+            self._fatal_error(raised, "Fatal write error on pipe transport")
+        finally:
+            del error
 
     def _keep(self, rest: bytearray) -> None:
         """Write the rest when the pipe is writable."""

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import termios
 import threading
 import tty
@@ -354,6 +355,60 @@ def test_a_read_that_fails_is_reported_and_closes() -> None:
         ["made", ("lost", "IsADirectoryError: [Errno 21] Is a directory")],
         [("Fatal read error on pipe transport", "IsADirectoryError: [Errno 21] Is a directory")],
     ]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_is_being_handled_while_it_is_reported(debug: bool) -> None:
+    """Exception handlers may call sys.exc_info(), and debug mode logs a traceback."""
+
+    async def scenario() -> list[Any]:
+        found: list[Any] = []
+
+        def handler(loop: Any, context: dict[str, Any]) -> None:
+            error = context["exception"]
+            found.append([sys.exc_info()[1] is error, error.__traceback__ is not None])
+
+        asyncio.get_running_loop().set_exception_handler(handler)
+        directory = os.open("/", os.O_RDONLY)
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        with logged(10) as messages:
+            async with reading(Plain(), read, write) as reader, writing(Plain(), other_write) as writer:
+                os.dup2(directory, read)
+                reader._read_ready()
+                os.close(other_read)
+                writer.write(b"data")
+        os.close(directory)
+        return [found, [plain(text) for text in messages if "Fatal" in text]]
+
+    found, messages = same(scenario, debug=debug)
+    assert found == [[True, True]]
+    assert [text.endswith("(BrokenPipeError: [Errno 32] Broken pipe)") for text in messages] == [True] * debug
+
+
+def test_an_error_leaves_no_cycle() -> None:
+    """The exception, its traceback and the transport are freed without the garbage collector."""
+
+    async def scenario() -> list[bool]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        directory = os.open("/", os.O_RDONLY)
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        async with reading(Plain(), read, write) as reader, writing(Plain(), other_write) as writer:
+            references = weakref.ref(reader), weakref.ref(writer)
+            os.dup2(directory, read)
+            reader._read_ready()
+            os.close(other_read)
+            writer.write(b"data")
+        os.close(directory)
+        del reader, writer
+        await turns()
+        return [reference() is None for reference in references]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert same(scenario) == [True, True]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
