@@ -7,6 +7,7 @@ closes it, or writes more than the pipe takes.
 import asyncio
 import asyncio.unix_events
 import os
+import stat
 from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
         self.max_size = _Reading.max_size
         self._context: Context = copy_context()
         super().__init__(*args, **kwargs)
+        # No more is in a pipe by default; but a socket or a device may have a message that is longer.
+        if stat.S_ISFIFO(os.fstat(self._fileno).st_mode):
+            self.max_size = min(self.max_size, 64 * 1024)
 
     def resume_reading(self) -> None:
         self._context.copy().run(super().resume_reading)
@@ -45,7 +49,7 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
         self._context.copy().run(super()._call_connection_lost, exc)
 
     def _read_slowly(self) -> None:
-        """Read with an unusual fd or ``max_size``."""
+        """Read with an unusual fd, or a ``max_size`` larger than that of a pipe."""
         super()._read_ready()
 
     def _failed(self, error: BaseException) -> None:

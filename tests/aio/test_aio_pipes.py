@@ -175,6 +175,41 @@ def test_max_size_limits_a_read(size: int) -> None:
     same(scenario)
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_a_message_longer_than_a_pipe_is_read_whole(kind: socket.SocketKind) -> None:
+    """A socket that keeps the bounds of messages drops the part of one that was not read."""
+
+    async def scenario() -> list[Any]:
+        near, peer = socket.socketpair(socket.AF_UNIX, kind)
+        messages: list[bytes] = []
+        protocol = Reads(lambda transport: messages.append(protocol.seen[-1]))
+        async with reading(protocol, near.detach()):
+            with peer:
+                for size in 100_000, 4, 65_536, 65_537:
+                    peer.send(bytes(size))
+                    await turns()
+                await turns()
+        return [len(message) for message in messages]
+
+    assert same(scenario) == [100_000, 4, 65_536, 65_537]
+
+
+@pytest.mark.parametrize("size", [65_537, 200_000])
+def test_a_larger_pipe_is_read_at_once_if_asked_for(size: int) -> None:
+    async def scenario() -> list[int]:
+        read, write = os.pipe()
+        fcntl.fcntl(write, F_SETPIPE_SZ, 1 << 20)
+        sizes: list[int] = []
+        protocol = Reads(lambda transport: sizes.append(len(protocol.seen[-1])))
+        async with reading(protocol, read, write) as transport:
+            transport.max_size = 256 * 1024
+            os.write(write, bytes(size))
+            await soon(lambda: sum(sizes) == size)
+        return sizes
+
+    assert same(scenario) == [size]
+
+
 @pytest.mark.parametrize("method", ["close", "pause_reading", "_fatal_error"])
 def test_methods_called_in_data_received(method: str) -> None:
     async def scenario() -> list[Any]:

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 enum {
-    READ_MAX = 64 * 1024, /* the default capacity of a pipe */
+    READ_MAX = 64 * 1024, /* the default capacity of a pipe: the max_size that ReadPipeTransport sets */
 };
 
 /* The needs of one read; `protocol` is a new reference. */
@@ -27,7 +27,7 @@ start_pipe_read(const PipeState *state, PyObject *self, PipeRead *reading)
     reading->fd = pipe_fd(aio_slot(self, state->read_slots[READ_FD]));
     reading->protocol = Py_XNewRef(aio_slot(self, state->read_slots[READ_PROTOCOL]));
     Py_END_CRITICAL_SECTION();
-    if (reading->protocol != NULL && reading->size > 0 && reading->fd >= 0) {
+    if (reading->protocol != NULL && reading->size > 0 && reading->size <= READ_MAX && reading->fd >= 0) {
         return true;
     }
     PyErr_Clear(); /* OverflowError, of the size */
@@ -44,10 +44,9 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
         return NULL;
     }
     char *buffer = PyBytes_AS_STRING(spare);
-    size_t size = reading->size < READ_MAX ? (size_t)reading->size : READ_MAX;
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
-    count = read(reading->fd, buffer, size);
+    count = read(reading->fd, buffer, (size_t)reading->size);
     *error = count < 0 ? errno : 0;
     Py_END_ALLOW_THREADS
     if (count == READ_MAX) {
