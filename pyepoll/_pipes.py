@@ -18,7 +18,7 @@ _aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.unix_events
 _Reading: Any = _stock._UnixReadPipeTransport
 _Writing: Any = _stock._UnixWritePipeTransport
-_replaceable = (_Reading._read_ready, os.read, _Writing.write, os.write)
+_read_ready, _write = _Reading._read_ready, _Writing.write
 
 
 class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
@@ -117,14 +117,12 @@ _aio._learn_pipes(ReadPipeTransport, WritePipeTransport)
 
 
 def reading_type() -> Any:
-    """Return the class for a pipe to read from: asyncio's, if a program has replaced that or a part of it."""
+    """Return the class for a pipe to read from: asyncio's, if a program has replaced that or its method."""
     current: Any = _stock._UnixReadPipeTransport
-    stock = current is _Reading and (current._read_ready, os.read) == _replaceable[:2]
-    return ReadPipeTransport if stock else current
+    return ReadPipeTransport if current is _Reading and current._read_ready is _read_ready else current
 
 
 def writing_type() -> Any:
     """Return the class for a pipe to write to, in the same way."""
     current: Any = _stock._UnixWritePipeTransport
-    stock = current is _Writing and (current.write, os.write) == _replaceable[2:]
-    return WritePipeTransport if stock else current
+    return WritePipeTransport if current is _Writing and current.write is _write else current

@@ -787,6 +787,38 @@ def test_methods_that_a_program_has_replaced_are_called(
     assert same(scenario)[0]
 
 
+def test_functions_that_a_program_replaces_later_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test may do so while the transport exists, and put the original back."""
+    os_read, os_write = os.read, os.write
+    calls: list[Any] = []
+
+    def read_one(fd: int, size: int) -> bytes:
+        return os_read(fd, 1)
+
+    def write_two(fd: int, data: Any) -> int:
+        calls.append(bytes(data))
+        return os_write(fd, bytes(data)[:2])
+
+    async def scenario() -> list[Any]:
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        found: list[bytes] = []
+        protocol = Reads(lambda transport: found.append(protocol.seen[-1]))
+        calls.clear()
+        async with reading(protocol, read, write), writing(Plain(), other_write, other_read) as writer:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "read", read_one)
+                patch.setattr(os, "write", write_two)
+                os_write(write, b"abc")
+                writer.write(b"data")
+                await soon(lambda: len(found) == 3 and not writer.get_write_buffer_size())
+            os_write(write, b"def")
+            writer.write(b" and more")
+            await soon(lambda: len(found) == 4)
+            return [found, list(calls), drained(other_read)]
+
+    assert same(scenario) == [[b"a", b"b", b"c", b"def"], [b"data", b"ta"], b"data and more"]
+
+
 def test_the_reading_is_in_c() -> None:
     """Otherwise the other tests compare asyncio with itself."""
 

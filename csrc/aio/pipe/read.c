@@ -73,12 +73,13 @@ pipe_failed(const PipeState *state, PyObject *self, int error)
 PyObject *
 pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PipeState *state = pipe_state(self);
-    if (state == NULL) {
+    AioState *aio = aio_state_of(Py_TYPE(self));
+    if (aio == NULL) {
         return NULL;
     }
+    PipeState *state = &aio->pipe;
     PipeRead reading;
-    if (!start_pipe_read(state, self, &reading)) {
+    if (pipe_call_is_replaced(aio, GLOBAL_READ) || !start_pipe_read(state, self, &reading)) {
         return PyObject_CallMethodNoArgs(self, state->names[PIPE_READ_SLOWLY]);
     }
     if (reading.protocol == Py_None) { /* connection_lost() was called: the fd may be an unrelated one */
