@@ -7,6 +7,7 @@ closes it, or writes more than the pipe takes.
 import asyncio
 import asyncio.unix_events
 import os
+import stat
 from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ _aio: Any = SimpleNamespace(**_load_aio())
 _stock: Any = asyncio.unix_events
 _Reading: Any = _stock._UnixReadPipeTransport
 _Writing: Any = _stock._UnixWritePipeTransport
-_replaceable = (_Reading._read_ready, os.read, _Writing.write, os.write)
+_read_ready, _write = _Reading._read_ready, _Writing.write
 
 
 class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
@@ -37,6 +38,9 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
         self.max_size = _Reading.max_size
         self._context: Context = copy_context()
         super().__init__(*args, **kwargs)
+        # No more is in a pipe by default; but a socket or a device may have a message that is longer.
+        if stat.S_ISFIFO(os.fstat(self._fileno).st_mode):
+            self.max_size = min(self.max_size, 64 * 1024)
 
     def resume_reading(self) -> None:
         self._context.copy().run(super().resume_reading)
@@ -45,11 +49,16 @@ class ReadPipeTransport(_aio._PipeBase, _Reading):  # type: ignore[misc]
         self._context.copy().run(super()._call_connection_lost, exc)
 
     def _read_slowly(self) -> None:
-        """Read with an unusual fd or ``max_size``."""
+        """Read with an unusual fd, or a ``max_size`` larger than that of a pipe."""
         super()._read_ready()
 
     def _failed(self, error: BaseException) -> None:
-        self._fatal_error(error, "Fatal read error on pipe transport")
+        try:
+            raise error  # An exception handler may call sys.exc_info(), as debug mode does.
+        except BaseException as raised:
+            self._fatal_error(raised, "Fatal read error on pipe transport")
+        finally:
+            del error  # The traceback leads here: it would be a cycle.
 
     def _end_of_file(self) -> None:
         if self._loop.get_debug():
@@ -87,12 +96,20 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
 
     def _failed(self, error: BaseException) -> None:
         self._conn_lost += 1
-        self._fatal_error(error, "Fatal write error on pipe transport")
+        try:
+            raise error
+        except BaseException as raised:
+            self._fatal_error(raised, "Fatal write error on pipe transport")
+        finally:
+            del error
 
     def _keep(self, rest: bytearray) -> None:
-        """Write the rest when the pipe is writable; there is nothing else in the buffer."""
+        """Write the rest when the pipe is writable."""
         self._context.copy().run(self._loop._add_writer, self._fileno, self._write_ready)
-        self._buffer = rest
+        if self._buffer:  # A signal handler, or another thread, has written since the system call.
+            self._buffer += rest
+        else:
+            self._buffer = rest
         self._maybe_pause_protocol()
 
 
@@ -100,14 +117,12 @@ _aio._learn_pipes(ReadPipeTransport, WritePipeTransport)
 
 
 def reading_type() -> Any:
-    """Return the class for a pipe to read from: asyncio's, if a program has replaced that or a part of it."""
+    """Return the class for a pipe to read from: asyncio's, if a program has replaced that or its method."""
     current: Any = _stock._UnixReadPipeTransport
-    stock = current is _Reading and (current._read_ready, os.read) == _replaceable[:2]
-    return ReadPipeTransport if stock else current
+    return ReadPipeTransport if current is _Reading and current._read_ready is _read_ready else current
 
 
 def writing_type() -> Any:
     """Return the class for a pipe to write to, in the same way."""
     current: Any = _stock._UnixWritePipeTransport
-    stock = current is _Writing and (current.write, os.write) == _replaceable[2:]
-    return WritePipeTransport if stock else current
+    return WritePipeTransport if current is _Writing and current.write is _write else current

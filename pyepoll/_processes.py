@@ -6,7 +6,7 @@ rest of asyncio's part in CPython 3.12 and 3.13. From 3.14 on, asyncio has none.
 
 import asyncio
 import asyncio.unix_events
-import warnings
+import contextlib
 from typing import Any
 
 from ._epoll import Child
@@ -15,8 +15,40 @@ _stock: Any = asyncio.unix_events
 _events: Any = asyncio.events
 _Policy: Any = getattr(_stock, "_UnixDefaultEventLoopPolicy", None)
 _get_child_watcher: Any = getattr(_events, "get_child_watcher", None)
+_Transport: Any = _stock._UnixSubprocessTransport
 _UNKNOWN = 255
 """The exit code that asyncio reports if something else has reaped the process."""
+
+
+class SubprocessTransport(_Transport):  # type: ignore[misc]
+    """asyncio's transport; but its methods lose no exit code.
+
+    close() calls :meth:`subprocess.Popen.poll`; before CPython 3.13, send_signal(), terminate() and kill() do
+    so as well. That reaps a process that has ended meanwhile, and the loop would not learn its exit code.
+    """
+
+    _child: Child | None = None  # Set by watch_process(), cleared by _ended().
+
+    def _check_proc(self) -> None:
+        super()._check_proc()
+        self._reap()
+
+    def close(self) -> None:
+        self._reap()
+        super().close()
+
+    def _reap(self) -> None:
+        """Tell Popen the exit code, if the process has ended."""
+        child = self._child
+        with contextlib.suppress(OSError):  # The program has closed the pidfd.
+            if child is not None and child.read() and child.returncode is not None:
+                self.get_extra_info("subprocess").returncode = child.returncode
+
+
+def transport_type() -> Any:
+    """Return the class for a subprocess: asyncio's, if a program has replaced that."""
+    current: Any = _stock._UnixSubprocessTransport
+    return SubprocessTransport if current is _Transport else current
 
 
 def has_default_watcher() -> bool:
@@ -37,17 +69,16 @@ def watch_process(loop: Any, transport: Any) -> None:
         child = Child(pid)
     except ProcessLookupError:  # SIGCHLD is ignored: the kernel has reaped it.
         loop.call_soon(_report, loop, pid, None, transport)
-    except OSError:  # There are no pidfds in this sandbox.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            watcher = _events.get_child_watcher()
-        watcher.add_child_handler(pid, loop._child_watcher_callback, transport)
+    except OSError:  # There are no pidfds in this sandbox, or no fd is left: a thread needs none.
+        _stock.ThreadedChildWatcher().add_child_handler(pid, loop._child_watcher_callback, transport)
     else:
+        transport._child = child
         loop._add_reader(child.fileno(), _ended, loop, child, transport)
 
 
 def _ended(loop: Any, child: Child, transport: Any) -> None:
     if child.read():
+        transport._child = None
         loop._remove_reader(child.fileno())
         child.close()
         _report(loop, child.pid, child.returncode, transport)

@@ -10,7 +10,6 @@ import asyncio.format_helpers
 import asyncio.log
 import asyncio.sslproto
 import asyncio.trsock
-import asyncio.unix_events
 import contextlib
 import contextvars
 import inspect
@@ -30,7 +29,7 @@ from ._epoll import _load_aio
 from ._loop_selector import LoopSelector
 from ._loop_stats import LoopStats
 from ._pipes import reading_type, writing_type
-from ._processes import has_default_watcher, watch_process
+from ._processes import has_default_watcher, transport_type, watch_process
 from ._sock_calls import SockCalls, stop_watching
 from ._tls import SSLProtocol, share_buffer
 from ._watch import watch
@@ -58,7 +57,6 @@ watch.__module__ = DatagramTransport.__module__ = LoopSelector.__module__ = Loop
 
 _aio: Any = SimpleNamespace(**_load_aio())
 _sslproto: Any = asyncio.sslproto
-_unix_events: Any = asyncio.unix_events
 _format_callback: Any = asyncio.format_helpers._format_callback_source
 
 
@@ -285,7 +283,7 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 transport = await super()._make_subprocess_transport(*args, **kwargs)
                 return transport  # type: ignore[no-any-return]
             waiter = self.create_future()
-            transport = _unix_events._UnixSubprocessTransport(self, *args, waiter=waiter, **kwargs)
+            transport = transport_type()(self, *args, waiter=waiter, **kwargs)
             watch_process(self, transport)
             try:
                 await waiter

@@ -96,8 +96,10 @@ find_globals(LoopState *state)
         [GLOBAL_GETADDRINFO] = {"socket",              "getaddrinfo"},
         [GLOBAL_HANDLE] = {"asyncio.events",      "Handle"     },
         [GLOBAL_MONOTONIC] = {"time",                "monotonic"  },
+        [GLOBAL_READ] = {"os",                  "read"       },
         [GLOBAL_TASK] = {"asyncio.tasks",       "Task"       },
         [GLOBAL_TIME] = {"asyncio.base_events", "time"       },
+        [GLOBAL_WRITE] = {"os",                  "write"      },
         [GLOBAL_SOCKET_CLASS] = {"socket",              "socket"     },
         [GLOBAL_SOCKET_MODULE] = {"asyncio.base_events", "socket"     },
     };

@@ -8,7 +8,9 @@ import fcntl
 import gc
 import os
 import re
+import signal
 import socket
+import sys
 import termios
 import threading
 import tty
@@ -171,6 +173,41 @@ def test_max_size_limits_a_read(size: int) -> None:
             ]
 
     same(scenario)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_a_message_longer_than_a_pipe_is_read_whole(kind: socket.SocketKind) -> None:
+    """A socket that keeps the bounds of messages drops the part of one that was not read."""
+
+    async def scenario() -> list[Any]:
+        near, peer = socket.socketpair(socket.AF_UNIX, kind)
+        messages: list[bytes] = []
+        protocol = Reads(lambda transport: messages.append(protocol.seen[-1]))
+        async with reading(protocol, near.detach()):
+            with peer:
+                for size in 100_000, 4, 65_536, 65_537:
+                    peer.send(bytes(size))
+                    await turns()
+                await turns()
+        return [len(message) for message in messages]
+
+    assert same(scenario) == [100_000, 4, 65_536, 65_537]
+
+
+@pytest.mark.parametrize("size", [65_537, 200_000])
+def test_a_larger_pipe_is_read_at_once_if_asked_for(size: int) -> None:
+    async def scenario() -> list[int]:
+        read, write = os.pipe()
+        fcntl.fcntl(write, F_SETPIPE_SZ, 1 << 20)
+        sizes: list[int] = []
+        protocol = Reads(lambda transport: sizes.append(len(protocol.seen[-1])))
+        async with reading(protocol, read, write) as transport:
+            transport.max_size = 256 * 1024
+            os.write(write, bytes(size))
+            await soon(lambda: sum(sizes) == size)
+        return sizes
+
+    assert same(scenario) == [size]
 
 
 @pytest.mark.parametrize("method", ["close", "pause_reading", "_fatal_error"])
@@ -355,6 +392,60 @@ def test_a_read_that_fails_is_reported_and_closes() -> None:
     ]
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_is_being_handled_while_it_is_reported(debug: bool) -> None:
+    """Exception handlers may call sys.exc_info(), and debug mode logs a traceback."""
+
+    async def scenario() -> list[Any]:
+        found: list[Any] = []
+
+        def handler(loop: Any, context: dict[str, Any]) -> None:
+            error = context["exception"]
+            found.append([sys.exc_info()[1] is error, error.__traceback__ is not None])
+
+        asyncio.get_running_loop().set_exception_handler(handler)
+        directory = os.open("/", os.O_RDONLY)
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        with logged(10) as messages:
+            async with reading(Plain(), read, write) as reader, writing(Plain(), other_write) as writer:
+                os.dup2(directory, read)
+                reader._read_ready()
+                os.close(other_read)
+                writer.write(b"data")
+        os.close(directory)
+        return [found, [plain(text) for text in messages if "Fatal" in text]]
+
+    found, messages = same(scenario, debug=debug)
+    assert found == [[True, True]]
+    assert [text.endswith("(BrokenPipeError: [Errno 32] Broken pipe)") for text in messages] == [True] * debug
+
+
+def test_an_error_leaves_no_cycle() -> None:
+    """The exception, its traceback and the transport are freed without the garbage collector."""
+
+    async def scenario() -> list[bool]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        directory = os.open("/", os.O_RDONLY)
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        async with reading(Plain(), read, write) as reader, writing(Plain(), other_write) as writer:
+            references = weakref.ref(reader), weakref.ref(writer)
+            os.dup2(directory, read)
+            reader._read_ready()
+            os.close(other_read)
+            writer.write(b"data")
+        os.close(directory)
+        del reader, writer
+        await turns()
+        return [reference() is None for reference in references]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert same(scenario) == [True, True]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_what_does_not_fit_is_written_later(kind: Callable[[bytes], Any]) -> None:
     async def scenario() -> list[Any]:
@@ -371,6 +462,38 @@ def test_what_does_not_fit_is_written_later(kind: Callable[[bytes], Any]) -> Non
             return [list(protocol.seen), size, got == data + b"morelast"]
 
     assert same(scenario)[0] == ["made", "pause", "resume"]
+
+
+def test_data_that_a_signal_handler_writes_during_a_write_is_kept() -> None:
+    """The handler runs after the system call of the first write, and before the rest is in the buffer."""
+
+    async def scenario() -> list[int]:
+        loop: Any = asyncio.get_running_loop()
+        add_writer = loop._add_writer
+
+        def add_writer_and_signal(*args: Any) -> None:
+            add_writer(*args)
+            if len(signals) < 3:
+                signal.raise_signal(signal.SIGUSR1)
+
+        def handler(*args: Any) -> None:
+            signals.append(args)
+            transport.write(b"from the handler")
+
+        signals: list[Any] = []
+        before = signal.signal(signal.SIGUSR1, handler)
+        read, write = os.pipe()
+        try:
+            async with writing(Plain(), write, read) as transport:
+                loop._add_writer = add_writer_and_signal
+                transport.write(bytes(100_000))
+                del loop._add_writer
+                got = await drained_until(read, lambda: not transport.get_write_buffer_size())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        return [len(got), got.count(b"from the handler"), len(signals)]
+
+    assert same(scenario)[1] == 3
 
 
 def test_a_buffer_may_be_changed_after_write() -> None:
@@ -662,6 +785,38 @@ def test_methods_that_a_program_has_replaced_are_called(
 
     monkeypatch.setattr(where, name, instead)
     assert same(scenario)[0]
+
+
+def test_functions_that_a_program_replaces_later_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test may do so while the transport exists, and put the original back."""
+    os_read, os_write = os.read, os.write
+    calls: list[Any] = []
+
+    def read_one(fd: int, size: int) -> bytes:
+        return os_read(fd, 1)
+
+    def write_two(fd: int, data: Any) -> int:
+        calls.append(bytes(data))
+        return os_write(fd, bytes(data)[:2])
+
+    async def scenario() -> list[Any]:
+        (read, write), (other_read, other_write) = os.pipe(), os.pipe()
+        found: list[bytes] = []
+        protocol = Reads(lambda transport: found.append(protocol.seen[-1]))
+        calls.clear()
+        async with reading(protocol, read, write), writing(Plain(), other_write, other_read) as writer:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "read", read_one)
+                patch.setattr(os, "write", write_two)
+                os_write(write, b"abc")
+                writer.write(b"data")
+                await soon(lambda: len(found) == 3 and not writer.get_write_buffer_size())
+            os_write(write, b"def")
+            writer.write(b" and more")
+            await soon(lambda: len(found) == 4)
+            return [found, list(calls), drained(other_read)]
+
+    assert same(scenario) == [[b"a", b"b", b"c", b"def"], [b"data", b"ta"], b"data and more"]
 
 
 def test_the_reading_is_in_c() -> None:

@@ -313,14 +313,14 @@ def test_the_transports_of_pipes_have_the_parts_we_use() -> None:
         reader: Any = (await loop.connect_read_pipe(lambda: protocol, open(read, "rb", 0)))[0]
         writer: Any = (await loop.connect_write_pipe(lambda: protocol, open(write, "wb", 0)))[0]
         found = [
-            (reader._fileno, reader._protocol, reader._closing, reader.max_size),
+            (reader._fileno, reader._protocol, reader._closing, type(reader.max_size)),
             (writer._fileno, writer._buffer, writer._closing, writer._conn_lost),
         ]
         for transport in reader, writer:
             transport.close()
             found.append(transport._closing)
         await soon(lambda: writer._protocol is None)
-        assert found == [(read, protocol, False, 256 * 1024), (write, bytearray(), False, 0), True, True]
+        assert found == [(read, protocol, False, int), (write, bytearray(), False, 0), True, True]
         assert (reader._protocol, reader._loop, writer._loop) == (None, None, None)
         return []
 

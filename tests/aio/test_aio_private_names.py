@@ -128,6 +128,7 @@ NAMES: dict[str, list[str]] = {
         "_fileno",
     ],
     "subprocess": [
+        "_check_proc",
         "_wait",
     ],
     "handle": [

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -289,19 +290,81 @@ def test_a_policy_with_its_own_child_watcher_is_asked() -> None:
 
 
 @pytest.mark.skipif(not OURS, reason="there are no child watchers since CPython 3.14")
-def test_without_pidfds_the_child_watcher_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EMFILE])
+def test_without_a_pidfd_a_thread_waits(error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this process only: another one may get an fd."""
     from pyepoll import _processes
 
     def forbidden(pid: int) -> None:
-        raise PermissionError(1, "pidfd_open")
+        raise OSError(error, "pidfd_open")
 
-    monkeypatch.setattr(_processes, "Child", forbidden)
+    async def scenario() -> list[int]:
+        before, found = threading.active_count(), []
+        for fails in True, False:
+            with monkeypatch.context() as patch:
+                if fails:
+                    patch.setattr(_processes, "Child", forbidden)
+                process = await asyncio.create_subprocess_exec(*python("input()"), stdin=-1)
+            found.append(threading.active_count() - before)
+            process.terminate()
+            found.append(await process.wait())
+            await soon(lambda: threading.active_count() == before)
+        return found
+
+    assert on("pyepoll", scenario) == [1, -signal.SIGTERM, 0, -signal.SIGTERM]
+
+
+@pytest.mark.skipif(not OURS, reason="asyncio's own since CPython 3.14")
+@pytest.mark.parametrize("method", ["send_signal", "terminate", "kill", "close"])
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_call_after_the_end_loses_no_exit_code(method: str, reaped: bool) -> None:
+    """These call Popen.poll(), which would reap the process, and reports 0 if something else has."""
+
+    async def scenario() -> list[Any]:
+        process = await asyncio.create_subprocess_shell("read line; exit 7", stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(b"line\n")
+        os.waitid(os.P_PID, process.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
+        transport: Any = process._transport  # type: ignore[attr-defined]
+        for _ in range(2):
+            getattr(transport, method)(*([signal.SIGTERM] if method == "send_signal" else []))
+        with logged() as messages:
+            return [await process.wait(), len(messages)]
+
+    # Not on asyncio's own loop: most versions of it report 255.
+    assert on("pyepoll", scenario) == ([255, 1] if reaped else [7, 0])
+
+
+@pytest.mark.skipif(not OURS, reason="asyncio's own since CPython 3.14")
+def test_a_process_without_its_pidfd_is_killed() -> None:
+    """A program that closes all fds, to become a daemon, closes this one as well."""
 
     async def scenario() -> int:
-        return await (await asyncio.create_subprocess_shell("exit 8")).wait()
+        process = await asyncio.create_subprocess_exec("sleep", "60")
+        transport: Any = process._transport  # type: ignore[attr-defined]
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, transport._child.fileno())
+        os.close(null)
+        process.kill()
+        transport.close()
+        code: int = transport.get_extra_info("subprocess").wait()
+        return code
 
-    assert on("pyepoll", scenario) == 8
-    assert _events._event_loop_policy._watcher is not None
+    assert on("pyepoll", scenario) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not OURS, reason="asyncio's own since CPython 3.14")
+def test_a_transport_class_that_a_program_has_put_in_the_place_of_asyncios_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = type("Mine", (_unix._UnixSubprocessTransport,), {})
+    monkeypatch.setattr(_unix, "_UnixSubprocessTransport", mine)
+
+    async def scenario() -> list[Any]:
+        process: Any = await asyncio.create_subprocess_shell("exit 9")
+        return [type(process._transport) is mine, await process.wait()]
+
+    assert on("pyepoll", scenario) == [True, 9]
 
 
 def test_an_event_that_comes_early_is_ignored() -> None:

@@ -16,12 +16,13 @@
 
 PyObject *pipe_learn(PyObject *module, PyObject *args);
 
-/* The state that the transports of the interpreter share; NULL with an exception. */
-static inline PipeState *
-pipe_state(PyObject *self)
+/* Whether a program has replaced os.read or os.write: then asyncio's methods call its version. */
+static inline bool
+pipe_call_is_replaced(const AioState *state, int global)
 {
-    AioState *state = aio_state_of(Py_TYPE(self));
-    return state != NULL ? &state->pipe : NULL;
+    const LoopGlobal *function = &state->loop.globals[global];
+    bool cleared = function->dict == NULL || function->value == NULL; /* at exit */
+    return cleared || !PyCFunction_CheckExact(function->value) || loop_global(function) != function->value;
 }
 
 /* The fd in a slot, borrowed or NULL; -1, without an exception, where it is none. */

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 enum {
-    READ_MAX = 64 * 1024, /* the default capacity of a pipe */
+    READ_MAX = 64 * 1024, /* the default capacity of a pipe: the max_size that ReadPipeTransport sets */
 };
 
 /* The needs of one read; `protocol` is a new reference. */
@@ -27,7 +27,7 @@ start_pipe_read(const PipeState *state, PyObject *self, PipeRead *reading)
     reading->fd = pipe_fd(aio_slot(self, state->read_slots[READ_FD]));
     reading->protocol = Py_XNewRef(aio_slot(self, state->read_slots[READ_PROTOCOL]));
     Py_END_CRITICAL_SECTION();
-    if (reading->protocol != NULL && reading->size > 0 && reading->fd >= 0) {
+    if (reading->protocol != NULL && reading->size > 0 && reading->size <= READ_MAX && reading->fd >= 0) {
         return true;
     }
     PyErr_Clear(); /* OverflowError, of the size */
@@ -44,10 +44,9 @@ read_bytes(PipeState *state, const PipeRead *reading, int *error)
         return NULL;
     }
     char *buffer = PyBytes_AS_STRING(spare);
-    size_t size = reading->size < READ_MAX ? (size_t)reading->size : READ_MAX;
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
-    count = read(reading->fd, buffer, size);
+    count = read(reading->fd, buffer, (size_t)reading->size);
     *error = count < 0 ? errno : 0;
     Py_END_ALLOW_THREADS
     if (count == READ_MAX) {
@@ -74,12 +73,13 @@ pipe_failed(const PipeState *state, PyObject *self, int error)
 PyObject *
 pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PipeState *state = pipe_state(self);
-    if (state == NULL) {
+    AioState *aio = aio_state_of(Py_TYPE(self));
+    if (aio == NULL) {
         return NULL;
     }
+    PipeState *state = &aio->pipe;
     PipeRead reading;
-    if (!start_pipe_read(state, self, &reading)) {
+    if (pipe_call_is_replaced(aio, GLOBAL_READ) || !start_pipe_read(state, self, &reading)) {
         return PyObject_CallMethodNoArgs(self, state->names[PIPE_READ_SLOWLY]);
     }
     if (reading.protocol == Py_None) { /* connection_lost() was called: the fd may be an unrelated one */

@@ -65,11 +65,12 @@ write_slowly(const PipeState *state, PyObject *self, PyObject *const *args, Py_s
 PyObject *
 pipe_write(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    const PipeState *state = pipe_state(self);
-    if (state == NULL) {
+    const AioState *aio = aio_state_of(Py_TYPE(self));
+    if (aio == NULL) {
         return NULL;
     }
-    bool usual = names == NULL && count == 1 && is_data(args[0]);
+    const PipeState *state = &aio->pipe;
+    bool usual = names == NULL && count == 1 && is_data(args[0]) && !pipe_call_is_replaced(aio, GLOBAL_WRITE);
     int fd = usual ? fd_to_write_to(state, self) : -1;
     Py_buffer view;
     if (fd < 0) {
