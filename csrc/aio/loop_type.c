@@ -5,6 +5,7 @@
 #include "aio/connect.h"
 #include "aio/create.h"
 #include "aio/inbox.h"
+#include "aio/loop_docs.h"
 #include "aio/loop_load.h"
 #include "aio/override.h"
 #include "aio/schedule.h"
@@ -172,51 +173,6 @@ static PyGetSetDef loop_getset[] = {
     {"__dict__", (getter)loop_get_dict, (setter)loop_set_dict, NULL, NULL},
     {NULL,       NULL,                  NULL,                  NULL, NULL},
 };
-
-PyDoc_STRVAR(call_soon_doc,
-"call_soon($self, callback, *args, context=None)\n--\n\n"
-"Call a function in the next turn of the loop. Returns its asyncio.Handle.\n\n"
-"context: the contextvars.Context to call it in; a copy of the present one if it is None.\n\n"
-"Raises RuntimeError if the loop is closed. See asyncio.loop.call_soon().");
-
-PyDoc_STRVAR(call_soon_threadsafe_doc,
-"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
-"Like call_soon(), from any thread: wakes the loop if it is waiting.");
-
-PyDoc_STRVAR(call_later_doc,
-"call_later($self, delay, callback, *args, context=None)\n--\n\n"
-"Call a function in delay seconds, an int or a float. Returns its asyncio.TimerHandle.\n\n"
-"Raises TypeError if delay is None; RuntimeError if the loop is closed. See asyncio.loop.call_later().");
-
-PyDoc_STRVAR(call_at_doc,
-"call_at($self, when, callback, *args, context=None)\n--\n\n"
-"Call a function at a time of the clock that loop.time() shows. Returns its asyncio.TimerHandle.\n\n"
-"Raises TypeError if when is None; RuntimeError if the loop is closed. See asyncio.loop.call_at().");
-
-PyDoc_STRVAR(create_future_doc,
-"create_future($self, /)\n--\n\n"
-"Return a new asyncio.Future of this loop.");
-
-/* asyncio's parameters; what the method takes depends on asyncio's own, to which it passes the others. */
-#if PY_VERSION_HEX >= 0x030E0000
-#define TASK_PARAMETERS "coro, **kwargs"
-#elif PY_VERSION_HEX >= 0x030D0300
-#define TASK_PARAMETERS "coro, *, name=None, context=None, **kwargs"
-#else
-#define TASK_PARAMETERS "coro, *, name=None, context=None"
-#endif
-
-PyDoc_STRVAR(create_task_doc,
-"create_task($self, " TASK_PARAMETERS ")\n--\n\n"
-"Return a new task that runs a coroutine. See asyncio.loop.create_task().");
-
-PyDoc_STRVAR(get_debug_doc,
-"get_debug($self, /)\n--\n\n"
-"Return whether the loop is in debug mode.");
-
-PyDoc_STRVAR(time_doc,
-"time($self, /)\n--\n\n"
-"Return the time of the clock for call_at(), in seconds.");
 
 PyDoc_STRVAR(find_addresses_doc,
 "_find_addresses($self, host, port, family, type, proto, flags, /)\n--\n\n"
