@@ -12,7 +12,6 @@ import asyncio.sslproto
 import asyncio.trsock
 import contextlib
 import contextvars
-import inspect
 import os
 import selectors
 import socket
@@ -399,15 +398,6 @@ class EventLoop(_aio._LoopBase, SockCalls):  # type: ignore[misc]
                 transp.resume_reading()
             if not transp._conn_lost:
                 transports[transp._sock_fd] = transp
-
-
-# For help() and programs that look at the parameters. The method itself takes the options as a dict: it looks
-# whether there are any.
-setattr(  # noqa: B010  Type checkers know no such attribute of a function.
-    EventLoop.create_connection,
-    "__signature__",
-    inspect.signature(asyncio.SelectorEventLoop.create_connection),
-)
 
 
 def _report_error(handle: Any, error: BaseException) -> None:

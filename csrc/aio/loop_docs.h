@@ -28,17 +28,8 @@ PyDoc_STRVAR(create_future_doc,
 "create_future($self, /)\n--\n\n"
 "Return a new asyncio.Future of this loop.");
 
-/* asyncio's parameters; what the method takes depends on asyncio's own, to which it passes the others. */
-#if PY_VERSION_HEX >= 0x030E0000
-#define TASK_PARAMETERS "coro, **kwargs"
-#elif PY_VERSION_HEX >= 0x030D0300
-#define TASK_PARAMETERS "coro, *, name=None, context=None, **kwargs"
-#else
-#define TASK_PARAMETERS "coro, *, name=None, context=None"
-#endif
-
 PyDoc_STRVAR(create_task_doc,
-"create_task($self, " TASK_PARAMETERS ")\n--\n\n"
+"create_task($self, coro, **kwargs)\n--\n\n"
 "Return a new task that runs a coroutine. See asyncio.loop.create_task().");
 
 PyDoc_STRVAR(get_debug_doc,

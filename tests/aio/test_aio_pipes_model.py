@@ -142,7 +142,8 @@ class Walker:
                 self.step(name, *args)
                 await self.settle()
         states = [(end.is_closing(), end.get_protocol() is None) for end in self.ends]
-        states += [self.ends[READER].is_reading(), self.ends[WRITER].get_write_buffer_size()]
+        # CPython 3.11.2 has no is_reading() of a pipe.
+        states += [self.ends[READER]._paused, self.ends[WRITER].get_write_buffer_size()]
         self.next.clear()
         self.call(WRITER, "abort")
         if not self.ends[READER].is_closing():

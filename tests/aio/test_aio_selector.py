@@ -151,6 +151,14 @@ def test_an_int_is_checked_although_its_socket_is_known(sel: aio.LoopSelector, p
     assert sel.get_key(a).fileobj is a
 
 
+def test_each_method_takes_the_file_by_name(sel: aio.LoopSelector, pair: Sockets) -> None:
+    sel.register(fileobj=pair[0], events=EVENT_READ)
+    sel.modify(fileobj=pair[0], events=EVENT_WRITE)
+    assert sel.unregister(fileobj=pair[0]).events == EVENT_WRITE
+    with pytest.raises(KeyError):
+        sel.unregister(fileobj=pair[0])
+
+
 def test_a_socket_is_not_kept_once_it_is_unregistered(sel: aio.LoopSelector) -> None:
     pair: Any = socket.socketpair()
     a, b = pair
