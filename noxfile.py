@@ -108,7 +108,7 @@ def sanitized(session: nox.Session, options: str, *arguments: str) -> Path:
 def check_wheel(session: nox.Session, system: str, *arguments: str, **env: str) -> None:
     """Build a wheel by way of the sdist, and test it where nothing else of the checkout is."""
     session.run("python", "-m", "build", "--no-isolation", silent=True, env=env)
-    # It is offered the tags of musl only where that is the system's; `auto` finds them all the same.
+    # auditwheel offers the tags of musl only where that is the system's libc; `auto` finds them elsewhere.
     tag = "auto" if "musl" in system else f"{system}_{platform.machine()}"
     session.run("auditwheel", "repair", f"--plat={tag}", *map(str, Path("dist").glob("*.whl")), silent=True)
     # pip must not compile anything.
