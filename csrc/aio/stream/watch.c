@@ -75,8 +75,8 @@ watch_by_method(Stream *self, bool writing, PyObject *file, const Call *call)
     return status;
 }
 
-/* The handle gets the connection's context, which may be another than the current one: a task that calls
- * resume_reading() must not give its own to all later reads. */
+/* A reader gets the connection's context, a writer a copy of it: a task that calls resume_reading() must not
+ * give its own to all later reads. */
 int
 stream_watch(Stream *self, bool writing)
 {
