@@ -109,7 +109,7 @@ class WritePipeTransport(_aio._PipeBase, _Writing):  # type: ignore[misc]
         if self._buffer:  # A signal handler, or another thread, has written since the system call.
             self._buffer += rest
         else:
-            self._buffer = rest
+            self._buffer = rest  # This needs no memory.
         self._maybe_pause_protocol()
 
 
