@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.effort import Effort
+from support.effort import Effort, walks
 from support.loops import Buffered, Keeps, Plain, error_text, logged
 
 from pyepoll import aio
@@ -404,21 +404,10 @@ def test_the_walk_with_much_data_observes_each_step() -> None:
     assert calls(seen, 0, ("pause", "resume")) == ["pause", "resume"]
 
 
-def walks(effort: Effort, quick: int) -> settings:
-    return settings(
-        max_examples=effort(quick, 1500),
-        deadline=None,
-        database=None,
-        derandomize=effort(1, 0) == 1,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
-
-
 @pytest.mark.lasts(900)
 @pytest.mark.parametrize("answer", [False, True])
 def test_random_walks_are_the_same_with_gathering(answer: bool, effort: Effort) -> None:
-    @walks(effort, 15)
+    @walks(effort, 15, 1500)
     @given(batches(SMALL, answer))
     def walk(batches: list[Batch]) -> None:
         compare(batches)
@@ -434,7 +423,7 @@ def quick_only(quick: int, long: int) -> int:
 def test_random_walks_that_never_pause_are_the_same_with_gathering() -> None:
     """Each turn has new steps, while the data of the last one is on its way."""
 
-    @walks(quick_only, 15)
+    @walks(quick_only, 15, 15)
     @given(batches(SMALL, False))
     def walk(batches: list[Batch]) -> None:
         compare_streams(batches, settle=False)
@@ -443,7 +432,7 @@ def test_random_walks_that_never_pause_are_the_same_with_gathering() -> None:
 
 
 def test_random_walks_with_much_data_are_the_same_with_gathering() -> None:
-    @walks(quick_only, 10)
+    @walks(quick_only, 10, 10)
     @given(batches(LARGE, True))
     def walk(batches: list[Batch]) -> None:
         compare_streams(batches)

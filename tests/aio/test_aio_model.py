@@ -5,9 +5,9 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.effort import Effort
+from support.effort import Effort, walks
 from support.loops import Buffered, Keeps, Plain, complaints, error_text, on, reset, tcp_pair, turns
 from support.processes import SANITIZED
 
@@ -212,14 +212,7 @@ def test_the_walk_observes_each_step() -> None:
 
 @pytest.mark.lasts(600)
 def test_random_walks_end_as_on_asyncio(effort: Effort) -> None:
-    @settings(
-        max_examples=effort(40, 1500),
-        deadline=None,
-        database=None,
-        derandomize=effort(1, 0) == 1,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
+    @walks(effort, 40, 1500)
     @given(st.lists(STEPS, min_size=3, max_size=25))
     def walk(steps: list[tuple[Any, ...]]) -> None:
         compare(steps, tcp=False)
@@ -279,14 +272,7 @@ def test_random_walks_with_a_plain_socket_end_as_on_asyncio(effort: Effort) -> N
         await turns(30)
         return [state, got, refused, seen.seen, [error_text(context["exception"]) for context in complained]]
 
-    @settings(
-        max_examples=effort(40, 1500),
-        deadline=None,
-        database=None,
-        derandomize=effort(1, 0) == 1,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
+    @walks(effort, 40, 1500)
     @given(st.lists(acts, min_size=3, max_size=20), st.sampled_from([Plain, Buffered]))
     def walk(steps: list[tuple[Any, ...]], kind: type[Keeps]) -> None:
         theirs = on("asyncio", lambda: scenario(steps, kind))

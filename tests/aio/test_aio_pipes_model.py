@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.effort import Effort
+from support.effort import Effort, walks
 from support.loops import Plain, complaints, error_text, on, turns
 
 # On some interpreters hypothesis does not find the references to its generator, and warns.
@@ -206,14 +206,7 @@ def test_the_walk_observes_each_step() -> None:
 @pytest.mark.lasts(600)
 @pytest.mark.parametrize("pair", [os.pipe, sockets])
 def test_random_walks_end_as_on_asyncio(effort: Effort, pair: Callable[[], tuple[int, int]]) -> None:
-    @settings(
-        max_examples=effort(40, 600),
-        deadline=None,
-        database=None,
-        derandomize=effort(1, 0) == 1,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
+    @walks(effort, 40, 600)
     @given(st.lists(STEPS, min_size=3, max_size=25))
     def walk(steps: list[tuple[Any, ...]]) -> None:
         compare(steps, pair)
