@@ -5,12 +5,11 @@
 #include "aio/stream/stream.h"
 
 #include <errno.h>
-#include <sys/ioctl.h>
 
 enum {
     SHARED_SIZE = 256 * 1024, /* as much as asyncio asks for at a time */
-    BULK_FROM = 32 * 1024,    /* so much goes straight into its object */
-    BULK_READS = 8, /* after a read of so much, this many reads look whether there is as much again */
+    BULK_FROM = 32 * 1024,    /* after so much, the next read goes straight into its object */
+    SHORT_READS = 8,          /* so many that are short in a row make the next object smaller */
 };
 
 static const char *const read_error = "Fatal read error on socket transport";
@@ -99,12 +98,6 @@ read_by_method(Stream *self)
     return deliver_data(self, data);
 }
 
-static void
-note_size(Stream *self, ssize_t count)
-{
-    self->bulk_reads = count >= BULK_FROM ? BULK_READS : self->bulk_reads > 0 ? self->bulk_reads - 1 : 0;
-}
-
 /* At most so much is received for an event. */
 static size_t
 size_limit(const Stream *self)
@@ -112,37 +105,54 @@ size_limit(const Stream *self)
     return self->max_size < SHARED_SIZE ? (size_t)self->max_size : SHARED_SIZE;
 }
 
-/* The size of the next read if it goes straight into its object, 0 otherwise. */
-static size_t
-bulk_size(const Stream *self, int fd)
+/* Choose the size of the next object by how much this one was filled: one that is too large wastes memory. */
+static void
+adapt_bulk_size(Stream *self, size_t size, size_t count)
 {
-    int waiting = 0;
-    if (self->bulk_reads == 0 || ioctl(fd, FIONREAD, &waiting) < 0 || waiting < BULK_FROM) {
-        return 0;
+    bool is_short = count < size / 2;
+    self->short_reads = is_short ? self->short_reads + 1 : 0;
+    if (count == size) {
+        self->bulk_size = Py_MIN(2 * size, SHARED_SIZE);
     }
-    size_t limit = size_limit(self);
-    return (size_t)waiting < limit ? (size_t)waiting : limit;
+    else if (self->short_reads == SHORT_READS) {
+        self->short_reads = 0;
+        self->bulk_size = size / 2 > BULK_FROM ? size / 2 : 0;
+    }
 }
 
-/* Straight into the object that the protocol gets. The object has the size of the data that waits: a larger
- * one would have to be copied, and that takes a tenth of the time of all. */
-static int
-read_bulk(Stream *self, int fd, size_t size)
+/* Make the object as large as the data, its first `count` bytes. It keeps its memory where a quarter is used:
+ * with what realloc() needs to give back the rest, all would take a twentieth longer. */
+static PyObject *
+cut_bytes(PyObject *data, size_t size, size_t count)
 {
+    if (count < size / 4) {
+        Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), (Py_ssize_t)count));
+    }
+    else {
+        Py_SET_SIZE(data, (Py_ssize_t)count);
+        PyBytes_AS_STRING(data)[count] = '\0';
+    }
+    return data;
+}
+
+/* Straight into the object that the protocol gets. To ask first how much data waits, by FIONREAD, would take
+ * as long as realloc(). */
+static int
+read_bulk(Stream *self, int fd)
+{
+    size_t size = Py_MIN(self->bulk_size, size_limit(self));
     PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (data == NULL) {
         return stream_fail(self, read_error);
     }
     ssize_t count = recv(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT);
     int error = errno;
-    note_size(self, count);
+    adapt_bulk_size(self, size, (size_t)Py_MAX(count, 0));
     if (count <= 0) {
         Py_DECREF(data);
         return stream_nothing_received(self, count, error);
     }
-    if ((size_t)count < size) { /* another process has read from the socket, for example */
-        Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), count));
-    }
+    data = cut_bytes(data, size, (size_t)count);
     return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }
 
@@ -160,7 +170,7 @@ read_small(Stream *self, int fd)
     int error = errno;
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
-    note_size(self, count);
+    self->bulk_size = count >= BULK_FROM ? SHARED_SIZE : 0;
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
     }
@@ -180,8 +190,7 @@ read_ready(Stream *self)
     if (fd < 0 || self->max_size <= 0) {
         return read_by_method(self);
     }
-    size_t size = bulk_size(self, fd);
-    return size > 0 ? read_bulk(self, fd, size) : read_small(self, fd);
+    return self->bulk_size > 0 ? read_bulk(self, fd) : read_small(self, fd);
 }
 
 PyObject *

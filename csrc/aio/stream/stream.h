@@ -45,19 +45,20 @@ typedef struct {
     PyObject *transport_socket; /* the one handed out, or NULL */
     PendingWrites *writes;      /* the loop's, or NULL */
     WriteQueue queue;
-    Py_ssize_t max_size;      /* of one recv() */
-    int fd;                   /* kept after the loss, as asyncio does */
-    int conn_lost;            /* above 0 once connection_lost() is scheduled; counts later writes */
-    unsigned char bulk_reads; /* so many reads look whether much data waits (read.c) */
-    char context_given;       /* by the caller: then connection_made() and connection_lost() run in it, too */
-    char buffered;            /* the protocol is a BufferedProtocol */
-    char closing;             /* close() was called, or the connection is lost */
-    char paused;              /* pause_reading() was called */
-    char eof;                 /* write_eof() was called */
-    char writing;             /* ... and for writing, because the socket did not take all */
-    char sending;             /* a send is under way: without the GIL, or in the socket's own method */
-    char listed;              /* in `writes` */
-    char gone;                /* connection_lost() has been called */
+    Py_ssize_t max_size;       /* of one recv() */
+    int fd;                    /* kept after the loss, as asyncio does */
+    int conn_lost;             /* above 0 once connection_lost() is scheduled; counts later writes */
+    unsigned bulk_size;        /* of the object that the next read goes straight into, or 0 (read.c) */
+    unsigned char short_reads; /* so many in a row filled less than half of such an object */
+    char context_given; /* by the caller: then connection_made() and connection_lost() run in it, too */
+    char buffered;      /* the protocol is a BufferedProtocol */
+    char closing;       /* close() was called, or the connection is lost */
+    char paused;        /* pause_reading() was called */
+    char eof;           /* write_eof() was called */
+    char writing;       /* ... and for writing, because the socket did not take all */
+    char sending;       /* a send is under way: without the GIL, or in the socket's own method */
+    char listed;        /* in `writes` */
+    char gone;          /* connection_lost() has been called */
 } Stream;
 
 static inline StreamState *
