@@ -1,7 +1,9 @@
-"""Much data: from the second event on, the transport receives straight into an object of the right size."""
+"""Much data: from the second event on, the transport receives straight into an object, which adapts its size."""
 
 import asyncio
+import ctypes
 import socket
+import tracemalloc
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -123,3 +125,58 @@ def test_small_and_large_pieces_in_turn_are_whole() -> None:
             return bytes(seen.seen[1])
 
     assert on("pyepoll", scenario) == b"".join(pieces)
+
+
+async def receive_pieces(*pieces: bytes) -> list[bytes]:
+    """Each piece as it is received, after one that is large."""
+    kept: list[bytes] = []
+
+    class Keeps(Plain):
+        def data_received(self, data: bytes) -> None:
+            kept.append(data)
+
+    async with connection(Keeps(), sock=large_buffers) as (_, peer):
+        large_buffers(peer)
+        for count, piece in enumerate((bytes(40_000), *pieces), 1):
+            assert peer.send(piece) == len(piece)
+            await soon(lambda: len(kept) == count)  # noqa: B023
+    del kept[0]
+    return kept
+
+
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT // 2, LIMIT // 4, LIMIT // 4 - 1, 1])
+def test_an_object_ends_where_its_data_end(size: int) -> None:
+    """C code may take a NUL byte for granted there."""
+    text_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyBytes_AsString", ctypes.pythonapi))
+
+    async def scenario() -> None:
+        pieces = [
+            letter * count for letter, count in ((b"a", LIMIT), (b"b", size), (b"c", LIMIT), (b"d", size))
+        ]
+        received = await receive_pieces(*pieces)
+        assert received == pieces
+        assert [text_of(data) for data in received] == pieces
+        assert [hash(data) for data in received] == [hash(data) for data in pieces]
+
+    on("pyepoll", scenario)
+
+
+@pytest.mark.parametrize("size", [33_000, 64_000, 130_000, 250_000])
+def test_objects_that_a_program_keeps_take_at_most_twice_their_data(size: int) -> None:
+    """After a few reads of that size."""
+    count = 40
+
+    async def scenario() -> int:
+        pieces = [bytes(size)] * count
+        warm_up = [bytes(size)] * 30
+        tracemalloc.start()
+        try:
+            received = await receive_pieces(*warm_up, *pieces)
+            before = tracemalloc.get_traced_memory()[0]
+            del received[30:]
+            return before - tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    freed = on("pyepoll", scenario)
+    assert count * size <= freed <= 2 * count * (size + 50)
