@@ -1,4 +1,4 @@
-"""Much data: from the second event on, the transport receives straight into an object, which adapts its size."""
+"""Much data: from the second event on, the transport receives straight into an object of adaptive size."""
 
 import asyncio
 import ctypes
