@@ -53,7 +53,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
 def bound(family: str, folder: str) -> socket.socket:
     """A socket with an address, that does not block."""
-    # Not pathlib.Path: on 3.12 it keeps the parts of each name for ever, which a test of leaks counts.
+    # Not pathlib.Path: on 3.12 it keeps the parts of each name until it exits, which a test of leaks counts.
     sock = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
     sock.setblocking(False)
     names: dict[str, Any] = {
