@@ -121,8 +121,8 @@ adapt_bulk_size(Stream *self, size_t size, size_t count)
     }
 }
 
-/* Make the object as large as the data, its first `count` bytes. With much data it keeps its memory: a copy, or
- * realloc(), would take a twentieth of the time of all. */
+/* Make the object as large as the data, its first `count` bytes. With much data it keeps its memory: a copy
+ * or realloc() would take a twentieth of the time of all. */
 static PyObject *
 cut_bytes(PyObject *data, size_t count)
 {
