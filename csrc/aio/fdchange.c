@@ -322,18 +322,24 @@ apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
 }
 
 int
+fdchange_apply(LoopSelector *self, FdEntry *entry)
+{
+    uint8_t present, wanted;
+    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
+    if (present == wanted) {
+        return 0;
+    }
+    return apply_later(self, entry, present, wanted) == 0 ? fdkernel_settle(self, entry, operation, wanted)
+                                                          : lose_file(self, entry);
+}
+
+int
 fdchange_flush(LoopSelector *self)
 {
     int status = 0;
     FdEntry *entry;
     while (status == 0 && (entry = next_queued(self)) != NULL) {
-        uint8_t present, wanted;
-        unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
-        if (present != wanted) {
-            status = apply_later(self, entry, present, wanted) == 0
-                         ? fdkernel_settle(self, entry, operation, wanted)
-                         : lose_file(self, entry);
-        }
+        status = fdchange_apply(self, entry);
         fdtable_leave(self, entry);
     }
     return status;

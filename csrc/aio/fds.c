@@ -1,6 +1,7 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
+#include "aio/fdedge.h"
 #include "aio/handle.h"
 #include "aio/sockets.h"
 #include "core/ready.h"
@@ -99,6 +100,18 @@ fds_wait(LoopSelector *self, int64_t timeout, int maxevents, FdsEvents *events)
     return status == 0 ? 0 : -1;
 }
 
+/* The value of an event mask. */
+static inline long
+value_of_mask(PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        return (long)PyUnstable_Long_CompactValue((PyLongObject *)object);
+    }
+#endif
+    return PyLong_AsLong(object);
+}
+
 int
 fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
 {
@@ -112,12 +125,18 @@ fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
     PyObject *data = PyTuple_GET_ITEM(pair, 0);
     if (Py_IS_TYPE(data, aio_of(self->module)->fds.entry_type)) { /* others can see the Epoll */
         *entry = (FdEntry *)Py_NewRef(data);
+        long mask = value_of_mask(PyTuple_GET_ITEM(pair, 1));
         guard_lock(&self->guard);
-        *ready = events_of(PyLong_AsLong(PyTuple_GET_ITEM(pair, 1))) & (*entry)->wanted;
+        *ready = events_of(mask) & (*entry)->wanted;
+        bool more = fdedge_says_more(*entry, mask);
         guard_unlock(&self->guard);
+        status = more && fdedge_end(self, *entry) < 0 ? -1 : 1;
     }
     Py_DECREF(pair);
-    return 1;
+    if (status < 0) {
+        Py_CLEAR(*entry);
+    }
+    return status;
 }
 
 void
@@ -204,6 +223,17 @@ queue_entry(LoopSelector *self, FdEntry *entry, uint8_t ready, FdsAppend append,
     return status;
 }
 
+/* With an exception set, no handle was queued for an event: the kernel has to report it again. */
+static void
+report_anew(LoopSelector *self, FdEntry *entry)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (fdedge_end(self, entry) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    PyErr_SetRaisedException(error);
+}
+
 int64_t
 fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue)
 {
@@ -213,6 +243,9 @@ fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue)
     int status;
     while ((status = fds_next(self, events, &entry, &ready)) > 0) {
         status = queue_entry(self, entry, ready, append, queue);
+        if (status < 0) {
+            report_anew(self, entry);
+        }
         Py_XDECREF(entry);
         if (status < 0) {
             return -1;

@@ -21,12 +21,14 @@ extern PyType_Spec fdentry_spec; /* fdentry.c */
 
 enum { READER, WRITER, DIRECTIONS };
 
+enum { BY_EDGES = 4 }; /* in `present`, beside EVENT_READ: fdedge.h */
+
 /* One fd. Everything but `fd` is guarded. */
 typedef struct {
     PyObject_HEAD
     int fd;
     uint8_t wanted;      /* EVENT_READ | EVENT_WRITE; 0: removed, which the kernel may not know yet */
-    uint8_t present;     /* the events that the kernel has been asked for; 0: it has no entry */
+    uint8_t present;     /* the events that the kernel has been asked for, and BY_EDGES; 0: it has no entry */
     bool queued;         /* the next flush compares the two */
     unsigned operations; /* begun: fdchange.c */
     unsigned users;      /* calls of fdchange.c that work on it: until they end, it stays in the table */

@@ -124,3 +124,21 @@ readers_remove_directly(const AioState *state, int direction, PyObject *fileobj,
     Py_DECREF(selector);
     return status < 0 ? -1 : 1;
 }
+
+int
+readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader)
+{
+    LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
+    int status = selector != NULL ? fdedge_begin(selector, fd, reader) : 0;
+    Py_XDECREF(selector);
+    return status;
+}
+
+int
+readers_end_edges(const AioState *state, PyObject *loop, int fd)
+{
+    LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
+    int status = selector != NULL ? fdedge_end_of(selector, fd) : 0;
+    Py_XDECREF(selector);
+    return status;
+}

@@ -3,6 +3,7 @@
 #ifndef PYEPOLL_READERS_H
 #define PYEPOLL_READERS_H
 
+#include "aio/fdedge.h"
 #include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/loop.h"
@@ -25,6 +26,11 @@ int readers_add_directly(const AioState *state, int direction, PyObject *fileobj
 
 /* loop._remove_reader(fileobj), or _remove_writer(): as readers_add_directly(). */
 int readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop);
+
+/* Whether the kernel reports by edges to a reader that was added for the fd (fdedge.h); nothing is done where
+ * the loop or its selector is not ours. 0, or -1 with an exception. */
+int readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader);
+int readers_end_edges(const AioState *state, PyObject *loop, int fd);
 
 /* loop._ensure_fd_no_transport(fileobj): 0, or -1 with an exception. In reader_methods.c. */
 int readers_ensure_no_transport(EventLoop *self, PyObject *fileobj);

@@ -74,6 +74,17 @@ deliver_data(Stream *self, PyObject *data)
                           : stream_fail(self, "Fatal error: protocol.data_received() call failed.");
 }
 
+/* Pass on what a read has returned; as above. `data` may be NULL, with an exception. */
+static int
+deliver_read(Stream *self, PyObject *data, bool short_read)
+{
+    if (data == NULL || stream_note_read(self, short_read) < 0) {
+        Py_XDECREF(data);
+        return stream_fail(self, read_error);
+    }
+    return deliver_data(self, data);
+}
+
 /* By the method of a socket of another class. */
 static int
 read_by_method(Stream *self)
@@ -95,7 +106,7 @@ read_by_method(Stream *self)
         Py_DECREF(data);
         return end_of_stream(self);
     }
-    return deliver_data(self, data);
+    return deliver_read(self, data, false);
 }
 
 /* At most so much is received for an event. */
@@ -155,7 +166,7 @@ read_bulk(Stream *self, int fd)
         return stream_nothing_received(self, count, error);
     }
     data = cut_bytes(data, (size_t)count);
-    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
+    return deliver_read(self, data, (size_t)count < size);
 }
 
 /* Into the buffer that all transports share, from which the protocol gets a copy of the right size. */
@@ -168,7 +179,8 @@ read_small(Stream *self, int fd)
         PyErr_NoMemory();
         return stream_fail(self, read_error);
     }
-    ssize_t count = recv(fd, buffer, size_limit(self), MSG_DONTWAIT);
+    size_t size = size_limit(self);
+    ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
     int error = errno;
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
@@ -176,7 +188,7 @@ read_small(Stream *self, int fd)
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
     }
-    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
+    return deliver_read(self, data, (size_t)count < size);
 }
 
 static int
