@@ -280,7 +280,7 @@ next_queued(LoopSelector *self)
         FdEntry *slot = fdtable_slot(self, self->changes.fds[--self->changes.count]);
         if (slot != NULL && slot->queued) {
             slot->queued = false;
-            entry = fdtable_use(slot);
+            entry = fdtable_is_emptied(slot) ? NULL : fdtable_use(slot);
         }
     }
     guard_unlock(&self->guard);
@@ -295,6 +295,7 @@ lose_file(LoopSelector *self, FdEntry *entry)
     PyObject *error = PyErr_GetRaisedException();
     bool closed = (fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF) || !fdtable_has_socket(self, entry);
     guard_lock(&self->guard);
+    closed = closed || (entry->present & BY_EDGES) != 0;
     entry->present = 0;
     guard_unlock(&self->guard);
     if (!closed || !PyErr_GivenExceptionMatches(error, PyExc_OSError)) {
@@ -314,7 +315,7 @@ apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
         return fdkernel_apply(self, entry, present, wanted);
     }
     Answer answer = fdkernel_modify(self, entry, wanted);
-    if (answer == NEW_FILE && !fdtable_has_socket(self, entry)) {
+    if (answer == NEW_FILE && ((present & BY_EDGES) != 0 || !fdtable_has_socket(self, entry))) {
         PyErr_SetNone(PyExc_FileNotFoundError);
         return -1;
     }

@@ -5,6 +5,8 @@
 #include "aio/handle.h"
 #include "core/ctl.h"
 
+#include <limits.h>
+
 static bool
 is_reader(PyObject *callback, const FdReader *reader)
 {
@@ -13,63 +15,91 @@ is_reader(PyObject *callback, const FdReader *reader)
            PyCFunction_GET_SELF(callback) == reader->object;
 }
 
-/* Whether a handle calls the reader. */
+/* Whether the entry's handle calls the reader. */
 static bool
-calls_reader(const LoopState *state, PyObject *handle, const FdReader *reader)
+calls_reader(LoopSelector *self, FdEntry *entry, const FdReader *reader)
 {
-    if (handle == NULL || !is_known_handle(state, handle)) {
-        return false;
-    }
+    guard_lock(&self->guard);
+    PyObject *handle = Py_XNewRef(entry->handles[READER]);
+    guard_unlock(&self->guard);
     bool calls = false;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    calls = is_reader(((StockHandle *)handle)->callback, reader);
-    Py_END_CRITICAL_SECTION();
+    if (handle != NULL && is_known_handle(&aio_of(self->module)->loop, handle)) {
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        calls = is_reader(((StockHandle *)handle)->callback, reader);
+        Py_END_CRITICAL_SECTION();
+    }
+    Py_XDECREF(handle);
     return calls;
 }
 
-/* Whether the kernel, asked for edges, has what is wanted; as in fdkernel_settle(). */
+/* Note edges in the table, before the kernel knows: another thread may take the first event at once. */
 static bool
-settle_edges(LoopSelector *self, FdEntry *entry, unsigned operation)
+begin_in_table(LoopSelector *self, FdEntry *entry, unsigned *operation)
 {
     guard_lock(&self->guard);
-    bool settled = entry->operations == operation && entry->wanted == EVENT_READ;
-    if (settled) {
+    bool begins = entry->present == EVENT_READ && entry->wanted == EVENT_READ;
+    if (begins) {
+        *operation = ++entry->operations;
         entry->present = EVENT_READ | BY_EDGES;
+        entry->edge = EDGE_EMPTIED;
+    }
+    guard_unlock(&self->guard);
+    return begins;
+}
+
+/* Whether no other thread has begun a step meanwhile; then `present` is what the kernel has. */
+static bool
+settle_edges(LoopSelector *self, FdEntry *entry, unsigned operation, uint8_t present)
+{
+    guard_lock(&self->guard);
+    bool settled = entry->operations == operation;
+    if (settled) {
+        entry->present = present;
     }
     guard_unlock(&self->guard);
     return settled;
 }
 
-static int
+static bool
 use_edges(LoopSelector *self, FdEntry *entry)
 {
-    uint8_t present, wanted;
-    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
-    if (present != EVENT_READ || wanted != EVENT_READ) {
-        return 0;
+    unsigned operation;
+    if (!begin_in_table(self, entry, &operation)) {
+        return false;
     }
     uint32_t mask = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-    if (ctl_modify(self->instance, entry->fd, mask, (PyObject *)entry) != 0) {
-        PyErr_Clear();
-        return 0;
+    bool done = ctl_modify(self->instance, entry->fd, mask, (PyObject *)entry) == 0;
+    bool settled = settle_edges(self, entry, operation, EVENT_READ | (done ? BY_EDGES : 0));
+    PyErr_Clear();
+    if (!settled && fdkernel_settle(self, entry, operation, EVENT_READ) < 0) {
+        PyErr_Clear(); /* the file is closed */
     }
-    return settle_edges(self, entry, operation) ? 0 : fdkernel_settle(self, entry, operation, EVENT_READ);
+    return done && settled;
 }
 
-int
+bool
 fdedge_begin(LoopSelector *self, int fd, const FdReader *reader)
 {
     FdEntry *entry = fdtable_enter(self, fd);
     if (entry == NULL) {
-        return 0;
+        return false;
     }
-    guard_lock(&self->guard);
-    PyObject *handle = Py_XNewRef(entry->handles[READER]);
-    guard_unlock(&self->guard);
-    int status = calls_reader(&aio_of(self->module)->loop, handle, reader) ? use_edges(self, entry) : 0;
-    Py_XDECREF(handle);
+    bool begun = calls_reader(self, entry, reader) && use_edges(self, entry);
     fdtable_leave(self, entry);
-    return status;
+    return begun;
+}
+
+bool
+fdedge_confirm(LoopSelector *self, int fd)
+{
+    guard_lock(&self->guard);
+    FdEntry *entry = fdtable_slot(self, fd);
+    bool by_edges = entry != NULL && (entry->present & BY_EDGES) != 0;
+    if (by_edges && entry->edge == EDGE_UNREAD) {
+        entry->edge = EDGE_EMPTIED;
+    }
+    guard_unlock(&self->guard);
+    return by_edges;
 }
 
 int
@@ -77,12 +107,11 @@ fdedge_end(LoopSelector *self, FdEntry *entry)
 {
     guard_lock(&self->guard);
     bool by_edges = (entry->present & BY_EDGES) != 0;
-    bool now = by_edges && (self->waiting > 0 || !fdtable_queue(self, entry));
-    if (now) {
+    if (by_edges) {
         fdtable_use(entry);
     }
     guard_unlock(&self->guard);
-    if (!now) {
+    if (!by_edges) {
         return 0;
     }
     int status = fdchange_apply(self, entry);
@@ -90,11 +119,30 @@ fdedge_end(LoopSelector *self, FdEntry *entry)
     return status;
 }
 
-int
-fdedge_end_of(LoopSelector *self, int fd)
+/* The next entry from the index on that is to be switched back: a new reference, or NULL. */
+static FdEntry *
+next_ending(LoopSelector *self, int *index)
 {
-    FdEntry *entry = fdtable_find(self, fd);
-    int status = entry != NULL ? fdedge_end(self, entry) : 0;
-    Py_XDECREF(entry);
+    FdEntry *entry = NULL;
+    guard_lock(&self->guard);
+    while (entry == NULL && *index < self->changes.count) {
+        FdEntry *slot = fdtable_slot(self, self->changes.fds[(*index)++]);
+        if (slot != NULL && (slot->present & BY_EDGES) != 0 && !fdtable_is_emptied(slot)) {
+            entry = (FdEntry *)Py_NewRef(slot);
+        }
+    }
+    guard_unlock(&self->guard);
+    return entry;
+}
+
+int
+fdedge_flush(LoopSelector *self)
+{
+    int status = 0, index = self->epoch == fork_epoch() ? 0 : INT_MAX;
+    FdEntry *entry;
+    while (status == 0 && (entry = next_ending(self, &index)) != NULL) {
+        status = fdedge_end(self, entry);
+        Py_DECREF(entry);
+    }
     return status;
 }

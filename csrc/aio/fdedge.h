@@ -3,10 +3,10 @@
  * most of them empty, since their readers have read what there was. A reader that says so is switched to
  * edge-triggered: the kernel reports data once, when they arrive.
  *
- * The entry is level-triggered again, so that the kernel reports what is left, as soon as anything may be:
- * the reader has not read all; the event says more than that there are data; its event went to other code
- * than the reader; or the entry is changed in any way. For the last there is no code: BY_EDGES in `present`
- * makes it differ from `wanted`, and EPOLL_CTL_MOD looks at the fd again.
+ * So that nothing gets lost, each event asks for level-triggered again, before the next wait; the reader
+ * takes that back when it has emptied the socket. If anything else happens to the event, the kernel reports
+ * the data again. This cannot be taken back after an event that says more than that there are data: then an
+ * empty socket may still have the end of the stream to report.
  */
 #ifndef PYEPOLL_FDEDGE_H
 #define PYEPOLL_FDEDGE_H
@@ -19,23 +19,28 @@ typedef struct {
     PyObject *object;
 } FdReader;
 
-/* Switch to edges, if the fd is watched for reading alone and this is its reader, which promises to call
- * fdedge_end_of() unless it has read all. Nothing is done where the kernel refuses. 0, or -1 with an
- * exception. */
-int fdedge_begin(LoopSelector *self, int fd, const FdReader *reader);
+/* Switch to edges, if the fd is watched for reading alone and this is its reader. False where that is not so,
+ * or the kernel refuses. */
+bool fdedge_begin(LoopSelector *self, int fd, const FdReader *reader);
 
-/* Switch back, if edges are in use: before the next wait. 0, or -1 with an exception. */
+/* The reader has emptied the socket. False if the fd is not watched by edges. */
+bool fdedge_confirm(LoopSelector *self, int fd);
+
+/* Switch back now. 0, or -1 with an exception. */
 int fdedge_end(LoopSelector *self, FdEntry *entry);
 
-/* The same, by fd. */
-int fdedge_end_of(LoopSelector *self, int fd);
+/* Switch back all that the next wait would. 0, or -1 with an exception. */
+int fdedge_flush(LoopSelector *self);
 
-/* Whether an event says more than that there are data: the end of the stream, an error, urgent data. A read
- * that does not fill its buffer may then leave something. */
+/* With the guard: an event was taken. False if fdedge_end() has to follow. */
 static inline bool
-fdedge_says_more(const FdEntry *entry, long mask)
+fdedge_note_event(LoopSelector *self, FdEntry *entry, long mask)
 {
-    return (entry->present & BY_EDGES) != 0 && (mask & ~(long)EPOLLIN) != 0;
+    if ((entry->present & BY_EDGES) == 0) {
+        return true;
+    }
+    entry->edge = (mask & ~(long)EPOLLIN) != 0 || entry->edge == EDGE_ENDS ? EDGE_ENDS : EDGE_UNREAD;
+    return fdtable_queue(self, entry);
 }
 
 #endif

@@ -55,10 +55,12 @@ fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed)
     return fd;
 }
 
-/* The events of a mask, as selectors.EpollSelector reports them. */
+/* The events of a mask, as selectors.EpollSelector reports them. Urgent data, which are reported by edges
+ * only, are not for the reader: a read would discard them. */
 static uint8_t
 events_of(long mask)
 {
+    mask &= ~(long)EPOLLPRI;
     return (uint8_t)(((mask & ~(long)EPOLLOUT) != 0 ? EVENT_READ : 0) |
                      ((mask & ~(long)EPOLLIN) != 0 ? EVENT_WRITE : 0));
 }
@@ -128,9 +130,9 @@ fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
         long mask = value_of_mask(PyTuple_GET_ITEM(pair, 1));
         guard_lock(&self->guard);
         *ready = events_of(mask) & (*entry)->wanted;
-        bool more = fdedge_says_more(*entry, mask);
+        bool noted = fdedge_note_event(self, *entry, mask);
         guard_unlock(&self->guard);
-        status = more && fdedge_end(self, *entry) < 0 ? -1 : 1;
+        status = noted ? 1 : fdedge_end(self, *entry) == 0 ? 1 : -1;
     }
     Py_DECREF(pair);
     if (status < 0) {
@@ -223,17 +225,6 @@ queue_entry(LoopSelector *self, FdEntry *entry, uint8_t ready, FdsAppend append,
     return status;
 }
 
-/* With an exception set, no handle was queued for an event: the kernel has to report it again. */
-static void
-report_anew(LoopSelector *self, FdEntry *entry)
-{
-    PyObject *error = PyErr_GetRaisedException();
-    if (fdedge_end(self, entry) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    PyErr_SetRaisedException(error);
-}
-
 int64_t
 fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue)
 {
@@ -243,9 +234,6 @@ fds_queue(LoopSelector *self, FdsEvents *events, FdsAppend append, void *queue)
     int status;
     while ((status = fds_next(self, events, &entry, &ready)) > 0) {
         status = queue_entry(self, entry, ready, append, queue);
-        if (status < 0) {
-            report_anew(self, entry);
-        }
         Py_XDECREF(entry);
         if (status < 0) {
             return -1;

@@ -125,20 +125,20 @@ readers_remove_directly(const AioState *state, int direction, PyObject *fileobj,
     return status < 0 ? -1 : 1;
 }
 
-int
+bool
 readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader)
 {
     LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
-    int status = selector != NULL ? fdedge_begin(selector, fd, reader) : 0;
+    bool begun = selector != NULL && fdedge_begin(selector, fd, reader);
     Py_XDECREF(selector);
-    return status;
+    return begun;
 }
 
-int
-readers_end_edges(const AioState *state, PyObject *loop, int fd)
+bool
+readers_confirm_edge(const AioState *state, PyObject *loop, int fd)
 {
     LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
-    int status = selector != NULL ? fdedge_end_of(selector, fd) : 0;
+    bool by_edges = selector != NULL && fdedge_confirm(selector, fd);
     Py_XDECREF(selector);
-    return status;
+    return by_edges;
 }

@@ -27,10 +27,10 @@ int readers_add_directly(const AioState *state, int direction, PyObject *fileobj
 /* loop._remove_reader(fileobj), or _remove_writer(): as readers_add_directly(). */
 int readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop);
 
-/* Whether the kernel reports by edges to a reader that was added for the fd (fdedge.h); nothing is done where
- * the loop or its selector is not ours. 0, or -1 with an exception. */
-int readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader);
-int readers_end_edges(const AioState *state, PyObject *loop, int fd);
+/* fdedge_begin() and fdedge_confirm() for the loop's selector; false where the loop or its selector is not
+ * ours. */
+bool readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader);
+bool readers_confirm_edge(const AioState *state, PyObject *loop, int fd);
 
 /* loop._ensure_fd_no_transport(fileobj): 0, or -1 with an exception. In reader_methods.c. */
 int readers_ensure_no_transport(EventLoop *self, PyObject *fileobj);

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import random
 import select
+import signal
 import socket
 import threading
 import time
@@ -50,6 +53,10 @@ async def connected(seen: Keeps, **options: Any) -> AsyncIterator[tuple[Transpor
         assert not isinstance(asyncio.get_running_loop(), pyepoll.aio.EventLoop) or by_edges(transport)
         seen.seen.clear()
         yield transport, peer
+
+
+async def connect(loop: asyncio.AbstractEventLoop, seen: Keeps, near: socket.socket) -> Transport:
+    return (await loop.create_connection(lambda: seen, sock=near))[0]
 
 
 def arrived(transport: Transport) -> None:
@@ -211,7 +218,6 @@ def test_pauses_while_data_arrive() -> None:
                 peer.send(b"yy")
                 await turns(2)
             await soon(lambda: seen.has(400))
-            assert not by_edges(transport)
             seen.seen.clear()
             await arrive(seen, peer)
             return [seen.seen[:], by_edges(transport)]
@@ -340,7 +346,7 @@ def test_a_loop_that_runs_again() -> None:
     near, peer = tcp_pair()
     seen = Plain()
     with peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
-        transport, _ = loop.run_until_complete(loop.create_connection(lambda: seen, sock=near))
+        transport = loop.run_until_complete(connect(loop, seen, near))
         loop.run_until_complete(arrive(seen, peer))
         for count in range(EMPTIED + 1, EMPTIED + 50):
             peer.send(b".")
@@ -363,7 +369,7 @@ def test_an_exception_ends_the_turn() -> None:
 
     first, second = socket.socketpair()
     with first, second, peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
-        transport, _ = loop.run_until_complete(loop.create_connection(lambda: seen, sock=near))
+        transport = loop.run_until_complete(connect(loop, seen, near))
         loop.run_until_complete(arrive(seen, peer))
         for count in range(EMPTIED + 1, EMPTIED + 20):
             second.send(b"x")
@@ -375,6 +381,183 @@ def test_an_exception_ends_the_turn() -> None:
             loop.run_until_complete(soon(lambda count=count: seen.has(count)))  # type: ignore[misc]
         transport.abort()
         loop.run_until_complete(turns())
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_a_loop_that_is_driven_from_outside(end: bool) -> None:
+    """By a program that lets it turn when the fd of its selector is readable."""
+    near, peer = tcp_pair()
+    seen = Plain()
+    with peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
+        transport = loop.run_until_complete(connect(loop, seen, near))
+        loop.run_until_complete(arrive(seen, peer))
+        transport.max_size = 100
+        selector: Any = getattr(loop, "_selector")  # noqa: B009
+        peer.send(b"x" * (50 if end else 1000))
+        if end:
+            peer.shutdown(socket.SHUT_WR)
+        arrived(transport)
+        while not (seen.lost() if end else seen.has(EMPTIED + 1000)):
+            assert select.select([selector.fileno()], [], [], 20)[0]
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        transport.abort()
+        loop.run_until_complete(turns())
+
+
+def test_an_urgent_byte_alone_is_kept() -> None:
+    """No read is made, which would discard it."""
+
+    async def scenario() -> list[Any]:
+        seen = Plain()
+        async with connected(seen) as (transport, peer):
+            fd = transport.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(fd)) as same_socket:
+                peer.send(b"!", socket.MSG_OOB)
+                assert select.select([], [], [same_socket], 20)[2]
+                await turns(20)
+                urgent = same_socket.recv(1, socket.MSG_OOB)
+            peer.send(b"x")
+            await soon(lambda: seen.has(1))
+            return [urgent, seen.seen[:]]
+
+    assert same(scenario) == [b"!", [b"x"]]
+
+
+def test_an_owner_that_gets_signals_for_urgent_data() -> None:
+    """It may take the urgent byte before the loop looks, which would then not know where a read ends."""
+
+    async def scenario() -> list[Any]:
+        seen = Plain()
+        async with connection(seen, tcp=True) as (transport, peer):
+            fd = transport.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(fd)) as same_socket:
+                fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+                signal.signal(signal.SIGURG, lambda *_: same_socket.recv(1, socket.MSG_OOB))
+                try:
+                    await arrive(seen, peer)
+                    for data, flags in (b"abc", 0), (b"!", socket.MSG_OOB), (b"def", 0):
+                        peer.send(data, flags)
+                    arrived(transport)
+                    await soon(lambda: seen.has(EMPTIED + 6))
+                finally:
+                    signal.signal(signal.SIGURG, signal.SIG_DFL)
+            return seen.seen[:]
+
+    same(scenario)
+
+
+def test_an_exception_before_the_read() -> None:
+    class Interrupted(Buffered):
+        def get_buffer(self, sizehint: int) -> Any:
+            if interrupts:
+                interrupts.pop()
+                raise KeyboardInterrupt
+            return super().get_buffer(sizehint)
+
+    near, peer = tcp_pair()
+    interrupts: list[int] = []
+    seen = Interrupted(size=100)
+    with peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
+        transport = loop.run_until_complete(connect(loop, seen, near))
+        loop.run_until_complete(arrive(seen, peer))
+        interrupts.append(1)
+        peer.send(b"x")
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        loop.run_until_complete(soon(lambda: seen.has(EMPTIED + 1)))
+        transport.abort()
+        loop.run_until_complete(turns())
+
+
+def test_a_turn_in_a_callback(caplog: pytest.LogCaptureFixture) -> None:
+    """The connection's context is entered already: an error is logged, and the reader is not called."""
+
+    class Nested(Plain):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if data == b"1":
+                peer.send(b"2")
+                arrived(self.transport)
+                getattr(loop, "_run_once")()  # noqa: B009
+
+    near, peer = tcp_pair()
+    seen = Nested()
+    with peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
+        transport = loop.run_until_complete(connect(loop, seen, near))
+        loop.run_until_complete(arrive(seen, peer))
+        peer.send(b"1")
+        loop.run_until_complete(soon(lambda: seen.has(EMPTIED + 2)))
+        assert "cannot enter context" in caplog.text
+        transport.abort()
+        loop.run_until_complete(turns())
+
+
+class Wrapper:
+    """A selector that hands on all calls to another."""
+
+    def __init__(self, selector: Any) -> None:
+        self.selector = selector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.selector, name)
+
+
+@pytest.mark.parametrize("attribute", ["_ready", "_selector"])
+def test_a_part_of_the_loop_that_is_replaced(attribute: str) -> None:
+    """In the turn that has taken the event, before its reader is called."""
+    near, peer = tcp_pair()
+    seen = Plain()
+
+    def replace() -> None:
+        loop.remove_reader(first)
+        if attribute == "_ready":
+            getattr(loop, attribute).clear()
+        else:
+            setattr(loop, attribute, Wrapper(getattr(loop, attribute)))
+
+    first, second = socket.socketpair()
+    with first, second, peer, contextlib.closing(pyepoll.aio.new_event_loop()) as loop:
+        transport = loop.run_until_complete(connect(loop, seen, near))
+        loop.run_until_complete(arrive(seen, peer))
+        transport.max_size = 100
+        second.send(b"x")
+        peer.send(b"x" * 1000)
+        arrived(transport)
+        loop.add_reader(first, replace)
+        loop.call_later(0.05, loop.stop)
+        loop.run_forever()
+        loop.run_until_complete(soon(lambda: seen.has(EMPTIED + 1000)))
+        transport.abort()
+        loop.run_until_complete(turns())
+
+
+def test_an_fd_that_becomes_another_file() -> None:
+    """The transport does not get the other's data."""
+
+    async def scenario() -> list[Any]:
+        seen = Plain()
+        near, far = tcp_pair()
+        async with connected(seen) as (transport, peer):
+            transport.max_size = 100
+            fd = transport.get_extra_info("socket").fileno()
+
+            class Replacing(Plain):
+                def data_received(self, data: bytes) -> None:
+                    super().data_received(data)
+                    os.dup2(near.fileno(), fd)
+
+            transport.set_protocol(replacing := Replacing())
+            peer.send(b"x" * 1000)
+            far.send(b"secret")
+            arrived(transport)
+            await soon(lambda: replacing.has(100))
+            await asyncio.sleep(0.01)
+            near.close()
+            far.close()
+            return replacing.seen[:]
+
+    assert on("pyepoll", scenario) == [b"x" * 100]
 
 
 class Random(Plain):

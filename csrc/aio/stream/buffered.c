@@ -25,9 +25,8 @@ buffer_of(Stream *self)
 
 /* The result of one recv() into a buffer. */
 typedef struct {
-    ssize_t count;   /* of recv() */
-    int error;       /* where `count` is below 0: 0 if an exception is set */
-    bool short_read; /* less than there was room for; unknown, so false, with another class */
+    ssize_t count; /* of recv() */
+    int error;     /* where `count` is below 0: 0 if an exception is set */
 } Received;
 
 /* By the method of a socket of another class. */
@@ -42,9 +41,9 @@ receive_by_method(Stream *self, PyObject *buffer)
     if (count < 0 &&
         (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError))) {
         PyErr_Clear();
-        return (Received){.count = -1, .error = EAGAIN};
+        return (Received){-1, EAGAIN};
     }
-    return (Received){.count = count};
+    return (Received){count, 0};
 }
 
 static Received
@@ -59,15 +58,15 @@ receive_into(Stream *self, PyObject *buffer)
         PyErr_Format(PyExc_TypeError,
                      "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
                      Py_TYPE(buffer)->tp_name);
-        return (Received){.count = -1};
+        return (Received){-1, 0};
     }
     /* Python code may have run, in get_buffer() and the buffer's class: without an open socket this is
      * EBADF. */
     ssize_t count = recv(stream_open_fd(self), view.buf, (size_t)view.len, MSG_DONTWAIT);
     int error = errno;
-    bool short_read = count < view.len;
+    stream_note_read(self, count, (size_t)view.len, error);
     PyBuffer_Release(&view);
-    return (Received){count, error, short_read};
+    return (Received){count, error};
 }
 
 static int
@@ -96,9 +95,6 @@ stream_read_to_buffer(Stream *self)
     if (received.count < 0 && received.error == 0) {
         return stream_fail(self, read_error);
     }
-    if (received.count <= 0) {
-        return stream_nothing_received(self, received.count, received.error);
-    }
-    return stream_note_read(self, received.short_read) == 0 ? deliver_count(self, received.count)
-                                                            : stream_fail(self, read_error);
+    return received.count > 0 ? deliver_count(self, received.count)
+                              : stream_nothing_received(self, received.count, received.error);
 }

@@ -2,6 +2,8 @@
 #include "aio/readers.h"
 #include "aio/stream/stream.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
@@ -20,23 +22,29 @@ is_emptied_by_short_read(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 || protocol != IPPROTO_TCP) {
         return false;
     }
+    /* Nor up to an urgent byte, if the program has taken that at a signal: then no event tells of it. */
+    if (fcntl(fd, F_GETOWN) != 0) {
+        return false;
+    }
     /* A kernel that does not know the option has no such layers. */
     return getsockopt(fd, IPPROTO_TCP, TCP_ULP, layer, &length) < 0 || length == 0 || layer[0] == '\0';
 }
 
-int
-stream_note_read(Stream *self, bool short_read)
+void
+stream_note_read(Stream *self, ssize_t count, size_t size, int error)
 {
     const AioState *state = self->module->aio;
-    if (!short_read) {
-        bool maybe = self->emptied == EMPTIED_BEFORE_EDGES;
+    bool emptied = count > 0 ? (size_t)count < size : count < 0 && error == EAGAIN;
+    if (!emptied || !is_given(self->loop)) {
         self->emptied = 0;
-        return maybe && is_given(self->loop) ? readers_end_edges(state, self->loop, self->fd) : 0;
     }
-    if (self->emptied == EMPTIED_BEFORE_EDGES || ++self->emptied < EMPTIED_BEFORE_EDGES ||
-        !is_given(self->loop) || !is_emptied_by_short_read(self->fd)) {
-        return 0;
+    else if (self->emptied == EMPTIED_BEFORE_EDGES) {
+        self->emptied = readers_confirm_edge(state, self->loop, self->fd) ? EMPTIED_BEFORE_EDGES : 0;
     }
-    const FdReader reader = {transport_read_ready, (PyObject *)self};
-    return readers_begin_edges(state, self->loop, self->fd, &reader);
+    else if (++self->emptied == EMPTIED_BEFORE_EDGES) {
+        const FdReader reader = {transport_read_ready, (PyObject *)self};
+        bool begun = is_emptied_by_short_read(self->fd) &&
+                     readers_begin_edges(state, self->loop, self->fd, &reader);
+        self->emptied = begun ? EMPTIED_BEFORE_EDGES : 0;
+    }
 }

@@ -74,17 +74,6 @@ deliver_data(Stream *self, PyObject *data)
                           : stream_fail(self, "Fatal error: protocol.data_received() call failed.");
 }
 
-/* Pass on what a read has returned; as above. `data` may be NULL, with an exception. */
-static int
-deliver_read(Stream *self, PyObject *data, bool short_read)
-{
-    if (data == NULL || stream_note_read(self, short_read) < 0) {
-        Py_XDECREF(data);
-        return stream_fail(self, read_error);
-    }
-    return deliver_data(self, data);
-}
-
 /* By the method of a socket of another class. */
 static int
 read_by_method(Stream *self)
@@ -106,7 +95,7 @@ read_by_method(Stream *self)
         Py_DECREF(data);
         return end_of_stream(self);
     }
-    return deliver_read(self, data, false);
+    return deliver_data(self, data);
 }
 
 /* At most so much is received for an event. */
@@ -160,13 +149,14 @@ read_bulk(Stream *self, int fd)
     }
     ssize_t count = recv(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT);
     int error = errno;
+    stream_note_read(self, count, size, error);
     adapt_bulk_size(self, size, (size_t)Py_MAX(count, 0));
     if (count <= 0) {
         Py_DECREF(data);
         return stream_nothing_received(self, count, error);
     }
     data = cut_bytes(data, (size_t)count);
-    return deliver_read(self, data, (size_t)count < size);
+    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }
 
 /* Into the buffer that all transports share, from which the protocol gets a copy of the right size. */
@@ -182,13 +172,14 @@ read_small(Stream *self, int fd)
     size_t size = size_limit(self);
     ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
     int error = errno;
+    stream_note_read(self, count, size, error);
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
     self->bulk_size = count >= BULK_FROM ? SHARED_SIZE : 0;
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
     }
-    return deliver_read(self, data, (size_t)count < size);
+    return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }
 
 static int

@@ -138,9 +138,8 @@ int stream_shutdown(Stream *self);                       /* the end of the strea
 int stream_set_waiter(Stream *self,
                       PyObject *error); /* let sendfile() go on; with an exception unless NULL */
 
-/* edges.c: after each read() that returned data, before the protocol gets them. `short_read`: recv() returned
- * less than was asked for. 0, or -1 with an exception. */
-int stream_note_read(Stream *self, bool short_read);
+/* edges.c: after each recv() of at most `size` bytes, before the protocol gets the data. */
+void stream_note_read(Stream *self, ssize_t count, size_t size, int error);
 
 /* read.c */
 PyObject *transport_read_ready(PyObject *self, PyObject *ignored); /* the socket is readable */

@@ -80,7 +80,6 @@ watch_by_method(Stream *self, bool writing, PyObject *file, const Call *call)
 int
 stream_watch(Stream *self, bool writing)
 {
-    self->emptied = 0;
     if (has_no_loop(self)) {
         return 0;
     }
@@ -110,7 +109,6 @@ stream_watch(Stream *self, bool writing)
 int
 stream_unwatch(Stream *self, bool writing)
 {
-    self->emptied = 0;
     if (writing) {
         self->writing = 0;
     }
