@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .compiler import compiled
 from .machine import server_and_load_cores
-from .measure import in_turns
+from .measure import in_turns, starts
 from .messages import MESSAGE
 from .report import Bar
 
@@ -131,13 +131,10 @@ def turn(server: Process, load: Process, milliseconds: int) -> Turn:
     return Turn(answers * 1e9 / nanoseconds, cpu / answers, cpu / elapsed, median / 1000, tail / 1000)
 
 
-def turns(
+def turns_of_start(
     servers: Mapping[str, Command], load_on: Callable[[str], Command], rounds: int, milliseconds: int
 ) -> tuple[dict[str, list[Turn]], dict[str, str]]:
-    """Start each server, which prints its port, and its load, and burst each in turn, ``rounds`` times.
-
-    Return the turns of each server, and the reasons of those that failed, which have none.
-    """
+    """Start each server, which prints its port, and its load, and burst each in turn, ``rounds`` times."""
     server_core, load_core = server_and_load_cores()
     failed: dict[str, str] = {}
     with ExitStack() as stack:
@@ -164,4 +161,22 @@ def turns(
                     results[name].append(turn(*pairs[name], milliseconds))
                 except Failed as reason:
                     failed[name] = str(reason)
+    return {name: of_one for name, of_one in results.items() if name not in failed}, failed
+
+
+def turns(
+    servers: Mapping[str, Command], load_on: Callable[[str], Command], rounds: int, milliseconds: int
+) -> tuple[dict[str, list[Turn]], dict[str, str]]:
+    """Burst each server in turn, ``rounds`` times, which are divided among a few starts of all servers.
+
+    Return the turns of each server, and the reasons of those that failed, which have none.
+    """
+    results: dict[str, list[Turn]] = {name: [] for name in servers}
+    failed: dict[str, str] = {}
+    for rounds_of_start in starts(rounds):
+        going = {name: command for name, command in servers.items() if name not in failed}
+        of_start, failed_now = turns_of_start(going, load_on, rounds_of_start, milliseconds)
+        failed |= failed_now
+        for name, of_one in of_start.items():
+            results[name] += of_one
     return {name: of_one for name, of_one in results.items() if name not in failed}, failed

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from ..machine import server_and_load_cores
-from ..measure import in_turns, ratio, spread
+from ..measure import in_turns, ratio, spread, starts
 from ..report import Bar, Figure
 from ..server_rounds import Failed, Process, hear, running, say
 from .loops import OURS, leave_out
@@ -65,24 +65,26 @@ def turn(worker: Process, operation: Operation) -> float:
 def times_of(operation: Operation, factories: Mapping[str, str], rounds: int) -> dict[str, list[float]]:
     """Return the CPU time of one operation in each round, for each loop that can do it."""
     core, _ = server_and_load_cores()
-    times: dict[str, list[float]] = {}
-    with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(
-                running([sys.executable, "-m", "benchmarks.aio.worker", factory, operation.name], core)
-            )
-            for name, factory in factories.items()
-        }
-        for name, worker in list(workers.items()):
-            try:
-                for _ in range(2):
-                    turn(worker, operation)
-            except Failed as reason:
-                leave_out(f"{operation.name} on {name}", str(reason))
-                del workers[name]
-        times = {name: [] for name in workers}
-        for name in in_turns(workers, rounds):
-            times[name].append(turn(workers[name], operation))
+    times: dict[str, list[float]] = {name: [] for name in factories}
+    for rounds_of_start in starts(rounds):
+        with ExitStack() as stack:
+            workers = {
+                name: stack.enter_context(
+                    running(
+                        [sys.executable, "-m", "benchmarks.aio.worker", factories[name], operation.name], core
+                    )
+                )
+                for name in times
+            }
+            for name, worker in list(workers.items()):
+                try:
+                    for _ in range(2):
+                        turn(worker, operation)
+                except Failed as reason:
+                    leave_out(f"{operation.name} on {name}", str(reason))
+                    del workers[name], times[name]
+            for name in in_turns(workers, rounds_of_start):
+                times[name].append(turn(workers[name], operation))
     return times
 
 
