@@ -280,7 +280,7 @@ next_queued(LoopSelector *self)
         FdEntry *slot = fdtable_slot(self, self->changes.fds[--self->changes.count]);
         if (slot != NULL && slot->queued) {
             slot->queued = false;
-            entry = fdtable_is_emptied(slot) ? NULL : fdtable_use(slot);
+            entry = fdtable_use(slot);
         }
     }
     guard_unlock(&self->guard);
@@ -295,7 +295,6 @@ lose_file(LoopSelector *self, FdEntry *entry)
     PyObject *error = PyErr_GetRaisedException();
     bool closed = (fcntl(entry->fd, F_GETFD) < 0 && errno == EBADF) || !fdtable_has_socket(self, entry);
     guard_lock(&self->guard);
-    closed = closed || (entry->present & BY_EDGES) != 0;
     entry->present = 0;
     guard_unlock(&self->guard);
     if (!closed || !PyErr_GivenExceptionMatches(error, PyExc_OSError)) {
@@ -315,23 +314,11 @@ apply_later(LoopSelector *self, FdEntry *entry, uint8_t present, uint8_t wanted)
         return fdkernel_apply(self, entry, present, wanted);
     }
     Answer answer = fdkernel_modify(self, entry, wanted);
-    if (answer == NEW_FILE && ((present & BY_EDGES) != 0 || !fdtable_has_socket(self, entry))) {
+    if (answer == NEW_FILE && !fdtable_has_socket(self, entry)) {
         PyErr_SetNone(PyExc_FileNotFoundError);
         return -1;
     }
     return answer == SAME_FILE ? 0 : answer == NEW_FILE ? fdkernel_add(self, entry, wanted, true) : -1;
-}
-
-int
-fdchange_apply(LoopSelector *self, FdEntry *entry)
-{
-    uint8_t present, wanted;
-    unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
-    if (present == wanted) {
-        return 0;
-    }
-    return apply_later(self, entry, present, wanted) == 0 ? fdkernel_settle(self, entry, operation, wanted)
-                                                          : lose_file(self, entry);
 }
 
 int
@@ -340,7 +327,13 @@ fdchange_flush(LoopSelector *self)
     int status = 0;
     FdEntry *entry;
     while (status == 0 && (entry = next_queued(self)) != NULL) {
-        status = fdchange_apply(self, entry);
+        uint8_t present, wanted;
+        unsigned operation = fdkernel_begin(self, entry, &present, &wanted);
+        if (present != wanted) {
+            status = apply_later(self, entry, present, wanted) == 0
+                         ? fdkernel_settle(self, entry, operation, wanted)
+                         : lose_file(self, entry);
+        }
         fdtable_leave(self, entry);
     }
     return status;

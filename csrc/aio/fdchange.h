@@ -29,9 +29,6 @@ int fdchange_register(LoopSelector *self, FdUpdate *update);
 /* Stop to watch for these events. 1; 0 where the fd was not watched; -1 with an exception as above. */
 int fdchange_unwatch(LoopSelector *self, FdUpdate *update);
 
-/* Make the system call after which the kernel has what is wanted of the entry. 0, or -1 with an exception. */
-int fdchange_apply(LoopSelector *self, FdEntry *entry);
-
 /* Make the system calls that are left. 0, or -1 with an exception: the rest is left for the next time. */
 int fdchange_flush(LoopSelector *self);
 

@@ -1,7 +1,6 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
-#include "aio/fdedge.h"
 #include "aio/handle.h"
 #include "aio/sockets.h"
 #include "core/ready.h"
@@ -55,12 +54,10 @@ fds_fd_of(LoopSelector *self, PyObject *fileobj, bool *closed)
     return fd;
 }
 
-/* The events of a mask, as selectors.EpollSelector reports them. Urgent data, which are reported by edges
- * only, are not for the reader: a read would discard them. */
+/* The events of a mask, as selectors.EpollSelector reports them. */
 static uint8_t
 events_of(long mask)
 {
-    mask &= ~(long)EPOLLPRI;
     return (uint8_t)(((mask & ~(long)EPOLLOUT) != 0 ? EVENT_READ : 0) |
                      ((mask & ~(long)EPOLLIN) != 0 ? EVENT_WRITE : 0));
 }
@@ -102,18 +99,6 @@ fds_wait(LoopSelector *self, int64_t timeout, int maxevents, FdsEvents *events)
     return status == 0 ? 0 : -1;
 }
 
-/* The value of an event mask. */
-static inline long
-value_of_mask(PyObject *object)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
-        return (long)PyUnstable_Long_CompactValue((PyLongObject *)object);
-    }
-#endif
-    return PyLong_AsLong(object);
-}
-
 int
 fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
 {
@@ -127,18 +112,12 @@ fds_next(LoopSelector *self, FdsEvents *events, FdEntry **entry, uint8_t *ready)
     PyObject *data = PyTuple_GET_ITEM(pair, 0);
     if (Py_IS_TYPE(data, aio_of(self->module)->fds.entry_type)) { /* others can see the Epoll */
         *entry = (FdEntry *)Py_NewRef(data);
-        long mask = value_of_mask(PyTuple_GET_ITEM(pair, 1));
         guard_lock(&self->guard);
-        *ready = events_of(mask) & (*entry)->wanted;
-        bool noted = fdedge_note_event(self, *entry, mask);
+        *ready = events_of(PyLong_AsLong(PyTuple_GET_ITEM(pair, 1))) & (*entry)->wanted;
         guard_unlock(&self->guard);
-        status = noted ? 1 : fdedge_end(self, *entry) == 0 ? 1 : -1;
     }
     Py_DECREF(pair);
-    if (status < 0) {
-        Py_CLEAR(*entry);
-    }
-    return status;
+    return 1;
 }
 
 void

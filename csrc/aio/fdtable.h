@@ -21,22 +21,12 @@ extern PyType_Spec fdentry_spec; /* fdentry.c */
 
 enum { READER, WRITER, DIRECTIONS };
 
-enum { BY_EDGES = 4 }; /* in `present`, beside EVENT_READ: fdedge.h */
-
-/* What has become of the last event by edges. */
-enum {
-    EDGE_EMPTIED, /* the reader has emptied the socket: edges go on */
-    EDGE_UNREAD,  /* not yet */
-    EDGE_ENDS,    /* edges end, whatever the reader does */
-};
-
 /* One fd. Everything but `fd` is guarded. */
 typedef struct {
     PyObject_HEAD
     int fd;
     uint8_t wanted;      /* EVENT_READ | EVENT_WRITE; 0: removed, which the kernel may not know yet */
-    uint8_t present;     /* the events that the kernel has been asked for, and BY_EDGES; 0: it has no entry */
-    uint8_t edge;        /* with BY_EDGES */
+    uint8_t present;     /* the events that the kernel has been asked for; 0: it has no entry */
     bool queued;         /* the next flush compares the two */
     unsigned operations; /* begun: fdchange.c */
     unsigned users;      /* calls of fdchange.c that work on it: until they end, it stays in the table */
@@ -142,13 +132,6 @@ static inline FdEntry *
 fdtable_slot(const LoopSelector *self, int fd)
 {
     return fd >= 0 && fd < self->table.size ? self->table.items[fd] : NULL;
-}
-
-/* Whether the kernel has what is wanted, by edges, and nothing is left to report. */
-static inline bool
-fdtable_is_emptied(const FdEntry *entry)
-{
-    return entry->present == (entry->wanted | BY_EDGES) && entry->edge == EDGE_EMPTIED;
 }
 
 /* A call on the entry begins: a new reference. */

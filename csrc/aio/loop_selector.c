@@ -2,7 +2,6 @@
 #include "aio/fds.h"
 
 #include "aio/fdchange.h"
-#include "aio/fdedge.h"
 #include "aio/fdkey.h"
 #include "aio/loop_selector_docs.h"
 #include "base/convert.h"
@@ -217,9 +216,7 @@ keys_of_events(LoopSelector *self, FdsEvents *events)
     int64_t count = 0;
     int status = list != NULL ? 1 : -1;
     while (status > 0 && (status = fds_next(self, events, &entry, &ready)) > 0) {
-        /* Whoever calls select() may leave the event alone, to be reported again. */
-        bool taken = entry == NULL || fdedge_end(self, entry) == 0;
-        status = taken && append_key(self, list, entry, ready) == 0 ? 1 : -1;
+        status = append_key(self, list, entry, ready) == 0 ? 1 : -1;
         Py_XDECREF(entry);
         count++;
     }

@@ -1,6 +1,5 @@
 #include "aio/poll.h"
 
-#include "aio/fdedge.h"
 #include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/inbox.h"
@@ -17,23 +16,15 @@ enum { FEW_EVENTS = 64 };
  * for a small request and its reply: so beside long callbacks, turns of a few events do not get behind it. */
 static const int64_t SLOW_NS = 25 * 1000;
 
-/* The selector, if it is a LoopSelector: borrowed, or NULL. */
-static LoopSelector *
-loop_selector(const EventLoop *self)
-{
-    const LoopState *state = &self->state->loop;
-    PyObject *object = loop_member(&self->selector);
-    return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type)
-               ? (LoopSelector *)object
-               : NULL;
-}
-
 LoopSelector *
 poll_selector(const EventLoop *self)
 {
-    LoopSelector *selector = loop_selector(self);
-    return selector != NULL && override_has_own_select(&self->state->loop, (PyObject *)selector) ? selector
-                                                                                                 : NULL;
+    LoopState *state = &self->state->loop;
+    PyObject *object = loop_member(&self->selector);
+    return state->selector_type != NULL && object != NULL && Py_IS_TYPE(object, state->selector_type) &&
+                   override_has_own_select(state, object)
+               ? (LoopSelector *)object
+               : NULL;
 }
 
 bool
@@ -226,25 +217,4 @@ poll_events(EventLoop *self, ReadyQueue *queue, double timeout)
     Py_XDECREF(ours);
     counter_add(&self->counters.events, Py_MAX(count, 0));
     return count >= 0 ? 0 : -1;
-}
-
-int
-poll_settle(EventLoop *self, int status)
-{
-    LoopSelector *selector = (LoopSelector *)Py_XNewRef((PyObject *)loop_selector(self));
-    if (selector == NULL) {
-        return status;
-    }
-    PyObject *error = PyErr_GetRaisedException();
-    if (fdedge_flush(selector) < 0) {
-        if (error != NULL) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        status = -1;
-    }
-    if (error != NULL) {
-        PyErr_SetRaisedException(error);
-    }
-    Py_DECREF(selector);
-    return status;
 }

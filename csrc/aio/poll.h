@@ -16,10 +16,6 @@ int poll_events(EventLoop *self, ReadyQueue *queue, double timeout);
  * Borrowed, or NULL. */
 LoopSelector *poll_selector(const EventLoop *self);
 
-/* After the last turn of a run: other code may wait now for the loop's selector. Let that report again all
- * events by edges that no reader has dealt with. `status` is the turn's; so is the result. */
-int poll_settle(EventLoop *self, int status);
-
 /* Whether there is nothing to poll for but a wake-up by another thread, which also shows in the queue. */
 bool poll_is_idle(const EventLoop *self);
 

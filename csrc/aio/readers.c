@@ -124,21 +124,3 @@ readers_remove_directly(const AioState *state, int direction, PyObject *fileobj,
     Py_DECREF(selector);
     return status < 0 ? -1 : 1;
 }
-
-bool
-readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader)
-{
-    LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
-    bool begun = selector != NULL && fdedge_begin(selector, fd, reader);
-    Py_XDECREF(selector);
-    return begun;
-}
-
-bool
-readers_confirm_edge(const AioState *state, PyObject *loop, int fd)
-{
-    LoopSelector *selector = loop_is_ours(state, loop) ? readers_selector((EventLoop *)loop) : NULL;
-    bool by_edges = selector != NULL && fdedge_confirm(selector, fd);
-    Py_XDECREF(selector);
-    return by_edges;
-}

@@ -3,7 +3,6 @@
 #ifndef PYEPOLL_READERS_H
 #define PYEPOLL_READERS_H
 
-#include "aio/fdedge.h"
 #include "aio/fds.h"
 #include "aio/handle.h"
 #include "aio/loop.h"
@@ -26,11 +25,6 @@ int readers_add_directly(const AioState *state, int direction, PyObject *fileobj
 
 /* loop._remove_reader(fileobj), or _remove_writer(): as readers_add_directly(). */
 int readers_remove_directly(const AioState *state, int direction, PyObject *fileobj, PyObject *loop);
-
-/* fdedge_begin() and fdedge_confirm() for the loop's selector; false where the loop or its selector is not
- * ours. */
-bool readers_begin_edges(const AioState *state, PyObject *loop, int fd, const FdReader *reader);
-bool readers_confirm_edge(const AioState *state, PyObject *loop, int fd);
 
 /* loop._ensure_fd_no_transport(fileobj): 0, or -1 with an exception. In reader_methods.c. */
 int readers_ensure_no_transport(EventLoop *self, PyObject *fileobj);

@@ -278,7 +278,6 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
     if (status >= 0 && hand_over(self) < 0) {
         status = -1;
     }
-    status = poll_settle(self, status);
     spare_set_running(NULL);
     swap_owner(self, owner);
     atomic_store(&self->sleep, sleep);

@@ -64,7 +64,6 @@ receive_into(Stream *self, PyObject *buffer)
      * EBADF. */
     ssize_t count = recv(stream_open_fd(self), view.buf, (size_t)view.len, MSG_DONTWAIT);
     int error = errno;
-    stream_note_read(self, count, (size_t)view.len, error);
     PyBuffer_Release(&view);
     return (Received){count, error};
 }

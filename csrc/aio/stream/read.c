@@ -149,7 +149,6 @@ read_bulk(Stream *self, int fd)
     }
     ssize_t count = recv(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT);
     int error = errno;
-    stream_note_read(self, count, size, error);
     adapt_bulk_size(self, size, (size_t)Py_MAX(count, 0));
     if (count <= 0) {
         Py_DECREF(data);
@@ -169,10 +168,8 @@ read_small(Stream *self, int fd)
         PyErr_NoMemory();
         return stream_fail(self, read_error);
     }
-    size_t size = size_limit(self);
-    ssize_t count = recv(fd, buffer, size, MSG_DONTWAIT);
+    ssize_t count = recv(fd, buffer, size_limit(self), MSG_DONTWAIT);
     int error = errno;
-    stream_note_read(self, count, size, error);
     PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
     self->bulk_size = count >= BULK_FROM ? SHARED_SIZE : 0;

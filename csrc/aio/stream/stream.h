@@ -50,7 +50,6 @@ typedef struct {
     int conn_lost;             /* above 0 once connection_lost() is scheduled; counts later writes */
     unsigned bulk_size;        /* of the object that the next read goes straight into, or 0 (read.c) */
     unsigned char short_reads; /* so many in a row filled less than half of such an object */
-    unsigned char emptied;     /* so many in a row have emptied the socket (edges.c) */
     char context_given; /* by the caller: then connection_made() and connection_lost() run in it, too */
     char buffered;      /* the protocol is a BufferedProtocol */
     char closing;       /* close() was called, or the connection is lost */
@@ -137,9 +136,6 @@ int stream_schedule_loss(Stream *self, PyObject *error); /* connection_lost(erro
 int stream_shutdown(Stream *self);                       /* the end of the stream, for the peer */
 int stream_set_waiter(Stream *self,
                       PyObject *error); /* let sendfile() go on; with an exception unless NULL */
-
-/* edges.c: after each recv() of at most `size` bytes, before the protocol gets the data. */
-void stream_note_read(Stream *self, ssize_t count, size_t size, int error);
 
 /* read.c */
 PyObject *transport_read_ready(PyObject *self, PyObject *ignored); /* the socket is readable */
