@@ -1,6 +1,6 @@
 """Data that a transport has not read are reported again, in spite of all that a program does meanwhile.
 
-A loop whose connections are edge-triggered can lose them in each of these programs.
+A loop whose connections are edge-triggered easily loses them: half of these tests failed when ours were.
 """
 
 import asyncio
