@@ -63,34 +63,18 @@ leave_context(PyObject *context, PyObject *result)
     return result;
 }
 
-/* A function in C without arguments, as the one that reads for a transport, needs no convention of calls. */
-static bool
-is_plain_function(const Callee *callee)
-{
-    return callee->tuple == NULL && callee->count == 0 && PyCFunction_CheckExact(callee->callback) &&
-           PyCFunction_GET_FLAGS(callee->callback) == METH_NOARGS;
-}
-
-static PyObject *
-call_in_context(Callee *callee)
-{
-    PyObject *callback = callee->callback;
-    if (is_plain_function(callee)) {
-        return PyCFunction_GET_FUNCTION(callback)(PyCFunction_GET_SELF(callback), NULL);
-    }
-    return callee->tuple != NULL
-               ? PyObject_Call(callback, callee->tuple, NULL)
-               : PyObject_Vectorcall(callback, callee->inlined,
-                                     (size_t)callee->count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
 static PyObject *
 call(Callee *callee)
 {
     if (PyContext_Enter(callee->context) < 0) {
         return NULL;
     }
-    return leave_context(callee->context, call_in_context(callee));
+    PyObject *result = callee->tuple != NULL
+                           ? PyObject_Call(callee->callback, callee->tuple, NULL)
+                           : PyObject_Vectorcall(callee->callback, callee->inlined,
+                                                 (size_t)callee->count | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                                 NULL);
+    return leave_context(callee->context, result);
 }
 
 /* Report the exception that is set in asyncio's words. 1; -1 for one that has to end the loop. */

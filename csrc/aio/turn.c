@@ -222,12 +222,11 @@ turn_of_callbacks(EventLoop *self)
 
 /* One turn. 0, or -1 with an exception. */
 static int
-turn(EventLoop *self, unsigned long thread)
+turn(EventLoop *self)
 {
     counter_add(&self->counters.turns, 1);
     spare_set_running(self);
-    PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False,
-                                              thread);
+    PendingWrites *writes = stream_begin_turn(self->state, self->pending_writes, self->debug == Py_False);
     int status = turn_of_callbacks(self);
     if (writes != NULL) {
         status = stream_end_turn(writes, status);
@@ -270,10 +269,10 @@ turn_run_once(EventLoop *self, PyObject *Py_UNUSED(ignored))
     bool all = self->all_turns;
     self->all_turns = false;
     int sleep = atomic_load(&self->sleep);
-    unsigned long thread = PyThread_get_thread_ident(), owner = swap_owner(self, thread);
-    int status = turn(self, thread);
+    unsigned long owner = swap_owner(self, PyThread_get_thread_ident());
+    int status = turn(self);
     while (all && status == 0 && (status = is_stopping(self)) == 0 && !is_replaced(self)) {
-        status = turn(self, thread);
+        status = turn(self);
     }
     if (status >= 0 && hand_over(self) < 0) {
         status = -1;

@@ -121,9 +121,7 @@ ready_drop(Instance *self, Batch *batch)
         array = NULL;
     }
     STATE_UNLOCK(self);
-    if (array != NULL) {
-        PyMem_Free(array);
-    }
+    PyMem_Free(array);
 }
 
 /* A list of the pairs of a batch. While it is incomplete, no other code can find it: gc.get_objects() only

@@ -2,14 +2,14 @@
 #include "aio/stream/stream.h"
 
 PendingWrites *
-stream_begin_turn(const AioState *state, PyObject *object, bool may_gather, unsigned long thread)
+stream_begin_turn(const AioState *state, PyObject *object, bool may_gather)
 {
     if (object == NULL || !Py_IS_TYPE(object, state->stream.writes_type)) {
         return NULL;
     }
     PendingWrites *self = (PendingWrites *)Py_NewRef(object);
     self->gather = self->enabled && may_gather;
-    self->thread = thread;
+    self->thread = PyThread_get_thread_ident();
     return self;
 }
 

@@ -108,8 +108,7 @@ PyObject *stream_write_ready(PyObject *self, PyObject *ignored);
 
 /* For the loop, around each turn. `object` is its _pending_writes: a new reference to it; NULL, without an
  * exception, if that is something else. The end takes the turn's status, whose exception comes first. */
-PendingWrites *stream_begin_turn(const AioState *state, PyObject *object, bool may_gather,
-                                 unsigned long thread);
+PendingWrites *stream_begin_turn(const AioState *state, PyObject *object, bool may_gather);
 int stream_end_turn(PendingWrites *writes, int status);
 
 /* The end of a turn, and any other moment at which nothing may be pending. 0, or -1 with an exception; all
