@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import ctypes
 import gc
 import socket
 import sys
@@ -352,3 +353,42 @@ def test_loop_has_slots_for_all_that_asyncio_sets(loop: Any) -> None:
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert vars(loop) == {}
+
+
+def test_turns_within_turns_end_at_the_recursion_limit(loop: Any) -> None:
+    """Each callback runs a turn, which runs the next: CPython's limit comes before the end of the stack."""
+    reported: list[type] = []
+    loop.set_exception_handler(lambda loop, context: reported.append(type(context["exception"])))
+    for _ in range(100_000):
+        loop.call_soon(loop._run_once)
+    loop.stop()  # No turn waits.
+    while loop._ready:
+        loop._run_once()
+    assert set(reported) == {RecursionError}
+
+
+class MethodDef(ctypes.Structure):
+    """PyMethodDef."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+def test_a_c_function_that_fails_without_an_exception_is_reported(loop: Any) -> None:
+    """It is a fault of its extension, for which CPython raises SystemError."""
+    fails = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(lambda module, ignored: None)
+    no_arguments = 4  # METH_NOARGS
+    method = MethodDef(b"fails", ctypes.cast(fails, ctypes.c_void_p), no_arguments, None)
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
+    reported: list[str] = []
+    loop.set_exception_handler(lambda loop, context: reported.append(repr(context["exception"])))
+    loop.call_soon(new(ctypes.addressof(method), None, None))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert len(reported) == 1
+    assert "returned NULL without setting an exception" in reported[0]
