@@ -134,7 +134,7 @@ def turn(server: Process, load: Process, milliseconds: int) -> Turn:
 def turns_of_start(
     servers: Mapping[str, Command], load_on: Callable[[str], Command], rounds: int, milliseconds: int
 ) -> tuple[dict[str, list[Turn]], dict[str, str]]:
-    """Start each server, which prints its port, and its load, and burst each in turn, ``rounds`` times."""
+    """Start each server, which prints its port, and its load, and burst each in turn. Return as turns()."""
     server_core, load_core = server_and_load_cores()
     failed: dict[str, str] = {}
     with ExitStack() as stack:
