@@ -38,6 +38,7 @@ typedef struct {
     PyObject *addresses;      /* the rows of the latest getaddrinfo(), or NULL: address.c */
     PyObject *pending_writes; /* a PendingWrites, normally: stream/stream.h */
     PyObject *wake_event;     /* a WakeEvent, or NULL; for `selector` */
+    PyObject *options;        /* {"loop": this loop}, once it was needed: create.c; or NULL */
     PyObject *arrived;        /* a list of handles, or NULL: arrived.h; no attribute of Python */
     PyObject *csock;
     PyObject *ssock;

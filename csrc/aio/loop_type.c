@@ -98,16 +98,23 @@ goes_into_dict(EventLoop *self, PyObject *name)
     return in_dict;
 }
 
-/* `_transports` is another object. */
+/* Drop what the loop keeps for as long as `_transports` is the same, and for as long as it is open. */
 static void
-forget_transport_fds(EventLoop *self)
+forget(EventLoop *self, bool other_transports, bool closed)
 {
-    PyObject *before = NULL;
+    PyObject *fds = NULL, *options = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    before = self->transport_fds;
-    self->transport_fds = NULL;
+    if (other_transports) {
+        fds = self->transport_fds;
+        self->transport_fds = NULL;
+    }
+    if (closed) {
+        options = self->options;
+        self->options = NULL;
+    }
     Py_END_CRITICAL_SECTION();
-    Py_XDECREF(before);
+    Py_XDECREF(fds);
+    Py_XDECREF(options);
 }
 
 static int
@@ -122,9 +129,7 @@ loop_setattro(EventLoop *self, PyObject *name, PyObject *value)
     if (loop_member(&self->selector) != selector) {
         Py_XDECREF(wake_event_swap(self, NULL)); /* another does not watch it */
     }
-    if (loop_member(&self->transports) != transports) {
-        forget_transport_fds(self);
-    }
+    forget(self, loop_member(&self->transports) != transports, loop_member(&self->closed) != Py_False);
     loop_look_again(self);
     return status;
 }

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -49,6 +50,25 @@ def test_the_loop_is_a_selector_event_loop() -> None:
     loop.close()
     loop.close()
     assert loop.is_closed()
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+def test_a_closed_loop_is_freed_without_the_collector(factory: Callable[[], Any]) -> None:
+    """The loop keeps nothing that refers to it, though it made a Future and a Task of its own."""
+    gc.collect()
+    gc.disable()
+    try:
+        loop = factory()
+        loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        for future in (loop.create_future(), loop.create_future()):
+            assert future.get_loop() is loop
+        del future
+        freed = weakref.ref(loop)
+        del loop
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
