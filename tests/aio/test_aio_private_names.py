@@ -156,7 +156,10 @@ NAMES: dict[str, list[str]] = {
         "_transport",
     ],
     "streams": [
+        "_limit",
         "_stream_reader",
+        "_stream_reader_wr",
+        "_waiter",
     ],
     "server": [
         "_attach",
@@ -225,7 +228,10 @@ def owners() -> dict[str, list[Any]]:
             "format_helpers": dir(asyncio.format_helpers),
             "asyncio": dir(asyncio),
             "socket": dir(socket.socket),
-            "streams": [*dir(asyncio.StreamReader(loop=loop)), *dir(asyncio.StreamReaderProtocol)],
+            "streams": [
+                *dir(reader := asyncio.StreamReader(loop=loop)),
+                *dir(asyncio.StreamReaderProtocol(reader)),
+            ],
             "server": dir(asyncio.base_events.Server),
         }
 

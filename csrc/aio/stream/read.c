@@ -13,6 +13,7 @@ enum {
 };
 
 static const char *const read_error = "Fatal read error on socket transport";
+static const char *const delivery_error = "Fatal error: protocol.data_received() call failed.";
 
 /* The socket is open, and not of a subclass, which may have methods of its own. */
 int
@@ -70,8 +71,7 @@ deliver_data(Stream *self, PyObject *data)
     PyObject *result = PyObject_CallMethodOneArg(protocol, stream_name(self, NAME_DATA_RECEIVED), data);
     Py_DECREF(protocol);
     Py_DECREF(data);
-    return result != NULL ? status_of(result)
-                          : stream_fail(self, "Fatal error: protocol.data_received() call failed.");
+    return result != NULL ? status_of(result) : stream_fail(self, delivery_error);
 }
 
 /* By the method of a socket of another class. */
@@ -170,11 +170,15 @@ read_small(Stream *self, int fd)
     }
     ssize_t count = recv(fd, buffer, size_limit(self), MSG_DONTWAIT);
     int error = errno;
-    PyObject *data = count > 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
+    int fed = count > 0 ? stream_feed(self, buffer, count) : 0;
+    PyObject *data = count > 0 && fed == 0 ? PyBytes_FromStringAndSize(buffer, count) : NULL;
     PyMem_Free(atomic_exchange(&state->spare, buffer));
     self->bulk_size = count >= BULK_FROM ? SHARED_SIZE : 0;
     if (count <= 0) {
         return stream_nothing_received(self, count, error);
+    }
+    if (fed != 0) {
+        return fed > 0 ? 0 : stream_fail(self, delivery_error);
     }
     return data != NULL ? deliver_data(self, data) : stream_fail(self, read_error);
 }

@@ -1,15 +1,18 @@
 /* The parts of asyncio that the transports need, looked up once. */
 #include "aio/imports.h"
+#include "aio/override.h"
 #include "aio/stream/stream.h"
 
 static const char *const names[STREAM_NAMES] = {
     [NAME_ADD_READER] = "_add_reader",
     [NAME_ADD_WRITER] = "_add_writer",
     [NAME_ATTACH] = "_attach",
+    [NAME_BUFFER] = "_buffer",
     [NAME_BUFFER_UPDATED] = "buffer_updated",
     [NAME_CALL_EXCEPTION_HANDLER] = "call_exception_handler",
     [NAME_CALL_SOON] = "call_soon",
     [NAME_CANCEL_SENDFILE] = "cancel",
+    [NAME_CANCELLED] = "cancelled",
     [NAME_CHECK_THREAD] = "_check_thread",
     [NAME_CLOSE] = "close",
     [NAME_CONNECTION_LOST] = "connection_lost",
@@ -20,8 +23,10 @@ static const char *const names[STREAM_NAMES] = {
     [NAME_DATA_RECEIVED] = "data_received",
     [NAME_DETACH] = "_detach",
     [NAME_DONE] = "done",
+    [NAME_EOF] = "_eof",
     [NAME_EOF_RECEIVED] = "eof_received",
     [NAME_EVENTS] = "events",
+    [NAME_FEED_DATA] = "feed_data",
     [NAME_FILENO] = "fileno",
     [NAME_GET_BUFFER] = "get_buffer",
     [NAME_GET_KEY] = "get_key",
@@ -29,12 +34,14 @@ static const char *const names[STREAM_NAMES] = {
     [NAME_GETPEERNAME] = "getpeername",
     [NAME_GETSOCKNAME] = "getsockname",
     [NAME_IS_CLOSED] = "is_closed",
+    [NAME_LIMIT] = "_limit",
     [NAME_MAYBE_PAUSE] = "_maybe_pause_protocol",
     [NAME_MAYBE_RESUME] = "_maybe_resume_protocol",
     [NAME_PEERNAME] = "peername",
     [NAME_PENDING_WRITES] = "_pending_writes",
     [NAME_PROTO] = "proto",
     [NAME_SELECTOR] = "_selector",
+    [NAME_READER_REFERENCE] = "_stream_reader_wr",
     [NAME_READ_READY] = "_read_ready",
     [NAME_RECV] = "recv",
     [NAME_RECV_INTO] = "recv_into",
@@ -48,8 +55,31 @@ static const char *const names[STREAM_NAMES] = {
     [NAME_SOCKET] = "socket",
     [NAME_SOCKNAME] = "sockname",
     [NAME_START_READING] = "_add_reader",
+    [NAME_WAITER] = "_waiter",
     [NAME_WRITE_READY] = "_write_ready",
 };
+
+/* A method of a class, if it is asyncio's: a new reference, or NULL with or without an exception. */
+static PyObject *
+method_of_asyncio(PyTypeObject *type, const char *name)
+{
+    PyObject *method = type != NULL ? PyObject_GetAttrString((PyObject *)type, name) : NULL;
+    if (method != NULL && !override_is_asyncios(method)) {
+        Py_CLEAR(method);
+    }
+    return method;
+}
+
+/* What feed.c needs, and where a program has replaced it, nothing. 0; -1 with an exception. */
+static int
+import_streams(StreamState *state)
+{
+    state->reader_type = (PyTypeObject *)imported("asyncio.streams", "StreamReader");
+    state->reader_protocol = (PyTypeObject *)imported("asyncio.streams", "StreamReaderProtocol");
+    state->feed_data = method_of_asyncio(state->reader_type, "feed_data");
+    state->data_received = method_of_asyncio(state->reader_protocol, "data_received");
+    return PyErr_Occurred() ? -1 : 0;
+}
 
 /* 0; -1 with an exception. */
 static int
@@ -75,7 +105,7 @@ stream_setup(PyObject *module, StreamState *state)
             return -1;
         }
     }
-    if (import_objects(state) < 0) {
+    if (import_objects(state) < 0 || import_streams(state) < 0) {
         return -1;
     }
     state->writes_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &writes_spec, NULL);
@@ -91,6 +121,10 @@ stream_traverse_state(const StreamState *state, visitproc visit, void *arg)
     Py_VISIT(state->socket_type);
     Py_VISIT(state->transport_socket);
     Py_VISIT(state->buffered);
+    Py_VISIT(state->reader_type);
+    Py_VISIT(state->reader_protocol);
+    Py_VISIT(state->feed_data);
+    Py_VISIT(state->data_received);
     Py_VISIT(state->logger);
     Py_VISIT(state->set_result);
     return 0;
@@ -110,6 +144,10 @@ stream_free_state(StreamState *state)
     stream_clear_state(state);
     Py_CLEAR(state->socket_type);
     Py_CLEAR(state->buffered);
+    Py_CLEAR(state->reader_type);
+    Py_CLEAR(state->reader_protocol);
+    Py_CLEAR(state->feed_data);
+    Py_CLEAR(state->data_received);
     Py_CLEAR(state->logger);
     Py_CLEAR(state->set_result);
     Py_CLEAR(state->minus_one);

@@ -11,10 +11,12 @@ enum {
     NAME_ADD_READER,
     NAME_ADD_WRITER,
     NAME_ATTACH,
+    NAME_BUFFER,
     NAME_BUFFER_UPDATED,
     NAME_CALL_EXCEPTION_HANDLER,
     NAME_CALL_SOON,
     NAME_CANCEL_SENDFILE,
+    NAME_CANCELLED,
     NAME_CHECK_THREAD,
     NAME_CLOSE,
     NAME_CONNECTION_LOST,
@@ -25,8 +27,10 @@ enum {
     NAME_DATA_RECEIVED,
     NAME_DETACH,
     NAME_DONE,
+    NAME_EOF,
     NAME_EOF_RECEIVED,
     NAME_EVENTS,
+    NAME_FEED_DATA,
     NAME_FILENO,
     NAME_GET_BUFFER,
     NAME_GET_KEY,
@@ -34,12 +38,14 @@ enum {
     NAME_GETPEERNAME,
     NAME_GETSOCKNAME,
     NAME_IS_CLOSED,
+    NAME_LIMIT,
     NAME_MAYBE_PAUSE,
     NAME_MAYBE_RESUME,
     NAME_PEERNAME,
     NAME_PENDING_WRITES,
     NAME_PROTO,
     NAME_SELECTOR,
+    NAME_READER_REFERENCE,
     NAME_READ_READY,
     NAME_RECV,
     NAME_RECV_INTO,
@@ -53,19 +59,24 @@ enum {
     NAME_SOCKET,
     NAME_SOCKNAME,
     NAME_START_READING,
+    NAME_WAITER,
     NAME_WRITE_READY,
     STREAM_NAMES
 };
 
 typedef struct {
-    PyTypeObject *type;         /* SocketTransport */
-    PyTypeObject *writes_type;  /* PendingWrites */
-    PyTypeObject *socket_type;  /* socket.socket; NULL if that is not CPython's own */
-    Py_ssize_t closed_offset;   /* of the attribute that says whether a socket is closed */
-    PyObject *transport_socket; /* makes the result of get_extra_info("socket") */
-    PyObject *buffered;         /* asyncio.BufferedProtocol */
-    PyObject *logger;           /* asyncio's */
-    PyObject *set_result;       /* asyncio.futures._set_result_unless_cancelled */
+    PyTypeObject *type;            /* SocketTransport */
+    PyTypeObject *writes_type;     /* PendingWrites */
+    PyTypeObject *socket_type;     /* socket.socket; NULL if that is not CPython's own */
+    Py_ssize_t closed_offset;      /* of the attribute that says whether a socket is closed */
+    PyObject *transport_socket;    /* makes the result of get_extra_info("socket") */
+    PyObject *buffered;            /* asyncio.BufferedProtocol */
+    PyTypeObject *reader_type;     /* asyncio.StreamReader */
+    PyTypeObject *reader_protocol; /* asyncio.StreamReaderProtocol */
+    PyObject *feed_data;           /* their methods, as they were at load; NULL if those are not asyncio's */
+    PyObject *data_received;
+    PyObject *logger;     /* asyncio's */
+    PyObject *set_result; /* asyncio.futures._set_result_unless_cancelled */
     PyObject *minus_one;
     PyObject *low_water; /* the default limits of the write buffer */
     PyObject *high_water;
