@@ -3,8 +3,8 @@
 #include "aio/override.h"
 #include "aio/schedule.h"
 
-/* {"loop": self}: a new reference, or NULL with an exception. To make this dict takes a third of the time that
- * a Future takes. It refers to the loop, so that a loop keeps it only until it is closed. */
+/* {"loop": self}: a new reference, or NULL with an exception. To make this dict takes a third of the time of
+ * a Future. It refers to the loop, which keeps it only until it is closed. */
 static PyObject *
 call_options(EventLoop *self)
 {

@@ -385,5 +385,3 @@ def test_an_echo_server_of_streams_answers_each_request() -> None:
             return list(await asyncio.gather(*(ask(address, number) for number in range(50))))
 
     assert same(scenario) == list(range(50))
-
-

@@ -44,7 +44,7 @@ has_room(PyObject *buffer, PyObject *limit, Py_ssize_t count)
     return most >= 0 && PyByteArray_GET_SIZE(buffer) + count - most <= most;
 }
 
-/* Whether a reader has not ended: somebody waits for data, by a Future of asyncio's own, or nobody. */
+/* Whether a reader may get data: a task waits for them, by a Future of asyncio's own, or it has not ended. */
 static bool
 is_open(const Stream *self, PyObject *reader, PyObject *waiter)
 {
@@ -89,7 +89,7 @@ set_result(const StreamState *state, PyObject *future)
     return error == NULL ? 0 : -1;
 }
 
-/* Whoever waits goes on. 0, or -1 with an exception. */
+/* Let the task that waits go on. 0, or -1 with an exception. */
 static int
 wake(const StreamState *state, PyObject *reader, PyObject *waiter)
 {

@@ -145,7 +145,7 @@ PyObject *stream_pause_reading(PyObject *self, PyObject *ignored);
 PyObject *stream_resume_reading(PyObject *self, PyObject *ignored);
 
 /* feed.c */
-/* Pass data to a protocol that is asyncio's StreamReaderProtocol. 1; 0 if that is left to its data_received();
+/* Pass data to a protocol that is asyncio's StreamReaderProtocol. 1; 0 if its data_received() has to do that;
  * -1 with an exception. */
 int stream_feed(const Stream *self, const char *data, Py_ssize_t count);
 
