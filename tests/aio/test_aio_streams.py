@@ -1,4 +1,4 @@
-"""Data for asyncio's streams, which C passes to the reader: as asyncio's own code does, in every state of it."""
+"""Data for asyncio's streams, which C passes to the reader: as asyncio's code does, in every state of it."""
 
 import asyncio
 import asyncio.futures
