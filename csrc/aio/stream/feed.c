@@ -1,5 +1,4 @@
-/* Data for a StreamReader: what data_received() of its protocol and its feed_data() do, in four calls of Python
- * code.
+/* Data for a StreamReader: what data_received() of its protocol and its feed_data() do, in Python.
  *
  * Only for asyncio's own classes and methods, and where the reader has room for the data; all else is left to
  * them, before anything is changed. */
