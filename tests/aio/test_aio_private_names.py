@@ -160,6 +160,7 @@ NAMES: dict[str, list[str]] = {
         "_stream_reader",
         "_stream_reader_wr",
         "_waiter",
+        "_wakeup_waiter",
     ],
     "server": [
         "_attach",

@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 from support.loops import FACTORIES, complaints, connection, on, plain, same, soon, turns
 from support.no_memory import MOST_ALLOCATIONS, without_memory
+from support.processes import run
 
 PIECES = b"one", b"two" * 10
 
@@ -129,6 +130,19 @@ def incomplete(ends: Ends) -> None:
     del ends.reader._waiter
 
 
+def referred_to_by_a_proxy(ends: Ends) -> None:
+    ends.protocol._stream_reader_wr = weakref.proxy(ends.reader)
+
+
+def referred_to_peculiarly(ends: Ends) -> None:
+    class Reference(weakref.ref[Any]):
+        def __call__(self) -> Any:
+            ends.calls.append("called")
+            return super().__call__()
+
+    ends.protocol._stream_reader_wr = Reference(ends.reader)
+
+
 def forgotten(ends: Ends) -> None:
     ends.protocol._stream_reader_wr = None
 
@@ -169,6 +183,8 @@ STATES: list[Callable[[Ends], None]] = [
     viewed,
     another_buffer,
     incomplete,
+    referred_to_by_a_proxy,
+    referred_to_peculiarly,
     forgotten,
     freed,
     own_feed_data,
@@ -186,11 +202,11 @@ C_FEEDS = {unchanged, waited_for, cancelled, done, holding, narrow, viewed, fail
 
 def state_of(ends: Ends, transport: Any, problems: list[dict[str, Any]]) -> list[Any]:
     reader = ends.reader
-    waiters = [repr(future) for future in ends.kept if asyncio.isfuture(future)]
+    waiters = [(future.done(), future.cancelled()) for future in ends.kept if asyncio.isfuture(future)]
     return [
         reader and (bytes(reader._buffer), reader._paused, reader._eof, plain(reader.exception())),
         getattr(reader, "_waiter", "none") is None,
-        [plain(text) for text in waiters],
+        waiters,
         [bytes(call) if isinstance(call, bytes | bytearray) else call for call in ends.calls],
         transport.is_closing(),
         [(plain(problem["message"]), plain(problem.get("exception"))) for problem in problems],
@@ -215,10 +231,11 @@ async def fed(state: Callable[[Ends], None], classes: str) -> list[Any]:
     return seen
 
 
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("state", STATES)
-def test_data_change_the_same_in_each_state(state: Callable[[Ends], None], classes: str) -> None:
-    same(lambda: fed(state, classes))
+def test_data_change_the_same_in_each_state(state: Callable[[Ends], None], classes: str, debug: bool) -> None:
+    same(lambda: fed(state, classes), debug=debug)
 
 
 @contextlib.contextmanager
@@ -232,7 +249,7 @@ def counting(calls: list[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_plain_case_calls_no_python_code(state: Callable[[Ends], None]) -> None:
+def test_the_plain_case_calls_no_python_code_but_in_debug_mode(state: Callable[[Ends], None]) -> None:
     async def scenario() -> list[str]:
         complaints()
         reader = asyncio.StreamReader(loop=asyncio.get_running_loop())
@@ -248,8 +265,27 @@ def test_the_plain_case_calls_no_python_code(state: Callable[[Ends], None]) -> N
         ends.kept.clear()
         return calls
 
-    called = {"data_received", "feed_data", "append"} & set(on("pyepoll", scenario))
-    assert bool(called) == (state not in C_FEEDS | {own_data_received})
+    for debug, by_c in (False, C_FEEDS), (True, set()):
+        called = {"data_received", "feed_data"} & set(on("pyepoll", scenario, debug=debug))
+        assert bool(called) == (state not in {*by_c, own_data_received})
+
+
+def one_is_seen(change: Callable[[list[Any]], Any]) -> None:
+    """A part of asyncio's classes that a program has replaced is used, as long as it is there."""
+
+    async def scenario() -> list[bytes]:
+        seen: list[bytes] = []
+        reader = asyncio.StreamReader(loop=asyncio.get_running_loop())
+        async with connection(asyncio.StreamReaderProtocol(reader)) as (_, peer):
+            with change(seen):
+                peer.send(b"seen")
+                await soon(lambda: bool(seen))
+            await turns()
+            reader._buffer.clear()  # type: ignore[attr-defined]
+            peer.send(b"fed")
+            return [*seen, await reader.readexactly(3)]
+
+    assert same(scenario) == [b"seen", b"fed"]
 
 
 @pytest.mark.parametrize(
@@ -257,17 +293,120 @@ def test_the_plain_case_calls_no_python_code(state: Callable[[Ends], None]) -> N
     [(asyncio.StreamReader, "feed_data"), (asyncio.StreamReaderProtocol, "data_received")],
 )
 def test_a_method_that_was_replaced_is_called(owner: type, name: str) -> None:
-    async def scenario() -> list[bytes]:
-        seen: list[bytes] = []
-        reader = asyncio.StreamReader(loop=asyncio.get_running_loop())
-        async with connection(asyncio.StreamReaderProtocol(reader)) as (_, peer):
-            with mock.patch.object(owner, name, lambda self, data: seen.append(data)):
-                peer.send(b"seen")
-                await soon(lambda: bool(seen))
-            peer.send(b"fed")
-            return [*seen, await reader.readexactly(3)]
+    one_is_seen(lambda seen: mock.patch.object(owner, name, lambda self, data: seen.append(data)))
 
-    assert same(scenario) == [b"seen", b"fed"]
+
+def test_code_that_was_replaced_runs() -> None:
+    def code(self: Any, data: bytes) -> None:
+        self.seen.append(data)
+
+    @contextlib.contextmanager
+    def both(seen: list[Any]) -> Iterator[None]:
+        method: Any = asyncio.StreamReader.feed_data
+        before, method.__code__ = method.__code__, code.__code__
+        with mock.patch.object(asyncio.StreamReader, "seen", seen, create=True):
+            yield
+        method.__code__ = before
+
+    one_is_seen(both)
+
+
+def test_other_parts_of_the_classes_may_be_replaced() -> None:
+    def wakes(seen: list[Any]) -> Any:
+        wake: Any = asyncio.StreamReader._wakeup_waiter  # type: ignore[attr-defined]
+
+        def wakeup(self: Any) -> None:
+            seen.append(bytes(self._buffer))
+            wake(self)
+
+        return mock.patch.object(asyncio.StreamReader, "_wakeup_waiter", wakeup)
+
+    def leads_elsewhere(seen: list[Any]) -> Any:
+        other = mock.Mock(feed_data=seen.append)
+        return mock.patch.object(asyncio.StreamReaderProtocol, "_stream_reader", other)
+
+    one_is_seen(wakes)
+    one_is_seen(leads_elsewhere)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "s.StreamReader = functools.partial(asyncio.StreamReader, limit=1000)",
+        "s.StreamReaderProtocol = functools.partial(asyncio.StreamReaderProtocol)",
+        "del s.StreamReaderProtocol, s.StreamReader",
+        "del s.StreamReader._wakeup_waiter",
+        "s.StreamReader = type('StreamReader', (s.StreamReader,), {'_wakeup_waiter': woken})",
+        "s.StreamReader._wakeup_waiter = woken",
+        "s.StreamReader.feed_data = feed",
+        "asyncio.Future = asyncio.futures.Future = asyncio.futures._PyFuture",
+        "sys.modules['asyncio.streams'] = types.ModuleType('streams')",
+    ],
+)
+def test_classes_may_be_replaced_before_the_import(change: str) -> None:
+    """A class that was there first is used as asyncio uses it."""
+    said = run(
+        f"""
+        import asyncio, functools, socket, sys, types
+        s = asyncio.streams
+        make, protocol = s.StreamReader, s.StreamReaderProtocol
+        wakeup, feed_data = make._wakeup_waiter, make.feed_data
+
+        def woken(self):
+            print("woken", bytes(self._buffer))
+            wakeup(self)
+
+        def feed(self, data):
+            print("fed", data)
+            feed_data(self, data)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            near, far = socket.socketpair()
+            reader = getattr(s, "StreamReader", make)(loop=loop)
+            transport, _ = await loop.create_connection(lambda: protocol(reader), sock=near)
+            far.send(b"data")
+            waiting = hasattr(make, "_wakeup_waiter")
+            print(await reader.readexactly(4) if waiting else "no")
+            transport.close()
+            far.close()
+
+        {change}
+        asyncio.Runner(loop_factory=asyncio.SelectorEventLoop).run(main())
+        print("|")
+        from pyepoll import aio
+        asyncio.Runner(loop_factory=aio.new_event_loop).run(main())
+        """
+    )
+    stock, _, ours = said.partition("|\n")
+    assert ours == stock
+    assert ours
+
+
+def test_an_interrupt_in_an_attribute_is_not_lost() -> None:
+    """As one in asyncio's code."""
+
+    def limit(self: Any) -> int:
+        if not said:
+            said.append("interrupted")
+            raise KeyboardInterrupt
+        return 100
+
+    said: list[str] = []
+
+    async def scenario() -> None:
+        reader = asyncio.StreamReader(loop=asyncio.get_running_loop())
+        async with connection(asyncio.StreamReaderProtocol(reader)) as (transport, peer):
+            del reader._limit  # type: ignore[attr-defined]
+            peer.send(b"data")
+            with mock.patch.object(asyncio.StreamReader, "_limit", property(limit), create=True):
+                with pytest.raises(KeyboardInterrupt):
+                    transport._read_ready()
+
+    for name in FACTORIES:
+        said.clear()
+        on(name, scenario)
+        assert said == ["interrupted"]
 
 
 @pytest.mark.parametrize("name", FACTORIES)

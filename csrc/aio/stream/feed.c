@@ -2,34 +2,105 @@
  *
  * Only for asyncio's own classes and methods, and where the reader has room for the data; all else is left to
  * them, before anything is changed. */
+#include "aio/imports.h"
+#include "aio/override.h"
+#include "aio/schedule.h"
 #include "aio/stream/stream.h"
 
-/* Whether a method of an object is this function: not if the object or its class got another one. */
+/* Whether asyncio has made a function, or a property of one. */
 static bool
-has_method(PyObject *object, PyObject *name, const PyObject *function)
+is_asyncios(PyObject *object)
 {
-    PyObject *method = PyObject_GetAttr(object, name);
-    bool same = method != NULL && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function &&
-                PyMethod_GET_SELF(method) == object;
+    PyObject *function = PyFunction_Check(object) ? Py_NewRef(object)
+                                                  : PyObject_GetAttrString(object, "fget");
+    bool own = function != NULL && override_is_asyncios(function);
+    Py_XDECREF(function);
+    return own;
+}
+
+/* An attribute of the class itself, not of a base, if it is asyncio's: a new reference, or NULL. */
+static PyObject *
+own_attribute(PyObject *type, PyObject *name)
+{
+    PyObject *dict = PyType_Check(type) ? PyObject_GetAttrString(type, "__dict__") : NULL;
+    PyObject *value = dict != NULL ? PyObject_GetItem(dict, name) : NULL;
+    if (value != NULL && !is_asyncios(value)) {
+        Py_CLEAR(value);
+    }
+    Py_XDECREF(dict);
+    return value;
+}
+
+/* A program may have replaced the class, or a method of it: then `type` stays NULL. */
+static void
+learn(const StreamState *state, StreamClass *stock, const char *name, int method, int helper)
+{
+    PyObject *type = imported("asyncio.streams", name);
+    stock->method_name = state->names[method];
+    stock->helper_name = state->names[helper];
+    stock->method = type != NULL ? own_attribute(type, stock->method_name) : NULL;
+    stock->helper = stock->method != NULL ? own_attribute(type, stock->helper_name) : NULL;
+    if (stock->helper != NULL && PyFunction_Check(stock->method)) {
+        stock->code = Py_NewRef(PyFunction_GET_CODE(stock->method));
+        stock->type = (PyTypeObject *)Py_NewRef(type);
+    }
+    Py_XDECREF(type);
+    PyErr_Clear();
+}
+
+void
+stream_learn_classes(StreamState *state)
+{
+    learn(state, &state->classes[STREAM_READER], "StreamReader", NAME_FEED_DATA, NAME_WAKEUP_WAITER);
+    learn(state, &state->classes[READER_PROTOCOL], "StreamReaderProtocol", NAME_DATA_RECEIVED,
+          NAME_STREAM_READER);
+    state->future = (PyTypeObject *)imported("_asyncio", "Future");
+    PyErr_Clear();
+}
+
+/* The class has the helper that it had. */
+static bool
+has_helper(StreamClass *stock)
+{
+    unsigned version = type_version(stock->type);
+    if (version != 0 && version == atomic_load_explicit(&stock->version, memory_order_relaxed)) {
+        return true;
+    }
+    PyObject *helper = PyObject_GetAttr((PyObject *)stock->type, stock->helper_name);
+    bool same = helper == stock->helper;
+    Py_XDECREF(helper);
+    atomic_store_explicit(&stock->version, same ? type_version(stock->type) : 0, memory_order_relaxed);
+    return same;
+}
+
+/* An object is of the class, and neither has another method now. */
+static bool
+is_stock(StreamClass *stock, PyObject *object)
+{
+    if (!Py_IS_TYPE(object, stock->type) || !has_helper(stock)) {
+        return false;
+    }
+    PyObject *method = PyObject_GetAttr(object, stock->method_name);
+    bool same = method != NULL && PyMethod_Check(method) && PyMethod_GET_SELF(method) == object &&
+                PyMethod_GET_FUNCTION(method) == stock->method &&
+                PyFunction_GET_CODE(stock->method) == stock->code;
     Py_XDECREF(method);
     return same;
 }
 
 /* The reader of a protocol, if both are asyncio's own: a new reference; NULL, maybe with an exception. */
 static PyObject *
-plain_reader(const StreamState *state, PyObject *protocol)
+stock_reader(StreamState *state, PyObject *protocol)
 {
-    PyObject *reader = NULL;
-    if (!has_method(protocol, state->names[NAME_DATA_RECEIVED], state->data_received)) {
+    if (!is_stock(&state->classes[READER_PROTOCOL], protocol)) {
         return NULL;
     }
-    PyObject *reference = PyObject_GetAttr(protocol, state->names[NAME_READER_REFERENCE]);
-    if (reference != NULL && PyWeakref_Check(reference)) {
+    PyObject *reference = PyObject_GetAttr(protocol, state->names[NAME_READER_REFERENCE]), *reader = NULL;
+    if (reference != NULL && PyWeakref_CheckRefExact(reference)) {
         PyWeakref_GetRef(reference, &reader);
     }
     Py_XDECREF(reference);
-    if (reader != NULL && (!Py_IS_TYPE(reader, state->reader_type) ||
-                           !has_method(reader, state->names[NAME_FEED_DATA], state->feed_data))) {
+    if (reader != NULL && !is_stock(&state->classes[STREAM_READER], reader)) {
         Py_CLEAR(reader);
     }
     return reader;
@@ -45,12 +116,12 @@ has_room(PyObject *buffer, PyObject *limit, Py_ssize_t count)
 
 /* Whether a reader may get data: a task waits for them, by a Future of asyncio's own, or it has not ended. */
 static bool
-is_open(const Stream *self, PyObject *reader, PyObject *waiter)
+is_open(const StreamState *state, PyObject *reader, PyObject *waiter)
 {
     if (waiter != Py_None) {
-        return Py_IS_TYPE(waiter, (PyTypeObject *)self->module->aio->loop.globals[GLOBAL_FUTURE].value);
+        return Py_IS_TYPE(waiter, state->future);
     }
-    PyObject *eof = PyObject_GetAttr(reader, stream_name(self, NAME_EOF));
+    PyObject *eof = PyObject_GetAttr(reader, state->names[NAME_EOF]);
     Py_XDECREF(eof);
     return eof == Py_False;
 }
@@ -101,15 +172,14 @@ wake(const StreamState *state, PyObject *reader, PyObject *waiter)
 
 /* As stream_feed(); 0 maybe with an exception. */
 static int
-feed(const Stream *self, PyObject *reader, const char *data, Py_ssize_t count)
+feed(const StreamState *state, PyObject *reader, const char *data, Py_ssize_t count)
 {
-    const StreamState *state = stream_state(self);
     PyObject *waiter = PyObject_GetAttr(reader, state->names[NAME_WAITER]);
     PyObject *limit = waiter != NULL ? PyObject_GetAttr(reader, state->names[NAME_LIMIT]) : NULL;
     PyObject *buffer = limit != NULL ? PyObject_GetAttr(reader, state->names[NAME_BUFFER]) : NULL;
     int status = 0;
     if (buffer != NULL && PyByteArray_CheckExact(buffer) && has_room(buffer, limit, count) &&
-        is_open(self, reader, waiter)) {
+        is_open(state, reader, waiter)) {
         status = append(buffer, data, count) == 0 && wake(state, reader, waiter) == 0 ? 1 : -1;
     }
     Py_XDECREF(buffer);
@@ -118,18 +188,30 @@ feed(const Stream *self, PyObject *reader, const char *data, Py_ssize_t count)
     return status;
 }
 
+/* An exception while all was left as it was: 0 if asyncio's code will meet it again, or do without. */
+static int
+leave(void)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return -1;
+}
+
 int
 stream_feed(const Stream *self, const char *data, Py_ssize_t count)
 {
-    const StreamState *state = stream_state(self);
-    if (!Py_IS_TYPE(self->protocol, state->reader_protocol)) {
+    StreamState *state = stream_state(self);
+    if (!Py_IS_TYPE(self->protocol, state->classes[READER_PROTOCOL].type) || !is_given(self->loop) ||
+        schedule_is_debug(self->module->aio, self->loop) != 0) {
         return 0;
     }
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *reader = plain_reader(state, protocol);
-    int status = reader != NULL ? feed(self, reader, data, count) : 0;
-    if (status == 0) {
-        PyErr_Clear();
+    PyObject *reader = stock_reader(state, protocol);
+    int status = reader != NULL ? feed(state, reader, data, count) : 0;
+    if (status == 0 && PyErr_Occurred()) {
+        status = leave();
     }
     Py_XDECREF(reader);
     Py_DECREF(protocol);

@@ -1,6 +1,5 @@
 /* The parts of asyncio that the transports need, looked up once. */
 #include "aio/imports.h"
-#include "aio/override.h"
 #include "aio/stream/stream.h"
 
 static const char *const names[STREAM_NAMES] = {
@@ -55,31 +54,11 @@ static const char *const names[STREAM_NAMES] = {
     [NAME_SOCKET] = "socket",
     [NAME_SOCKNAME] = "sockname",
     [NAME_START_READING] = "_add_reader",
+    [NAME_STREAM_READER] = "_stream_reader",
     [NAME_WAITER] = "_waiter",
+    [NAME_WAKEUP_WAITER] = "_wakeup_waiter",
     [NAME_WRITE_READY] = "_write_ready",
 };
-
-/* A method of a class, if it is asyncio's: a new reference, or NULL with or without an exception. */
-static PyObject *
-method_of_asyncio(PyTypeObject *type, const char *name)
-{
-    PyObject *method = type != NULL ? PyObject_GetAttrString((PyObject *)type, name) : NULL;
-    if (method != NULL && !override_is_asyncios(method)) {
-        Py_CLEAR(method);
-    }
-    return method;
-}
-
-/* What feed.c needs, and where a program has replaced it, nothing. 0; -1 with an exception. */
-static int
-import_streams(StreamState *state)
-{
-    state->reader_type = (PyTypeObject *)imported("asyncio.streams", "StreamReader");
-    state->reader_protocol = (PyTypeObject *)imported("asyncio.streams", "StreamReaderProtocol");
-    state->feed_data = method_of_asyncio(state->reader_type, "feed_data");
-    state->data_received = method_of_asyncio(state->reader_protocol, "data_received");
-    return PyErr_Occurred() ? -1 : 0;
-}
 
 /* 0; -1 with an exception. */
 static int
@@ -105,9 +84,10 @@ stream_setup(PyObject *module, StreamState *state)
             return -1;
         }
     }
-    if (import_objects(state) < 0 || import_streams(state) < 0) {
+    if (import_objects(state) < 0) {
         return -1;
     }
+    stream_learn_classes(state);
     state->writes_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &writes_spec, NULL);
     state->type = state->writes_type != NULL ? stream_make_type(module) : NULL;
     return state->type != NULL ? 0 : -1;
@@ -121,10 +101,13 @@ stream_traverse_state(const StreamState *state, visitproc visit, void *arg)
     Py_VISIT(state->socket_type);
     Py_VISIT(state->transport_socket);
     Py_VISIT(state->buffered);
-    Py_VISIT(state->reader_type);
-    Py_VISIT(state->reader_protocol);
-    Py_VISIT(state->feed_data);
-    Py_VISIT(state->data_received);
+    for (int i = 0; i < STREAM_CLASSES; i++) {
+        Py_VISIT(state->classes[i].type);
+        Py_VISIT(state->classes[i].method);
+        Py_VISIT(state->classes[i].code);
+        Py_VISIT(state->classes[i].helper);
+    }
+    Py_VISIT(state->future);
     Py_VISIT(state->logger);
     Py_VISIT(state->set_result);
     return 0;
@@ -144,10 +127,13 @@ stream_free_state(StreamState *state)
     stream_clear_state(state);
     Py_CLEAR(state->socket_type);
     Py_CLEAR(state->buffered);
-    Py_CLEAR(state->reader_type);
-    Py_CLEAR(state->reader_protocol);
-    Py_CLEAR(state->feed_data);
-    Py_CLEAR(state->data_received);
+    for (int i = 0; i < STREAM_CLASSES; i++) {
+        Py_CLEAR(state->classes[i].type);
+        Py_CLEAR(state->classes[i].method);
+        Py_CLEAR(state->classes[i].code);
+        Py_CLEAR(state->classes[i].helper);
+    }
+    Py_CLEAR(state->future);
     Py_CLEAR(state->logger);
     Py_CLEAR(state->set_result);
     Py_CLEAR(state->minus_one);

@@ -148,6 +148,7 @@ PyObject *stream_resume_reading(PyObject *self, PyObject *ignored);
 /* Pass data to a protocol that is asyncio's StreamReaderProtocol. 1; 0 if its data_received() has to do that;
  * -1 with an exception. */
 int stream_feed(const Stream *self, const char *data, Py_ssize_t count);
+void stream_learn_classes(StreamState *state);
 
 /* buffered.c */
 int stream_read_to_buffer(Stream *self);

@@ -59,22 +59,35 @@ enum {
     NAME_SOCKET,
     NAME_SOCKNAME,
     NAME_START_READING,
+    NAME_STREAM_READER,
     NAME_WAITER,
+    NAME_WAKEUP_WAITER,
     NAME_WRITE_READY,
     STREAM_NAMES
 };
 
+enum { STREAM_READER, READER_PROTOCOL, STREAM_CLASSES };
+
+/* A class of asyncio's streams, and its parts at load: feed.c. */
 typedef struct {
-    PyTypeObject *type;            /* SocketTransport */
-    PyTypeObject *writes_type;     /* PendingWrites */
-    PyTypeObject *socket_type;     /* socket.socket; NULL if that is not CPython's own */
-    Py_ssize_t closed_offset;      /* of the attribute that says whether a socket is closed */
-    PyObject *transport_socket;    /* makes the result of get_extra_info("socket") */
-    PyObject *buffered;            /* asyncio.BufferedProtocol */
-    PyTypeObject *reader_type;     /* asyncio.StreamReader */
-    PyTypeObject *reader_protocol; /* asyncio.StreamReaderProtocol */
-    PyObject *feed_data;           /* their methods, as they were at load; NULL if those are not asyncio's */
-    PyObject *data_received;
+    PyTypeObject *type;    /* NULL if a program had replaced it, or the next ones */
+    PyObject *method_name; /* borrowed from `names` */
+    PyObject *method;      /* that data is passed to, ... */
+    PyObject *code;        /* ... its code, ... */
+    PyObject *helper_name;
+    PyObject *helper;    /* ... and a part of the class that it uses */
+    atomic_uint version; /* of the type, when it had this helper; 0: look again */
+} StreamClass;
+
+typedef struct {
+    PyTypeObject *type;         /* SocketTransport */
+    PyTypeObject *writes_type;  /* PendingWrites */
+    PyTypeObject *socket_type;  /* socket.socket; NULL if that is not CPython's own */
+    Py_ssize_t closed_offset;   /* of the attribute that says whether a socket is closed */
+    PyObject *transport_socket; /* makes the result of get_extra_info("socket") */
+    PyObject *buffered;         /* asyncio.BufferedProtocol */
+    StreamClass classes[STREAM_CLASSES];
+    PyTypeObject *future; /* _asyncio.Future; NULL if there is none */
     PyObject *logger;     /* asyncio's */
     PyObject *set_result; /* asyncio.futures._set_result_unless_cancelled */
     PyObject *minus_one;
