@@ -49,8 +49,13 @@ int
 stream_schedule_loss(Stream *self, PyObject *error)
 {
     self->conn_lost++;
-    return cancel_sendfile(self) == 0 ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
-                                      : -1;
+    int status = cancel_sendfile(self) == 0
+                     ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
+                     : -1;
+    if (status < 0) {
+        self->conn_lost--; /* abort() can try again */
+    }
+    return status;
 }
 
 static int
@@ -117,6 +122,18 @@ fatal_error(Stream *self, PyObject *error, PyObject *message)
     return status == 0 ? force_close(self, error) : -1;
 }
 
+/* There was no memory for the report, or it failed: with an exception that is set. Data may be missing: the
+ * protocol must not get those that follow. */
+static void
+close_unreported(Stream *self, PyObject *error)
+{
+    PyObject *failure = PyErr_GetRaisedException();
+    if (!ends_program(failure) && force_close(self, error) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(failure);
+}
+
 int
 stream_fail(Stream *self, const char *message)
 {
@@ -130,6 +147,9 @@ stream_fail(Stream *self, const char *message)
     PyObject *handled = PyErr_GetHandledException();
     PyErr_SetHandledException(error);
     int status = text != NULL ? fatal_error(self, error, text) : -1;
+    if (status < 0) {
+        close_unreported(self, error);
+    }
     PyErr_SetHandledException(handled);
     Py_XDECREF(handled);
     Py_XDECREF(text);
