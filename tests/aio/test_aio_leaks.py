@@ -92,7 +92,37 @@ async def refused(seen: Keeps, transport: Any, peer: socket.socket) -> None:
         pass
 
 
-LIVES: dict[str, tuple[type[Keeps], bool, Callable[..., Coroutine[Any, Any, None]]]] = {
+def streams() -> Any:
+    """A protocol of exactly asyncio's class, with its reader."""
+    reader = asyncio.StreamReader()
+    protocol: Any = asyncio.StreamReaderProtocol(reader)
+    protocol.reader = reader
+    return protocol
+
+
+async def read(protocol: Any, transport: Any, peer: socket.socket) -> None:
+    for _ in range(3):
+        peer.send(b"datadata")
+        await protocol.reader.readexactly(4)
+        await protocol.reader.read(4)
+
+
+async def read_cancelled(protocol: Any, transport: Any, peer: socket.socket) -> None:
+    reading = asyncio.create_task(protocol.reader.read(4))
+    await turns()
+    peer.send(b"data")
+    reading.cancel()
+    await turns()
+
+
+async def feed_fails(protocol: Any, transport: Any, peer: socket.socket) -> None:
+    protocol.reader._waiter = waiter = asyncio.get_running_loop().create_future()
+    waiter.set_result(None)
+    peer.send(b"data")
+    await soon(lambda: transport.get_protocol() is None)
+
+
+LIVES: dict[str, tuple[Callable[[], Any], bool, Callable[..., Coroutine[Any, Any, None]]]] = {
     "messages": (Plain, False, exchange),
     "messages into a buffer": (Buffered, False, exchange),
     "more than fits": (Plain, False, much),
@@ -104,6 +134,9 @@ LIVES: dict[str, tuple[type[Keeps], bool, Callable[..., Coroutine[Any, Any, None
     "a reset": (Plain, True, get_reset),
     "a write after the peer has gone": (Plain, False, write_after_end),
     "writes that are refused": (Plain, False, refused),
+    "streams": (streams, False, read),
+    "a stream's reader that is cancelled": (streams, False, read_cancelled),
+    "a stream's reader that fails": (streams, False, feed_fails),
 }
 
 
