@@ -71,6 +71,28 @@ def test_a_closed_loop_is_freed_without_the_collector(factory: Callable[[], Any]
         gc.enable()
 
 
+def test_a_transport_of_a_closed_loop_fails_once() -> None:
+    """The first call that needs the loop raises; for those that follow, the connection is lost."""
+
+    def outcomes(factory: Callable[[], Any]) -> list[str]:
+        loop = factory()
+        near, far = socket.socketpair()
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=near))
+        loop.close()
+        seen = []
+        for call in transport.abort, transport.abort, lambda: transport.write(b"late"), transport.close:
+            try:
+                seen.append(repr(call()))
+            except RuntimeError as error:
+                seen.append(str(error))
+        near.close()
+        far.close()
+        return seen
+
+    theirs, ours = map(outcomes, FACTORIES.values())
+    assert ours == theirs == ["Event loop is closed", "None", "None", "None"]
+
+
 @pytest.mark.parametrize(
     "make",
     [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector, selectors.DefaultSelector],

@@ -52,7 +52,7 @@ stream_schedule_loss(Stream *self, PyObject *error)
     int status = cancel_sendfile(self) == 0
                      ? stream_call_soon_self(self, NAME_CONNECTION_LOST_CALLBACK, error)
                      : -1;
-    if (status < 0) {
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         self->conn_lost--; /* abort() can try again */
     }
     return status;
