@@ -1,10 +1,10 @@
 """A transport that has no memory for data accepts none of it."""
 
-import gc
+import asyncio
 from typing import Any
 
-from support.loops import Plain, complaints, connection, on, soon, turns
-from support.no_memory import MOST_ALLOCATIONS, without_memory
+from support.loops import Plain, complaints, connection, soon, turns
+from support.no_memory import with_each_allocation_failing, without_memory
 from test_aio_gather import arrived, gathering
 
 PARTS = [b"%d," % number for number in range(100)]
@@ -19,17 +19,7 @@ def test_writelines_writes_all_or_nothing() -> None:
             await turns(2)
             return done, arrived(peer)
 
-    async def scenario() -> list[Any]:
-        results: list[Any] = []
-        while not results or (not results[-1][0] and len(results) < MOST_ALLOCATIONS):
-            results.append(await written(len(results)))
-        return results
-
-    gc.disable()
-    try:
-        *failed, last = gathering(scenario)
-    finally:
-        gc.enable()
+    *failed, last = with_each_allocation_failing(written, gathering)
     assert failed
     assert set(failed) == {(False, b"!")}
     assert last == (True, b"".join(PARTS) + b"!")
@@ -38,7 +28,7 @@ def test_writelines_writes_all_or_nothing() -> None:
 def test_data_that_were_lost_are_the_last() -> None:
     """Where there is no memory for data, nor for the report, the connection ends all the same."""
 
-    async def received(start: int) -> bool:
+    async def received(start: int) -> tuple[bool]:
         complaints()
         protocol = Plain()
         async with connection(protocol) as (transport, peer):
@@ -52,17 +42,27 @@ def test_data_that_were_lost_are_the_last() -> None:
             transport.abort()
             await soon(protocol.lost)
             assert closing or protocol.seen[:2] == ["made", b"firstsecondthird"]
-            return not closing
+            return (not closing,)
 
-    async def scenario() -> list[bool]:
-        results: list[bool] = []
-        while not (results and results[-1]) and len(results) < MOST_ALLOCATIONS:
-            results.append(await received(len(results)))
-        return results
+    assert with_each_allocation_failing(received)[-1] == (True,)
 
-    gc.disable()
-    try:
-        results = on("pyepoll", scenario)
-    finally:
-        gc.enable()
-    assert results[-1]
+
+def test_a_stream_gets_its_data_or_ends() -> None:
+    async def fed(start: int) -> tuple[bool]:
+        problems = complaints()
+        reader: Any = asyncio.StreamReader()
+        async with connection(asyncio.StreamReaderProtocol(reader)) as (transport, peer):
+            reader._waiter = waiter = asyncio.get_running_loop().create_future()
+            peer.send(b"data")
+            completed = without_memory(start, transport._read_ready, failures=1000)
+            await turns(4)
+            if transport.is_closing():
+                assert problems or not completed
+            else:
+                assert waiter.done()
+                assert bytes(reader._buffer) == b"data"
+            return (completed and not problems,)
+
+    *failed, last = with_each_allocation_failing(fed)
+    assert failed
+    assert last == (True,)

@@ -1,35 +1,15 @@
 """A pipe's transport that has no memory for data loses none of it in silence."""
 
-import gc
 import os
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-from support.loops import Plain, complaints, on, soon, turns
-from support.no_memory import MOST_ALLOCATIONS, without_memory
+from support.loops import Plain, complaints, soon, turns
+from support.no_memory import with_each_allocation_failing, without_memory
 from test_aio_pipes import drained_until, reading, writing
-
-Result = tuple[bool, bool, bool]
-
-
-def with_each_allocation_failing(once: Callable[[int], Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of calls of which the first allocation fails, then the second, until none has failed."""
-
-    async def scenario() -> list[Result]:
-        results: list[Result] = []
-        while not (results and results[-1][0]) and len(results) < MOST_ALLOCATIONS:
-            results.append(await once(len(results)))
-        return results
-
-    gc.disable()
-    try:
-        return on("pyepoll", scenario)
-    finally:
-        gc.enable()
 
 
 def test_write_closes_the_transport_or_writes_all() -> None:
-    async def once(start: int) -> Result:
+    async def once(start: int) -> tuple[bool, bool, bool]:
         problems = complaints()
         read, write = os.pipe()
         protocol, data = Plain(), os.urandom(1000) * 100
@@ -50,7 +30,7 @@ def test_write_closes_the_transport_or_writes_all() -> None:
 
 
 def test_reading_delivers_or_reports() -> None:
-    async def once(start: int) -> Result:
+    async def once(start: int) -> tuple[bool, bool, bool]:
         problems = complaints()
         read, write = os.pipe()
         protocol = Plain()

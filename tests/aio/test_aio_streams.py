@@ -3,7 +3,6 @@
 import asyncio
 import asyncio.futures
 import contextlib
-import gc
 import os
 import random
 import sys
@@ -14,7 +13,6 @@ from unittest import mock
 
 import pytest
 from support.loops import FACTORIES, complaints, connection, on, plain, same, soon, turns
-from support.no_memory import MOST_ALLOCATIONS, without_memory
 from support.processes import run
 
 PIECES = b"one", b"two" * 10
@@ -455,34 +453,7 @@ def test_a_reader_that_is_cancelled_loses_nothing() -> None:
     assert same(scenario) == b"abcdef"
 
 
-def test_data_that_find_no_memory_are_reported_or_kept() -> None:
-    async def once(start: int) -> tuple[bool, bool]:
-        problems = complaints()
-        reader: Any = asyncio.StreamReader(loop=asyncio.get_running_loop())
-        async with connection(asyncio.StreamReaderProtocol(reader)) as (transport, peer):
-            reader._waiter = asyncio.get_running_loop().create_future()
-            peer.send(b"data")
-            completed = without_memory(start, transport._read_ready)
-            if completed and not problems:
-                assert bytes(reader._buffer) == b"data"
-                assert reader._waiter is None
-            return completed and not problems, bool(reader._buffer)
-
-    async def scenario() -> list[tuple[bool, bool]]:
-        results = [await once(0)]
-        while not results[-1][0] and len(results) < MOST_ALLOCATIONS:
-            results.append(await once(len(results)))
-        return results
-
-    gc.disable()
-    try:
-        results = on("pyepoll", scenario)
-    finally:
-        gc.enable()
-    assert results[-1] == (True, True)
-
-
-def test_a_reader_is_kept_by_nobody() -> None:
+def test_a_transport_keeps_no_reader_alive() -> None:
     async def scenario() -> bool:
         reader = asyncio.StreamReader(loop=asyncio.get_running_loop())
         protocol: Any = asyncio.StreamReaderProtocol(reader)
