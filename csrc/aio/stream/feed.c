@@ -18,16 +18,14 @@ is_asyncios(PyObject *object)
     return own;
 }
 
-/* An attribute of the class itself, not of a base, if it is asyncio's: a new reference, or NULL. */
+/* An attribute of a class, if it is asyncio's: a new reference, or NULL. */
 static PyObject *
-own_attribute(PyObject *type, PyObject *name)
+attribute_of_asyncio(PyObject *type, PyObject *name)
 {
-    PyObject *dict = PyType_Check(type) ? PyObject_GetAttrString(type, "__dict__") : NULL;
-    PyObject *value = dict != NULL ? PyObject_GetItem(dict, name) : NULL;
+    PyObject *value = PyType_Check(type) ? PyObject_GetAttr(type, name) : NULL;
     if (value != NULL && !is_asyncios(value)) {
         Py_CLEAR(value);
     }
-    Py_XDECREF(dict);
     return value;
 }
 
@@ -38,8 +36,8 @@ learn(const StreamState *state, StreamClass *stock, const char *name, int method
     PyObject *type = imported("asyncio.streams", name);
     stock->method_name = state->names[method];
     stock->helper_name = state->names[helper];
-    stock->method = type != NULL ? own_attribute(type, stock->method_name) : NULL;
-    stock->helper = stock->method != NULL ? own_attribute(type, stock->helper_name) : NULL;
+    stock->method = type != NULL ? attribute_of_asyncio(type, stock->method_name) : NULL;
+    stock->helper = stock->method != NULL ? attribute_of_asyncio(type, stock->helper_name) : NULL;
     if (stock->helper != NULL && PyFunction_Check(stock->method)) {
         stock->code = Py_NewRef(PyFunction_GET_CODE(stock->method));
         stock->type = (PyTypeObject *)Py_NewRef(type);
