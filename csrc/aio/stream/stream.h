@@ -148,6 +148,7 @@ PyObject *stream_resume_reading(PyObject *self, PyObject *ignored);
 /* Pass data to a protocol that is asyncio's StreamReaderProtocol. 1; 0 if its data_received() has to do that;
  * -1 with an exception. */
 int stream_feed(const Stream *self, const char *data, Py_ssize_t count);
+/* Take note of asyncio's classes for that; of none that a program has replaced. */
 void stream_learn_classes(StreamState *state);
 
 /* buffered.c */
