@@ -122,13 +122,13 @@ fatal_error(Stream *self, PyObject *error, PyObject *message)
     return status == 0 ? force_close(self, error) : -1;
 }
 
-/* There was no memory for the report, or it failed: with an exception that is set. Data may be missing: the
- * protocol must not get those that follow. */
+/* The report failed, with an exception that is set. If there was no memory, data may be missing: the protocol
+ * must not get those that follow. */
 static void
 close_unreported(Stream *self, PyObject *error)
 {
     PyObject *failure = PyErr_GetRaisedException();
-    if (!ends_program(failure) && force_close(self, error) < 0) {
+    if (PyErr_GivenExceptionMatches(failure, PyExc_MemoryError) && force_close(self, error) < 0) {
         PyErr_Clear();
     }
     PyErr_SetRaisedException(failure);
